@@ -1,0 +1,33 @@
+# Everything runs in .venv, which any target makes when it is missing or older than what it is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format bench-bloom clean
+
+demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
+	"$(BIN)/python" -m tests.demo.run
+
+test: .venv/installed  ## all tests, against the embedded Postgres or SHOAL_TEST_DATABASE_URL
+	"$(BIN)/python" -m pytest
+
+check: .venv/installed  ## style, types and the direction of imports
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
+
+format: .venv/installed
+	"$(BIN)/ruff" check --fix
+	"$(BIN)/ruff" format
+
+bench-bloom: .venv/installed  ## the Bloom filter beside rbloom
+	"$(BIN)/python" -m tests.benchmarks.bench_bloom
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .shoal

@@ -1,0 +1,89 @@
+"""How a link ended: the closed set of outcomes, one for every link of a batch.
+
+Invariant: a link that a download worker took up ends in exactly one of these, whatever the server, the network or the
+picture did. The labels are part of the data (a shard's `outcome` column) and of the tracker's schema, which lists the
+same ones; a label is never renamed, only added.
+
+Rejected: free text from exceptions, as img2dataset writes it. It cannot be counted, and it leaks what a server said.
+"""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a link ended, in the order in which a fetch can meet it."""
+
+    SUCCESS = "success"
+    """The picture is in the shard."""
+
+    # before any connection
+    BAD_URL = "bad_url"
+    """Not an http or https URL that a request can be made from, or one that carries credentials."""
+    BLOCKED = "blocked"
+    """The operator named the host, the URL prefix or the picture as never to be taken."""
+    REFUSED_ADDRESS = "refused_address"
+    """The host is, or resolves to, an address or port that is not public web, at any hop."""
+    DNS_ERROR = "dns_error"
+    """The name does not exist, has no address, or no resolver answered for it."""
+
+    # on the wire
+    CONNECT_ERROR = "connect_error"
+    """No connection was made, or it broke before a response began."""
+    TLS_ERROR = "tls_error"
+    """The handshake failed or the certificate is not the host's."""
+    TIMEOUT = "timeout"
+    """Connecting, the first byte, the whole request or a trickle of bytes took too long."""
+    BAD_RESPONSE = "bad_response"
+    """What came is not HTTP, or its framing or coding is broken."""
+    TRUNCATED = "truncated"
+    """The body ended before its announced end."""
+    TOO_LARGE = "too_large"
+    """The body is over the byte limit, on the wire or after decompression."""
+
+    # what the server said
+    NOT_FOUND = "not_found"
+    """404."""
+    GONE = "gone"
+    """410."""
+    FORBIDDEN = "forbidden"
+    """401, 402, 403, 407 or 451."""
+    RATE_LIMITED = "rate_limited"
+    """429."""
+    SERVER_ERROR = "server_error"
+    """Any 5xx."""
+    HTTP_ERROR = "http_error"
+    """Any other status but 200 and 203."""
+    BAD_REDIRECT = "bad_redirect"
+    """A redirect without a usable http or https target."""
+    REDIRECT_LOOP = "redirect_loop"
+    """A redirect to a URL already visited, or one redirect too many."""
+    OPTED_OUT = "opted_out"
+    """The server reserves the picture from use for machine learning or indexing."""
+
+    # the picture
+    NOT_AN_IMAGE = "not_an_image"
+    """The body is something else: mostly HTML under a picture's name."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """An image, but none of JPEG, PNG, WebP, GIF and AVIF."""
+    TOO_MANY_PIXELS = "too_many_pixels"
+    """Decoding would cost more pixels than the rules allow; nothing was decoded."""
+    TOO_SMALL = "too_small"
+    """Fewer bytes than the rules ask for."""
+    UNDECODABLE = "undecodable"
+    """The codec gave up: damaged or cut off inside the file."""
+
+
+# A passing reason: the link is worth another attempt later. A refused connection is not among them: of all failures
+# it is the one that a dead server gives for good.
+TRANSIENT = frozenset({Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED, Outcome.DNS_ERROR})
+
+# Ended with the body in hand: img2dataset's `failed_to_resize`. Every other failure is its `failed_to_download`.
+PICTURE_FAULTS = frozenset(
+    {
+        Outcome.NOT_AN_IMAGE,
+        Outcome.UNSUPPORTED_FORMAT,
+        Outcome.TOO_MANY_PIXELS,
+        Outcome.TOO_SMALL,
+        Outcome.UNDECODABLE,
+    }
+)

@@ -1,0 +1,1 @@
+"""One module a revision; a landed one is never edited."""

@@ -1,0 +1,97 @@
+"""A real Postgres for every test that asks: the embedded one, or that of SHOAL_TEST_DATABASE_URL."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tracker import embedded
+from tracker.database import Connection, connect
+from tracker.migrate import migrate
+from tracker.session import Session
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a server on which databases may be made."""
+    if url := os.environ.get("SHOAL_TEST_DATABASE_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        url = embedded.start(home)
+        with connect(url) as connection:  # a test's data need not outlive a power cut
+            for name in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {name} = off".encode())
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+        embedded.stop(home, mode="immediate")
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a migrated database that each test gets a copy of."""
+    name = f"shoal_template_{uuid4().hex[:8]}"
+    with connect(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        migrate(make_conninfo(server, dbname=name))
+        yield name
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database(server: str, template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    name = f"shoal_test_{uuid4().hex[:8]}"
+    with connect(server) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        yield make_conninfo(server, dbname=name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def admin(database: str) -> Iterator[Connection]:
+    with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def register(database: str) -> Iterator[Callable[[str], Session]]:
+    """Register workers of a kind; they are closed with the test."""
+    sessions: list[Session] = []
+
+    def register_one(kind: str) -> Session:
+        sessions.append(Session.register(database, kind))
+        return sessions[-1]
+
+    yield register_one
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def expire(admin: Connection) -> Callable[[Session], None]:
+    """Let a worker's beat be of an hour ago, as if it had been stopped for so long."""
+
+    def expire_one(session: Session) -> None:
+        admin.execute(
+            "UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE worker_id = %s", (session.worker_id,)
+        )
+
+    return expire_one
+
+
+@pytest.fixture
+def login(server: str, database: str) -> Callable[[str], psycopg.Connection[dict[str, object]]]:
+    """Connect as the login of a class of worker."""
+
+    def connect_as(kind: str) -> psycopg.Connection[dict[str, object]]:
+        return connect(make_conninfo(database, user=f"shoal_{kind}"))
+
+    return connect_as

@@ -1,0 +1,92 @@
+"""The database equals the code: tables as schema.py has them, functions as their files have them."""
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from dataset.outcomes import Outcome
+from tests.tracker.filling import new_run, scalar
+from tracker import schema
+from tracker.database import Connection, connect
+from tracker.errors import DatabaseDown, SchemaBehind
+from tracker.migrate import function_files, migrate, require_head
+
+
+def test_the_migrated_tables_equal_the_schema_in_code(database: str) -> None:
+    def ours(_thing: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
+        return not (kind == "table" and name is not None and (name == "alembic_version" or "candidate_" in name))
+
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database), poolclass=NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"include_schemas": True, "include_object": ours, "compare_server_default": False},
+        )
+        with connection.begin():
+            differences = compare_metadata(context, schema.metadata)
+    engine.dispose()
+    in_schema = [
+        d for d in differences if not (isinstance(d, tuple) and getattr(d[1], "schema", "tracker") != "tracker")
+    ]
+    assert in_schema == []
+
+
+def test_the_check_constraints_in_the_database_are_those_in_code(admin: Connection) -> None:
+    rows = admin.execute(
+        "SELECT conname AS name FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid "
+        "WHERE contype = 'c' AND connamespace = 'tracker'::regnamespace AND relname NOT LIKE 'candidate_%%'"
+    )
+    in_code = {
+        str(c.name)
+        for t in schema.metadata.tables.values()
+        for c in t.constraints
+        if type(c).__name__ == "CheckConstraint"
+    }
+    assert {row["name"] for row in rows} == in_code
+
+
+def test_the_function_bodies_in_the_database_equal_their_files(admin: Connection) -> None:
+    rows = admin.execute(
+        "SELECT proname AS name, prosrc AS body, prosecdef AS definer, proconfig AS config, "
+        "pg_get_userbyid(proowner) AS owner FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace"
+    ).fetchall()
+    bodies = {name: re.search(r"\$\$(.*)\$\$", text, re.DOTALL) for name, text in function_files().items()}
+    assert {row["name"]: row["body"] for row in rows} == {name: m.group(1) for name, m in bodies.items() if m}
+    assert {row["definer"] for row in rows} == {True}
+    assert {row["owner"] for row in rows} == {"shoal_owner"}
+    assert all(row["config"] == ["search_path=pg_catalog, tracker, pg_temp", "jit=off"] for row in rows)
+
+
+def test_migrating_again_keeps_the_data(database: str, admin: Connection) -> None:
+    new_run(admin, wats=3)
+    admin.execute("CREATE FUNCTION tracker.left_over() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    assert migrate(database) == "0001"
+    assert scalar(admin, "SELECT count(*) FROM tracker.job") == 3
+    assert scalar(admin, "SELECT to_regproc('tracker.left_over')") is None
+
+
+def test_an_empty_database_is_behind(server: str, admin: Connection) -> None:
+    require_head(admin)
+    with connect(server) as empty, pytest.raises(SchemaBehind, match="run tracker migrate"):
+        require_head(empty)
+
+
+def test_another_revision_is_behind(admin: Connection) -> None:
+    admin.execute("UPDATE tracker.alembic_version SET version_num = '0000'")
+    with pytest.raises(SchemaBehind, match="revision 0000"):
+        require_head(admin)
+
+
+def test_a_database_that_is_down_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseDown, match="SHOAL_DATABASE_URL"):
+        migrate(f"postgresql:///none?host={tmp_path}")
+
+
+def test_the_tracker_and_the_data_name_the_same_outcomes() -> None:
+    assert set(schema.OUTCOMES) == {str(outcome) for outcome in Outcome}

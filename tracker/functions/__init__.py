@@ -1,0 +1,1 @@
+"""The SQL functions of schema `tracker`, one readable file each."""

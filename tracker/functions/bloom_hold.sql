@@ -1,0 +1,36 @@
+-- Give an ingest worker a slot of the Bloom filter to hold: its own, or one that nobody alive holds and that has packs
+-- waiting first. The answer is what the slot's filter is made of: a snapshot, and the packs committed since, in order
+-- and without a gap, so that packs[i] is ordinal snapshot_ordinal + i.
+CREATE FUNCTION tracker.bloom_hold(p_worker uuid)
+RETURNS TABLE (slot smallint, ordinal bigint, snapshot_ordinal bigint, snapshot_path text, packs text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    asking tracker.worker := tracker.require_worker(p_worker);
+    got smallint;
+BEGIN
+    IF asking.kind <> 'ingest' THEN
+        RAISE EXCEPTION 'a % worker holds no slot of the Bloom filter', asking.kind USING ERRCODE = 'SH003';
+    END IF;
+    SELECT slot INTO got FROM tracker.bloom WHERE holder = p_worker FOR UPDATE;
+    IF NOT FOUND THEN
+        SELECT slot INTO got FROM tracker.bloom
+        WHERE holder IS NULL OR holder = ANY (ARRAY(SELECT tracker.stale_workers('ingest')))
+        ORDER BY NOT EXISTS (SELECT FROM tracker.job
+                             WHERE queue = 'ingest' AND job.slot = bloom.slot AND state IN ('ready', 'leased')), slot
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        UPDATE tracker.bloom SET holder = p_worker WHERE slot = got;
+    END IF;
+    RETURN QUERY
+    SELECT bloom.slot, bloom.ordinal, bloom.snapshot_ordinal, bloom.snapshot_path,
+           ARRAY(SELECT manifest.path FROM tracker.bloom_pack JOIN tracker.manifest USING (output_id)
+                 WHERE bloom_pack.slot = bloom.slot AND bloom_pack.ordinal > bloom.snapshot_ordinal
+                 ORDER BY bloom_pack.ordinal)
+    FROM tracker.bloom WHERE bloom.slot = got;
+END
+$$;

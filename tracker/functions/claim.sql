@@ -1,0 +1,30 @@
+-- Lease up to p_want jobs of a queue to a worker. Asking again with the same request gives the same leases.
+-- Nothing comes back while the queue is paused or held, or while the worker drains. Ingest gets the packs of the slot
+-- of the Bloom filter that the worker holds. Batches are not claimed here: see draw.
+CREATE FUNCTION tracker.claim(p_worker uuid, p_request uuid, p_queue tracker.queue, p_want int DEFAULT 1)
+RETURNS SETOF tracker.claimed
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+DECLARE
+    asking tracker.worker := tracker.require_worker(p_worker);
+    held_slot int := 0;
+BEGIN
+    PERFORM tracker.allow(p_queue);
+    IF asking.kind <> p_queue OR p_queue = 'download' THEN
+        RAISE EXCEPTION 'a % worker may not claim from queue %', asking.kind, p_queue USING ERRCODE = 'SH003';
+    END IF;
+    RETURN QUERY SELECT seen.* FROM tracker.repeated(p_worker, p_request) AS job, tracker.describe(job) AS seen;
+    IF FOUND OR asking.state <> 'active' OR tracker.is_closed(p_queue) THEN
+        RETURN;
+    END IF;
+    IF p_queue = 'ingest' THEN
+        SELECT slot INTO held_slot FROM tracker.bloom WHERE holder = p_worker;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    RETURN QUERY
+    SELECT seen.*
+    FROM tracker.lease_jobs(p_worker, p_request, p_queue, held_slot, p_want) AS job, tracker.describe(job) AS seen;
+END
+$$;

@@ -1,0 +1,76 @@
+-- A batch has become a shard. Every link is accounted for once: finished with an outcome, waiting again for its next
+-- try, or returned to the pool untried; else this raises. Links are named by their position in the stored payload, so
+-- that a worker cannot put others in their place.
+-- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …], "samples": n, "bytes": n}
+CREATE FUNCTION tracker.complete_download(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    done tracker.job;
+    held tracker.batch;
+    home tracker.leaf;
+    again_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'again')::int);
+    returned_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'returned')::int);
+    finished_n bigint;
+    samples_n bigint := (p_result ->> 'samples')::bigint;
+    moved bigint;
+BEGIN
+    IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned') THEN
+        RETURN;
+    END IF;
+    SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
+    SELECT * INTO held FROM tracker.batch WHERE job_id = p_job;
+    SELECT coalesce(sum(value::bigint), 0) INTO finished_n FROM jsonb_each_text(p_result -> 'finished');
+    IF finished_n + cardinality(again_at) + cardinality(returned_at) <> held.n
+       OR (SELECT count(DISTINCT at) FROM unnest(again_at || returned_at) AS at WHERE at BETWEEN 0 AND held.n - 1)
+          <> cardinality(again_at) + cardinality(returned_at)
+       OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'finished') WHERE value::bigint < 0)
+       OR samples_n <> coalesce((p_result -> 'finished' ->> 'success')::bigint, 0) THEN
+        RAISE EXCEPTION 'the outcomes of job % do not account for its % links once each', p_job, held.n
+            USING ERRCODE = 'SH003', HINT = 'this is a fault of the worker; report it';
+    END IF;
+    INSERT INTO tracker.ledger (run_id, job_id, account, label, subset, n)
+    SELECT done.run_id, p_job, 'finished', key::tracker.outcome::text, held.subset, value::bigint
+    FROM jsonb_each_text(p_result -> 'finished') WHERE value::bigint <> 0;
+
+    IF cardinality(again_at) > 0 THEN
+        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text)
+        SELECT now() + make_interval(secs => (tracker.setting('again_seconds') * 2 ^ (line.attempt - 1))::float8),
+               done.run_id, held.subset, line.attempt + 1, line.pack, line.pack_row, line.language, line.url, line.text
+        FROM tracker.lines(held.payload, again_at) AS line
+        WHERE line.attempt < tracker.setting('max_tries');
+        GET DIAGNOSTICS moved = ROW_COUNT;
+        IF moved <> cardinality(again_at) THEN
+            RAISE EXCEPTION 'a link of job % has had its last try; its outcome is final', p_job USING ERRCODE = 'SH003';
+        END IF;
+    END IF;
+    IF cardinality(returned_at) > 0 THEN
+        SELECT * INTO STRICT home FROM tracker.leaf
+        WHERE run_id = done.run_id AND subset = held.subset ORDER BY leaf DESC LIMIT 1;
+        EXECUTE format(
+            'INSERT INTO tracker.%I (pack, pack_row, leaf, run_id, attempt, subset, language, url, text)
+             SELECT pack, pack_row, $1, $2, attempt, $3, language, url, text FROM tracker.lines($4, $5)', home.relation)
+        USING home.leaf, done.run_id, held.subset, held.payload, returned_at;
+    END IF;
+    DELETE FROM tracker.batch WHERE job_id = p_job;
+
+    PERFORM tracker.post(done.run_id, p_job, 'leased', NULL, held.subset, -held.n);
+    PERFORM tracker.post(done.run_id, p_job, 'again', NULL, held.subset, cardinality(again_at));
+    PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, held.subset, cardinality(returned_at), home.leaf);
+    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'download', NULL, held.n - cardinality(returned_at));
+    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'download', NULL, samples_n);
+    IF finished_n + cardinality(again_at) > 0 THEN
+        INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes)
+        VALUES ('shard', done.run_id, p_job, p_lease, held.subset,
+                tracker.output_path('download', done.run_id, p_job, p_lease), finished_n + cardinality(again_at),
+                samples_n, (p_result ->> 'bytes')::bigint);
+    END IF;
+    IF samples_n > 0 THEN
+        INSERT INTO tracker.job (queue, run_id, priority, payload)
+        VALUES ('filter', done.run_id, done.priority,
+                jsonb_build_object('shard', tracker.output_path('download', done.run_id, p_job, p_lease),
+                                   'subset', held.subset, 'samples', samples_n));
+    END IF;
+END
+$$;

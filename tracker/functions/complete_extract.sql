@@ -1,0 +1,36 @@
+-- A WAT file has become a pack, one file for each slot of the Bloom filter: each is listed and becomes an ingest job.
+-- p_result: {"images": n, "candidates": n, "slots": [{"rows": n, "bytes": n}, …], …}; more is kept for the admin.
+CREATE FUNCTION tracker.complete_extract(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+DECLARE
+    done tracker.job;
+    part record;
+    listed bigint;
+BEGIN
+    IF NOT tracker.finish('extract', p_job, p_lease, p_result) THEN
+        RETURN;
+    END IF;
+    SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
+    IF jsonb_array_length(p_result -> 'slots') <> tracker.setting('bloom_slots') THEN
+        RAISE EXCEPTION 'the pack has % slots, the Bloom filter %',
+            jsonb_array_length(p_result -> 'slots'), tracker.setting('bloom_slots') USING ERRCODE = 'SH003';
+    END IF;
+    FOR part IN
+        SELECT (ordinality - 1)::int AS slot, (value ->> 'rows')::bigint AS n, (value ->> 'bytes')::bigint AS size
+        FROM jsonb_array_elements(p_result -> 'slots') WITH ORDINALITY
+        WHERE (value ->> 'rows')::bigint > 0
+    LOOP
+        INSERT INTO tracker.manifest (kind, run_id, job_id, lease, path, rows, bytes)
+        VALUES ('pack', done.run_id, p_job, p_lease,
+                tracker.output_path('extract', done.run_id, p_job, p_lease) || '.' || part.slot, part.n, part.size)
+        RETURNING output_id INTO listed;
+        INSERT INTO tracker.job (queue, run_id, slot, priority, payload)
+        SELECT 'ingest', done.run_id, part.slot, done.priority,
+               jsonb_build_object('pack', output_id, 'path', path, 'rows', rows)
+        FROM tracker.manifest WHERE output_id = listed;
+    END LOOP;
+    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'extract', NULL, (p_result ->> 'images')::bigint);
+    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'extract', NULL, (p_result ->> 'candidates')::bigint);
+END
+$$;

@@ -1,0 +1,44 @@
+-- A pack's new candidates are in the pool: count them in, and note the pack as committed through its slot of the filter.
+-- Only the slot's holder may; its row is locked, so that commits through a slot have an order that a replay can follow.
+-- p_result: {"read": n, "duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …]}
+CREATE FUNCTION tracker.complete_ingest(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+DECLARE
+    done tracker.job;
+    entry record;
+    next_ordinal bigint;
+    added bigint := 0;
+BEGIN
+    IF NOT tracker.finish('ingest', p_job, p_lease, p_result) THEN
+        RETURN;
+    END IF;
+    SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
+    UPDATE tracker.bloom SET ordinal = ordinal + 1 WHERE slot = done.slot AND holder = done.worker_id
+    RETURNING ordinal INTO next_ordinal;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'worker % does not hold slot % of the Bloom filter', done.worker_id, done.slot
+            USING ERRCODE = 'SH001', HINT = 'drop the work: another worker holds the slot now';
+    END IF;
+    INSERT INTO tracker.bloom_pack (slot, ordinal, output_id)
+    VALUES (done.slot, next_ordinal, (done.payload ->> 'pack')::bigint);
+    FOR entry IN
+        SELECT * FROM jsonb_to_recordset(p_result -> 'added') AS x (subset tracker.subset, leaf int, n bigint)
+    LOOP
+        IF entry.n < 0 OR NOT EXISTS (SELECT FROM tracker.leaf
+                WHERE leaf = entry.leaf AND subset = entry.subset AND run_id = done.run_id) THEN
+            RAISE EXCEPTION 'leaf % is not one of run % and subset %', entry.leaf, done.run_id, entry.subset
+                USING ERRCODE = 'SH003';
+        END IF;
+        PERFORM tracker.post(done.run_id, p_job, 'in', NULL, entry.subset, entry.n);
+        PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, entry.subset, entry.n, entry.leaf);
+        added := added + entry.n;
+    END LOOP;
+    IF added + (p_result ->> 'duplicates')::bigint <> (done.payload ->> 'rows')::bigint THEN
+        RAISE EXCEPTION 'the pack has % rows, but % were added and % were duplicates',
+            done.payload ->> 'rows', added, p_result ->> 'duplicates' USING ERRCODE = 'SH003';
+    END IF;
+    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'ingest', NULL, (done.payload ->> 'rows')::bigint);
+    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'ingest', NULL, added);
+END
+$$;

@@ -1,0 +1,105 @@
+-- Draw a batch of candidates for a download worker and lease it, in one transaction.
+--
+-- First the request's own batch, if its reply was lost; then one whose lease has expired or that was given back; else a
+-- new one. A new batch comes from one leaf, chosen in proportion to what waits (times the weight of its subset), by
+-- TABLESAMPLE SYSTEM without LIMIT, with the percentage from the leaf's exact count: LIMIT would stop at the first
+-- pages and make the sample anything but uniform. Sample and DELETE name the same leaf: a ctid is unique only in it.
+-- Links whose second try is due go first, up to their share. An empty pool costs no scan.
+CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
+RETURNS TABLE (
+    job_id bigint, lease uuid, attempt smallint, run_id int, run text, recipe jsonb, output text,
+    subset tracker.subset, n int, payload text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    asking tracker.worker := tracker.require_worker(p_worker);
+    mine bigint[];
+    new_job tracker.job;
+    target record;
+    want int := tracker.setting('batch_size');
+    pool_lines text;
+    pool_n int := 0;
+    again_lines text;
+    again_n int := 0;
+    share float8;
+    percent float8;
+BEGIN
+    PERFORM tracker.allow('download');
+    SELECT array_agg(job_id) INTO mine FROM tracker.repeated(p_worker, p_request);
+    IF mine IS NULL THEN
+        IF asking.state <> 'active' OR tracker.is_closed('download') THEN
+            RETURN;
+        END IF;
+        SELECT array_agg(job_id) INTO mine FROM tracker.lease_jobs(p_worker, p_request, 'download', 0, 1);
+    END IF;
+
+    IF mine IS NULL THEN
+        SELECT * INTO target FROM tracker.choose_leaf();
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        share := CASE WHEN target.waiting > 0 THEN tracker.setting('again_share') ELSE 1 END;
+
+        WITH due AS MATERIALIZED (
+            SELECT ctid FROM tracker.again
+            WHERE due_at <= now() AND run_id = target.run_id AND subset = target.subset
+            ORDER BY due_at
+            LIMIT ceil(want * share)
+            FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
+            RETURNING pack, pack_row, attempt, language, url, text
+        )
+        SELECT string_agg(concat_ws(E'\t', pack, pack_row, attempt, coalesce(language, ''), url, text), E'\n'), count(*)
+        INTO again_lines, again_n FROM taken;
+
+        -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
+        -- an empty sample: then another is drawn, twice as large.
+        percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
+                        ELSE 100 * (want - again_n) / target.waiting::float8 END;
+        WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
+            EXECUTE format(
+                'WITH sampled AS MATERIALIZED (
+                    SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) FOR UPDATE SKIP LOCKED
+                ), taken AS (
+                    DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(SELECT ctid FROM sampled))
+                    RETURNING pack, pack_row, attempt, language, url, text
+                )
+                SELECT string_agg(concat_ws(E''\t'', pack, pack_row, attempt, coalesce(language, ''''), url, text),
+                                  E''\n''), count(*)
+                FROM taken', target.relation)
+            INTO pool_lines, pool_n
+            USING percent;
+            EXIT WHEN percent = 100;
+            percent := least(100, 2 * percent);
+        END LOOP;
+        IF pool_n + again_n = 0 THEN
+            RETURN;
+        END IF;
+
+        INSERT INTO tracker.job (queue, state, run_id, attempt, worker_id, lease, leased_at)
+        VALUES ('download', 'leased', target.run_id, 1, p_worker, gen_random_uuid(), now())
+        RETURNING * INTO new_job;
+        INSERT INTO tracker.batch (job_id, subset, n, payload)
+        VALUES (new_job.job_id, target.subset, pool_n + again_n, concat_ws(E'\n', again_lines, pool_lines));
+        INSERT INTO tracker.lease (lease, job_id, worker_id, request)
+        VALUES (new_job.lease, new_job.job_id, p_worker, p_request);
+        INSERT INTO tracker.ledger (run_id, account, subset, leaf, n, job_id)
+        SELECT target.run_id, entry.account, target.subset, entry.leaf, entry.n, new_job.job_id
+        FROM (VALUES ('pool'::tracker.account, target.leaf, -pool_n), ('again', NULL, -again_n),
+                     ('leased', NULL, pool_n + again_n)) AS entry (account, leaf, n)
+        WHERE entry.n <> 0;
+        UPDATE tracker.worker SET progressed_at = now(), seen_at = now() WHERE worker_id = p_worker;
+        mine := ARRAY[new_job.job_id];
+    END IF;
+
+    RETURN QUERY
+    SELECT seen.job_id, seen.lease, seen.attempt, seen.run_id, seen.run, seen.recipe, seen.output,
+           batch.subset, batch.n, batch.payload
+    FROM tracker.job
+    JOIN tracker.batch USING (job_id), tracker.describe(job) AS seen
+    WHERE job.job_id = ANY (mine);
+END
+$$;

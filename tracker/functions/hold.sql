@@ -1,0 +1,17 @@
+-- Lock a job that is held under this lease until the transaction ends. False: it is done already under the same lease
+-- (the reply to its completion was lost). A lease that was taken over raises.
+CREATE FUNCTION tracker.hold(p_job bigint, p_lease uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+DECLARE
+    held tracker.job;
+BEGIN
+    SELECT * INTO held FROM tracker.job WHERE job_id = p_job AND lease = p_lease AND state IN ('leased', 'done') FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job % is no longer held under lease %', p_job, p_lease
+            USING ERRCODE = 'SH001', HINT = 'drop the work: another worker has it';
+    END IF;
+    PERFORM tracker.allow(held.queue);
+    RETURN held.state = 'leased';
+END
+$$;

@@ -1,0 +1,16 @@
+-- The jobs that this request leased before, for a claim whose reply was lost; none if the request is new.
+-- A lease that has been taken over, or has ended, raises: the worker must not work on it.
+CREATE FUNCTION tracker.repeated(p_worker uuid, p_request uuid) RETURNS SETOF tracker.job
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF EXISTS (SELECT FROM tracker.lease WHERE request = p_request AND (ending IS NOT NULL OR worker_id <> p_worker)) THEN
+        RAISE EXCEPTION 'what request % leased has ended or was taken over', p_request
+            USING ERRCODE = 'SH001', HINT = 'claim anew with another request';
+    END IF;
+    RETURN QUERY
+    SELECT job.* FROM tracker.job JOIN tracker.lease USING (job_id, lease)
+    WHERE lease.request = p_request ORDER BY job_id;
+END
+$$;

@@ -1,0 +1,9 @@
+-- Workers whose leases may be taken over: the beat is older than the lease, or progress has stood still too long.
+CREATE FUNCTION tracker.stale_workers(p_queue tracker.queue) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+    SELECT worker_id FROM tracker.worker
+    WHERE kind = p_queue
+      AND (seen_at < now() - make_interval(secs => tracker.setting('lease_seconds')::float8)
+           OR progressed_at < now() - make_interval(secs => tracker.setting('stall_seconds')::float8))
+$$;

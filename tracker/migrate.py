@@ -1,0 +1,120 @@
+"""`tracker migrate`: roles, then Alembic to head, then every function file and the grants, in one transaction.
+
+The functions have no history of their own: all are dropped and made anew from their files, so that the catalog always
+equals the files, whatever version was there before.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection as AlchemyConnection
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+import migrations
+from tracker.database import Connection, connect, translated
+from tracker.errors import SchemaBehind, TrackerError
+
+DROP_FUNCTIONS = """
+DO $$
+DECLARE
+    old regprocedure;
+BEGIN
+    FOR old IN SELECT oid FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace LOOP
+        EXECUTE 'DROP FUNCTION ' || old;
+    END LOOP;
+END
+$$
+"""
+REVISION_TABLE = """
+SELECT to_regclass('tracker.alembic_version') AS there,
+       has_table_privilege(to_regclass('tracker.alembic_version'), 'SELECT') AS readable
+"""
+# Two migrations at once: the second waits. The number is only a name.
+LOCK = "SELECT pg_advisory_xact_lock(7264931)"
+
+
+def migrate(url: str) -> str:
+    """Bring the database to this version's schema and return its revision.
+
+    Raises:
+        DatabaseDown: nothing answers there.
+        TrackerError: the login may not make roles or schemas, or the database is newer than this version.
+    """
+    connect(url).close()  # says in one sentence why it cannot be reached
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            _execute(connection, LOCK)
+            _execute(connection, _text("roles.sql"))
+            _execute(connection, "SET LOCAL ROLE shoal_owner")
+            command.upgrade(_configuration(connection), "head")
+            _replace_functions(connection)
+            _execute(connection, _text("grants.sql"))
+            known = MigrationContext.configure(connection, opts={"version_table_schema": "tracker"})
+            return str(known.get_current_revision())
+    except (psycopg.Error, DBAPIError, CommandError) as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise TrackerError(
+            f"the migration failed and changed nothing: {said}; it needs a login that may make roles"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def require_head(connection: Connection) -> None:
+    """Raise SchemaBehind unless the database is at this version's revision.
+
+    A worker's login may not read the revision: its protocol is checked when it registers.
+    """
+    head = ScriptDirectory.from_config(_configuration(None)).get_current_head()
+    with translated():
+        there = connection.execute(REVISION_TABLE).fetchone()
+        assert there is not None
+        if there["there"] is None:
+            raise SchemaBehind("the database has no schema of ours: run tracker migrate")
+        if not there["readable"]:
+            return
+        row = connection.execute("SELECT version_num FROM tracker.alembic_version").fetchone()
+    found = row["version_num"] if row else "none"
+    if found != head:
+        raise SchemaBehind(f"the database is at revision {found}, this version works with {head}: run tracker migrate")
+
+
+def function_files() -> dict[str, str]:
+    """The text of each function file, by the function's name."""
+    folder = files("tracker.functions")
+    return {Path(f.name).stem: f.read_text() for f in folder.iterdir() if f.name.endswith(".sql")}
+
+
+def _replace_functions(connection: AlchemyConnection) -> None:
+    _execute(connection, DROP_FUNCTIONS)
+    # Bodies name each other; they are checked when they run, by the tests.
+    _execute(connection, "SET LOCAL check_function_bodies = off")
+    for _, text in sorted(function_files().items()):
+        _execute(connection, text)
+
+
+def _execute(connection: AlchemyConnection, script: str) -> None:
+    """Run a script as it stands: without parameters, a % in it is a %."""
+    cursor = connection.connection.cursor()
+    cursor.execute(script)
+    cursor.close()
+
+
+def _configuration(connection: AlchemyConnection | None) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def _text(name: str) -> str:
+    return files("tracker").joinpath(name).read_text()

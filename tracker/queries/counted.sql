@@ -1,0 +1,9 @@
+-- The candidates that are really there, row by row: in the pool, waiting again, and in batches.
+SELECT run.name AS run, place.subset::text AS subset, place.account, place.n FROM (
+    SELECT run_id, subset, 'pool' AS account, count(*) AS n FROM tracker.candidate GROUP BY run_id, subset
+    UNION ALL
+    SELECT run_id, subset, 'again', count(*) FROM tracker.again GROUP BY run_id, subset
+    UNION ALL
+    SELECT job.run_id, batch.subset, 'leased', sum(cardinality(string_to_array(batch.payload, E'\n')))
+    FROM tracker.batch JOIN tracker.job USING (job_id) GROUP BY job.run_id, batch.subset
+) AS place JOIN tracker.run USING (run_id)

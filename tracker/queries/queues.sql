@@ -1,0 +1,25 @@
+-- Each queue: what is live now, and what the ledger says of what is done.
+SELECT control.queue::text AS queue, control.paused, control.held,
+       coalesce(live.ready, 0) AS ready, coalesce(live.leased, 0) AS leased, coalesce(live.dead, 0) AS dead,
+       live.oldest_ready_seconds,
+       coalesce(sum(tally.n) FILTER (WHERE tally.account = 'jobs'), 0)::bigint AS done,
+       coalesce(sum(tally.n) FILTER (WHERE tally.account = 'rows_in'), 0)::bigint AS rows_in,
+       coalesce(sum(tally.n) FILTER (WHERE tally.account = 'rows_out'), 0)::bigint AS rows_out,
+       coalesce(sum(tally.n) FILTER (WHERE tally.account = 'milliseconds'), 0)::float8 / 1000 AS seconds
+FROM tracker.control
+LEFT JOIN (
+    SELECT queue, count(*) FILTER (WHERE state = 'ready') AS ready, count(*) FILTER (WHERE state = 'leased') AS leased,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           extract(epoch FROM now() - min(ready_at) FILTER (WHERE state = 'ready'))::float8 AS oldest_ready_seconds
+    FROM (
+        -- one partial index each; done jobs are never read
+        SELECT queue, state, ready_at FROM tracker.job WHERE state = 'ready'
+        UNION ALL SELECT queue, state, ready_at FROM tracker.job WHERE state = 'leased'
+        UNION ALL SELECT queue, state, ready_at FROM tracker.job WHERE state = 'dead'
+    ) AS unfinished
+    GROUP BY queue
+) AS live USING (queue)
+LEFT JOIN tracker.tally ON tally.label = control.queue::text
+    AND tally.account IN ('jobs', 'rows_in', 'rows_out', 'milliseconds')
+GROUP BY control.queue, control.paused, control.held, live.ready, live.leased, live.dead, live.oldest_ready_seconds
+ORDER BY control.queue

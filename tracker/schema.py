@@ -1,0 +1,324 @@
+"""The tables of schema `tracker`, as SQLAlchemy 2 knows them.
+
+The migrations build them; a test holds the migrated database against this module. Leaves of the pool are made at run
+time by `tracker.pool`. Column order is for the person who reads a row in psql.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(schema="tracker")
+
+QUEUES = ("extract", "ingest", "download", "filter")
+SUBSETS = ("en", "multi", "nolang")
+# The outcomes of a link, final ones and passing ones alike; `dataset.outcomes` says what each means.
+OUTCOMES = (
+    "success",
+    "not_found",
+    "gone",
+    "http_error",
+    "server_error",
+    "rate_limited",
+    "forbidden",
+    "dns_error",
+    "connect_error",
+    "timeout",
+    "tls_error",
+    "bad_response",
+    "truncated",
+    "too_large",
+    "too_small",
+    "refused_address",
+    "bad_url",
+    "bad_redirect",
+    "redirect_loop",
+    "not_an_image",
+    "undecodable",
+    "too_many_pixels",
+    "unsupported_format",
+    "opted_out",
+    "blocked",
+)
+# What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
+# jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took.
+ACCOUNTS = (
+    "in",
+    "pool",
+    "again",
+    "leased",
+    "finished",
+    "filtered",
+    "jobs",
+    "rows_in",
+    "rows_out",
+    "milliseconds",
+)
+
+queue = Enum(*QUEUES, name="queue", metadata=metadata)
+subset = Enum(*SUBSETS, name="subset", metadata=metadata)
+outcome = Enum(*OUTCOMES, name="outcome", metadata=metadata)
+account = Enum(*ACCOUNTS, name="account", metadata=metadata)
+job_state = Enum("ready", "leased", "done", "dead", name="job_state", metadata=metadata)
+worker_state = Enum("active", "draining", "gone", name="worker_state", metadata=metadata)
+lease_ending = Enum("completed", "released", "failed", "taken_over", name="lease_ending", metadata=metadata)
+output_kind = Enum("pack", "shard", "part", name="output_kind", metadata=metadata)
+
+Moment = DateTime(timezone=True)
+NOW = text("now()")
+
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("meaning", Text, nullable=False),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("run_id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("recipe", JSONB, nullable=False),
+    # When the first filter worker spelled out what the recipe had left open; from then on it never changes.
+    Column("settled_at", Moment),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="run_name_fits_a_path"),
+    CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
+)
+
+control = Table(
+    "control",
+    metadata,
+    Column("queue", queue, primary_key=True),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    # Set by the watermarks: a queue above the high one is held until what waits has fallen to the resume mark.
+    Column("held", Boolean, nullable=False, server_default=text("false")),
+)
+
+machine = Table(
+    "machine",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", queue, nullable=False),
+    Column("token_sha256", LargeBinary, nullable=False, unique=True),
+    Column("enrolled_at", Moment, nullable=False, server_default=NOW),
+    Column("revoked_at", Moment),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("worker_id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("kind", queue, nullable=False),
+    Column("state", worker_state, nullable=False, server_default=text("'active'")),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("protocol", SmallInteger, nullable=False),
+    Column("machine", Text, ForeignKey("tracker.machine.name")),
+    Column("registered_at", Moment, nullable=False, server_default=NOW),
+    Column("seen_at", Moment, nullable=False, server_default=NOW),
+    Column("progress", BigInteger, nullable=False, server_default=text("0")),
+    Column("progressed_at", Moment, nullable=False, server_default=NOW),
+    # A beat rewrites the row; half a page free keeps the new version beside the old one, without an index write.
+    postgresql_with={"fillfactor": "50"},
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("job_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("queue", queue, nullable=False),
+    Column("state", job_state, nullable=False, server_default=text("'ready'")),
+    Column("run_id", Integer, ForeignKey("tracker.run.run_id"), nullable=False),
+    Column("priority", SmallInteger, nullable=False, server_default=text("0")),
+    # The slot of the Bloom filter that an ingest job belongs to; 0 elsewhere.
+    Column("slot", SmallInteger, nullable=False, server_default=text("0")),
+    Column("attempt", SmallInteger, nullable=False, server_default=text("0")),
+    Column("payload", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("ready_at", Moment, nullable=False, server_default=NOW),
+    Column("worker_id", Uuid, ForeignKey("tracker.worker.worker_id")),
+    Column("lease", Uuid),
+    Column("leased_at", Moment),
+    Column("finished_at", Moment),
+    Column("result", JSONB),
+    Column("error", Text),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+    CheckConstraint(
+        "state <> 'leased' OR (lease IS NOT NULL AND worker_id IS NOT NULL AND leased_at IS NOT NULL)",
+        name="job_leased_has_a_lease",
+    ),
+    CheckConstraint("(state IN ('done', 'dead')) = (finished_at IS NOT NULL)", name="job_end_has_a_moment"),
+    CheckConstraint("state <> 'ready' OR (lease IS NULL AND worker_id IS NULL)", name="job_ready_is_nobodys"),
+    CheckConstraint("state <> 'dead' OR error IS NOT NULL", name="job_dead_says_why"),
+)
+Index(
+    "job_ready_for_claim",
+    job.c.queue,
+    job.c.slot,
+    job.c.priority.desc(),
+    job.c.job_id,
+    postgresql_where=text("state = 'ready'"),
+)
+Index("job_leased_for_takeover", job.c.worker_id, postgresql_where=text("state = 'leased'"))
+Index(
+    "job_wat_for_seed",
+    job.c.run_id,
+    text("(payload ->> 'wat')"),
+    unique=True,
+    postgresql_where=text("queue = 'extract'"),
+)
+Index("job_dead_for_admin", job.c.queue, postgresql_where=text("state = 'dead'"))
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("lease", Uuid, primary_key=True),
+    Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), nullable=False),
+    Column("worker_id", Uuid, ForeignKey("tracker.worker.worker_id"), nullable=False),
+    Column("request", Uuid, nullable=False),
+    Column("granted_at", Moment, nullable=False, server_default=NOW),
+    Column("ended_at", Moment),
+    Column("ending", lease_ending),
+    CheckConstraint("(ending IS NULL) = (ended_at IS NULL)", name="lease_ending_has_a_moment"),
+)
+Index("lease_by_request_for_repeat", lease.c.request)
+Index("lease_by_job_for_history", lease.c.job_id)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), primary_key=True),
+    Column("subset", subset, nullable=False),
+    Column("n", Integer, nullable=False),
+    # One line a candidate; STORAGE EXTERNAL: neither pglz nor arrays, see "Pool" in docs/tracker.md.
+    Column("payload", Text, nullable=False),
+    CheckConstraint("n > 0", name="batch_is_not_empty"),
+)
+
+leaf = Table(
+    "leaf",
+    metadata,
+    Column("leaf", Integer, Identity(always=True), primary_key=True),
+    Column("run_id", Integer, ForeignKey("tracker.run.run_id"), nullable=False),
+    Column("subset", subset, nullable=False),
+    Column("relation", Text, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+)
+Index("leaf_by_run_for_ingest", leaf.c.run_id, leaf.c.subset)
+
+candidate = Table(
+    "candidate",
+    metadata,
+    Column("pack", BigInteger, nullable=False),
+    Column("pack_row", Integer, nullable=False),
+    Column("leaf", Integer, nullable=False),
+    Column("run_id", Integer, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("subset", subset, nullable=False),
+    Column("language", Text),
+    Column("url", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    postgresql_partition_by="LIST (subset)",
+)
+
+again = Table(
+    "again",
+    metadata,
+    Column("due_at", Moment, nullable=False),
+    Column("run_id", Integer, nullable=False),
+    Column("subset", subset, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("pack", BigInteger, nullable=False),
+    Column("pack_row", Integer, nullable=False),
+    Column("language", Text),
+    Column("url", Text, nullable=False),
+    Column("text", Text, nullable=False),
+)
+Index("again_due_for_draw", again.c.due_at)
+
+manifest = Table(
+    "manifest",
+    metadata,
+    Column("output_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", output_kind, nullable=False),
+    Column("run_id", Integer, ForeignKey("tracker.run.run_id"), nullable=False),
+    Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), nullable=False),
+    Column("lease", Uuid, nullable=False),
+    Column("subset", subset),
+    # The stem in the store; the files beside it carry the endings of their kind.
+    Column("path", Text, nullable=False, unique=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("samples", BigInteger, nullable=False, server_default=text("0")),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+)
+Index("manifest_by_run_for_publish", manifest.c.run_id, manifest.c.kind)
+
+bloom = Table(
+    "bloom",
+    metadata,
+    Column("slot", SmallInteger, primary_key=True),
+    Column("holder", Uuid, ForeignKey("tracker.worker.worker_id")),
+    # How many packs have been committed through this slot, and how many of them the snapshot holds.
+    Column("ordinal", BigInteger, nullable=False, server_default=text("0")),
+    Column("snapshot_ordinal", BigInteger, nullable=False, server_default=text("0")),
+    Column("snapshot_path", Text),
+)
+
+bloom_pack = Table(
+    "bloom_pack",
+    metadata,
+    Column("slot", SmallInteger, ForeignKey("tracker.bloom.slot"), primary_key=True),
+    Column("ordinal", BigInteger, primary_key=True),
+    Column("output_id", BigInteger, ForeignKey("tracker.manifest.output_id"), nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", Integer, nullable=False),
+    Column("account", account, nullable=False),
+    Column("label", Text),
+    Column("subset", subset),
+    Column("leaf", Integer),
+    Column("n", BigInteger, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("posted_at", Moment, nullable=False, server_default=NOW),
+)
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("run_id", Integer, nullable=False),
+    Column("account", account, nullable=False),
+    Column("label", Text),
+    Column("subset", subset),
+    Column("leaf", Integer),
+    Column("n", BigInteger, nullable=False),
+    UniqueConstraint(
+        "account", "run_id", "label", "subset", "leaf", name="counter_key", postgresql_nulls_not_distinct=True
+    ),
+)

@@ -1,0 +1,92 @@
+"""`tracker seed`: make a run known, with its recipe, and one extract job for each WAT file."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg.errors import CheckViolation
+from psycopg.types.json import Jsonb
+
+from tracker.database import Connection, translated
+from tracker.errors import TrackerError
+from tracker.pool import open_leaves
+
+CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
+
+INSERT_RUN = """
+INSERT INTO tracker.run (name, recipe) VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'))
+ON CONFLICT (name) DO NOTHING
+"""
+INSERT_JOBS = """
+INSERT INTO tracker.job (queue, run_id, payload)
+SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
+ON CONFLICT (run_id, (payload ->> 'wat')) WHERE queue = 'extract' DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    run: str
+    wats: int
+    new: int
+
+
+def seed(connection: Connection, wats: Sequence[str], *, run: str, recipe: dict[str, Any] | None) -> Seeded:
+    """Add a run's WAT files; those that it has already are left as they are.
+
+    Raises:
+        TrackerError: the run exists with another recipe, or its name does not fit a path.
+    """
+    try:
+        with translated(), connection.transaction():
+            connection.execute(INSERT_RUN, {"name": run, "recipe": None if recipe is None else Jsonb(recipe)})
+            row = connection.execute("SELECT run_id, recipe FROM tracker.run WHERE name = %s", (run,)).fetchone()
+            assert row is not None
+            _require_agreement(run, recipe, row["recipe"])
+            open_leaves(connection, row["run_id"])
+            new = connection.execute(INSERT_JOBS, {"run_id": row["run_id"], "wats": list(wats)}).rowcount
+    except TrackerError as error:
+        if isinstance(error.__cause__, CheckViolation):
+            raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'") from error
+        raise
+    return Seeded(run, len(wats), new)
+
+
+def run_name(sources: Sequence[str]) -> str:
+    """The crawl's name if a source tells it, else 'crawl'."""
+    found = {match.group() for source in sources for match in [CRAWL.search(source)] if match}
+    return found.pop() if len(found) == 1 else "crawl"
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe's JSON object; what it may hold is `dataset recipe`'s to say.
+
+    Raises:
+        TrackerError: there is no such file, or it is no JSON object.
+    """
+    try:
+        recipe = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrackerError(f"the recipe {path} cannot be read: {error}; write one with dataset recipe") from error
+    if not isinstance(recipe, dict):
+        raise TrackerError(f"the recipe {path} is no JSON object; write one with dataset recipe")
+    return recipe
+
+
+def _require_agreement(run: str, recipe: dict[str, Any] | None, known: dict[str, Any]) -> None:
+    if recipe is not None and not _agrees(recipe, known):
+        raise TrackerError(f"run {run} has another recipe, which is fixed: seed under another --run")
+
+
+def _agrees(recipe: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether a known recipe is this one, apart from what workers have settled in it since."""
+    return all(_within(value, known.get(key)) for key, value in recipe.items())
+
+
+def _within(value: object, known: object) -> bool:
+    if isinstance(value, dict) and isinstance(known, dict):
+        return _agrees(value, known)
+    return value is None or value == known

@@ -1,0 +1,94 @@
+"""The image rules of a recipe: what a picture must be, and what is made of it.
+
+Invariant: an `ImageRules` that exists is valid, and `from_json(to_json())` is the same one.
+
+Source: names and meaning of the resize modes are img2dataset's. The default is what LAION's download ran with:
+keep_ratio to 256 on the shorter side, never enlarged. A model that wants 224 enlarges smaller pictures itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Self
+
+from dataset.errors import DatasetError
+
+
+class ImageRulesError(DatasetError):
+    """The recipe's image rules cannot be used."""
+
+
+class ResizeMode(StrEnum):
+    """What `size` means."""
+
+    NO = "no"
+    """Pictures keep their size."""
+    KEEP_RATIO = "keep_ratio"
+    """The shorter side becomes `size`."""
+    KEEP_RATIO_LARGEST = "keep_ratio_largest"
+    """The longer side becomes `size`."""
+    CENTER_CROP = "center_crop"
+    """As keep_ratio, then the middle square is cut out."""
+    BORDER = "border"
+    """As keep_ratio_largest, then white is added to a square."""
+
+
+class EncodeFormat(StrEnum):
+    """What pictures are stored as; the label is the file's extension."""
+
+    JPG = "jpg"
+    WEBP = "webp"
+    PNG = "png"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRules:
+    """Bounds on what is received, and the form in which it is kept; sizes in pixels."""
+
+    size: int = 256
+    resize_mode: ResizeMode = ResizeMode.KEEP_RATIO
+    only_if_bigger: bool = True
+    encode_format: EncodeFormat = EncodeFormat.JPG
+    encode_quality: int = 95  # img2dataset's default; 0–100, for png the quality of nothing
+    min_bytes: int = 5_000  # LAION: under 5 KB it is an icon, a spacer or a counter
+    max_bytes: int = 20_000_000
+    max_pixels: int = 89_478_484  # Pillow warns of a decompression bomb from the next one on
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("size", self.size, 1, 8_192),
+            ("encode_quality", self.encode_quality, 0, 100),
+            ("min_bytes", self.min_bytes, 0, self.max_bytes),
+            ("max_bytes", self.max_bytes, 1, 1 << 30),
+            ("max_pixels", self.max_pixels, 1, 89_478_484),
+        ):
+            if not low <= value <= high:
+                raise ImageRulesError(f"The image rule {name} is {value}: give a number from {low} to {high}.")
+
+    @classmethod
+    def from_json(cls, rules: Mapping[str, object]) -> Self:
+        """Read the recipe's "image" object; what it leaves out has its default.
+
+        Raises: ImageRulesError for an unknown key or a value of the wrong kind.
+        """
+        known = {field.name: field.default for field in fields(cls)}
+        for name, value in rules.items():
+            if name not in known:
+                raise ImageRulesError(f"{name!r} is no image rule: use {', '.join(known)}.")
+            wanted = bool if isinstance(known[name], bool) else str if isinstance(known[name], str) else int
+            if type(value) is not wanted and not (wanted is str and isinstance(value, str)):
+                raise ImageRulesError(f"The image rule {name} is {value!r}: give a {wanted.__name__}.")
+        try:
+            chosen = dict(rules)
+            if "resize_mode" in chosen:
+                chosen["resize_mode"] = ResizeMode(str(chosen["resize_mode"]))
+            if "encode_format" in chosen:
+                chosen["encode_format"] = EncodeFormat(str(chosen["encode_format"]))
+        except ValueError as error:
+            labels = ", ".join([*ResizeMode, *EncodeFormat])
+            raise ImageRulesError(f"{error}, which is no image rule's value: use one of {labels}.") from error
+        return cls(**chosen)  # type: ignore[arg-type]  # each value was held against its default's type
+
+    def to_json(self) -> dict[str, object]:
+        """Return the recipe's "image" object, every rule spelled out."""
+        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}

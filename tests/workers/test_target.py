@@ -1,0 +1,79 @@
+"""A URL is taken apart as strictly as a connection needs it."""
+
+import pytest
+
+from dataset.outcomes import Outcome
+from workers.fetching.failure import LinkFailed
+from workers.fetching.target import parse_target, redirect_target
+
+
+@pytest.mark.parametrize(
+    ("url", "plain", "authority"),
+    [
+        ("http://example.com", "http://example.com/", "example.com"),
+        (" \thttps://Example.COM./a?b=c#d\n", "https://example.com/a?b=c", "example.com"),
+        ("http://example.com:80/", "http://example.com/", "example.com"),
+        ("http://example.com:8080/", "http://example.com:8080/", "example.com:8080"),
+        ("https://bücher.example/ü", "https://xn--bcher-kva.example/ü", "xn--bcher-kva.example"),
+        ("http://a_b.example/", "http://a_b.example/", "a_b.example"),
+        ("http://[2A00::1]:81/x", "http://[2a00::1]:81/x", "[2a00::1]:81"),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, plain: str, authority: str) -> None:
+    target = parse_target(url)
+    assert (target.url, target.authority) == (plain, authority)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com/a.jpg",
+        "//example.com/a.jpg",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "data:image/png;base64,AAAA",
+        "http://",
+        "http:///a.jpg",
+        "http://user:secret@example.com/",
+        "http://evil.example\\@example.com/",
+        "http://exa mple.com/",
+        "http://example.com:99999/",
+        "http://example.com:0/",
+        "http://example.com:x/",
+        "http://[::1/",
+        "http://[::1.example]/",
+        "http://a..b/",
+        "http://.a/",
+        "http://%31.example/",
+        f"http://{'a' * 64}.example/",
+        "http://example.com/\ud800",
+        "http://example.com/" + "a" * 8_000,
+    ],
+)
+def test_a_url_that_no_request_can_be_made_from_is_bad(url: str) -> None:
+    with pytest.raises(LinkFailed) as failed:
+        parse_target(url)
+    assert failed.value.outcome is Outcome.BAD_URL
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        (b"b.jpg", "http://example.com/x/b.jpg"),
+        (b"/b.jpg", "http://example.com/b.jpg"),
+        (b"//other.example/b.jpg", "http://other.example/b.jpg"),
+        (b"https://example.com/\xfc", "https://example.com/ü"),
+        ("https://example.com/ü".encode(), "https://example.com/ü"),
+        (b"?q=1", "http://example.com/x/a.jpg?q=1"),
+    ],
+)
+def test_a_location_is_resolved_against_the_url_that_gave_it(location: bytes, url: str) -> None:
+    assert redirect_target(parse_target("http://example.com/x/a.jpg"), location).url == url
+
+
+@pytest.mark.parametrize("location", [None, b"", b"javascript:alert(1)", b"http://[", b"http://u:p@example.com/"])
+def test_a_location_that_leads_nowhere_is_a_bad_redirect(location: bytes | None) -> None:
+    with pytest.raises(LinkFailed) as failed:
+        redirect_target(parse_target("http://example.com/"), location)
+    assert failed.value.outcome is Outcome.BAD_REDIRECT

@@ -1,0 +1,161 @@
+"""Bodies: undoing content codings within bounds, and one budget of memory for all bodies at once.
+
+Invariant: no body is held beyond `max_bytes`, compressed or not; all bodies together beyond `MemoryBudget.limit` plus
+`FREE_BYTES` for each connection. A body takes its share once and whole, never more while it holds some: so bodies
+cannot wait for each other in a circle.
+
+Rejected: taking memory piece by piece as it arrives, which deadlocks when every body waits for its next piece.
+"""
+
+import zlib
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from dataset.outcomes import Outcome
+from workers.fetching.failure import LinkFailed
+
+FREE_BYTES = 64 << 10
+"""Held without asking the budget: most pictures are smaller, the mean is 55 KB."""
+
+_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's way to say gzip and zlib
+_UNKNOWN_CODINGS = frozenset({b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
+"""Codings that we cannot undo, and did not ask for; any other word is a slip, such as utf-8 or none."""
+
+
+class Decoder:
+    """Undoes a Content-Encoding, piece by piece, up to a number of bytes."""
+
+    def __init__(self, content_encoding: bytes, max_bytes: int) -> None:
+        """Raises: LinkFailed (bad_response) for a coding that we cannot undo, or more than one."""
+        codings = [coding.strip().lower() for coding in content_encoding.split(b",")]
+        if any(coding in _UNKNOWN_CODINGS for coding in codings):
+            raise LinkFailed(Outcome.BAD_RESPONSE, "a content coding that was not asked for")
+        known = [coding for coding in codings if coding in _WINDOW_BITS]
+        if len(known) > 1:
+            raise LinkFailed(Outcome.BAD_RESPONSE, "coded more than once")
+        self._coding = known[0] if known else b""
+        self._max_bytes = max_bytes
+        self._inflate: zlib._Decompress | None = None
+        self._pending = b""
+        self.data = bytearray()
+
+    @property
+    def is_plain(self) -> bool:
+        """Say whether bytes are taken as they come."""
+        return not self._coding
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes from the wire.
+
+        Raises: LinkFailed: too_large beyond the limit, bad_response when they are not what the header says.
+        """
+        if self._coding and self._inflate is None:
+            data = self._pending + data
+            if len(data) < 2:
+                self._pending = data
+                return
+            self._begin(data)
+        if self._inflate is None:
+            self.data += data
+        else:
+            try:  # one byte more than allowed is enough to know
+                self.data += self._inflate.decompress(data, self._max_bytes + 1 - len(self.data))
+            except zlib.error as error:
+                raise LinkFailed(Outcome.BAD_RESPONSE, "damaged compression") from error
+        if len(self.data) > self._max_bytes:
+            raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit after decompression")
+
+    def finish(self) -> bytes:
+        """Return the whole body.
+
+        Raises: LinkFailed (truncated) when the compressed stream has no end.
+        """
+        if self._inflate is not None and not self._inflate.eof:
+            raise LinkFailed(Outcome.TRUNCATED, "the compressed body has no end")
+        return bytes(self.data or self._pending)
+
+    def _begin(self, data: bytes) -> None:
+        """Look at the first two bytes: many servers say gzip and send the plain file, or deflate without its header."""
+        bits = _WINDOW_BITS[self._coding]
+        if bits == 31 and data[:2] != b"\x1f\x8b":
+            self._coding = b""
+            return
+        if bits == 15 and (data[0] & 0x0F != 8 or int.from_bytes(data[:2], "big") % 31):
+            bits = -15
+        self._inflate = zlib.decompressobj(bits)
+
+
+class MemoryBudget:
+    """Bytes that all bodies may hold together, handed out in the order of asking."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._waiting: deque[tuple[int, trio.Event]] = deque()
+
+    def share(self) -> "MemoryShare":
+        """Make a share, to be used as a `with` block for as long as the body lives."""
+        return MemoryShare(self)
+
+    async def take(self, size: int) -> None:
+        """Wait until `size` bytes are free, and hold them."""
+        if not self._waiting and self.held + size <= self.limit:
+            self.held += size
+            return
+        turn = (size, trio.Event())
+        self._waiting.append(turn)
+        is_granted = False
+        try:
+            await turn[1].wait()
+            is_granted = True
+        finally:
+            if not is_granted:
+                self._withdraw(turn)
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self.held -= size
+        self._wake()
+
+    def _withdraw(self, turn: tuple[int, trio.Event]) -> None:
+        """Leave the queue, or give back what was granted while the wait was being cancelled."""
+        if turn[1].is_set():
+            self.give(turn[0])
+        else:
+            self._waiting.remove(turn)
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self.held + self._waiting[0][0] <= self.limit:
+            size, turn = self._waiting.popleft()
+            self.held += size
+            turn.set()
+
+
+class MemoryShare:
+    """One body's part of the budget; leaving its `with` block gives it back."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    async def cover(self, size: int) -> None:
+        """Make sure that a body of `size` bytes may be held; only the first call that needs memory may wait."""
+        if size <= FREE_BYTES or self._size:
+            return
+        size = min(size, self._budget.limit)
+        await self._budget.take(size)
+        self._size = size
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._size:
+            self._budget.give(self._size)
+            self._size = 0

@@ -1,0 +1,154 @@
+"""One URL in, one outcome out: redirects followed hop by hop, every end translated once.
+
+Invariant: `Fetcher.fetch` returns a value for any string and any server, within the policy's time and bytes, and raises
+nothing but trio's cancellation. Every hop is parsed, resolved, checked and connected to anew.
+"""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import trio
+
+from dataset.images import image_format
+from dataset.outcomes import Outcome
+from workers.fetching.body import MemoryBudget, MemoryShare
+from workers.fetching.failure import LinkFailed
+from workers.fetching.opt_out import is_opted_out
+from workers.fetching.policy import FetchPolicy
+from workers.fetching.resolve import Resolver
+from workers.fetching.response import Errand, Reply
+from workers.fetching.session import CheckedSession
+from workers.fetching.target import parse_target, redirect_target
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+WITH_PICTURE = frozenset({200, 203})
+"""203 is a 200 that a proxy has touched."""
+
+_OUTCOME_BY_STATUS = {
+    404: Outcome.NOT_FOUND,
+    410: Outcome.GONE,
+    429: Outcome.RATE_LIMITED,
+    **dict.fromkeys((401, 402, 403, 407, 451), Outcome.FORBIDDEN),
+}
+
+_MAX_HEADER_CHARACTERS = 200
+"""Of a content type, as it goes into the shard's row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A body that begins as an image, as received, undone of its content coding."""
+
+    data: bytes
+    http_status: int
+    content_type: str | None
+    final_url: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is none; `final_url` is the one asked last, status and type are None when it gave no response."""
+
+    outcome: Outcome
+    reason: str
+    transient: bool
+    http_status: int | None
+    content_type: str | None
+    final_url: str | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Trail:
+    """How far a link came."""
+
+    started: float = field(default_factory=trio.current_time)
+    http_status: int | None = None
+    content_type: str | None = None
+    final_url: str | None = None
+
+    def ask(self, url: str) -> None:
+        """Note that a hop begins."""
+        self.final_url = url
+        self.http_status = self.content_type = None
+
+    def hear(self, reply: Reply) -> None:
+        """Note a response's head."""
+        content_type = reply.header(b"content-type")
+        self.http_status = reply.status
+        self.content_type = content_type.decode("latin-1")[:_MAX_HEADER_CHARACTERS] if content_type else None
+
+    def end(self, outcome: Outcome, reason: str, *, transient: bool) -> Failure:
+        seconds = trio.current_time() - self.started
+        return Failure(outcome, reason, transient, self.http_status, self.content_type, self.final_url, seconds)
+
+
+class Fetcher:
+    """Fetches links under one policy; connections, names and memory are shared by all. Use as an async context."""
+
+    def __init__(self, policy: FetchPolicy) -> None:
+        self._policy = policy
+        seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that DNS has its own outcome
+        self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
+        self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    def share(self) -> MemoryShare:
+        """Make the block within which one link's body lives."""
+        return self._memory.share()
+
+    async def fetch(self, url: str, share: MemoryShare) -> Fetched | Failure:
+        """Fetch one URL. The body counts against `share` until its block is left."""
+        trail = _Trail()
+
+        def wants_body(reply: Reply) -> bool:
+            trail.hear(reply)
+            return reply.status in WITH_PICTURE and not self._is_reserved(reply)
+
+        try:
+            with trio.move_on_after(self._policy.timeout_seconds) as scope:
+                reply = await self._follow(url, Errand(share, scope, wants_body, _is_image), trail)
+                assert trail.final_url is not None
+                seconds = trio.current_time() - trail.started
+                return Fetched(reply.body, reply.status, trail.content_type, trail.final_url, seconds)
+        except LinkFailed as end:
+            return trail.end(end.outcome, end.reason, transient=end.transient)
+        return trail.end(Outcome.TIMEOUT, "the request took too long", transient=True)
+
+    async def _follow(self, url: str, errand: Errand, trail: _Trail) -> Reply:
+        target = parse_target(url)
+        seen: set[str] = set()
+        while True:
+            seen.add(target.url)
+            trail.ask(target.url)
+            reply = await self._session.ask(target, errand)
+            if reply.status not in REDIRECTS:
+                self._check(reply)
+                return reply
+            target = redirect_target(target, reply.header(b"location"))
+            if target.url in seen:
+                raise LinkFailed(Outcome.REDIRECT_LOOP, "back to a URL already visited")
+            if len(seen) > self._policy.max_redirects:
+                raise LinkFailed(Outcome.REDIRECT_LOOP, "one redirect too many")
+
+    def _check(self, reply: Reply) -> None:
+        if reply.status not in WITH_PICTURE:
+            by_class = Outcome.SERVER_ERROR if reply.status >= 500 else Outcome.HTTP_ERROR
+            outcome = _OUTCOME_BY_STATUS.get(reply.status, by_class)
+            raise LinkFailed(outcome, f"the server answered {reply.status}")
+        if self._is_reserved(reply):
+            raise LinkFailed(Outcome.OPTED_OUT, "a header reserves it")
+
+    def _is_reserved(self, reply: Reply) -> bool:
+        return is_opted_out(reply.headers, self._policy.agent_token, self._policy.opt_out_directives)
+
+
+def _is_image(start: bytes) -> bool:
+    return image_format(start) is not None

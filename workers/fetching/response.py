@@ -1,0 +1,211 @@
+"""Reading one response tolerantly and within bounds, through h11.
+
+Invariant: nothing is read beyond the policy's bytes and time; a wire is left fit for another request only when the
+response ended where it said it would, with nothing behind it.
+
+Source: h11 does the framing, on heads that `head` has mended. Rejected: h11 on the raw bytes, which refuses one picture
+in some hundreds for a header that no browser minds, and its own limit on heads, which is 16 KB.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import h11
+import trio
+
+from dataset.images import SNIFF_BYTES
+from dataset.outcomes import Outcome
+from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
+from workers.fetching.failure import LinkFailed
+from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, mend_head
+from workers.fetching.policy import FetchPolicy
+from workers.fetching.wire import Wire
+
+MAX_INTERIM_RESPONSES = 8
+"""100, 102, 103 before the response."""
+
+DRAIN_BYTES = 16 << 10
+"""An unwanted body that is no longer is read to its end, so that the connection can be kept."""
+
+RATE_GRACE_SECONDS = 5.0
+
+WIRE_SLACK_BYTES = 1 << 20
+"""What heads and chunk framing may add to the byte limit on the wire."""
+
+MIN_CHUNK_BYTES = 64
+"""On average, after the first thousand: parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One response: names of headers in lower case; the body undone of its coding, or empty when it was not wanted."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes = b""
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first header of that name."""
+        return next((value for found, value in self.headers if found == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a request has with it on its way."""
+
+    share: MemoryShare
+    scope: trio.CancelScope
+    """The link's deadline; it moves by what was spent waiting for our own memory."""
+    wants_body: Callable[[Reply], bool]
+    """Is asked with each response's head; what is not wanted is not read."""
+    wants_start: Callable[[bytes], bool]
+    """Is asked once `SNIFF_BYTES` of the body are there; no ends the link as not_an_image."""
+
+
+class StaleConnectionError(Exception):
+    """A kept connection turned out to be dead before it gave a byte."""
+
+
+class ResponseReader:
+    """Reads the response to one request from its wire."""
+
+    def __init__(self, wire: Wire, policy: FetchPolicy, errand: Errand) -> None:
+        self._wire = wire
+        self._policy = policy
+        self._errand = errand
+        self._is_kept = wire.requests > 0
+        self._wire_bytes = 0
+        self._has_ended = False
+
+    async def read(self, connection: h11.Connection) -> Reply:
+        """Return the response; its body only if it is wanted.
+
+        Raises: LinkFailed; StaleConnectionError when a kept connection ends before it gives a byte.
+        """
+        try:
+            with trio.move_on_after(self._policy.first_byte_seconds) as scope:
+                head = await self._receive_head(connection)
+            if scope.cancelled_caught:
+                raise LinkFailed(Outcome.TIMEOUT, "no response in time")
+            reply = Reply(head.status_code, list(head.headers))
+            if self._errand.wants_body(reply):
+                reply = Reply(reply.status, reply.headers, await self._receive_body(connection, reply))
+            elif not await self._drain(connection, reply):
+                return reply
+        except h11.RemoteProtocolError as error:
+            if self._has_ended:
+                raise LinkFailed(Outcome.TRUNCATED, "the connection ended before the body") from error
+            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error
+        states = (connection.our_state, connection.their_state)
+        self._wire.is_clean = states == (h11.DONE, h11.DONE) and not connection.trailing_data[0]
+        return reply
+
+    async def _receive_head(self, connection: h11.Connection) -> h11.Response:
+        """Read up to the first response that is no interim one, and hand what follows it to h11."""
+        buffer = bytearray()
+        searched = interim = 0
+        while True:
+            end = END_OF_HEAD.search(buffer, max(0, searched - 3))
+            searched = len(buffer)
+            if (end.start() if end else searched) > MAX_HEAD_BYTES:
+                raise LinkFailed(Outcome.BAD_RESPONSE, "the head is over 64 KB")
+            if end is None:
+                await self._receive_head_bytes(buffer)
+                continue
+            connection.receive_data(mend_head(bytes(buffer[: end.start()])))
+            del buffer[: end.end()]
+            searched = 0
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                if buffer:
+                    connection.receive_data(bytes(buffer))
+                return event
+            interim += 1
+            if interim > MAX_INTERIM_RESPONSES or not isinstance(event, h11.InformationalResponse):
+                raise LinkFailed(Outcome.BAD_RESPONSE, "interim responses and no end")
+
+    async def _receive_head_bytes(self, buffer: bytearray) -> None:
+        try:
+            data = await self._receive()
+        except trio.BrokenResourceError as error:
+            raise self.broken("the connection broke before a response") from error
+        if not data:
+            if self._is_kept and not buffer:
+                raise StaleConnectionError
+            raise LinkFailed(Outcome.BAD_RESPONSE, "the connection ended before a response")
+        buffer += data if buffer else data.lstrip(b"\r\n")
+
+    async def _receive_body(self, connection: h11.Connection, reply: Reply) -> bytes:
+        limit = self._policy.max_bytes
+        length = int(reply.header(b"content-length") or -1)
+        if length > limit:
+            raise LinkFailed(Outcome.TOO_LARGE, "announced over the byte limit")
+        decoder = Decoder(reply.header(b"content-encoding") or b"", limit)
+        started = trio.current_time()
+        started += await self._cover(limit if not decoder.is_plain else length)
+        pieces = received = 0
+        is_sniffed = False
+        while isinstance(event := await self._next_event(connection), h11.Data):
+            pieces += 1
+            received += len(event.data)
+            self._check_pace(pieces, received, trio.current_time() - started)
+            if length < 0 and received > FREE_BYTES:
+                started += await self._cover(limit)
+            decoder.feed(event.data)
+            if not is_sniffed and len(decoder.data) >= SNIFF_BYTES:
+                is_sniffed = True
+                if not self._errand.wants_start(bytes(decoder.data[:SNIFF_BYTES])):
+                    raise LinkFailed(Outcome.NOT_AN_IMAGE, "the body does not begin as an image")
+        if not isinstance(event, h11.EndOfMessage):
+            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
+        return decoder.finish()
+
+    def _check_pace(self, pieces: int, received: int, seconds: float) -> None:
+        if received > self._policy.max_bytes:
+            raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit")
+        if pieces > 1_000 and received < pieces * MIN_CHUNK_BYTES:
+            raise LinkFailed(Outcome.BAD_RESPONSE, "chunks of a few bytes")
+        if seconds > RATE_GRACE_SECONDS and received < seconds * self._policy.min_bytes_per_second:
+            raise LinkFailed(Outcome.TIMEOUT, "the body only trickles")
+
+    async def _cover(self, size: int) -> float:
+        """Take memory for the body; return the seconds waited, by which the link's deadline has moved."""
+        asked = trio.current_time()
+        await self._errand.share.cover(size)
+        waited = trio.current_time() - asked
+        self._errand.scope.deadline += waited
+        return waited
+
+    async def _drain(self, connection: h11.Connection, reply: Reply) -> bool:
+        """Read a short unwanted body to its end; say whether the connection is clean afterwards."""
+        if int(reply.header(b"content-length") or 0) > DRAIN_BYTES:
+            return False
+        received = 0
+        while isinstance(event := await self._next_event(connection), h11.Data):
+            received += len(event.data)
+            if received > DRAIN_BYTES:
+                return False
+        return isinstance(event, h11.EndOfMessage)
+
+    async def _next_event(self, connection: h11.Connection) -> object:
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            try:
+                data = await self._receive()
+            except trio.BrokenResourceError as error:
+                raise LinkFailed(Outcome.TRUNCATED, "the connection broke within the body") from error
+            self._has_ended = not data
+            connection.receive_data(data)
+        return event
+
+    async def _receive(self) -> bytes:
+        data = await self._wire.receive()
+        self._wire_bytes += len(data)
+        if self._wire_bytes > self._policy.max_bytes + WIRE_SLACK_BYTES:
+            raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit on the wire")
+        return data
+
+    def broken(self, reason: str) -> Exception:
+        """Say what a connection is that broke before a response: stale when it was a kept one."""
+        if self._is_kept and not self._wire_bytes:
+            return StaleConnectionError()
+        return LinkFailed(Outcome.CONNECT_ERROR, reason)

@@ -1,0 +1,223 @@
+"""CLIP models: from a recipe's entry to unit embeddings of pictures and texts, by open_clip.
+
+Invariant: a `ClipModel` has every one of its weights from the file whose checksum it names, and gives finite unit rows.
+Weights that are missing are an error, never random numbers, and loading runs no code: safetensors, or `torch.load` with
+`weights_only`. No model is fetched that the recipe does not name.
+
+Source: open_clip's factory, which loads strictly. Rejected: its warning for OpenAI's weights behind the wrong
+activation (plain `ViT-B-32`), which scores every pair wrongly and goes on: here it is an error.
+"""
+
+import difflib
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import torch
+from PIL import Image
+from torch.nn import functional
+
+import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
+from dataset.models import ModelError, fetched, sha256_of, weights_in
+from dataset.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
+from dataset.store import Store
+
+import open_clip  # isort: skip
+
+Embeddings = npt.NDArray[np.float32]
+
+TOKENIZED_CHARACTERS = 1_000
+"""A context of 77 tokens is about 330 characters of English; byte pair encoding takes quadratic time in a word."""
+
+TOKENIZER_CACHE_WORDS = 200_000
+"""open_clip's tokenizer remembers every word that it has seen, for ever; about 50 MB."""
+
+_LOADING_FAULTS = (
+    OSError,
+    RuntimeError,  # a weight is missing, too many, or has another shape; weights_only met code; not found by open_clip
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ImportError,  # a model that needs `transformers`
+    EOFError,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
+"""What open_clip's factory was seen to raise for configurations and weights that do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """A loaded model. `dimensions` is D, the length of its embeddings."""
+
+    name: str
+    checksums: Checksums
+    dimensions: int
+    device: torch.device
+    _network: Any = field(repr=False)
+    _preprocess: Callable[[Image.Image], torch.Tensor] = field(repr=False)
+    _tokenizer: Callable[[list[str]], torch.Tensor] = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Return the sha256 (hex) of the weights' file."""
+        return self.checksums.weights
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """Embed pictures of any size and mode, (N, D) float32 unit rows."""
+        if not images:
+            return np.empty((0, self.dimensions), np.float32)
+        pixels = torch.stack([self._preprocess(image) for image in images]).to(self.device)  # (N, 3, S, S)
+        with torch.inference_mode():
+            return self._unit_rows(self._network.encode_image(pixels))
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts, cut to the model's context, (N, D) float32 unit rows; an empty text has an embedding too."""
+        if not texts:
+            return np.empty((0, self.dimensions), np.float32)
+        tokens = self._tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).to(self.device)  # (N, context)
+        _bound_cache(self._tokenizer)
+        with torch.inference_mode():
+            return self._unit_rows(self._network.encode_text(tokens))
+
+    def _unit_rows(self, embeddings: torch.Tensor) -> Embeddings:
+        rows: Embeddings = functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+        if not np.allclose(np.square(rows).sum(1), 1, atol=1e-3):  # also false for NaN
+            raise ModelError(
+                f"{self.name} gave an embedding without a direction: its weights are damaged, replace them."
+            )
+        return rows
+
+
+def load_model(spec: ModelRecipe, store: Store | None = None, device: str | None = None) -> ClipModel:
+    """Load the model that a recipe names, for evaluation in float32, on `device` or a GPU if there is one.
+
+    Raises: ModelError when model or weights do not exist, do not fit one another, or cannot be loaded without code.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _located(spec, store) as source:
+        _refuse_torchscript(source.weights)
+        try:
+            network, preprocess = open_clip.create_model_from_pretrained(
+                source.name, source.pretrained, device=place, weights_only=True
+            )
+            tokenizer = open_clip.get_tokenizer(source.name)
+            config = open_clip.get_model_config(source.name)
+        except _LOADING_FAULTS as error:
+            raise ModelError(
+                f"The weights {source.weights.name} cannot be loaded as {spec.model} ({_first_line(error)}): "
+                "name weights and configuration that belong together."
+            ) from error
+        checksums = Checksums(sha256_of(source.weights), _digest(config, network.visual.preprocess_cfg))
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
+    return ClipModel(spec.model, checksums, int(config["embed_dim"]), place, network.eval(), preprocess, tokenizer)
+
+
+def pretrained_names() -> list[tuple[str, str]]:
+    """List open_clip's pairs of a model's name and a tag of weights for it."""
+    return [(str(name), str(tag)) for name, tag in open_clip.list_pretrained()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What open_clip is asked for, and the file from which the weights will come."""
+
+    name: str
+    pretrained: str | None
+    weights: Path
+
+
+@contextmanager
+def _located(spec: ModelRecipe, store: Store | None) -> Iterator[_Source]:
+    """Find a model's weights: in the store, a folder, a file, on the hub or under an open_clip tag."""
+    if spec.pretrained is None:
+        hub_id = spec.model.removeprefix(HUB_PREFIX)
+        yield _Source(spec.model, None, _downloaded(spec, lambda: open_clip.download_pretrained_from_hf(hub_id)))
+    elif spec.pretrained.startswith(STORE_PREFIX):
+        if store is None:
+            raise ModelError(f"{spec.pretrained} lies in a store, and none is set: set SHOAL_STORE.")
+        with fetched(store, spec.pretrained) as folder:
+            yield _Source(f"local-dir:{folder}", None, weights_in(folder))
+    elif (path := Path(spec.pretrained)).is_dir():
+        yield _Source(f"local-dir:{path}", None, weights_in(path))
+    else:
+        _refuse_unknown_name(spec.model)
+        weights = path if path.is_file() else _tagged(spec)
+        yield _Source(spec.model, spec.pretrained, weights)
+
+
+def _refuse_unknown_name(name: str) -> None:
+    known = open_clip.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`dataset models list` shows the names."
+        raise ModelError(f"open_clip knows no model {name}: {hint}")
+
+
+def _tagged(spec: ModelRecipe) -> Path:
+    """Fetch the weights of an open_clip tag, unless they are in its cache."""
+    entry = open_clip.get_pretrained_cfg(spec.model, spec.pretrained)
+    if not entry:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(spec.model)) or "none"
+        raise ModelError(
+            f"{spec.pretrained} is no file, no folder and no tag of {spec.model}: its tags in open_clip are {tags}."
+        )
+    quick = bool(entry.get("quick_gelu", False))
+    if quick != bool(open_clip.get_model_config(spec.model).get("quick_gelu", False)):
+        right = f"{spec.model}-quickgelu" if quick else spec.model.removesuffix("-quickgelu")
+        raise ModelError(f"The weights {spec.pretrained} score wrongly in {spec.model}: name the model {right}.")
+    return _downloaded(spec, lambda: open_clip.download_pretrained(entry))
+
+
+def _downloaded(spec: ModelRecipe, download: Callable[[], str]) -> Path:
+    try:
+        return Path(download())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"The weights of {spec.model} cannot be fetched ({_first_line(error)}): fetch them on a machine with a "
+            "network, and put them into the store with `dataset models add`."
+        ) from error
+
+
+def _refuse_torchscript(weights: Path) -> None:
+    """Refuse OpenAI's own .pt files: such an archive is a program."""
+    if not zipfile.is_zipfile(weights):
+        return
+    with zipfile.ZipFile(weights) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise ModelError(
+                f"{weights.name} is TorchScript, a program and not only weights: for OpenAI's models name the tag "
+                "openai, for others save the state_dict as safetensors."
+            )
+
+
+def _digest(config: object, preprocess: object) -> str:
+    canonical = json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def _bound_cache(tokenizer: object) -> None:
+    """Forget the words that open_clip's own tokenizer keeps, when they are many; its marks are kept."""
+    cache = getattr(tokenizer, "cache", None)
+    if isinstance(cache, dict) and len(cache) > TOKENIZER_CACHE_WORDS:
+        marks = {
+            word: code for word, code in cache.items() if word in getattr(tokenizer, "encoder", {}) and word == code
+        }
+        cache.clear()
+        cache.update(marks)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] if lines else type(error).__name__

@@ -1,0 +1,143 @@
+"""The command `dataset`: recipes, models and reports. stdout is data, stderr is talk."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dataset.errors import DatasetError
+from dataset.models import ModelError, add_model, gathered
+from dataset.recipe import ModelRecipe, Recipe, RecipeError
+from dataset.report import write_report
+from dataset.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+models_app = typer.Typer(no_args_is_help=True, help="Models in the store, and those that open_clip knows.")
+app.add_typer(models_app, name="models")
+talk = Console(stderr=True)
+
+MANIFEST = "manifest.parquet"
+
+StoreOption = Annotated[str, typer.Option("--store", envvar="SHOAL_STORE", help="Folder or object store URI.")]
+
+
+@app.callback()
+def dataset() -> None:
+    """What the data is: recipes, models, reports."""
+
+
+@app.command()
+def recipe(
+    file: Annotated[Path | None, typer.Argument(help="Recipe to check; without it, the defaults.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For example models.en.threshold=0.3")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it here and not to stdout.")] = None,
+) -> None:
+    """Print a recipe in full: LAION's, or a file's, with what --set changes."""
+    written = _read_json(file) if file else {}
+    for override in overrides or []:
+        _override(written, override)
+    text = json.dumps(Recipe.from_json(written).to_json(), indent=2, ensure_ascii=False)
+    if out is None:
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{out} cannot be written ({error.strerror}): name another file.") from error
+
+
+@models_app.command("add")
+def models_add(
+    name: Annotated[str, typer.Argument(help="The recipe then says store:models/NAME.")],
+    weights: Annotated[Path, typer.Option(help="safetensors, or a state_dict by torch.save.")],
+    config: Annotated[Path, typer.Option(help="open_clip_config.json: model_cfg and preprocess_cfg.")],
+    store: StoreOption,
+    tokenizer: Annotated[list[Path] | None, typer.Option(help="A file of the model's own tokenizer.")] = None,
+) -> None:
+    """Put a model into the store, after loading it once; prints what a recipe says of it."""
+    target = Store.open(store)
+    with gathered(weights, config, tokenizer or []) as folder:
+        loaded = _clip().load_model(ModelRecipe(name, str(folder), 0.0), device="cpu")
+        add_model(target, name, folder)
+    entry = {"model": name, "pretrained": f"store:models/{name}", "sha256": loaded.checksums.weights}
+    sys.stdout.write(json.dumps(entry | {"config_sha256": loaded.checksums.config}) + "\n")
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List open_clip's names with their tags, a line each: what a recipe's model and pretrained can be."""
+    for name, tag in _clip().pretrained_names():
+        sys.stdout.write(f"{name}\t{tag}\n")
+
+
+@app.command()
+def report(
+    store: StoreOption,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    manifest: Annotated[str, typer.Option(help="Path in the store, as `tracker manifest` wrote it.")] = MANIFEST,
+    title: Annotated[str, typer.Option(help="The page's heading.")] = "Shoal",
+) -> None:
+    """Write one HTML page on what the manifest lists: samples kept and dropped, similarities, outcomes, languages."""
+    source = Store.open(store, writable=False)
+    write_report(source, source.read_table(manifest), out, title)
+    sys.stdout.write(f"{out}\n")
+
+
+def _clip() -> ModuleType:
+    """Import what runs models only where a command needs it: it takes seconds, and the plain install has no torch."""
+    try:
+        from dataset import clip
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed: install Shoal with its extra [models].") from error
+    return clip
+
+
+def _read_json(file: Path) -> dict[str, object]:
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be read ({error.strerror}): name a recipe's file.") from error
+    except ValueError as error:
+        raise RecipeError(f"{file} is no JSON ({error}): mend it.") from error
+    if not isinstance(written, dict):
+        raise RecipeError(f"{file} holds no JSON object: `dataset recipe` prints one to begin with.")
+    return written
+
+
+def _override(written: dict[str, object], override: str) -> None:
+    """Set one value in a recipe's JSON; what is no JSON is taken as a text."""
+    path, equals, value = override.partition("=")
+    *sections, key = path.split(".")
+    if not equals or not key:
+        raise RecipeError(f"{override!r} sets nothing: write --set models.en.threshold=0.3.")
+    place = written
+    for section in sections:
+        inner = place.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{override!r} names no value of the recipe: {section} has nothing below it.")
+        place = inner
+    try:
+        place[key] = json.loads(value)
+    except ValueError:
+        place[key] = value
+
+
+def main() -> None:
+    """Run the command; an error is one sentence on stderr and exit code 1."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except DatasetError as error:
+        talk.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The command `dataset`: data on stdout, one sentence and an exit code for what goes wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset.recipe import Recipe
+
+DEMO = Path(__file__).parents[1] / "demo" / "clip"
+ADD = ["models", "add", "demo", "--config", str(DEMO / "open_clip_config.json"), "--weights"]
+
+
+def dataset(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dataset.main", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_recipe_prints_the_defaults() -> None:
+    assert json.loads(dataset("recipe").stdout) == Recipe().to_json()
+
+
+def test_recipe_fills_a_file_in_and_overrides_it(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"image": {"size": 384}}')
+    out = tmp_path / "full.json"
+    ran = dataset("recipe", str(tmp_path / "recipe.json"), "--set", "models.en.threshold=0.3", "--out", str(out))
+    full = json.loads(out.read_text())
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert (full["image"]["size"], full["models"]["en"]["threshold"]) == (384, 0.3)
+
+
+def test_models_add_prints_the_entry_of_a_recipe(tmp_path: Path) -> None:
+    ran = dataset(*ADD, str(DEMO / "open_clip_model.safetensors"), "--store", str(tmp_path / "a store"))
+    entry = json.loads(ran.stdout)
+    assert entry["pretrained"] == "store:models/demo"
+    assert Recipe.from_json({"models": {"en": entry}}).models.en.sha256 == entry["sha256"]
+    assert (tmp_path / "a store" / "models" / "demo" / "checksums.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recipe", "/no/such/recipe.json"),
+        ("recipe", "--set", "models.en.threshold=much"),
+        ("recipe", "--set", "version.x=1", "--set", "version=1", "--set", "version.x=2"),
+        ("recipe", "--out", "/no/such/folder/recipe.json"),
+        ("report", "--store", "/no/such/store"),
+        (*ADD, "/no/such/weights.safetensors", "--store", "/tmp"),
+        (*ADD, str(DEMO / "open_clip_model.safetensors"), "--store", "/dev/null/store"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_1(arguments: tuple[str, ...]) -> None:
+    ran = dataset(*arguments)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_what_runs_no_model_starts_without_torch() -> None:
+    program = "import sys, dataset.main, dataset.parts; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_wrong_command_line_is_exit_code_2() -> None:
+    assert dataset("recipe", "--colour").returncode == 2

@@ -1,0 +1,1 @@
+"""The demo: a mini crawl with planted faults, its web, its pictures, its model."""

@@ -1,0 +1,200 @@
+"""Where a WAT file is read from: a local file, http(s) or s3, each a plain stream of bytes.
+
+Invariant: the bytes given are those of one version of the file, from the first to the last, or an error is raised: a
+connection that is cut is taken up again at the byte where it broke, and a server that then answers with another file
+or from another place is refused. Retries are bounded; what is left is the job's next attempt.
+
+urllib suffices for one long body at a time, and blocks only the thread that extracts. Common Crawl answers 503 when it
+is asked too often and wants to be left alone for a while; its bucket lets nobody in anonymously since 2022, so
+https://data.commoncrawl.org is the way in without an account.
+"""
+
+import http.client
+import io
+import os
+import random
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.fs
+
+from workers.errors import WorkerError
+
+TIMEOUT_SECONDS = 60.0
+"""Without a byte; a body takes as long as it takes."""
+MAX_RETRIES = 6
+"""In a row without any byte in between; with the pauses below, about a minute."""
+MAX_RESUMES = 100
+"""Of one file in all, whatever came in between."""
+PAUSE_SECONDS = 1.0  # before the first retry, twice as long before each further one
+BUFFER_BYTES = 1 << 20
+USER_AGENT = "shoal/0.1"
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
+
+
+class SourceError(WorkerError):
+    """The WAT file cannot be read from where it should be."""
+
+
+def open_wat(wat: str) -> BinaryIO:
+    """Open a WAT file named by a path, file:, http(s):// or s3:// URI, as it is stored; the caller closes it.
+
+    Raises: SourceError when there is no such file or nobody lets us read it; later reads may raise it, too.
+    """
+    scheme, separator, rest = wat.partition("://")
+    match scheme if separator else "file":
+        case "http" | "https":
+            return io.BufferedReader(HttpFile(wat), BUFFER_BYTES)
+        case "s3":
+            return _open_s3(wat)
+        case "file":
+            return _open_local(Path(rest if separator else wat))
+        case _:
+            raise SourceError(f"The WAT file {wat} cannot be read: name a path, an https:// or an s3:// address.")
+
+
+class HttpFile(io.RawIOBase):
+    """The body of a GET, taken up again where the connection breaks.
+
+    Raises: SourceError when the server has no such file, or has been asked often enough.
+    """
+
+    def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
+        self._url = url
+        self._pause = pause
+        self._position = 0
+        self._size: int | None = None  # None: the server does not say, and the body ends where the connection does
+        self._version: str | None = None  # a strong ETag, else Last-Modified
+        self._retries = 0
+        self._resumes = 0
+        self._response = self._connect()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the body, connecting again as often as need be; 0 at the end of the file."""
+        while self._position != self._size:
+            try:
+                count = self._response.readinto(buffer)
+            except (OSError, http.client.HTTPException) as error:
+                self._resume(f"the connection broke: {error!r}")
+                continue
+            if count:
+                self._position += count
+                self._retries = 0
+                return count
+            if self._size is None:
+                break
+            self._resume(f"the connection ended at byte {self._position} of {self._size}")
+        return 0
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_response"):
+            self._response.close()
+        super().close()
+
+    def _resume(self, why: str) -> None:
+        self._response.close()
+        self._resumes += 1
+        if self._resumes > MAX_RESUMES:
+            raise SourceError(f"{self._url} cannot be read to its end ({why}): try again later.")
+        self._retry(why)
+        self._response = self._connect()
+
+    def _retry(self, why: str) -> None:
+        """Wait before the next request, or give up.
+
+        Raises: SourceError after too many in a row.
+        """
+        if self._retries >= MAX_RETRIES:
+            raise SourceError(f"{self._url} cannot be read ({why}): check the network, or try again later.")
+        self._pause(PAUSE_SECONDS * 2**self._retries * random.uniform(0.5, 1.5))  # noqa: S311 — spreads the workers
+        self._retries += 1
+
+    def _connect(self) -> http.client.HTTPResponse:
+        """Ask for the rest of the file, until it is given or refused for good."""
+        while True:
+            try:
+                response = self._ask()
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code not in RETRIED_STATUSES:
+                    raise SourceError(
+                        f"The WAT file {self._url} is not to be had ({error}): check the address."
+                    ) from error
+                why = str(error)
+            except (OSError, http.client.HTTPException) as error:
+                why = repr(error)
+            else:
+                self._accept(response)
+                return response
+            self._retry(why)
+
+    def _ask(self) -> http.client.HTTPResponse:
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        if self._position:
+            headers["Range"] = f"bytes={self._position}-"
+            if self._version:
+                headers["If-Range"] = self._version
+        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 — http or https, by open_wat
+        return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))  # noqa: S310
+
+    def _accept(self, response: http.client.HTTPResponse) -> None:
+        """Take note of the size and version that the first answer tells, and hold later ones against them.
+
+        Raises: SourceError when the rest is not the rest of what was read.
+        """
+        etag = response.headers.get("ETag")
+        version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        if not self._position:
+            self._size = response.length
+            self._version = version
+            return
+        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        whole = None if not match or match[2] == "*" else int(match[2])
+        if response.status != 206 or not match or int(match[1]) != self._position:
+            response.close()
+            raise SourceError(f"{self._url} broke off, and the server does not give its rest: try again later.")
+        if _differ(version, self._version) or _differ(whole, self._size):
+            response.close()
+            raise SourceError(f"{self._url} is another file than when it was begun: try again.")
+
+
+def _differ(one: str | int | None, other: str | int | None) -> bool:
+    """Compare what both answers tell; a 206 need not repeat all of it."""
+    return one is not None and other is not None and one != other
+
+
+def _open_local(path: Path) -> BinaryIO:
+    try:
+        return path.expanduser().open("rb", buffering=BUFFER_BYTES)
+    except OSError as error:
+        raise SourceError(f"The WAT file {path} cannot be read ({error.strerror}): check the path.") from error
+
+
+def _open_s3(uri: str) -> BinaryIO:
+    try:
+        if _has_s3_credentials():
+            filesystem, path = pa.fs.FileSystem.from_uri(uri)
+        else:
+            path = uri.removeprefix("s3://")
+            region = pa.fs.resolve_s3_region(path.partition("/")[0])
+            filesystem = pa.fs.S3FileSystem(anonymous=True, region=region)
+        return cast(BinaryIO, filesystem.open_input_stream(path, buffer_size=BUFFER_BYTES))
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(
+            f"The WAT file {uri} cannot be read ({error}): check it, and your AWS credentials."
+        ) from error
+
+
+def _has_s3_credentials() -> bool:
+    named = any(name in os.environ for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"))
+    return named or (Path.home() / ".aws").is_dir()

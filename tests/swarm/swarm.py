@@ -1,0 +1,98 @@
+"""A small swarm over the small crawl: its database, its store, its workers as processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.demo.crawl import Crawl
+from tests.tracker.filling import set_setting
+from tracker.audit import Audit, audit_exact
+from tracker.database import Connection, connect
+from tracker.manifest import outputs
+from tracker.seed import seed
+
+# Long enough for a loaded machine; no test waits for it unless it fails.
+DEADLINE_SECONDS = 120
+
+
+@dataclass(slots=True)
+class Swarm:
+    database: str
+    folder: Path
+    crawl: Crawl
+    recipe: dict[str, object]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def store(self) -> str:
+        return str(self.folder / "store")
+
+    def seed(self) -> None:
+        with connect(self.database) as admin:
+            set_setting(admin, "batch_size", 30)
+            set_setting(admin, "again_seconds", 0)
+            set_setting(admin, "max_tries", 2)
+            seed(admin, [str(wat) for wat in self.crawl.wats], run="small", recipe=self.recipe)
+
+    def start(self, kind: str, *arguments: str, database: str | None = None) -> subprocess.Popen[bytes]:
+        """A worker process; its log goes to <folder>/<kind>-<n>.log."""
+        if kind == "download":
+            ports = [word for port in self.crawl.allow_ports for word in ("--allow-port", str(port))]
+            arguments = ("--allow-network", "127.0.0.0/8", *ports, "--timeout", "3", *arguments)
+        log = self.folder / f"{kind}-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            worker = subprocess.Popen(
+                [sys.executable, "-c", "from workers.main import main; main()", kind, *arguments],
+                env=os.environ | {"SHOAL_DATABASE_URL": database or self.database, "SHOAL_STORE": self.store},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def finish(self, *kinds: str) -> None:
+        """Run one worker of each kind, one after the other, until nothing is left for it."""
+        for kind in kinds:
+            worker = self.start(kind, "--until-idle")
+            assert worker.wait(DEADLINE_SECONDS) == 0, self.logs()
+
+    def expire_all(self, admin: Connection) -> None:
+        """Let every beat be of an hour ago, as if the workers had been silent for so long."""
+        admin.execute("UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE state <> 'gone'")
+
+    def audit(self) -> Audit:
+        with connect(self.database) as admin:
+            return audit_exact(admin, self.store)
+
+    def published(self) -> Counter[tuple[str, str]]:
+        """How often each pair stands in the scores of the manifest's parts."""
+        with connect(self.database) as admin:
+            parts = [row for row in outputs(admin).to_pylist() if row["kind"] == "part"]
+        found: Counter[tuple[str, str]] = Counter()
+        for part in parts:
+            table = pq.read_table(f"{self.store}/{part['path']}.scores.parquet", columns=["hash", "key"])
+            found.update((str(row["hash"]), row["key"]) for row in table.to_pylist())
+        return found
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+
+
+def demo_recipe(model: Path) -> dict[str, object]:
+    """The recipe with the demo's model in both places."""
+    entry = {"model": "demo", "pretrained": str(model)}
+    recipe: dict[str, object] = {"models": {"en": entry | {"threshold": 0.28}, "other": entry | {"threshold": 0.26}}}
+    return dict(json.loads(json.dumps(recipe)))

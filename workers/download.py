@@ -1,0 +1,66 @@
+"""Download: a batch is drawn from the pool, its links are fetched, and a shard goes into the store.
+
+    draw → download_batch → complete (outcomes, second tries and returned links, in one transaction)
+
+A stop closes the shard with what is done; the links that are not go back to the pool.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dataset.errors import DatasetError
+from dataset.recipe import Recipe
+from tracker.payload import read_payload
+from tracker.session import Batch
+from workers.batch import download_batch
+from workers.desk import Desk
+from workers.errors import CannotWork
+from workers.fetching.policy import FetchPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    policy: FetchPolicy
+    kind: str = "download"
+
+    def claim(self, desk: Desk) -> Sequence[Batch]:
+        batch = desk.session.draw()
+        return [batch] if batch else []
+
+    async def work(self, held: Sequence[Batch], desk: Desk) -> Mapping[str, object]:
+        (batch,) = held
+        try:
+            rules = Recipe.from_json(batch.recipe).image
+        except DatasetError as error:
+            raise CannotWork(f"the recipe of run {batch.run} cannot be followed: {error}") from error
+        before = desk.progress
+        outcome = await download_batch(
+            read_payload(batch.payload),
+            job_id=batch.job_id,
+            subset=batch.subset,
+            output=batch.output,
+            store=desk.store,
+            rules=rules,
+            policy=self.policy,
+            max_attempts=int(desk.session.settings["max_tries"]),
+            on_progress=lambda done: desk.advance(before + done - desk.progress),
+            stop=desk.stop,
+        )
+        await desk.call(
+            desk.session.complete,
+            batch,
+            {
+                "finished": dict(outcome.finished),
+                "again": outcome.again,
+                "returned": outcome.returned,
+                "samples": outcome.samples,
+                "bytes": outcome.bytes,
+            },
+        )
+        return {
+            "candidates": batch.n,
+            "samples": outcome.samples,
+            "again": len(outcome.again),
+            "returned": len(outcome.returned),
+            "bytes": outcome.bytes,
+        }

@@ -5,9 +5,11 @@ tautology: the rows of the pool, of `again` and of the batches, counted in one s
 final outcomes in the parquet files of every shard that the manifest lists.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,6 +17,8 @@ import pyarrow.parquet as pq
 from tracker.database import Connection, query, translated
 from tracker.ledger import Accounts, accounts, total
 from tracker.manifest import open_store, outputs
+
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -80,13 +84,17 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
     filesystem = open_store(store)
     differences: list[str] = []
     finals: Counter[tuple[str, str, str]] = Counter()
+    links: defaultdict[str, list[Numbers]] = defaultdict(list)  # a link is in one run
     for output in listed.to_pylist():
         path = f"{output['path']}.parquet"
         try:
             if output["kind"] == "shard":
-                table = pq.read_table(path, filesystem=filesystem, columns=["outcome", "final", "subset"])
+                table = pq.read_table(
+                    path, filesystem=filesystem, columns=["outcome", "final", "subset", "pack", "pack_row"]
+                )
                 n = table.num_rows
                 final = table.filter(pc.field("final"))
+                links[output["run"]].append(_link_numbers(final))
                 for count in final.group_by(["subset", "outcome"]).aggregate([([], "count_all")]).to_pylist():
                     finals[output["run"], count["subset"], count["outcome"]] += count["count_all"]
             else:
@@ -96,8 +104,8 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
             continue
         if n != output["rows"]:
             differences.append(f"{path} has {n} rows, the manifest says {output['rows']}")
-    for run, subset in sorted(booked):
-        outcomes = booked[run, subset].finished
+    for run, subset in sorted(booked.keys() | {(run, subset) for run, subset, _ in finals}):
+        outcomes = booked[run, subset].finished if (run, subset) in booked else {}
         there = {outcome: n for (a, b, outcome), n in finals.items() if (a, b) == (run, subset)}
         differences += [
             f"run {run}, {subset}: the shards hold {there.get(outcome, 0)} final links with outcome {outcome}, "
@@ -105,4 +113,14 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
             for outcome in sorted(outcomes.keys() | there.keys())
             if outcomes.get(outcome, 0) != there.get(outcome, 0)
         ]
+    for run, numbers in sorted(links.items()):
+        every = np.concatenate(numbers)
+        twice = len(every) - len(np.unique(every, axis=0))
+        if twice:
+            differences.append(f"run {run}: {twice} links are final twice in the shards")
     return differences
+
+
+def _link_numbers(final: pa.Table) -> Numbers:
+    """Pack and row of each link, which name it -> (N, 2) int64."""
+    return np.stack([final["pack"].to_numpy(), final["pack_row"].to_numpy().astype(np.int64)], axis=1)

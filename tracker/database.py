@@ -11,11 +11,15 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from tracker import embedded
 from tracker.errors import DatabaseDown, LeaseLost, RecipeRefused, Refused, SchemaBehind, TrackerError
 from tracker.settings import Settings
+
+# A NAT that forgets a connection would hold a beat for hours: after 30 s without an answer it counts as broken.
+KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 Row: TypeAlias = dict[str, Any]
 Connection: TypeAlias = psycopg.Connection[Row]
@@ -37,7 +41,7 @@ def connect(url: str) -> Connection:
     """
     try:
         return psycopg.connect(
-            url,
+            make_conninfo(url, **KEEPALIVE),
             autocommit=True,
             row_factory=dict_row,
             prepare_threshold=None,
@@ -61,7 +65,7 @@ def translated() -> Iterator[None]:
     except pg.InsufficientPrivilege as error:
         raise Refused(f"{_said(error)}; use the login of the right class") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise DatabaseDown(f"the connection to the database broke: {_said(error)}; it is tried again") from error
+        raise DatabaseDown(f"the database broke off: {_said(error)}; check that it runs, and try again") from error
     except psycopg.Error as error:
         kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)
         hint = error.diag.message_hint

@@ -12,6 +12,8 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
@@ -71,20 +73,26 @@ def is_running(home: Path) -> bool:
     data = home / "postgres"
     if not (data / "postmaster.pid").exists():
         return False
-    return _command("pg_ctl", "-D", str(data), "status").returncode == 0
+    status = _command("pg_ctl", "-D", str(data), "status")
+    return status.returncode == 0 and "single-user" not in status.stdout
 
 
 def _initialise(data: Path) -> None:
-    data.mkdir(parents=True, exist_ok=True)
+    """Make the data folder aside and rename it, so that one that was interrupted in the making is never started."""
+    aside = data.with_name("postgres.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(data, ignore_errors=True)  # without a version it holds nothing
+    aside.mkdir(parents=True)
     user = _server_user()
     if user is not None:
-        os.chown(data, user.pw_uid, user.pw_gid)
-        for folder in (data, _binaries()):
+        os.chown(aside, user.pw_uid, user.pw_gid)
+        for folder in (aside, _binaries()):
             _let_traverse(folder)
-    arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", str(data))
-    _run("initdb", *arguments, log=data / "log")
-    with (data / "postgresql.conf").open("a") as configuration:
+    arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", str(aside))
+    _run("initdb", *arguments, log=aside / "log")
+    with (aside / "postgresql.conf").open("a") as configuration:
         configuration.write("\ninclude 'shoal.conf'\n")
+    aside.rename(data)
 
 
 def _socket_folder(data: Path) -> Path:
@@ -93,10 +101,11 @@ def _socket_folder(data: Path) -> Path:
     folder = Path(tempfile.gettempdir()) / f"shoal-{os.geteuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     user = _server_user()
-    if user is not None:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    elif folder.stat().st_uid != os.geteuid():
+    found = folder.lstat()  # the name can be guessed, so another user may have been there first
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), user.pw_uid if user else os.geteuid()}:
         raise DatabaseDown(f"{folder} belongs to another user; remove it or set TMPDIR")
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
     return folder
 
 

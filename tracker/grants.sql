@@ -1,7 +1,8 @@
 -- What each class of worker may do: execute its functions, and read or write no table (ingest: insert into the pool).
 GRANT USAGE ON SCHEMA tracker TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
 GRANT EXECUTE ON FUNCTION
-    tracker.register, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle
+    tracker.register, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
+    tracker.settle_recipe
 TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.claim TO shoal_extract, shoal_ingest, shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.complete_extract TO shoal_extract;
@@ -10,4 +11,4 @@ GRANT EXECUTE ON FUNCTION
     tracker.bloom_hold, tracker.bloom_release, tracker.bloom_snapshot
 TO shoal_ingest;
 GRANT EXECUTE ON FUNCTION tracker.draw, tracker.complete_download TO shoal_download;
-GRANT EXECUTE ON FUNCTION tracker.complete_filter, tracker.settle_recipe TO shoal_filter;
+GRANT EXECUTE ON FUNCTION tracker.complete_filter TO shoal_filter;

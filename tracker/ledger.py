@@ -38,6 +38,8 @@ def fold(connection: Connection) -> int:
     """Fold the ledger into the counters; the number of entries folded."""
     with translated(), connection.transaction():
         connection.execute("SET LOCAL ROLE shoal_owner")
+        # One fold at a time. An advisory lock would serve too, but any login can take one.
+        connection.execute("LOCK TABLE tracker.counter IN SHARE ROW EXCLUSIVE MODE")
         row = connection.execute(query("fold")).fetchone()
     return int(row["folded"]) if row else 0
 

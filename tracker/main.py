@@ -1,4 +1,7 @@
-"""The command `tracker`: the admin's console. stdout is data, stderr is talk; exit 0, 1 (failed) or 2 (usage)."""
+"""The command `tracker`: the swarm's life, from migrate and seed to audit and stop. Exit 0, 1 (failed) or 2 (usage).
+
+The other commands are in modules of their own, and join the same app when they are imported.
+"""
 
 import json
 import logging
@@ -6,33 +9,27 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from psycopg.types.json import Jsonb
-from rich.console import Console
 from rich.live import Live
 
 from tracker import audit as auditing
-from tracker import embedded, enroll, seed_source
+from tracker import embedded, seed_source
 from tracker import manifest as manifests
 from tracker import migrate as migrating
 from tracker import seed as seeding
 from tracker import serve as serving
-from tracker import status as statuses
-from tracker.database import Connection, connect, database_url, translated
+from tracker.admin import control_commands, job_commands, passwords, worker_commands  # noqa: F401
+from tracker.admin import status as statuses
+from tracker.admin.changes import record
+from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
+from tracker.database import connect, database_url, translated
 from tracker.errors import TrackerError
-from tracker.schema import QUEUES
 from tracker.settings import Settings
 
-app = typer.Typer(help="Who does what: monitor and steer the swarm.", no_args_is_help=True, add_completion=False)
-out = Console()
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Queue = StrEnum("Queue", {name: name for name in QUEUES})  # type: ignore[misc]
+__all__ = ["app", "main"]
 
 
 def main() -> None:
@@ -45,10 +42,10 @@ def main() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(as_json: Json = False) -> None:
     """Bring the database to this version's schema: roles, tables, functions, grants."""
     revision = migrating.migrate(database_url(Settings.from_environment()))
-    _say(f"the database is at revision {revision}")
+    tell({"revision": revision}, as_json, f"the database is at revision {revision}")
 
 
 @app.command()
@@ -61,10 +58,12 @@ def seed(
     """Add WAT files to a run: one extract job each."""
     wats = [wat for source in sources for wat in seed_source.list_wats(source)]
     known = seeding.read_recipe(recipe) if recipe else None
-    with _open() as connection:
+    with open_tracker() as connection, translated(), connection.transaction():
         seeded = seeding.seed(connection, wats, run=run or seeding.run_name(sources), recipe=known)
-    data = {"run": seeded.run, "wats": seeded.wats, "new": seeded.new}
-    _show(data, as_json, lambda: f"run {seeded.run}: {seeded.new} new WAT files of {seeded.wats}")
+        data = {"run": seeded.run, "wats": seeded.wats, "new": seeded.new}
+        if seeded.new:
+            record(connection, "seed", seeded.run, before=None, after=data)
+    show(data, as_json, lambda: f"run {seeded.run}: {seeded.new} new WAT files of {seeded.wats}")
 
 
 @app.command()
@@ -74,7 +73,7 @@ def status(
     every_seconds: Annotated[float, typer.Option(min=0.1)] = 2.0,
 ) -> None:
     """Show queues, pool, outcomes and workers."""
-    with _open() as connection:
+    with open_tracker() as connection:
         if not watch:
             seen = statuses.status(connection)
             return out.print_json(json.dumps(seen)) if as_json else out.print(statuses.render(seen))
@@ -94,10 +93,10 @@ def audit(
 ) -> None:
     """Prove that nothing was lost: in = pool + again + leased + finished. Exit 1 when it does not hold."""
     settings = Settings.from_environment()
-    with _open() as connection:
+    with open_tracker() as connection:
         found = auditing.audit_exact(connection, settings.store) if exact else auditing.audit(connection)
     data = found.to_json()
-    _show(data, as_json, lambda: "\n".join(_audit_lines(data)))
+    show(data, as_json, lambda: "\n".join(_audit_lines(data)))
     if not found.holds:
         raise typer.Exit(1)
 
@@ -106,10 +105,10 @@ def audit(
 def manifest(as_json: Json = False) -> None:
     """Write manifest.parquet, the list of what exists, into the store."""
     settings = Settings.from_environment()
-    with _open() as connection:
+    with open_tracker() as connection:
         n = manifests.write_manifest(connection, settings.store)
     data = {"path": f"{settings.store}/{manifests.NAME}", "outputs": n}
-    _show(data, as_json, lambda: f"{data['path']}: {n} outputs")
+    show(data, as_json, lambda: f"{data['path']}: {n} outputs")
 
 
 @app.command()
@@ -125,61 +124,25 @@ def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause betw
     serving.serve(url, stop, every_seconds=every_seconds)
 
 
-@app.command("set")
-def set_value(name: str, value: float) -> None:
-    """Change a setting; `tracker status --json` lists them. Workers read settings when they register."""
-    with _open() as connection, translated():
-        number = int(value) if value == int(value) else value
-        changed = connection.execute("UPDATE tracker.setting SET value = %s WHERE name = %s", (Jsonb(number), name))
-        if not changed.rowcount:
-            known = ", ".join(row["name"] for row in connection.execute("SELECT name FROM tracker.setting ORDER BY 1"))
-            raise TrackerError(f"there is no setting {name}; there are {known}")
-
-
-@app.command("enroll")
-def enroll_machine(name: str, kind: Annotated[Queue, typer.Option()], as_json: Json = False) -> None:
-    """Make a machine known; prints the token that its workers register with (SHOAL_TOKEN)."""
-    with _open() as connection:
-        token = enroll.enroll(connection, name, kind.value)
-    _show({"machine": name, "kind": kind.value, "token": token}, as_json, lambda: token)
-
-
-@app.command("revoke")
-def revoke_machine(name: str) -> None:
-    """Lock a machine out and let others take over what it holds."""
-    with _open() as connection:
-        workers = enroll.revoke(connection, name)
-    _say(f"{name} is revoked; it had {workers} workers")
+@app.command()
+def rotate(
+    kind: Queue,
+    password_file: Annotated[Path, typer.Option(help="Its first line is the new password.")],
+    as_json: Json = False,
+) -> None:
+    """Give a class of worker's login a new password; connections that are open go on."""
+    password = passwords.read_password(password_file)
+    with open_tracker() as connection, translated(), connection.transaction():
+        login = passwords.rotate(connection, kind.value, password)
+        record(connection, "rotate", login, before=None, after=None)
+    show({"login": login}, as_json, lambda: f"{login} has a new password")
 
 
 @app.command()
-def pause(queue: Queue) -> None:
-    """Give nothing out of a queue; what is leased goes on."""
-    _set_paused(queue, paused=True)
-
-
-@app.command()
-def resume(queue: Queue) -> None:
-    """Give work out of a queue again."""
-    _set_paused(queue, paused=False)
-
-
-@app.command()
-def stop() -> None:
+def stop(as_json: Json = False) -> None:
     """Stop the embedded Postgres."""
-    home = Settings.from_environment().home
-    _say("stopped" if embedded.stop(home) else "the embedded Postgres does not run")
-
-
-def _set_paused(queue: Queue, *, paused: bool) -> None:
-    with _open() as connection, translated():
-        connection.execute("UPDATE tracker.control SET paused = %s WHERE queue = %s", (paused, queue.value))
-
-
-def _open() -> Connection:
-    connection = connect(database_url(Settings.from_environment()))
-    migrating.require_head(connection)
-    return connection
+    stopped = embedded.stop(Settings.from_environment().home)
+    tell({"stopped": stopped}, as_json, "stopped" if stopped else "the embedded Postgres does not run")
 
 
 def _audit_lines(data: dict[str, Any]) -> list[str]:
@@ -187,14 +150,3 @@ def _audit_lines(data: dict[str, Any]) -> list[str]:
     waiting = f"pool {data['pool']:,} + again {data['again']:,} + leased {data['leased']:,}"
     law = f"in {data['in']:,} = {waiting} + finished {finished:,}"
     return [law, *(data["differences"] or ["nothing is lost, nothing is there twice"])]
-
-
-def _show(data: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
-    if as_json:
-        out.print_json(json.dumps(data))
-    else:
-        out.print(text(), highlight=False, soft_wrap=True)
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")

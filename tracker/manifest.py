@@ -42,7 +42,7 @@ def open_store(uri: str) -> pafs.FileSystem:
             filesystem, root = pafs.FileSystem.from_uri(uri)
         else:
             filesystem, root = pafs.LocalFileSystem(), uri
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise TrackerError(
             f"the store {uri} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"
         ) from error
@@ -67,6 +67,6 @@ def write_manifest(connection: Connection, uri: str) -> int:
             store.move(aside, NAME)
         else:
             pq.write_table(table, NAME, filesystem=store, compression="zstd")  # an object appears when it is whole
-    except OSError as error:
+    except (pa.ArrowException, OSError) as error:
         raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
     return int(table.num_rows)

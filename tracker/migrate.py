@@ -1,7 +1,8 @@
 """`tracker migrate`: roles, then Alembic to head, then every function file and the grants, in one transaction.
 
-The functions have no history of their own: all are dropped and made anew from their files, so that the catalog always
-equals the files, whatever version was there before.
+The functions have no history of their own: each is replaced by its file, and what no file names is dropped, so that the
+catalog always equals the files, whatever version was there before. One whose signature has not changed keeps its
+identity, so that workers that are calling it do not notice.
 """
 
 from importlib.resources import files
@@ -13,6 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from psycopg.errors import InvalidFunctionDefinition
 from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
@@ -22,16 +24,8 @@ import migrations
 from tracker.database import Connection, connect, translated
 from tracker.errors import SchemaBehind, TrackerError
 
-DROP_FUNCTIONS = """
-DO $$
-DECLARE
-    old regprocedure;
-BEGIN
-    FOR old IN SELECT oid FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace LOOP
-        EXECUTE 'DROP FUNCTION ' || old;
-    END LOOP;
-END
-$$
+FUNCTIONS = """
+SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace
 """
 REVISION_TABLE = """
 SELECT to_regclass('tracker.alembic_version') AS there,
@@ -95,11 +89,25 @@ def function_files() -> dict[str, str]:
 
 
 def _replace_functions(connection: AlchemyConnection) -> None:
-    _execute(connection, DROP_FUNCTIONS)
+    """Make the functions of the files, and drop those that no file names or whose signature is another now."""
+    before = {int(oid): (name, signature) for oid, name, signature in connection.exec_driver_sql(FUNCTIONS)}
     # Bodies name each other; they are checked when they run, by the tests.
     _execute(connection, "SET LOCAL check_function_bodies = off")
-    for _, text in sorted(function_files().items()):
-        _execute(connection, text)
+    files = function_files()
+    for name, text in sorted(files.items()):
+        replacing = text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
+        try:
+            with connection.begin_nested():
+                _execute(connection, replacing)
+        except InvalidFunctionDefinition:  # what it returns is another now
+            for oid in [oid for oid, (known, _) in before.items() if known == name]:
+                _execute(connection, f"DROP FUNCTION {before.pop(oid)[1]}")
+            _execute(connection, text)
+    now = [(int(oid), name) for oid, name, _ in connection.exec_driver_sql(FUNCTIONS)]
+    made = {name for oid, name in now if oid not in before}
+    for name, signature in before.values():
+        if name not in files or name in made:
+            _execute(connection, f"DROP FUNCTION {signature}")
 
 
 def _execute(connection: AlchemyConnection, script: str) -> None:

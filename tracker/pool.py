@@ -15,8 +15,8 @@ STORAGE = (
     "autovacuum_vacuum_cost_delay = 0"
 )
 
-FULLEST = """
-SELECT leaf.subset, max(leaf.leaf) AS leaf, min(coalesce(held.n, 0)) AS least
+LEAST_FULL = """
+SELECT leaf.subset, min(coalesce(held.n, 0)) AS least
 FROM tracker.leaf
 LEFT JOIN (SELECT leaf, sum(n) AS n FROM tracker.tally WHERE account = 'pool' GROUP BY leaf) AS held USING (leaf)
 WHERE leaf.run_id = %(run_id)s
@@ -28,9 +28,9 @@ def open_leaves(connection: Connection, run_id: int) -> list[str]:
     """Open a leaf for each subset of a run whose leaves are all full (or that has none); the new relations' names."""
     with translated(), connection.transaction():
         connection.execute("SET LOCAL ROLE shoal_owner")
-        connection.execute("SELECT FROM tracker.run WHERE run_id = %s FOR UPDATE", (run_id,))
+        connection.execute("SELECT FROM tracker.run WHERE run_id = %s FOR NO KEY UPDATE", (run_id,))
         full_at = _setting(connection, "leaf_rows")
-        least = {row["subset"]: row["least"] for row in connection.execute(FULLEST, {"run_id": run_id})}
+        least = {row["subset"]: row["least"] for row in connection.execute(LEAST_FULL, {"run_id": run_id})}
         return [_open(connection, run_id, subset) for subset in SUBSETS if least.get(subset, full_at) >= full_at]
 
 

@@ -16,7 +16,8 @@ BEGIN
             EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', 'shoal_' || class, '1min');
         END IF;
     END LOOP;
-    IF NOT pg_has_role(current_user, 'shoal_owner', 'MEMBER') THEN
+    -- Also for one who has made the role: from PostgreSQL 16 on, that gives the right to grant it, not to use it.
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         EXECUTE format('GRANT shoal_owner TO %I', current_user);
     END IF;
     EXECUTE format('REVOKE TEMPORARY, CREATE ON DATABASE %I FROM PUBLIC', current_database());
@@ -25,7 +26,7 @@ BEGIN
 END
 $$;
 
--- Large objects can be made by anyone who may call these; only a superuser can forbid it.
+-- Large objects can be made, and advisory locks held, by anyone who may call these; only a superuser can forbid it.
 DO $$
 DECLARE
     maker record;
@@ -34,8 +35,8 @@ BEGIN
         FOR maker IN
             SELECT oid::regprocedure AS name FROM pg_proc
             WHERE pronamespace = 'pg_catalog'::regnamespace
-              AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_put', 'lowrite', 'lo_open', 'lo_get',
-                              'loread', 'lo_unlink', 'lo_truncate', 'lo_truncate64')
+              AND (proname LIKE 'pg\_%advisory\_%' OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_put', 'lowrite', 'lo_open', 'lo_get',
+                              'loread', 'lo_unlink', 'lo_truncate', 'lo_truncate64'))
         LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', maker.name);
         END LOOP;

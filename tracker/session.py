@@ -6,6 +6,7 @@ its own, because a long COPY on the other must not cost the lease. All of it blo
 """
 
 import os
+import random
 import socket
 import threading
 import time
@@ -58,6 +59,7 @@ class Batch:
     output: str
     subset: str
     n: int
+    max_tries: int
     payload: str
 
 
@@ -178,10 +180,10 @@ class Session:
         self._work.value("SELECT tracker.bloom_snapshot(%s, %s, %s, %s)", self.worker_id, slot, ordinal, path)
 
     def settle_recipe(self, run_id: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """Settle what the run's recipe left open, or match what another worker settled.
+        """Settle what the run's recipe left open, or match what others settled; the recipe as it stands then.
 
         Raises:
-            RecipeRefused: it is settled otherwise.
+            RecipeRefused: it says otherwise.
         """
         settled = self._work.value(
             "SELECT tracker.settle_recipe(%s, %s, %s)", self.worker_id, run_id, Jsonb(dict(recipe))
@@ -232,7 +234,7 @@ class _Line:
                     self._drop()
                     if time.monotonic() + pause > deadline:
                         raise
-                    time.sleep(pause)
+                    time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 — thousands come back after a restart
                     pause *= 2
 
     def close(self) -> None:

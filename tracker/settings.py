@@ -19,7 +19,12 @@ class Settings:
         home = Path(os.environ.get("SHOAL_HOME", ".shoal")).absolute()
         return cls(
             database_url=os.environ.get("SHOAL_DATABASE_URL") or None,
-            store=os.environ.get("SHOAL_STORE") or str(home / "store"),
+            store=_placed(os.environ.get("SHOAL_STORE") or str(home / "store")),
             home=home,
             token=os.environ.get("SHOAL_TOKEN") or None,
         )
+
+
+def _placed(store: str) -> str:
+    """A folder as an absolute path, so that every command means the same one; a URI as it is."""
+    return store if "://" in store else str(Path(store).expanduser().absolute())

@@ -20,7 +20,7 @@ CREATE TYPE tracker.account AS ENUM (
 );
 
 CREATE TYPE tracker.job_state AS ENUM (
-    'ready', 'leased', 'done', 'dead'
+    'ready', 'leased', 'done', 'dead', 'discarded'
 );
 
 CREATE TYPE tracker.worker_state AS ENUM (
@@ -28,7 +28,7 @@ CREATE TYPE tracker.worker_state AS ENUM (
 );
 
 CREATE TYPE tracker.lease_ending AS ENUM (
-    'completed', 'released', 'failed', 'taken_over'
+    'completed', 'released', 'failed', 'taken_over', 'evicted'
 );
 
 CREATE TYPE tracker.output_kind AS ENUM (
@@ -47,7 +47,9 @@ CREATE TABLE tracker.again (
     text TEXT NOT NULL
 );
 
-CREATE INDEX again_due_for_draw ON tracker.again (due_at);
+CREATE INDEX again_due_for_choice ON tracker.again (due_at);
+
+CREATE INDEX again_due_for_draw ON tracker.again (run_id, subset, due_at);
 
 CREATE TABLE tracker.candidate (
     pack BIGINT NOT NULL,
@@ -62,11 +64,25 @@ CREATE TABLE tracker.candidate (
 )
  PARTITION BY LIST (subset);
 
+CREATE TABLE tracker.change (
+    change_id BIGINT GENERATED ALWAYS AS IDENTITY,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    who TEXT NOT NULL,
+    login TEXT DEFAULT session_user NOT NULL,
+    command TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    before JSONB,
+    after JSONB,
+    PRIMARY KEY (change_id)
+);
+
 CREATE TABLE tracker.control (
     queue tracker.queue NOT NULL,
     paused BOOLEAN DEFAULT false NOT NULL,
     held BOOLEAN DEFAULT false NOT NULL,
-    PRIMARY KEY (queue)
+    max_leased INTEGER,
+    PRIMARY KEY (queue),
+    CONSTRAINT control_limit_is_a_number CHECK (max_leased >= 0)
 );
 
 CREATE TABLE tracker.counter (
@@ -106,7 +122,6 @@ CREATE TABLE tracker.run (
     run_id INTEGER GENERATED ALWAYS AS IDENTITY,
     name TEXT NOT NULL,
     recipe JSONB NOT NULL,
-    settled_at timestamptz,
     created_at timestamptz DEFAULT now() NOT NULL,
     PRIMARY KEY (run_id),
     CONSTRAINT run_name_fits_a_path CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
@@ -117,8 +132,11 @@ CREATE TABLE tracker.run (
 CREATE TABLE tracker.setting (
     name TEXT NOT NULL,
     value JSONB NOT NULL,
+    least NUMERIC NOT NULL,
+    most NUMERIC NOT NULL,
     meaning TEXT NOT NULL,
-    PRIMARY KEY (name)
+    PRIMARY KEY (name),
+    CONSTRAINT setting_is_within_its_bounds CHECK ((value #>> '{}')::numeric BETWEEN least AND most)
 );
 
 CREATE TABLE tracker.leaf (
@@ -152,6 +170,8 @@ CREATE TABLE tracker.worker (
 )
  WITH (fillfactor = 50);
 
+CREATE INDEX worker_alive_for_takeover ON tracker.worker (kind) WHERE state <> 'gone';
+
 CREATE TABLE tracker.bloom (
     slot SMALLSERIAL NOT NULL,
     holder UUID,
@@ -181,12 +201,14 @@ CREATE TABLE tracker.job (
     created_at timestamptz DEFAULT now() NOT NULL,
     PRIMARY KEY (job_id),
     CONSTRAINT job_leased_has_a_lease CHECK (state <> 'leased' OR (lease IS NOT NULL AND worker_id IS NOT NULL AND leased_at IS NOT NULL)),
-    CONSTRAINT job_end_has_a_moment CHECK ((state IN ('done', 'dead')) = (finished_at IS NOT NULL)),
+    CONSTRAINT job_end_has_a_moment CHECK ((state IN ('done', 'dead', 'discarded')) = (finished_at IS NOT NULL)),
     CONSTRAINT job_ready_is_nobodys CHECK (state <> 'ready' OR (lease IS NULL AND worker_id IS NULL)),
     CONSTRAINT job_dead_says_why CHECK (state <> 'dead' OR error IS NOT NULL),
     FOREIGN KEY(run_id) REFERENCES tracker.run (run_id),
     FOREIGN KEY(worker_id) REFERENCES tracker.worker (worker_id)
 );
+
+CREATE INDEX job_error_for_status ON tracker.job (job_id) WHERE error IS NOT NULL AND state <> 'done';
 
 CREATE INDEX job_dead_for_admin ON tracker.job (queue) WHERE state = 'dead';
 
@@ -201,6 +223,7 @@ CREATE TABLE tracker.batch (
     job_id BIGINT NOT NULL,
     subset tracker.subset NOT NULL,
     n INTEGER NOT NULL,
+    max_tries SMALLINT NOT NULL,
     payload TEXT NOT NULL,
     PRIMARY KEY (job_id),
     CONSTRAINT batch_is_not_empty CHECK (n > 0),
@@ -222,6 +245,8 @@ CREATE TABLE tracker.lease (
 );
 
 CREATE INDEX lease_by_job_for_history ON tracker.lease (job_id);
+
+CREATE INDEX lease_by_moment_for_workers ON tracker.lease (granted_at);
 
 CREATE INDEX lease_by_request_for_repeat ON tracker.lease (request);
 
@@ -276,28 +301,28 @@ CREATE TYPE tracker.claimed AS (
 
 INSERT INTO tracker.control (queue) VALUES ('extract'), ('ingest'), ('download'), ('filter');
 
-INSERT INTO tracker.setting (name, value, meaning) VALUES
-    ('lease_seconds', '60', 'a worker whose beat is older may be overtaken; it beats four times in this time'),
-    ('stall_seconds', '1800', 'a worker whose progress has stood still for so long may be overtaken'),
-    ('max_attempts', '5', 'a job that has failed this often is dead, kept for the admin'),
-    ('retry_seconds', '10', 'pause before a failed job is ready again; doubles with each attempt'),
-    ('batch_size', '10000', 'candidates in a batch, about'),
-    ('max_tries', '3', 'tries of a link before a passing reason is its final outcome'),
-    ('again_seconds', '600', 'pause before the second try of a link; doubles with each try'),
-    ('again_share', '0.2', 'most of a batch that may be links on a further try'),
-    ('pool_high', '600000000', 'ingest is held when so many candidates wait in the pool'),
-    ('pool_resume', '500000000', 'ingest goes on when the pool has fallen to this'),
-    ('pool_low', '20000000', 'the pool''s mix goes bad below this: status warns'),
-    ('leaf_rows', '20000000', 'candidates in a leaf before a new one is opened'),
-    ('weight_en', '1', 'weight of subset en when a batch is drawn; 0 draws none'),
-    ('weight_multi', '1', 'weight of subset multi when a batch is drawn; 0 draws none'),
-    ('weight_nolang', '1', 'weight of subset nolang when a batch is drawn; 0 draws none'),
-    ('bloom_slots', '1', 'pieces the Bloom filter is split into by the URL''s hash, each with one holder'),
-    ('bloom_capacity', '100000000', 'keys that the first stage of a slot''s filter is made for; it grows by doubling'),
-    ('bloom_rate', '0.01', 'most of new links that the Bloom filter may drop wrongly'),
-    ('bloom_language', '0', '1: URL and language are the Bloom filter''s key, not the URL alone'),
-    ('bloom_snapshot_packs', '200', 'packs between two snapshots of a slot''s filter'),
-    ('oldest_protocol', '1', 'oldest worker protocol that is spoken'),
-    ('newest_protocol', '1', 'newest worker protocol that is spoken');
+INSERT INTO tracker.setting (name, value, least, most, meaning) VALUES
+    ('lease_seconds', '60', 4, 3600, 'a worker whose beat is older may be overtaken; it beats four times in this time'),
+    ('stall_seconds', '1800', 10, 86400, 'a worker whose progress has stood still for so long may be overtaken'),
+    ('max_attempts', '5', 1, 100, 'a job that has failed this often is dead, kept for the admin'),
+    ('retry_seconds', '10', 0, 3600, 'pause before a failed job is ready again; doubles with each attempt'),
+    ('batch_size', '10000', 1, 100000, 'candidates in a batch, about'),
+    ('max_tries', '3', 1, 20, 'tries of a link before a passing reason is its final outcome'),
+    ('again_seconds', '600', 0, 86400, 'pause before the second try of a link; doubles with each try'),
+    ('again_share', '0.2', 0, 1, 'most of a batch that may be links on a further try'),
+    ('pool_high', '600000000', 1, 1000000000000, 'ingest is held when so many candidates wait in the pool'),
+    ('pool_resume', '500000000', 0, 1000000000000, 'ingest goes on when the pool has fallen to this'),
+    ('pool_low', '20000000', 0, 1000000000000, 'the pool''s mix goes bad below this: status warns'),
+    ('leaf_rows', '20000000', 1, 1000000000, 'candidates in a leaf before a new one is opened'),
+    ('weight_en', '1', 0, 1000000, 'weight of subset en when a batch is drawn; 0 draws none'),
+    ('weight_multi', '1', 0, 1000000, 'weight of subset multi when a batch is drawn; 0 draws none'),
+    ('weight_nolang', '1', 0, 1000000, 'weight of subset nolang when a batch is drawn; 0 draws none'),
+    ('bloom_slots', '1', 1, 1000, 'pieces the Bloom filter is split into by the URL''s hash, each with one holder'),
+    ('bloom_capacity', '100000000', 1, 100000000000, 'keys that the first stage of a slot''s filter is made for; it grows by doubling'),
+    ('bloom_rate', '0.01', 0.000000001, 0.5, 'most of new links that the Bloom filter may drop wrongly'),
+    ('bloom_language', '0', 0, 1, '1: URL and language are the Bloom filter''s key, not the URL alone'),
+    ('bloom_snapshot_packs', '200', 1, 1000000, 'packs between two snapshots of a slot''s filter'),
+    ('oldest_protocol', '1', 1, 1000, 'oldest worker protocol that is spoken'),
+    ('newest_protocol', '1', 1, 1000, 'newest worker protocol that is spoken');
 
 INSERT INTO tracker.bloom (slot) VALUES (0);

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tracker.filling import new_run, scalar, set_setting
 from tracker.database import Connection, translated
-from tracker.errors import LeaseLost, Refused
+from tracker.errors import LeaseLost, RecipeRefused, Refused
 from tracker.session import Job, Session
 
 Register = Callable[[str], Session]
@@ -222,3 +222,38 @@ def test_a_worker_cannot_claim_from_a_queue_of_another_kind(admin: Connection, r
 def test_an_unknown_protocol_is_refused(admin: Connection) -> None:
     with pytest.raises(Refused, match="protocol 99"), translated():
         admin.execute("SELECT * FROM tracker.register('extract', 'h', 1, '9', 99)")
+
+
+@pytest.mark.parametrize("told", [{}, {"slots": []}, {"slots": [{"rows": None}]}, {"slots": [{"rows": -1}]}])
+def test_a_pack_without_its_counts_is_refused(admin: Connection, register: Register, told: dict[str, object]) -> None:
+    new_run(admin, wats=1)
+    worker = register("extract")
+    (job,) = worker.claim()
+    with pytest.raises(Refused, match="slots"):
+        worker.complete(job, {"images": 0, "candidates": 0} | told)
+    assert scalar(admin, "SELECT state::text FROM tracker.job") == "leased"
+
+
+def test_a_recipe_is_settled_once_and_never_changed(admin: Connection, register: Register) -> None:
+    run_id = new_run(admin)
+    extract, filter_ = register("extract"), register("filter")
+    opened = {"text": {"min_characters": 5}, "models": {"en": {"model": "m", "sha256": None}}}
+    settled = {"text": {"min_characters": 5}, "models": {"en": {"model": "m", "sha256": "ab"}}}
+    assert extract.settle_recipe(run_id, opened) == opened
+    assert filter_.settle_recipe(run_id, settled) == settled
+    assert register("download").settle_recipe(run_id, opened) == settled
+    for other in (
+        {"text": {"min_characters": 6}, "models": {"en": {"model": "m", "sha256": None}}},
+        {"text": {"min_characters": 5}, "models": {"en": {"model": "m", "sha256": "cd"}}},
+    ):
+        with pytest.raises(RecipeRefused, match="not the one"):
+            register("filter").settle_recipe(run_id, other)
+    assert scalar(admin, "SELECT recipe FROM tracker.run") == settled
+
+
+def test_workers_that_are_gone_are_not_looked_at(admin: Connection, register: Register) -> None:
+    new_run(admin, wats=1)
+    register("extract").leave()
+    admin.execute("UPDATE tracker.worker SET seen_at = now() - interval '1 day'")
+    assert admin.execute("SELECT tracker.stale_workers('extract')").fetchall() == []
+    assert len(register("extract").claim()) == 1

@@ -1,5 +1,6 @@
 """The draw: uniform over the pool's pages, exact in its accounts, and safe against a lost reply."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from uuid import uuid4
@@ -275,3 +276,72 @@ def test_two_draws_of_the_same_pages_share_no_row(admin: Connection, database: s
         with translated():
             assert other.execute(ask, (two.worker_id, uuid4())).fetchall() == []
     assert len(read_payload(first[0]["payload"])) == 300
+
+
+def test_second_tries_of_a_run_that_has_run_dry_do_not_wait_for_the_others(
+    admin: Connection, register: Register
+) -> None:
+    dry = new_run(admin, "dry")
+    fill_pool(admin, dry, 5)
+    set_setting(admin, "again_seconds", 0)
+    worker = register("download")
+    first = worker.draw()
+    assert first is not None
+    worker.complete(first, report({}, [0, 1, 2, 3, 4], []))
+    fill_pool(admin, new_run(admin, "full"), 3000)
+    set_setting(admin, "batch_size", 50)
+    set_setting(admin, "again_share", 1)
+    second = worker.draw()
+    assert second is not None
+    assert (second.run, second.n) == ("dry", 5)
+
+
+def test_a_draw_is_bounded_when_an_ingest_commits_between_its_count_and_its_sample(
+    admin: Connection, register: Register
+) -> None:
+    run_id = new_run(admin)
+    fill_pool(admin, run_id, 20_000)
+    admin.execute("UPDATE tracker.ledger SET n = 120")  # what the draw has counted before the commit
+    set_setting(admin, "batch_size", 100)
+    batch = register("download").draw()
+    assert batch is not None
+    assert batch.n == 2 * 100 + 1000
+
+
+def test_the_same_request_twice_in_flight_gets_one_batch(admin: Connection, database: str, register: Register) -> None:
+    fill_pool(admin, new_run(admin), 500)
+    set_setting(admin, "batch_size", 100)
+    worker, request = register("download"), uuid4()
+    ask = "SELECT job_id FROM tracker.draw(%s, %s)"
+    second: list[dict[str, object]] = []
+
+    def ask_again() -> None:
+        with connect(database) as other:
+            second.extend(other.execute(ask, (worker.worker_id, request)).fetchall())
+
+    with admin.transaction():
+        first = admin.execute(ask, (worker.worker_id, request)).fetchall()
+        thread = threading.Thread(target=ask_again)
+        thread.start()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with connect(database) as looking:
+            while scalar(looking, waiting) == 0:
+                assert thread.is_alive()
+    thread.join()
+    assert second == first
+    assert scalar(admin, "SELECT count(*) FROM tracker.batch") == 1
+
+
+def test_opening_leaves_does_not_hold_up_a_draw(admin: Connection, database: str, register: Register) -> None:
+    run_id = new_run(admin)
+    fill_pool(admin, run_id, 10)
+    set_setting(admin, "leaf_rows", 1)
+    worker = register("download")
+    with connect(database) as other, other.transaction():
+        open_leaves(other, run_id)
+        admin.execute("SET statement_timeout = '5s'")
+        assert admin.execute("SELECT n FROM tracker.draw(%s, %s)", (worker.worker_id, uuid4())).fetchall() == [
+            {"n": 10}
+        ]

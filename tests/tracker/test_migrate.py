@@ -2,17 +2,19 @@
 
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from dataset.outcomes import Outcome
 from tests.tracker.filling import new_run, scalar
-from tracker import schema
+from tracker import embedded, schema
 from tracker.database import Connection, connect
 from tracker.errors import DatabaseDown, SchemaBehind
 from tracker.migrate import function_files, migrate, require_head
@@ -90,3 +92,42 @@ def test_a_database_that_is_down_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_tracker_and_the_data_name_the_same_outcomes() -> None:
     assert set(schema.OUTCOMES) == {str(outcome) for outcome in Outcome}
+
+
+def test_a_login_that_may_make_roles_but_is_no_superuser_can_migrate(server: str, admin: Connection) -> None:
+    # As on a managed Postgres. Another database of the same server, where the roles exist already.
+    name = f"shoal_managed_{uuid4().hex[:8]}"
+    admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE CREATEDB".encode())
+    admin.execute(f"GRANT shoal_owner TO {name} WITH ADMIN OPTION".encode())
+    managed = make_conninfo(server, user=name, dbname=name)
+    try:
+        admin.execute(f"CREATE DATABASE {name} OWNER {name}".encode())
+        assert migrate(managed) == "0001"
+        with connect(managed) as connection:
+            require_head(connection)
+            assert new_run(connection, wats=1)
+    finally:
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        admin.execute(f"DROP OWNED BY {name} CASCADE".encode())
+        admin.execute(f"DROP ROLE {name}".encode())
+
+
+def test_a_function_whose_answer_has_changed_is_replaced(database: str, admin: Connection) -> None:
+    admin.execute("DROP FUNCTION tracker.is_idle")
+    admin.execute("CREATE FUNCTION tracker.is_idle(p_queue tracker.queue) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    admin.execute("CREATE FUNCTION tracker.setting(p_name text, p_more int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    admin.execute("ALTER FUNCTION tracker.is_idle OWNER TO shoal_owner")
+    migrate(database)
+    assert scalar(admin, "SELECT tracker.is_idle('extract')") is True
+
+
+def test_a_server_that_was_interrupted_in_the_making_is_made_anew(tmp_path: Path) -> None:
+    for half in ("postgres.new", "postgres"):
+        (tmp_path / half).mkdir()
+        (tmp_path / half / "global").mkdir()
+    url = embedded.start(tmp_path)
+    try:
+        with connect(url) as connection:
+            assert scalar(connection, "SHOW listen_addresses") == ""
+    finally:
+        assert embedded.stop(tmp_path)

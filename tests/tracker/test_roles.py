@@ -8,17 +8,17 @@ import pytest
 from psycopg import errors
 
 from tests.tracker.filling import new_run, scalar
+from tracker.admin.enroll import enroll, revoke
 from tracker.database import Connection
-from tracker.enroll import enroll, revoke
 
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
 
-SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle"}
+SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe"}
 OWN = {
     "extract": {"claim", "complete_extract"},
     "ingest": {"claim", "hold", "complete_ingest", "open_leaves", "bloom_hold", "bloom_release", "bloom_snapshot"},
     "download": {"draw", "complete_download"},
-    "filter": {"claim", "complete_filter", "settle_recipe"},
+    "filter": {"claim", "complete_filter"},
 }
 KINDS = sorted(OWN)
 
@@ -57,6 +57,7 @@ def test_a_login_may_touch_no_table(admin: Connection, kind: str) -> None:
         "CREATE TABLE public.mine (i int)",
         "CREATE SCHEMA mine",
         "SELECT lo_create(0)",
+        "SELECT pg_advisory_lock(1)",
         "SELECT lo_from_bytea(0, 'x')",
         "SELECT tracker.post(1, 1, 'in', NULL, 'en', 1000)",
         "SELECT tracker.finish('extract', 1, gen_random_uuid(), '{}')",
@@ -107,5 +108,10 @@ def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login:
         assert revoke(admin, "vm-1") == 1
         with pytest.raises(psycopg.Error, match="revoked"):
             connection.execute("SELECT tracker.heartbeat(%s, 1)", (row["worker_id"],))
+        held = admin.execute("SELECT job_id, lease FROM tracker.lease").fetchone()
+        assert held is not None
+        done = '{"images": 0, "candidates": 0, "slots": [{"rows": 0, "bytes": 0}]}'
+        with pytest.raises(psycopg.Error, match=r"revoked|no longer held"):
+            connection.execute("SELECT tracker.complete_extract(%s, %s, %s)", (held["job_id"], held["lease"], done))
         with pytest.raises(psycopg.Error, match="not enrolled"):
             connection.execute("SELECT tracker.register('extract', 'h', 1, '1', 1, %s)", (token,))

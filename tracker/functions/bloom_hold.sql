@@ -9,13 +9,14 @@ AS $$
 DECLARE
     asking tracker.worker := tracker.require_worker(p_worker);
     got smallint;
+    before uuid;
 BEGIN
     IF asking.kind <> 'ingest' THEN
         RAISE EXCEPTION 'a % worker holds no slot of the Bloom filter', asking.kind USING ERRCODE = 'SH003';
     END IF;
     SELECT slot INTO got FROM tracker.bloom WHERE holder = p_worker FOR UPDATE;
     IF NOT FOUND THEN
-        SELECT slot INTO got FROM tracker.bloom
+        SELECT slot, holder INTO got, before FROM tracker.bloom
         WHERE holder IS NULL OR holder = ANY (ARRAY(SELECT tracker.stale_workers('ingest')))
         ORDER BY NOT EXISTS (SELECT FROM tracker.job
                              WHERE queue = 'ingest' AND job.slot = bloom.slot AND state IN ('ready', 'leased')), slot
@@ -25,6 +26,9 @@ BEGIN
             RETURN;
         END IF;
         UPDATE tracker.bloom SET holder = p_worker WHERE slot = got;
+        IF before IS NOT NULL THEN
+            PERFORM tracker.take_back('ingest', got, ARRAY[before]);  -- without the slot it cannot complete them
+        END IF;
     END IF;
     RETURN QUERY
     SELECT bloom.slot, bloom.ordinal, bloom.snapshot_ordinal, bloom.snapshot_path,

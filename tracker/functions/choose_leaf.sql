@@ -1,24 +1,30 @@
--- The leaf that the next batch comes from, at random in proportion to what waits in it, times its subset's weight;
--- with an empty pool the run and subset of the longest-due second try (waiting = 0), if one is due.
+-- The leaf that the next batch comes from, at random in proportion to what waits in it, times its subset's weight.
+-- Now and then (again_share) it is one of the run and subset whose second try has been due longest, so that a run whose
+-- pool has run dry is finished beside others that are full; without such a leaf, waiting is 0.
 -- Efraimidis and Spirakis 2006: the largest of ln(u)/w is a draw with probability in proportion to w.
 CREATE FUNCTION tracker.choose_leaf()
 RETURNS TABLE (run_id int, subset tracker.subset, leaf int, relation text, waiting bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    due record;
+    for_due boolean := random() < tracker.setting('again_share');
 BEGIN
+    SELECT run_id, subset INTO due FROM tracker.again
+    WHERE due_at <= now() AND tracker.setting('weight_' || subset) > 0 ORDER BY due_at LIMIT 1;
+    for_due := for_due AND due.run_id IS NOT NULL;
     RETURN QUERY
     SELECT leaf.run_id, leaf.subset, leaf.leaf, leaf.relation, held.n::bigint
     FROM (SELECT leaf, sum(n) AS n FROM tracker.tally WHERE account = 'pool' GROUP BY leaf) AS held
     JOIN tracker.leaf USING (leaf)
     CROSS JOIN LATERAL (SELECT held.n * tracker.setting('weight_' || leaf.subset) AS weight) AS w
     WHERE held.n > 0 AND weight > 0
+      AND (NOT for_due OR (leaf.run_id = due.run_id AND leaf.subset = due.subset))
     ORDER BY ln(1 - random()) / weight DESC
     LIMIT 1;
-    IF NOT FOUND THEN
-        RETURN QUERY
-        SELECT run_id, subset, NULL::int, NULL::text, 0::bigint FROM tracker.again
-        WHERE due_at <= now() ORDER BY due_at LIMIT 1;
+    IF NOT FOUND AND due.run_id IS NOT NULL THEN
+        RETURN QUERY SELECT due.run_id, due.subset, NULL::int, NULL::text, 0::bigint;
     END IF;
 END
 $$;

@@ -1,6 +1,6 @@
--- Lease up to p_want jobs of a queue to a worker. Asking again with the same request gives the same leases.
--- Nothing comes back while the queue is paused or held, or while the worker drains. Ingest gets the packs of the slot
--- of the Bloom filter that the worker holds. Batches are not claimed here: see draw.
+-- Lease up to p_want jobs (at most 100) of a queue to a worker. Asking again with the same request gives the same leases.
+-- Nothing comes back while the queue is paused, held or at its limit, or while the worker drains. Ingest gets the packs
+-- of the slot of the Bloom filter that the worker holds. Batches are not claimed here: see draw.
 CREATE FUNCTION tracker.claim(p_worker uuid, p_request uuid, p_queue tracker.queue, p_want int DEFAULT 1)
 RETURNS SETOF tracker.claimed
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -10,6 +10,8 @@ DECLARE
     held_slot int := 0;
 BEGIN
     PERFORM tracker.allow(p_queue);
+    -- The same request may be in flight twice, its first connection cut: one after the other, they get one lease.
+    SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     IF asking.kind <> p_queue OR p_queue = 'download' THEN
         RAISE EXCEPTION 'a % worker may not claim from queue %', asking.kind, p_queue USING ERRCODE = 'SH003';
     END IF;
@@ -25,6 +27,7 @@ BEGIN
     END IF;
     RETURN QUERY
     SELECT seen.*
-    FROM tracker.lease_jobs(p_worker, p_request, p_queue, held_slot, p_want) AS job, tracker.describe(job) AS seen;
+    FROM tracker.lease_jobs(p_worker, p_request, p_queue, held_slot, least(p_want, 100, tracker.room(p_queue))) AS job,
+         tracker.describe(job) AS seen;
 END
 $$;

@@ -14,6 +14,7 @@ DECLARE
     returned_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'returned')::int);
     finished_n bigint;
     samples_n bigint := (p_result ->> 'samples')::bigint;
+    pause float8 := tracker.setting('again_seconds');
     moved bigint;
 BEGIN
     IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned') THEN
@@ -26,7 +27,7 @@ BEGIN
        OR (SELECT count(DISTINCT at) FROM unnest(again_at || returned_at) AS at WHERE at BETWEEN 0 AND held.n - 1)
           <> cardinality(again_at) + cardinality(returned_at)
        OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'finished') WHERE value::bigint < 0)
-       OR samples_n <> coalesce((p_result -> 'finished' ->> 'success')::bigint, 0) THEN
+       OR samples_n IS DISTINCT FROM coalesce((p_result -> 'finished' ->> 'success')::bigint, 0) THEN
         RAISE EXCEPTION 'the outcomes of job % do not account for its % links once each', p_job, held.n
             USING ERRCODE = 'SH003', HINT = 'this is a fault of the worker; report it';
     END IF;
@@ -36,10 +37,10 @@ BEGIN
 
     IF cardinality(again_at) > 0 THEN
         INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text)
-        SELECT now() + make_interval(secs => (tracker.setting('again_seconds') * 2 ^ (line.attempt - 1))::float8),
+        SELECT now() + make_interval(secs => pause * 2 ^ (line.attempt - 1)),
                done.run_id, held.subset, line.attempt + 1, line.pack, line.pack_row, line.language, line.url, line.text
         FROM tracker.lines(held.payload, again_at) AS line
-        WHERE line.attempt < tracker.setting('max_tries');
+        WHERE line.attempt < held.max_tries;
         GET DIAGNOSTICS moved = ROW_COUNT;
         IF moved <> cardinality(again_at) THEN
             RAISE EXCEPTION 'a link of job % has had its last try; its outcome is final', p_job USING ERRCODE = 'SH003';

@@ -12,7 +12,9 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
-    IF jsonb_array_length(p_result -> 'slots') <> tracker.setting('bloom_slots') THEN
+    IF jsonb_array_length(p_result -> 'slots') IS DISTINCT FROM tracker.setting('bloom_slots')::int
+       OR EXISTS (SELECT FROM jsonb_array_elements(p_result -> 'slots')
+                  WHERE (value ->> 'rows')::bigint IS NULL OR (value ->> 'rows')::bigint < 0) THEN
         RAISE EXCEPTION 'the pack has % slots, the Bloom filter %',
             jsonb_array_length(p_result -> 'slots'), tracker.setting('bloom_slots') USING ERRCODE = 'SH003';
     END IF;

@@ -17,7 +17,7 @@ BEGIN
     samples_n := (done.payload ->> 'samples')::bigint;
     of_subset := (done.payload ->> 'subset')::tracker.subset;
     SELECT coalesce(sum(value::bigint), 0) INTO dropped_n FROM jsonb_each_text(p_result -> 'dropped');
-    IF kept_n < 0 OR kept_n + dropped_n <> samples_n
+    IF kept_n IS NULL OR kept_n < 0 OR kept_n + dropped_n <> samples_n
        OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'dropped') WHERE value::bigint < 0) THEN
         RAISE EXCEPTION '% kept and % dropped do not account for the % samples of job %',
             kept_n, dropped_n, samples_n, p_job USING ERRCODE = 'SH003';

@@ -9,6 +9,7 @@ DECLARE
     entry record;
     next_ordinal bigint;
     added bigint := 0;
+    duplicates_n bigint := (p_result ->> 'duplicates')::bigint;
 BEGIN
     IF NOT tracker.finish('ingest', p_job, p_lease, p_result) THEN
         RETURN;
@@ -25,7 +26,7 @@ BEGIN
     FOR entry IN
         SELECT * FROM jsonb_to_recordset(p_result -> 'added') AS x (subset tracker.subset, leaf int, n bigint)
     LOOP
-        IF entry.n < 0 OR NOT EXISTS (SELECT FROM tracker.leaf
+        IF entry.n IS NULL OR entry.n < 0 OR NOT EXISTS (SELECT FROM tracker.leaf
                 WHERE leaf = entry.leaf AND subset = entry.subset AND run_id = done.run_id) THEN
             RAISE EXCEPTION 'leaf % is not one of run % and subset %', entry.leaf, done.run_id, entry.subset
                 USING ERRCODE = 'SH003';
@@ -34,9 +35,9 @@ BEGIN
         PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, entry.subset, entry.n, entry.leaf);
         added := added + entry.n;
     END LOOP;
-    IF added + (p_result ->> 'duplicates')::bigint <> (done.payload ->> 'rows')::bigint THEN
+    IF duplicates_n IS NULL OR duplicates_n < 0 OR added + duplicates_n <> (done.payload ->> 'rows')::bigint THEN
         RAISE EXCEPTION 'the pack has % rows, but % were added and % were duplicates',
-            done.payload ->> 'rows', added, p_result ->> 'duplicates' USING ERRCODE = 'SH003';
+            done.payload ->> 'rows', added, duplicates_n USING ERRCODE = 'SH003';
     END IF;
     PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'ingest', NULL, (done.payload ->> 'rows')::bigint);
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'ingest', NULL, added);

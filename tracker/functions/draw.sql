@@ -3,12 +3,13 @@
 -- First the request's own batch, if its reply was lost; then one whose lease has expired or that was given back; else a
 -- new one. A new batch comes from one leaf, chosen in proportion to what waits (times the weight of its subset), by
 -- TABLESAMPLE SYSTEM without LIMIT, with the percentage from the leaf's exact count: LIMIT would stop at the first
--- pages and make the sample anything but uniform. Sample and DELETE name the same leaf: a ctid is unique only in it.
+-- pages and make the sample anything but uniform. (The one below, at twice a batch, is only reached when an ingest
+-- commits between the count and the sample.) Sample and DELETE name the same leaf: a ctid is unique only in it.
 -- Links whose second try is due go first, up to their share. An empty pool costs no scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
 RETURNS TABLE (
     job_id bigint, lease uuid, attempt smallint, run_id int, run text, recipe jsonb, output text,
-    subset tracker.subset, n int, payload text
+    subset tracker.subset, n int, max_tries smallint, payload text
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -27,6 +28,8 @@ DECLARE
     percent float8;
 BEGIN
     PERFORM tracker.allow('download');
+    -- The same request may be in flight twice, its first connection cut: one after the other, they get one batch.
+    SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     SELECT array_agg(job_id) INTO mine FROM tracker.repeated(p_worker, p_request);
     IF mine IS NULL THEN
         IF asking.state <> 'active' OR tracker.is_closed('download') THEN
@@ -62,7 +65,7 @@ BEGIN
         WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
             EXECUTE format(
                 'WITH sampled AS MATERIALIZED (
-                    SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) FOR UPDATE SKIP LOCKED
+                    SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 FOR UPDATE SKIP LOCKED
                 ), taken AS (
                     DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(SELECT ctid FROM sampled))
                     RETURNING pack, pack_row, attempt, language, url, text
@@ -71,7 +74,7 @@ BEGIN
                                   E''\n''), count(*)
                 FROM taken', target.relation)
             INTO pool_lines, pool_n
-            USING percent;
+            USING percent, 2 * want + 1000;
             EXIT WHEN percent = 100;
             percent := least(100, 2 * percent);
         END LOOP;
@@ -82,8 +85,9 @@ BEGIN
         INSERT INTO tracker.job (queue, state, run_id, attempt, worker_id, lease, leased_at)
         VALUES ('download', 'leased', target.run_id, 1, p_worker, gen_random_uuid(), now())
         RETURNING * INTO new_job;
-        INSERT INTO tracker.batch (job_id, subset, n, payload)
-        VALUES (new_job.job_id, target.subset, pool_n + again_n, concat_ws(E'\n', again_lines, pool_lines));
+        INSERT INTO tracker.batch (job_id, subset, n, max_tries, payload)
+        VALUES (new_job.job_id, target.subset, pool_n + again_n, tracker.setting('max_tries'),
+                concat_ws(E'\n', again_lines, pool_lines));
         INSERT INTO tracker.lease (lease, job_id, worker_id, request)
         VALUES (new_job.lease, new_job.job_id, p_worker, p_request);
         INSERT INTO tracker.ledger (run_id, account, subset, leaf, n, job_id)
@@ -97,7 +101,7 @@ BEGIN
 
     RETURN QUERY
     SELECT seen.job_id, seen.lease, seen.attempt, seen.run_id, seen.run, seen.recipe, seen.output,
-           batch.subset, batch.n, batch.payload
+           batch.subset, batch.n, batch.max_tries, batch.payload
     FROM tracker.job
     JOIN tracker.batch USING (job_id), tracker.describe(job) AS seen
     WHERE job.job_id = ANY (mine);

@@ -19,6 +19,7 @@ BEGIN
         RAISE EXCEPTION 'job % is no longer held under lease %', p_job, p_lease
             USING ERRCODE = 'SH001', HINT = 'drop the work: another worker has it';
     END IF;
+    PERFORM tracker.require_worker(done.worker_id);
     UPDATE tracker.lease SET ending = 'completed', ended_at = now() WHERE lease = p_lease;
     PERFORM tracker.post(done.run_id, p_job, 'jobs', p_queue::text, NULL, 1);
     PERFORM tracker.post(done.run_id, p_job, 'milliseconds', p_queue::text, NULL,

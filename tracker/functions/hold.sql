@@ -12,6 +12,9 @@ BEGIN
             USING ERRCODE = 'SH001', HINT = 'drop the work: another worker has it';
     END IF;
     PERFORM tracker.allow(held.queue);
+    IF held.state = 'leased' THEN
+        PERFORM tracker.require_worker(held.worker_id);
+    END IF;
     RETURN held.state = 'leased';
 END
 $$;

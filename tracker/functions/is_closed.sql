@@ -1,4 +1,4 @@
--- Whether a queue gives nothing out: paused by the admin, or held by a watermark. Ingest is held from the pool's high
+-- Whether a queue gives nothing out: paused by the admin, at its limit, or held by a watermark. Ingest is held from the pool's high
 -- mark until what waits has fallen to the resume mark.
 CREATE FUNCTION tracker.is_closed(p_queue tracker.queue) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -15,6 +15,6 @@ BEGIN
           AND held <> (waiting >= tracker.setting(CASE WHEN held THEN 'pool_resume' ELSE 'pool_high' END));
     END IF;
     SELECT paused OR held INTO now_closed FROM tracker.control WHERE queue = p_queue;
-    RETURN now_closed;
+    RETURN now_closed OR coalesce(tracker.room(p_queue) < 1, false);
 END
 $$;

@@ -1,5 +1,5 @@
--- The one claim statement: take over what stale workers hold, then take what is ready, at most p_want jobs in all.
--- A taken-over job that has used up its attempts is dead instead. Only functions of this schema call this one.
+-- The one claim statement: take back what stale workers hold, then lease what is ready, at most p_want jobs in all.
+-- Only functions of this schema call this one.
 CREATE FUNCTION tracker.lease_jobs(
     p_worker uuid, p_request uuid, p_queue tracker.queue, p_slot int, p_want int
 ) RETURNS SETOF tracker.job
@@ -7,22 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    WITH expired AS MATERIALIZED (
-        SELECT job_id FROM tracker.job
-        WHERE state = 'leased' AND queue = p_queue AND slot = p_slot
-          AND worker_id = ANY (ARRAY(SELECT tracker.stale_workers(p_queue)))
-        FOR UPDATE SKIP LOCKED
-    ), ended AS (
-        UPDATE tracker.lease SET ending = 'taken_over', ended_at = now()
-        WHERE ending IS NULL AND job_id = ANY (ARRAY(SELECT job_id FROM expired))
-    )
-    UPDATE tracker.job
-    SET state = (CASE WHEN attempt >= tracker.setting('max_attempts') THEN 'dead' ELSE 'ready' END)::tracker.job_state,
-        finished_at = CASE WHEN attempt >= tracker.setting('max_attempts') THEN now() END,
-        error = 'the lease expired: the worker died, was cut off or stood still',
-        worker_id = NULL, lease = NULL, leased_at = NULL
-    WHERE job_id = ANY (ARRAY(SELECT job_id FROM expired));
-
+    PERFORM tracker.take_back(p_queue, p_slot, ARRAY(SELECT tracker.stale_workers(p_queue)));
     RETURN QUERY
     WITH ready AS MATERIALIZED (
         SELECT job_id FROM tracker.job

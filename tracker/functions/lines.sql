@@ -6,5 +6,5 @@ AS $$
     SELECT split_part(line, E'\t', 1)::bigint, split_part(line, E'\t', 2)::int, split_part(line, E'\t', 3)::smallint,
            nullif(split_part(line, E'\t', 4), ''), split_part(line, E'\t', 5), split_part(line, E'\t', 6)
     FROM string_to_table(p_payload, E'\n') WITH ORDINALITY AS stored (line, place)
-    WHERE place - 1 = ANY (p_positions)
+    JOIN unnest(p_positions) AS wanted (position) ON wanted.position = place - 1
 $$;

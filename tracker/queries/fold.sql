@@ -1,8 +1,6 @@
--- Move every ledger entry into its counter; an advisory lock lets one fold at a time.
-WITH turn AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(7264932)
-), moved AS (
-    DELETE FROM tracker.ledger WHERE EXISTS (SELECT FROM turn)
+-- Move every ledger entry into its counter. The caller holds the lock that lets one fold at a time.
+WITH moved AS (
+    DELETE FROM tracker.ledger
     RETURNING run_id, account, label, subset, leaf, n
 ), summed AS (
     INSERT INTO tracker.counter (run_id, account, label, subset, leaf, n)

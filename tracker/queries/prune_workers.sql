@@ -1,4 +1,11 @@
--- Mark as gone the workers that have been silent for an hour and hold nothing.
-UPDATE tracker.worker SET state = 'gone'
-WHERE state <> 'gone' AND seen_at < now() - interval '1 hour'
-  AND NOT EXISTS (SELECT FROM tracker.job WHERE job.worker_id = worker.worker_id AND job.state = 'leased')
+-- Mark as gone the workers that have been silent for an hour and hold nothing, neither a job nor a slot. One that is
+-- just claiming has its row locked, and is passed over.
+WITH silent AS MATERIALIZED (
+    SELECT worker_id FROM tracker.worker
+    WHERE state <> 'gone' AND seen_at < now() - interval '1 hour'
+      AND NOT EXISTS (SELECT FROM tracker.job WHERE job.worker_id = worker.worker_id AND job.state = 'leased')
+    FOR UPDATE SKIP LOCKED
+), let_go AS (
+    UPDATE tracker.bloom SET holder = NULL WHERE holder = ANY (ARRAY(SELECT worker_id FROM silent))
+)
+UPDATE tracker.worker SET state = 'gone' WHERE worker_id = ANY (ARRAY(SELECT worker_id FROM silent))

@@ -1,5 +1,5 @@
 -- Each queue: what is live now, and what the ledger says of what is done.
-SELECT control.queue::text AS queue, control.paused, control.held,
+SELECT control.queue::text AS queue, control.paused, control.held, control.max_leased,
        coalesce(live.ready, 0) AS ready, coalesce(live.leased, 0) AS leased, coalesce(live.dead, 0) AS dead,
        live.oldest_ready_seconds,
        coalesce(sum(tally.n) FILTER (WHERE tally.account = 'jobs'), 0)::bigint AS done,
@@ -21,5 +21,5 @@ LEFT JOIN (
 ) AS live USING (queue)
 LEFT JOIN tracker.tally ON tally.label = control.queue::text
     AND tally.account IN ('jobs', 'rows_in', 'rows_out', 'milliseconds')
-GROUP BY control.queue, control.paused, control.held, live.ready, live.leased, live.dead, live.oldest_ready_seconds
+GROUP BY control.queue, control.paused, control.held, control.max_leased, live.ready, live.leased, live.dead, live.oldest_ready_seconds
 ORDER BY control.queue

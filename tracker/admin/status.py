@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from tracker.database import Connection, query, translated
 from tracker.ledger import accounts, total
@@ -44,7 +45,7 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
     for heading in ("ready", "leased", "done", "dead", "rows in", "rows out", "state"):
         queues.add_column(heading, justify="right")
     for name, row in seen["queues"].items():
-        state = "paused" if row["paused"] else "held: pool is full" if row["held"] else "open"
+        state = _state(row)
         cells = [row["ready"], row["leased"], row["done"], row["dead"], row["rows_in"], row["rows_out"]]
         queues.add_row(name, *(f"{n:,}" for n in cells), state)
     links = Table("links", title="Candidates", title_justify="left")
@@ -54,7 +55,7 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
     for outcome, n in sorted(seen["finished"].items(), key=lambda item: -item[1]):
         links.add_row(f"finished: {outcome}", f"{n:,}")
     for reason, n in sorted(seen["filtered"].items(), key=lambda item: -item[1]):
-        links.add_row(f"filter: {reason}", f"{n:,}")
+        links.add_row(Text(f"filter: {reason}"), f"{n:,}")
     workers = Table("worker", "kind", "host", "state", title="Workers", title_justify="left")
     for heading in ("pid", "leases", "seen"):
         workers.add_column(heading, justify="right")
@@ -62,15 +63,25 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
         state = row["state"] if row["alive"] else "silent"
         seconds = f"{row['seen_seconds_ago']:.0f} s ago"
         workers.add_row(
-            row["worker"][:8], row["kind"], row["host"], state, str(row["pid"]), str(row["leases"]), seconds
+            row["worker"][:8], row["kind"], Text(row["host"]), state, str(row["pid"]), str(row["leases"]), seconds
         )
     parts: list[RenderableType] = [queues, links, workers]
     if seen["errors"]:
         errors = Table("job", "queue", "state", "last error", title="Errors", title_justify="left")
         for row in seen["errors"]:
-            errors.add_row(str(row["job_id"]), row["queue"], row["state"], row["error"])
+            errors.add_row(str(row["job_id"]), row["queue"], row["state"], Text(row["error"]))
         parts.append(errors)
     return Group(*parts)
+
+
+def _state(queue: Mapping[str, Any]) -> str:
+    if queue["paused"]:
+        return "paused"
+    if queue["held"]:
+        return "held: pool is full"
+    if queue["max_leased"] is not None and queue["leased"] >= queue["max_leased"]:
+        return "at its limit"
+    return "open"
 
 
 def _by_subset(pools: Mapping[tuple[str, str], int]) -> dict[str, int]:

@@ -1,0 +1,83 @@
+"""The commands that steer the whole: set, pause, resume, limit, log, doctor."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from tracker.admin import changes, controls
+from tracker.admin import doctor as doctors
+from tracker.admin.console import Json, Queue, QueueOrAll, app, open_tracker, show, tell
+from tracker.database import connect, database_url
+from tracker.schema import QUEUES
+from tracker.settings import Settings
+
+command = partial(app.command, rich_help_panel="Steering")
+
+
+@command("set", context_settings={"ignore_unknown_options": True})
+def set_value(name: str, value: float, as_json: Json = False) -> None:
+    """Change a setting; `tracker status --json` lists them. Workers read settings when they register."""
+    with open_tracker() as connection:
+        before = controls.change_setting(connection, name, value)
+    tell({"setting": name, "before": before, "after": value}, as_json, f"{name} is {value:g}, it was {before}")
+
+
+@command()
+def pause(queue: QueueOrAll, as_json: Json = False) -> None:
+    """Give nothing out of a queue, or of all; what is leased goes on."""
+    _set_paused(queue, paused=True, as_json=as_json)
+
+
+@command()
+def resume(queue: QueueOrAll, as_json: Json = False) -> None:
+    """Give work out of a queue, or of all, again."""
+    _set_paused(queue, paused=False, as_json=as_json)
+
+
+@command()
+def limit(
+    queue: Queue,
+    most: Annotated[str, typer.Argument(metavar="N|none", help="Most jobs leased at once; none: any number.")],
+    as_json: Json = False,
+) -> None:
+    """Let at most N jobs of a queue be leased at once; what is leased already goes on."""
+    if most != "none" and not (most.isascii() and most.isdecimal() and len(most) < 10):
+        raise typer.BadParameter(f"'{most}' is neither a number nor none")
+    wanted = None if most == "none" else int(most)
+    with open_tracker() as connection:
+        before = controls.set_limit(connection, queue.value, wanted)
+    data = {"queue": queue.value, "before": before, "after": wanted}
+    number = "any number of jobs" if wanted is None else f"at most {wanted} jobs"
+    tell(data, as_json, f"{queue.value}: {number} may be leased at once")
+
+
+@command("log")
+def list_changes(
+    by: Annotated[str | None, typer.Option("--command", help="Only those by a command, like set.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List what admin commands changed: who, when, before and after."""
+    with open_tracker() as connection:
+        entries = changes.changes(connection, command=by, limit=limit)
+    show({"changes": entries}, as_json, lambda: changes.render(entries))
+
+
+@command()
+def doctor(as_json: Json = False) -> None:
+    """Examine the database that the swarm stands on, with a remedy for each fault. Exit 1 if any is bad."""
+    with connect(database_url(Settings.from_environment())) as connection:
+        findings = doctors.examine(connection)
+    data = {"healthy": doctors.is_healthy(findings), "findings": [finding.to_json() for finding in findings]}
+    show(data, as_json, lambda: doctors.render(findings))
+    if not data["healthy"]:
+        raise typer.Exit(1)
+
+
+def _set_paused(queue: QueueOrAll, *, paused: bool, as_json: bool) -> None:
+    queues = QUEUES if queue.value == "all" else (queue.value,)
+    with open_tracker() as connection:
+        changed = controls.set_paused(connection, queues, paused=paused)
+    state = "paused" if paused else "open"
+    tell({"paused": paused, "changed": changed}, as_json, f"{', '.join(changed) or 'no queue'} became {state}")

@@ -1,0 +1,80 @@
+"""What the admin sets: settings, and which queues give out how much. Every change is in the log."""
+
+import math
+from collections.abc import Sequence
+
+from psycopg.types.json import Jsonb
+
+from tracker.admin.changes import record
+from tracker.database import Connection, translated
+from tracker.errors import TrackerError
+
+SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
+
+
+def change_setting(connection: Connection, name: str, value: float) -> object:
+    """Set a number and return the one before; workers read settings when they register.
+
+    Raises:
+        TrackerError: there is no such setting, or that is no number within its bounds.
+    """
+    if not math.isfinite(value):
+        raise TrackerError(f"{name} cannot be {value}: give a number")
+    with translated(), connection.transaction():
+        row = connection.execute(SETTING, (name,)).fetchone()
+        if row is None:
+            known = ", ".join(row["name"] for row in connection.execute("SELECT name FROM tracker.setting ORDER BY 1"))
+            raise TrackerError(f"there is no setting {name}; there are {known}")
+        number = int(value) if value == int(value) else value
+        if not row["least"] <= number <= row["most"]:
+            raise TrackerError(f"{name} cannot be {number}: give {row['least']} to {row['most']}")
+        if name == "bloom_slots":
+            _split_filter(connection, int(number))
+        connection.execute("UPDATE tracker.setting SET value = %s WHERE name = %s", (Jsonb(number), name))
+        if row["value"] != number:
+            record(connection, "set", name, before=row["value"], after=number)
+        return row["value"]
+
+
+def _split_filter(connection: Connection, slots: int) -> None:
+    """Make the slots of the Bloom filter; packs are split by them, so it goes only before the first pack.
+
+    Raises:
+        TrackerError: there are packs already.
+    """
+    if connection.execute("SELECT FROM tracker.manifest WHERE kind = 'pack' LIMIT 1").fetchone() is not None:
+        raise TrackerError("bloom_slots is fixed once there are packs, which are split by it: set it on a new database")
+    connection.execute("DELETE FROM tracker.bloom")
+    connection.execute("INSERT INTO tracker.bloom (slot) SELECT generate_series(0, %s - 1)", (slots,))
+
+
+def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -> list[str]:
+    """Let queues give nothing out, or work again; those that this changed."""
+    changed = []
+    with translated(), connection.transaction():
+        for queue in queues:
+            if connection.execute(
+                "UPDATE tracker.control SET paused = %(paused)s WHERE queue = %(queue)s AND paused <> %(paused)s",
+                {"queue": queue, "paused": paused},
+            ).rowcount:
+                command = "pause" if paused else "resume"
+                record(connection, command, queue, before={"paused": not paused}, after={"paused": paused})
+                changed.append(queue)
+    return changed
+
+
+def set_limit(connection: Connection, queue: str, most: int | None) -> int | None:
+    """Let at most so many jobs of a queue be leased at once (None: any number), and return the limit before.
+
+    What is leased already goes on, also above the limit.
+    """
+    with translated(), connection.transaction():
+        row = connection.execute(
+            "SELECT max_leased FROM tracker.control WHERE queue = %s FOR UPDATE", (queue,)
+        ).fetchone()
+        assert row is not None
+        before: int | None = row["max_leased"]
+        connection.execute("UPDATE tracker.control SET max_leased = %s WHERE queue = %s", (most, queue))
+        if before != most:
+            record(connection, "limit", queue, before={"max_leased": before}, after={"max_leased": most})
+    return before

@@ -1,0 +1,131 @@
+"""`tracker doctor`: whether the database is what this version and its load need; each finding with its remedy.
+
+It changes nothing, and looks at the catalog and at statistics only, so it may be asked at any time. What is bad can
+lose work or let a worker do what it must not; a warning costs speed, or will be bad later.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+
+from rich.table import Table
+from rich.text import Text
+
+from tracker import migrate as migrating
+from tracker.admin import server_health
+from tracker.admin.findings import Finding, Level
+from tracker.database import Connection, query, translated
+from tracker.errors import SchemaBehind
+from tracker.schema import QUEUES
+
+LOGINS = tuple(f"shoal_{queue}" for queue in QUEUES)
+OWNER = "shoal_owner"
+CONFIG = ["search_path=pg_catalog, tracker, pg_temp", "jit=off"]
+BODY = re.compile(r"\$\$(.*)\$\$", re.DOTALL)
+GRANT = re.compile(r"GRANT EXECUTE ON FUNCTION\s+(.*?)\s+TO\s+(.*?);", re.DOTALL)
+MIGRATE = "run tracker migrate"
+
+
+def examine(connection: Connection) -> list[Finding]:
+    """All findings, the good ones too; without our schema only those on the server."""
+    with translated():
+        found = list(server_health.examine_server(connection))
+        schema = _schema(connection)
+        found.append(schema)
+        if schema.level is Level.GOOD:
+            found += [*_functions(connection), *_grants(connection), *server_health.examine_tables(connection)]
+    return found
+
+
+def is_healthy(findings: Sequence[Finding]) -> bool:
+    return not any(finding.level is Level.BAD for finding in findings)
+
+
+def _schema(connection: Connection) -> Finding:
+    try:
+        migrating.require_head(connection)
+    except SchemaBehind as error:
+        return Finding("schema", Level.BAD, str(error), MIGRATE)
+    return Finding("schema", Level.GOOD, "the tables are this version's")
+
+
+def _functions(connection: Connection) -> Iterator[Finding]:
+    """Hold the functions in the database against their files."""
+    there = connection.execute(query("doctor_functions")).fetchall()
+    bodies = {name: match.group(1) for name, text in migrating.function_files().items() if (match := BODY.search(text))}
+    names = [row["name"] for row in there]
+    wrong = [f"function {name} is missing" for name in sorted(bodies.keys() - set(names))]
+    for row in there:
+        name = row["name"]
+        if name not in bodies or names.count(name) > 1:
+            wrong.append(f"function {name} is not this version's, or there twice")
+        elif row["body"] != bodies[name]:
+            wrong.append(f"the body of function {name} is not that of its file")
+        elif not row["definer"] or row["owner"] != OWNER or row["config"] != CONFIG:
+            wrong.append(f"function {name} does not run as {OWNER}, on a fixed path")
+    for sentence in wrong:
+        yield Finding("functions", Level.BAD, sentence, MIGRATE)
+    if not wrong:
+        yield Finding("functions", Level.GOOD, f"{len(bodies)} functions equal their files")
+
+
+def _grants(connection: Connection) -> Iterator[Finding]:
+    """Hold what the class logins may do against grants.sql, and against nothing else."""
+    roles = {
+        row["name"]: row["powers"]
+        for row in connection.execute(
+            "SELECT rolname AS name, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls "
+            "AS powers FROM pg_roles WHERE rolname = ANY (%s)",
+            (list(LOGINS),),
+        )
+    }
+    there = {
+        (row["login"], row["privilege"], row["thing"])
+        for row in connection.execute(query("doctor_grants"), {"logins": list(LOGINS)})
+    }
+    wrong = [f"the login {login} is missing" for login in LOGINS if login not in roles]
+    wrong += [f"{login} has powers of an admin" for login, powers in sorted(roles.items()) if powers]
+    meant = {(login, "EXECUTE", name) for login, name in granted() if login in roles}
+    wrong += [f"{login} may not {what} {thing}" for login, what, thing in sorted(meant - there)]
+    for sentence in wrong:
+        yield Finding("grants", Level.BAD, sentence, MIGRATE)
+    for login, what, thing in sorted(there - meant):
+        yield Finding(
+            "grants", Level.BAD, f"{login} has {what} on {thing}, which is not its own", _revocation(login, what, thing)
+        )
+    if not wrong and there == meant:
+        yield Finding("grants", Level.GOOD, f"{len(LOGINS)} logins may execute their functions, and nothing else")
+
+
+@cache
+def granted() -> frozenset[tuple[str, str]]:
+    """Login and function, as grants.sql has them."""
+    text = re.sub(r"--.*", "", files("tracker").joinpath("grants.sql").read_text())
+    return frozenset(
+        (login.strip(), function.strip().removeprefix("tracker."))
+        for functions, logins in GRANT.findall(text)
+        for function in functions.split(",")
+        for login in logins.split(",")
+    )
+
+
+def _revocation(login: str, privilege: str, thing: str) -> str:
+    match privilege:
+        case "MEMBER":
+            return f"REVOKE {thing} FROM {login}"
+        case "EXECUTE":
+            return f"REVOKE EXECUTE ON FUNCTION tracker.{thing} FROM {login}, PUBLIC"
+        case _ if thing == "the database":
+            return MIGRATE
+        case _:
+            return f"REVOKE {privilege} ON tracker.{thing} FROM {login}, PUBLIC"
+
+
+def render(findings: Sequence[Finding]) -> Table:
+    table = Table("", "what", "found", "remedy")
+    colours = {Level.GOOD: "green", Level.WARNING: "yellow", Level.BAD: "red"}
+    for finding in findings:
+        level = Text(finding.level.value, style=colours[finding.level])
+        table.add_row(level, Text(finding.what), Text(finding.said), Text(finding.remedy))
+    return table

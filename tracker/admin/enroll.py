@@ -1,0 +1,75 @@
+"""A machine's identity: a token that `register` asks for, of which the tracker keeps only the SHA-256."""
+
+import hashlib
+import secrets
+from urllib.parse import quote
+
+from psycopg.errors import UniqueViolation
+
+from tracker.admin.changes import record
+from tracker.admin.fleet import give_back, workers
+from tracker.database import Connection, Row, translated
+from tracker.errors import TrackerError
+
+# A beat of long ago: what a claim under way still gets may be taken over by the next one.
+SILENCE = """
+UPDATE tracker.worker SET seen_at = '-infinity', state = 'draining' WHERE machine = %(machine)s AND state <> 'gone'
+"""
+
+
+def enroll(connection: Connection, name: str, kind: str) -> str:
+    """Make a machine known for one class of work and return its token, which is shown this once."""
+    token = secrets.token_urlsafe(24)
+    digest = hashlib.sha256(token.encode()).digest()
+    try:
+        with translated(), connection.transaction():
+            connection.execute(
+                "INSERT INTO tracker.machine (name, kind, token_sha256) VALUES (%s, %s, %s)", (name, kind, digest)
+            )
+            record(connection, "enroll", name, before=None, after={"kind": kind})
+    except TrackerError as error:
+        if isinstance(error.__cause__, UniqueViolation):
+            raise TrackerError(f"a machine {name} is enrolled already: revoke it, and take another name") from error
+        raise
+    return token
+
+
+def login_url(connection: Connection, kind: str) -> str:
+    """The URL that a machine's workers log in with; only the admin knows the password that belongs into it."""
+    known = connection.info
+    database = quote(known.dbname, safe="")
+    if known.host.startswith("/"):
+        return f"postgresql://shoal_{kind}:PASSWORD@/{database}?host={quote(known.host, safe='')}"
+    return f"postgresql://shoal_{kind}:PASSWORD@{known.host}:{known.port}/{database}"
+
+
+def machine_workers(connection: Connection, name: str) -> list[Row]:
+    """What a machine runs.
+
+    Raises:
+        TrackerError: no such machine is enrolled.
+    """
+    with translated():
+        if connection.execute("SELECT FROM tracker.machine WHERE name = %s", (name,)).fetchone() is None:
+            raise TrackerError(f"no machine {name} is enrolled")
+    return [row for row in workers(connection) if row["machine"] == name]
+
+
+def revoke(connection: Connection, name: str) -> int:
+    """Lock a machine out and give back at once what it holds; the number of workers that it had."""
+    with translated(), connection.transaction():
+        machine = connection.execute(
+            "SELECT kind::text AS kind, revoked_at FROM tracker.machine WHERE name = %s FOR NO KEY UPDATE", (name,)
+        ).fetchone()
+        if machine is None:
+            raise TrackerError(f"no machine {name} is enrolled")
+        connection.execute(
+            "UPDATE tracker.machine SET revoked_at = coalesce(revoked_at, now()) WHERE name = %s", (name,)
+        )
+        had = connection.execute("SELECT worker_id FROM tracker.worker WHERE machine = %s AND state <> 'gone'", (name,))
+        returned = give_back(connection, [row["worker_id"] for row in had.fetchall()])
+        n = connection.execute(SILENCE, {"machine": name}).rowcount
+        if machine["revoked_at"] is None:
+            before = {"kind": machine["kind"], "workers": n, "leases": returned}
+            record(connection, "revoke", name, before=before, after=None)
+    return n

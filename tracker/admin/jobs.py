@@ -1,0 +1,139 @@
+"""The jobs as the admin sees them, and what can be done to them: retry, discard, prioritise.
+
+Invariant: a job is chosen by what it was when it was looked at, and changed only if it still is that; so the numbers
+returned may be smaller than a preview's, never larger.
+
+A dead batch cannot be discarded. Its links are counted as leased; to end, each must have an outcome in a shard's rows,
+which only a download worker writes, and a ledger that ends them without rows would break the exact audit. Giving them
+back to the pool was rejected: a link that kills workers would kill them from other batches. So a dead batch is retried,
+or stays, kept with its reason.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from tracker.admin.changes import MAX_IDS, record
+from tracker.database import Connection, Row, query, translated
+from tracker.errors import TrackerError
+
+UNFINISHED = ("ready", "leased", "dead")
+MAX_CHOSEN = 1_000_000  # jobs that one command changes; called again, it changes the next
+MAX_SHOWN = 20  # of the jobs that a command would hit
+STATEMENTS = {"retry": "retry", "discard": "discard", "priority": "prioritise"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which jobs: by id, queue, states and run; what is empty or None chooses all."""
+
+    ids: tuple[int, ...] = ()
+    queue: str | None = None
+    states: tuple[str, ...] = ()
+    run: str | None = None
+
+
+def jobs(connection: Connection, choice: Choice, *, limit: int) -> list[Row]:
+    """The latest jobs of a choice; keys as `tracker jobs --json` prints them."""
+    values = {"ids": list(choice.ids), "states": list(choice.states), "queue": choice.queue, "run": choice.run}
+    with translated():
+        return connection.execute(query("jobs"), values | {"limit": limit}).fetchall()
+
+
+def job(connection: Connection, job_id: int) -> Row:
+    """One job, with payload, result, error, outputs and `history`: the leases that it was held under.
+
+    Raises:
+        TrackerError: there is no such job.
+    """
+    with translated():
+        row = connection.execute(query("job"), {"job": job_id}).fetchone()
+        if row is None:
+            raise TrackerError(f"there is no job {job_id}: tracker jobs lists them")
+        return row | {"history": connection.execute(query("job_history"), {"job": job_id}).fetchall()}
+
+
+def choose(connection: Connection, choice: Choice, verb: str, states: Sequence[str]) -> list[Row]:
+    """The jobs of a choice that are in a state that a verb is for.
+
+    Raises:
+        TrackerError: a job that was named by its id is not there, or in another state.
+    """
+    chosen = jobs(connection, replace(choice, states=tuple(states)), limit=MAX_CHOSEN)
+    if missing := set(choice.ids) - {row["job_id"] for row in chosen}:
+        found = job(connection, min(missing))
+        known = f"job {found['job_id']} is {found['state']} and of queue {found['queue']} and run {found['run']}"
+        raise TrackerError(f"{known}: {verb} is for jobs that are {' or '.join(states)}")
+    return chosen
+
+
+def retry(connection: Connection, chosen: Sequence[Row]) -> int:
+    """Make dead jobs ready again, with all their attempts; how many that is."""
+    return _change(connection, "retry", chosen, before={"state": "dead"}, after={"state": "ready"})
+
+
+def discard(connection: Connection, chosen: Sequence[Row]) -> int:
+    """End dead jobs for good; how many that is.
+
+    Raises:
+        TrackerError: a batch is among them.
+    """
+    require_no_batch(chosen)
+    return _change(connection, "discard", chosen, before={"state": "dead"}, after={"state": "discarded"})
+
+
+def require_no_batch(chosen: Sequence[Row]) -> None:
+    """Raise TrackerError if a batch is among the jobs to discard."""
+    if batches := [row["job_id"] for row in chosen if row["queue"] == "download"]:
+        raise TrackerError(f"job {batches[0]} is a batch, whose links would be lost: retry it, or leave it dead")
+
+
+def prioritise(connection: Connection, chosen: Sequence[Row], priority: int) -> int:
+    """Let jobs come sooner (a higher number) or later; how many had another priority before."""
+    known = sorted({row["priority"] for row in chosen})
+    return _change(connection, "priority", chosen, before={"priority": known}, after={"priority": priority})
+
+
+def _change(connection: Connection, command: str, chosen: Sequence[Row], *, before: Row, after: Row) -> int:
+    values = {"ids": [row["job_id"] for row in chosen]} | after
+    with translated(), connection.transaction():
+        changed = [row["job_id"] for row in connection.execute(query(STATEMENTS[command]), values)]
+        if changed:
+            which = {"jobs": len(changed), "ids": sorted(changed)[:MAX_IDS]}
+            record(connection, command, _named(changed), before=before | which, after=after)
+    return len(changed)
+
+
+def _named(ids: Sequence[int]) -> str:
+    return f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs"
+
+
+def render(rows: Sequence[Row]) -> Table:
+    table = Table("job", "queue", "state", "run", "try", "priority", Column("since", no_wrap=True), "host", "error")
+    for row in rows:
+        since = (row["finished_at"] or row["created_at"]).strftime("%m-%d %H:%M:%S")
+        cells = (row["job_id"], row["queue"], row["state"], row["run"], row["attempt"], row["priority"], since)
+        table.add_row(*(Text(str(cell)) for cell in cells), Text(row["host"] or ""), Text(row["error"] or ""))
+    return table
+
+
+def render_chosen(rows: Sequence[Row]) -> RenderableType:
+    """What a command would hit: the first of it, and how many there are."""
+    return Group(render(rows[:MAX_SHOWN]), Text(f"jobs in all: {len(rows):,}"))
+
+
+def render_job(found: Row) -> RenderableType:
+    facts = Table("job", str(found["job_id"]), show_header=True)
+    for key, value in found.items():
+        if key not in {"job_id", "history"} and value not in (None, [], {}):
+            facts.add_row(key, Text(str(value)))
+    history = Table("leased", "until", "ending", "worker", "host", title="History", title_justify="left")
+    for lease in found["history"]:
+        moments = (lease["granted_at"], lease["ended_at"])
+        cells = ["" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S") for moment in moments]
+        cells += [lease["ending"] or "holds it", lease["worker"][:8], f"{lease['host']}:{lease['pid']}"]
+        history.add_row(*map(Text, cells))
+    return Group(facts, history) if found["history"] else facts

@@ -1,0 +1,51 @@
+"""Passwords of the class logins: set by the admin, kept by Postgres as SCRAM-SHA-256 verifiers.
+
+Invariant: a password never crosses the line. libpq computes the verifier here, as for psql's \\password, so the
+statement, which a server's log or pg_stat_activity may show, tells only what pg_authid holds anyway. Rejected: ALTER
+ROLE … PASSWORD with the password itself in it.
+
+A new password ends no session: connections that are open go on, the next one needs it.
+"""
+
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from tracker.database import Connection, translated
+from tracker.errors import TrackerError
+
+SCRAM = b"scram-sha-256"
+LOGIN = "shoal_{kind}"
+
+
+def read_password(path: Path) -> str:
+    """Read the first line of a file.
+
+    Raises:
+        TrackerError: there is no such file, or it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, ValueError) as error:
+        raise TrackerError(f"the password cannot be read from {path} ({error}): name its file") from error
+
+
+def rotate(connection: Connection, kind: str, password: str) -> str:
+    """Give a class of worker a new password; returns the login's name.
+
+    Raises:
+        TrackerError: the password is empty, or the server wants no such change from us.
+    """
+    if not password or "\0" in password:
+        raise TrackerError("a password has at least one character, and no NUL: write another into the file")
+    login = LOGIN.format(kind=kind)
+    try:
+        verifier = connection.pgconn.encrypt_password(password.encode(), login.encode(), SCRAM)
+    except psycopg.Error as error:
+        raise TrackerError(f"the password cannot be prepared ({error}): take another") from error
+    with translated():
+        connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(login), sql.Literal(verifier.decode()))
+        )
+    return login

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import trio
 
+from dataset.errors import DatasetError
+from dataset.recipe import Recipe
 from dataset.store import Store
-from tracker.session import Session
-from workers.errors import Stopped
+from tracker.errors import RecipeRefused
+from tracker.session import Batch, Job, Session
+from workers.errors import CannotWork, Stopped
 
 
 @dataclass(slots=True)
@@ -19,6 +22,7 @@ class Desk:
     stop: trio.Event = field(default_factory=trio.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: int = 0
+    _followed: dict[int, Recipe] = field(default_factory=dict)  # by run
 
     def ask_to_stop(self) -> None:
         self.stopping.set()
@@ -37,6 +41,21 @@ class Desk:
         self.advance(n)
         if self.stopping.is_set():
             raise Stopped("asked to stop")
+
+    def follow(self, job: Job | Batch) -> Recipe:
+        """The recipe of a job's run, spelled out and agreed upon with the tracker once.
+
+        Raises:
+            CannotWork: it cannot be read here, or other workers go by another.
+        """
+        if job.run_id not in self._followed:
+            try:
+                recipe = Recipe.from_json(job.recipe)
+                self.session.settle_recipe(job.run_id, recipe.to_json())
+            except (DatasetError, RecipeRefused) as error:
+                raise CannotWork(f"the recipe of run {job.run} cannot be followed here: {error}") from error
+            self._followed[job.run_id] = recipe
+        return self._followed[job.run_id]
 
     async def call(self, verb: Callable[..., object], *arguments: object) -> None:
         """Call a verb of the session in a thread."""

@@ -8,13 +8,12 @@ A stop closes the shard with what is done; the links that are not go back to the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dataset.errors import DatasetError
-from dataset.recipe import Recipe
+import trio
+
 from tracker.payload import read_payload
 from tracker.session import Batch
 from workers.batch import download_batch
 from workers.desk import Desk
-from workers.errors import CannotWork
 from workers.fetching.policy import FetchPolicy
 
 
@@ -29,10 +28,7 @@ class Download:
 
     async def work(self, held: Sequence[Batch], desk: Desk) -> Mapping[str, object]:
         (batch,) = held
-        try:
-            rules = Recipe.from_json(batch.recipe).image
-        except DatasetError as error:
-            raise CannotWork(f"the recipe of run {batch.run} cannot be followed: {error}") from error
+        recipe = await trio.to_thread.run_sync(desk.follow, batch)
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),
@@ -40,9 +36,9 @@ class Download:
             subset=batch.subset,
             output=batch.output,
             store=desk.store,
-            rules=rules,
+            rules=recipe.image,
             policy=self.policy,
-            max_attempts=int(desk.session.settings["max_tries"]),
+            max_attempts=batch.max_tries,
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
         )

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from dataset.extract import TextRules, extract_pack
-from dataset.recipe import Recipe, RecipeError
 from tracker.session import Job
 from workers.desk import Desk
-from workers.errors import CannotWork
 from workers.wat_source import open_wat
 
 
@@ -26,10 +24,7 @@ class Extract:
 
 
 def _extract(job: Job, desk: Desk) -> Mapping[str, object]:
-    try:
-        rules = TextRules.of(Recipe.from_json(job.recipe))
-    except RecipeError as error:
-        raise CannotWork(f"the recipe of run {job.run} cannot be followed: {error}") from error
+    rules = TextRules.of(desk.follow(job))
     paths = [f"{job.output}.{slot}.parquet" for slot in range(int(desk.session.settings["bloom_slots"]))]
     wat = job.payload["wat"]
     with open_wat(wat) as source:

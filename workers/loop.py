@@ -6,6 +6,7 @@ and one log line a job. A job's failure is the job's (`fail`, and another try la
 """
 
 import logging
+import os
 import random
 import signal
 import time
@@ -28,6 +29,10 @@ BEATS_IN_A_LEASE = 4
 IDLE_SECONDS = (0.5, 5.0)
 # One that ends by itself asks more often: its end is waited for.
 UNTIL_IDLE_SECONDS = 1.0
+# A machine with a full disk or a broken GPU would use up the attempts of all jobs that it reaches: it waits longer
+# after each failure in a row, and gives up after some.
+MAX_FAILURES = 8
+MAX_PAUSE_SECONDS = 60.0
 
 Held = TypeVar("Held", Job, Batch)
 
@@ -69,40 +74,65 @@ async def run(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
         nursery.start_soon(_beat, desk)
         try:
             await _work(stage, desk, patience)
+        except CannotWork:
+            await trio.to_thread.run_sync(desk.session.leave)
+            raise
+        else:
             await trio.to_thread.run_sync(desk.session.leave)
         finally:
+            desk.ask_to_stop()  # also for a thread that works on although the beat has failed
             nursery.cancel_scope.cancel()
 
 
 async def _work(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
     idle_seconds = IDLE_SECONDS[0]
+    failures = 0  # in a row
     while not desk.stop.is_set():
-        held = await trio.to_thread.run_sync(stage.claim, desk)
+        held = await _claim(stage, desk)
         if held:
             idle_seconds = IDLE_SECONDS[0]
-            await _one(stage, held, desk)
+            failures = 0 if await _one(stage, held, desk) else failures + 1
         elif patience.until_idle and await trio.to_thread.run_sync(desk.session.is_idle):
             return
         if patience.once:
             return
-        if not held:
-            with trio.move_on_after(idle_seconds * random.uniform(0.5, 1.5)):  # noqa: S311 — spreads the asking
-                await desk.stop.wait()
+        if failures >= MAX_FAILURES:
+            raise CannotWork(f"{failures} jobs in a row have failed here: see the log above, mend this machine or them")
+        if failures:
+            await _pause(min(2.0**failures, MAX_PAUSE_SECONDS), desk)
+        elif not held:
+            await _pause(idle_seconds, desk)
             idle_seconds = min(2 * idle_seconds, UNTIL_IDLE_SECONDS if patience.until_idle else IDLE_SECONDS[1])
 
 
-async def _one(stage: Stage[Held], held: Sequence[Held], desk: Desk) -> None:
+async def _claim(stage: Stage[Held], desk: Desk) -> Sequence[Held]:
+    try:
+        return await trio.to_thread.run_sync(stage.claim, desk)
+    except LeaseLost as error:  # the reply to a claim was lost for so long that its jobs went to another
+        log.warning("claim.lost stage=%s error=%r", stage.kind, str(error))
+        return []
+
+
+async def _pause(seconds: float, desk: Desk) -> None:
+    """Wait about so long, or until asked to stop; the spread keeps many workers from asking in step."""
+    with trio.move_on_after(seconds * random.uniform(0.5, 1.5)):  # noqa: S311
+        await desk.stop.wait()
+
+
+async def _one(stage: Stage[Held], held: Sequence[Held], desk: Desk) -> bool:
+    """Do one claim's work; False when it failed."""
     started = time.monotonic()
     jobs = ",".join(str(job.job_id) for job in held)
     try:
         said = await stage.work(held, desk)
     except LeaseLost as error:
         log.warning("job.lost stage=%s job=%s error=%r", stage.kind, jobs, str(error))
-        return
+        await _each(held, desk.session.release)  # of several, those that are still ours
+        return True
     except Stopped:
         await _each(held, desk.session.release)
         log.info("job.released stage=%s job=%s", stage.kind, jobs)
-        return
+        return True
     except CannotWork:
         await _each(held, desk.session.release)
         raise
@@ -112,9 +142,10 @@ async def _one(stage: Stage[Held], held: Sequence[Held], desk: Desk) -> None:
         log.exception("job.failed stage=%s job=%s", stage.kind, jobs)
         reason = f"{type(error).__name__}: {error}"
         await _each(held, lambda job: desk.session.fail(job, reason))
-        return
+        return False
     facts = " ".join(f"{key}={value}" for key, value in said.items())
     log.info("job.completed stage=%s job=%s %s seconds=%.1f", stage.kind, jobs, facts, time.monotonic() - started)
+    return True
 
 
 async def _each(held: Sequence[Held], verb: Callable[[Held], object]) -> None:
@@ -140,9 +171,10 @@ async def _beat(desk: Desk) -> None:
 
 
 async def _watch_signals(desk: Desk) -> None:
-    """The first signal drains; the second one ends the process as it would without us."""
+    """The first signal drains; the second one ends the process at once, and its leases run out."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
+            if desk.stopping.is_set():
+                os._exit(128 + number)  # a thread in the middle of its work would hold the interpreter
             log.info("worker.stopping signal=%s", signal.Signals(number).name)
             desk.ask_to_stop()
-            break

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from dataset.store import Store
+from tests.demo.checks import Results, read_results
 from tests.demo.crawl import Crawl
 from tests.tracker.filling import set_setting
 from tracker.audit import Audit, audit_exact
@@ -71,15 +70,10 @@ class Swarm:
         with connect(self.database) as admin:
             return audit_exact(admin, self.store)
 
-    def published(self) -> Counter[tuple[str, str]]:
-        """How often each pair stands in the scores of the manifest's parts."""
+    def results(self) -> Results:
+        """What the outputs that the manifest lists say of each link."""
         with connect(self.database) as admin:
-            parts = [row for row in outputs(admin).to_pylist() if row["kind"] == "part"]
-        found: Counter[tuple[str, str]] = Counter()
-        for part in parts:
-            table = pq.read_table(f"{self.store}/{part['path']}.scores.parquet", columns=["hash", "key"])
-            found.update((str(row["hash"]), row["key"]) for row in table.to_pylist())
-        return found
+            return read_results(Store.open(self.store), outputs(admin))
 
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))

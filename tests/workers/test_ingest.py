@@ -1,0 +1,137 @@
+"""Ingest beside other workers and broken packs: one bad pack spoils no other, and the filter never forgets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import trio
+
+from dataset.packs import PACK_SCHEMA
+from dataset.store import Store
+from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
+from tracker.audit import audit
+from tracker.database import Connection
+from tracker.session import Session
+from workers.desk import Desk
+from workers.ingest import Ingest
+
+Register = Callable[[str], Session]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def write_pack(store: Store, path: str, urls: range) -> None:
+    rows = [
+        {
+            "url": f"http://a.example/{i}.jpg",
+            "text": "a caption",
+            "language": "en",
+            "probability": 0.9,
+            "subset": "en",
+            "page_url": "http://a.example/",
+        }
+        for i in urls
+    ]
+    store.write_table(f"{path}.parquet", pa.Table.from_pylist(rows, schema=PACK_SCHEMA))
+
+
+def work(worker: Session, store: Store, stage: Ingest | None = None) -> Ingest:
+    """Claim once and do the work."""
+    stage = stage or Ingest()
+    desk = Desk(worker, store)
+    held = stage.claim(desk)
+    if held:
+        trio.run(stage.work, held, desk)
+    return stage
+
+
+def test_a_pack_that_cannot_be_read_fails_alone(admin: Connection, register: Register, store: Store) -> None:
+    run_id = new_run(admin)
+    for i in range(3):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        if i != 1:
+            write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+    work(register("ingest"), store)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
+    assert audit(admin).holds
+    row = admin.execute(
+        "SELECT state::text AS state, error FROM tracker.job WHERE queue = 'ingest' AND state <> 'done'"
+    ).fetchall()
+    assert [one["state"] for one in row] == ["ready"]
+    assert "packs/1.parquet is missing" in row[0]["error"]
+
+
+def test_what_has_failed_before_is_tried_alone(admin: Connection, register: Register, store: Store) -> None:
+    run_id = new_run(admin)
+    for i in range(3):
+        listed_pack(admin, run_id, 1, path=f"packs/{i}")
+    admin.execute("UPDATE tracker.job SET attempt = 2 WHERE payload ->> 'path' = 'packs/1'")
+    stage, desk = Ingest(), Desk(register("ingest"), store)
+    claimed = []
+    while held := stage.claim(desk):
+        claimed.append([(job.payload["path"], job.attempt) for job in held])
+    assert claimed == [[("packs/0", 1)], [("packs/1", 3)], [("packs/2", 1)]]
+
+
+def test_duplicates_within_and_across_packs_come_in_once(admin: Connection, register: Register, store: Store) -> None:
+    run_id = new_run(admin)
+    for i, urls in enumerate([range(10), range(5, 15)]):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", urls)
+    work(register("ingest"), store)
+    listed_pack(admin, run_id, 20, path="packs/2")
+    write_pack(store, "packs/2", range(20))
+    work(register("ingest"), store)  # the slot is held by the first, so nothing happens
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 15
+    admin.execute("UPDATE tracker.worker SET seen_at = '-infinity'")
+    work(register("ingest"), store)  # a worker that replays what was committed
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
+    assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 20
+    assert audit(admin).holds
+
+
+def test_a_filter_kept_while_another_held_the_slot_is_brought_up_to_date(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    run_id = new_run(admin)
+
+    def pack(i: int, urls: range) -> None:
+        listed_pack(admin, run_id, len(urls), path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", urls)
+
+    set_setting(admin, "bloom_snapshot_packs", 2)
+    first, second = register("ingest"), register("ingest")
+    pack(0, range(10))
+    kept = work(first, store)
+    first.release_slot()
+    other = Ingest()
+    for i in range(1, 6):  # past two snapshots that the first has not seen
+        pack(i, range(10 * i, 10 * i + 10))
+        work(second, store, other)
+    second.release_slot()
+    assert scalar(admin, "SELECT snapshot_ordinal FROM tracker.bloom") == 6
+    pack(6, range(70))
+    work(first, store, kept)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 70
+    assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 70
+
+
+def test_a_transaction_that_fails_leaves_nothing_in_the_filter(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    run_id = new_run(admin)
+    listed_pack(admin, run_id, 11, path="packs/0")  # the tracker knows of a row more than the pack has
+    write_pack(store, "packs/0", range(10))
+    worker, stage = register("ingest"), Ingest()
+    with pytest.raises(Exception, match="the pack has 11 rows"):
+        work(worker, store, stage)
+    admin.execute(
+        "UPDATE tracker.job SET payload = jsonb_set(payload, '{rows}', '10'), state = 'ready', lease = NULL, "
+        "worker_id = NULL, leased_at = NULL WHERE state = 'leased'"
+    )
+    work(worker, store, stage)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 10

@@ -9,6 +9,10 @@ and trades recall for precision. Measured on 300 invented names and 62 captions 
 names given a language 53 % by the first, 8 % by the second rule; captions given a wrong one 13 against 3, the right
 one 29 against 17.
 
+Many texts are classified at once: equal ones of a batch are asked about once, and CLD3 finds its weights in the cache,
+which it does not between one page's JSON and the next (28,000 texts then took 1.0 instead of 1.7 CPU-seconds, on a busy
+machine). What is put around CLD3 costs 2 of 36 µs a text.
+
 Both hold a text without any letter for nolang, where CLD3 asked about nothing answers Japanese, reliably.
 """
 
@@ -17,6 +21,7 @@ from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 import gcld3
+import pyarrow as pa
 
 from dataset.recipe import LanguageRule
 
@@ -53,23 +58,49 @@ class Classified(NamedTuple):
     """CLD3's probability of its best guess, taken or not; None where the text has no letter."""
 
 
+NO_LETTERS = Classified(Subset.NOLANG, None, None)
+
+
 def classify(text: str, rule: LanguageRule = LanguageRule.LAION) -> Classified:
     """Say the subset of a cleaned text, its language and CLD3's probability for it."""
     guess = _detector().FindLanguage(text)
-    if guess.language == "und":
-        return Classified(Subset.NOLANG, None, None)
-    probability = float(guess.probability)
     match rule:
         case LanguageRule.LAION:
             sure = guess.is_reliable
         case LanguageRule.LENGTH_AWARE:
-            sure = guess.is_reliable and probability >= required_probability(text)
+            sure = guess.is_reliable and guess.probability >= required_probability(text)
         case _:
             assert_never(rule)
+    return _believed(guess, sure)
+
+
+def _believed(guess: gcld3.Result, sure: bool) -> Classified:
+    language = guess.language
+    if language == "und":
+        return NO_LETTERS
     if not sure:
-        return Classified(Subset.NOLANG, None, probability)
-    language = str(guess.language)
-    return Classified(Subset.EN if language == "en" else Subset.MULTI, language, probability)
+        return Classified(Subset.NOLANG, None, guess.probability)
+    return Classified(Subset.EN if language == "en" else Subset.MULTI, language, guess.probability)
+
+
+class Labels(NamedTuple):
+    """The languages of many texts as columns, in their order; what they hold, Classified says."""
+
+    subset: pa.Array
+    language: pa.Array
+    probability: pa.Array
+
+
+def classify_all(texts: pa.Array, rule: LanguageRule = LanguageRule.LAION) -> Labels:
+    """Classify cleaned texts, equal ones once -> three arrays as long as `texts`."""
+    encoded = texts.dictionary_encode()
+    found = [classify(text, rule) for text in encoded.dictionary.to_pylist()]
+    subsets, languages, probabilities = zip(*found, strict=True) if found else ((), (), ())
+    return Labels(
+        pa.array(subsets, pa.string()).take(encoded.indices),
+        pa.array(languages, pa.string()).take(encoded.indices),
+        pa.array(probabilities, pa.float32()).take(encoded.indices),
+    )
 
 
 def required_probability(text: str) -> float:

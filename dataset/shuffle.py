@@ -6,12 +6,15 @@ so every row of all packs takes a place at random: each order is as likely as an
 Invariant: the rows that go in come out, each once and whole, and a seed gives one order.
 
 Rejected: shuffling each pack alone (a pool page of 40 rows would still be one WAT file's), and keeping runs of rows
-together: one by one, 200,000 rows take 0.1 s, and their COPY 0.2 s.
+together: one by one, 200,000 rows take 0.1 s, and their COPY 0.2 s. Dropping the rows that are not new, then shuffling,
+then parting by subset moved 560,000 rows three times, in 0.36 s; `shuffled_rows` moves them once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.errors import DatasetError
@@ -20,8 +23,23 @@ from dataset.errors import DatasetError
 MAX_COLUMN_BYTES = 2**31 - 1
 
 
+Mask = npt.NDArray[np.bool_]
+
+
 class ShuffleError(DatasetError):
     """Packs that cannot be shuffled together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """Rows in an order, by part; `part` may be asked for by several threads at once."""
+
+    table: pa.Table
+    rows: Mapping[str, npt.NDArray[np.intp]]
+
+    def part(self, value: str) -> pa.Table:
+        """Take a part's rows in their order; the columns are those of the packs."""
+        return self.table.take(pa.array(self.rows.get(value, np.empty(0, np.intp))))
 
 
 def number_rows(table: pa.Table, pack: int) -> pa.Table:
@@ -30,12 +48,22 @@ def number_rows(table: pa.Table, pack: int) -> pa.Table:
     return table.add_column(1, "pack_row", pa.array(np.arange(len(table), dtype=np.int32)))
 
 
-def shuffle_packs(tables: Sequence[pa.Table], seed: int) -> pa.Table:
-    """Mix the rows of all packs uniformly; the columns stay as they are, in one chunk.
+def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], part_by: str, seed: int) -> Shuffled:
+    """Mix the rows to keep of all packs uniformly, those of each value of the column `part_by` by themselves.
+
+    Nothing is moved yet: each part is taken once, out of packs as they were read.
 
     Raises:
         ShuffleError: there is no pack, the packs differ in schema, or they are too large to be one table.
     """
+    table = _joined(tables)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(np.concatenate(keep)))
+    values = table[part_by].combine_chunks().dictionary_encode()
+    codes = values.indices.to_numpy(zero_copy_only=False)[order]
+    return Shuffled(table, {value: order[codes == code] for code, value in enumerate(values.dictionary.to_pylist())})
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
     if not tables:
         raise ShuffleError("there is nothing to shuffle; give at least one pack")
     try:
@@ -45,5 +73,4 @@ def shuffle_packs(tables: Sequence[pa.Table], seed: int) -> pa.Table:
     for name in table.column_names:
         if table[name].nbytes > MAX_COLUMN_BYTES:
             raise ShuffleError(f"column {name} of these packs is larger than 2 GiB; shuffle fewer packs together")
-    order = np.random.default_rng(seed).permutation(len(table))
-    return table.combine_chunks().take(pa.array(order))
+    return table.combine_chunks()

@@ -39,9 +39,9 @@ def clean(alt: str) -> str:
     """Return `alt` with its character references decoded, what is invisible removed and white space collapsed."""
     if "&" in alt:
         alt = decode_references(alt)
-    if not alt.isprintable():  # of white space only the plain space is printable
-        alt = _remove_invisible(alt)
-    return " ".join(alt.split())
+    if alt.isprintable():  # of white space only the plain space is
+        return alt.strip() if "  " not in alt else " ".join(alt.split())
+    return " ".join(_remove_invisible(alt).split())
 
 
 def decode_references(attribute: str) -> str:

@@ -77,17 +77,27 @@ def resolve(src: str, base: str) -> str | Unresolved:
 
     `base` is an absolute URL; with one that is none, only an absolute `src` resolves.
     """
+    if src.startswith("data:"):  # one image in fifteen, often long
+        return Unresolved.NOT_HTTP
     if "&" in src and ";" in src:
         src = decode_references(src)
     return _as_it_stands(src, base) or _resolved_at_length(src, base)
 
 
 def _as_it_stands(src: str, base: str) -> str | None:
-    """Resolve what needs no more than the base's scheme or origin before it; nine in ten, in a tenth of the time."""
-    if src.startswith("/"):
-        origin = _origin(base)
-        src = origin.partition("/")[0] + src if src.startswith("//") else origin + src
-    return src if _is_canonical(src) else None
+    """Resolve what needs no more than a piece of the base before it; nine in ten, in a tenth of the time."""
+    if src.startswith("http"):
+        return src if _is_canonical(src) else None
+    origin, folder = _stems(base)
+    if src.startswith("//"):
+        url = origin.partition("/")[0] + src
+    elif src.startswith("/"):
+        url = origin + src
+    elif src and ":" not in src and not src.startswith("?"):
+        url = folder + src
+    else:
+        return None
+    return url if _is_canonical(url) else None
 
 
 def _resolved_at_length(src: str, base: str) -> str | Unresolved:
@@ -138,11 +148,13 @@ def _base_parts(base: str) -> _Parts | None:
 
 
 @lru_cache(maxsize=64)
-def _origin(base: str) -> str:
-    """Return the base's scheme and host; '' where it has none."""
+def _stems(base: str) -> tuple[str, str]:
+    """Return the base's scheme and host, and its address up to the last slash of its path; '' where it has none."""
+    if _is_canonical(base):
+        return base[: base.index("/", len("https://"))], base.partition("?")[0].rpartition("/")[0] + "/"
     parts = _base_parts(base)
     authority = _canonical_authority(parts.scheme, parts.authority) if parts else None
-    return f"{parts.scheme}://{authority}" if parts and authority else ""
+    return (f"{parts.scheme}://{authority}" if parts and authority else ""), ""
 
 
 def _joined(src: str, base: str) -> _Parts | None:

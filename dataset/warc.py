@@ -94,15 +94,19 @@ class WarcRecords:
 
         Raises: OSError from FastWARC, _Damage from here where a record cannot be read.
         """
+        forget_at = 0
         for record in ArchiveIterator(self._tape, parse_http=False, fsspec_args=False):
             self._start = record.stream_pos
-            self._tape.forget(self._start)
+            if self._start >= forget_at:
+                self._tape.forget(self._start)
+                forget_at = self._start + READ_BYTES
             if record.content_length > MAX_RECORD_BYTES:
                 raise _Damage
             body: bytes = record.reader.read()
             if len(body) < record.content_length:
                 raise _Damage
-            self._count_damage()
+            if self._failures or self._distrusted:
+                self._count_damage()
             self._records += 1
             if record.record_type == WarcRecordType.metadata:
                 yield body
@@ -157,9 +161,8 @@ class _Tape:
         return bytes(self._kept[:size])
 
     def forget(self, position: int) -> None:
-        """Let go of what lies before `position`, once it is worth the moving."""
-        if position - self._first > READ_BYTES:
-            self._drop(position - self._first)
+        """Let go of what lies before `position`; what lies behind is moved, so not for every record."""
+        self._drop(max(position - self._first, 0))
 
     def since(self, position: int) -> bytes:
         """Return what is kept from `position` on."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from dataset import packs
+from dataset import extract as extracting
 from dataset.extract import Dropped, ExtractReport, TextRules, extract_pack
 from dataset.packs import PACK_SCHEMA
 from dataset.recipe import Recipe, TextRecipe
@@ -115,7 +115,7 @@ def test_the_recipe_says_how_long_a_text_may_be(store: Store) -> None:
 def test_an_address_decides_its_slot_however_many_rows_are_held(
     store: Store, monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
-    monkeypatch.setattr(packs, "ROWS_HELD", held)
+    monkeypatch.setattr(extracting, "ROWS_HELD", held)
     pages = [page_json(f"https://{n}.example/", [image("/1.jpg", f"text of {n}")]) for n in range(50)]
     report, tables = extract(store, wat_bytes(*pages), slots=3)
     assert report.slot_rows == [len(table) for table in tables]

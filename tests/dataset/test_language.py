@@ -1,8 +1,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
 
-from dataset.language import CERTAIN, RELIABLE, Subset, classify, required_probability
+from dataset.language import CERTAIN, RELIABLE, Subset, classify, classify_all, required_probability
 from dataset.recipe import LanguageRule
 
 CAPTIONS = {
@@ -54,3 +55,13 @@ def test_threads_do_not_disturb_each_other() -> None:
     texts = [*CAPTIONS] * 100
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(classify, texts)) == [classify(text) for text in texts]
+
+
+@pytest.mark.parametrize("rule", LanguageRule)
+@pytest.mark.parametrize("texts", [[], [*CAPTIONS, "12345", *CAPTIONS, "Kaluemi Vespett", "12345", "red circle"]])
+def test_many_texts_are_classified_as_each_by_itself_where_some_are_equal(texts: list[str], rule: LanguageRule) -> None:
+    labels = classify_all(pa.array(texts, pa.string()), rule)
+    single = [classify(text, rule) for text in texts]
+    assert labels.subset.to_pylist() == [one.subset for one in single]
+    assert labels.language.to_pylist() == [one.language for one in single]
+    assert labels.probability.to_pylist() == pytest.approx([one.probability for one in single])

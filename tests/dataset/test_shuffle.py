@@ -4,12 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dataset.shuffle import ShuffleError, number_rows, shuffle_packs
+from dataset.shuffle import ShuffleError, number_rows, shuffled_rows
 
 
 def pack_of(pack: int, rows: int) -> pa.Table:
     urls = pa.array([f"https://{pack}.example/{row}" for row in range(rows)], pa.string())
     return number_rows(pa.table({"url": urls, "language": pa.nulls(rows, pa.string())}), pack)
+
+
+def shuffle_packs(tables: list[pa.Table], seed: int) -> pa.Table:
+    """All rows of all packs, as one part."""
+    with_part = [table.append_column("part", pa.array(["all"] * len(table), pa.string())) for table in tables]
+    keep = [np.ones(len(table), np.bool_) for table in tables]
+    return shuffled_rows(with_part, keep, "part", seed).part("all").drop_columns(["part"])
 
 
 def test_every_row_comes_out_once_and_whole() -> None:
@@ -60,3 +67,21 @@ def test_packs_of_different_schemas_are_refused() -> None:
 def test_no_pack_at_all_is_refused() -> None:
     with pytest.raises(ShuffleError, match="nothing"):
         shuffle_packs([], seed=1)
+
+
+def test_only_rows_to_keep_come_out_each_in_its_part_and_mixed() -> None:
+    tables = [pack_of(1, 300), pack_of(2, 0), pack_of(3, 200)]
+    subsets = [pa.array([("en", "multi")[row % 2] for row in range(len(table))], pa.string()) for table in tables]
+    tables = [table.append_column("subset", subset) for table, subset in zip(tables, subsets, strict=True)]
+    keep = [np.arange(len(table)) % 3 > 0 for table in tables]
+    mixed = shuffled_rows(tables, keep, "subset", seed=1)
+    for subset in ("en", "multi"):
+        part = mixed.part(subset)
+        expected = [
+            row for table in tables for row in table.to_pylist() if row["subset"] == subset and row["pack_row"] % 3
+        ]
+        assert part.schema == tables[0].schema
+        assert part.to_pylist() != expected
+        assert sorted(part.to_pylist(), key=lambda row: (row["pack"], row["pack_row"])) == expected
+        assert part.equals(shuffled_rows(tables, keep, "subset", seed=1).part(subset))
+    assert len(mixed.part("nolang")) == 0

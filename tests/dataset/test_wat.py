@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataset import warc
 from dataset.warc import WarcError
-from dataset.wat import Image, WatFile
+from dataset.wat import WatFile
 from tests.dataset.wat_bytes import WARCINFO, image, member, page_json, record, wat_bytes
 
 PAGES = [page_json(f"https://{n}.example/", [image(f"/{n}.jpg", f"picture {n}")]) for n in range(5)]
@@ -45,7 +45,7 @@ def test_a_page_comes_with_its_base_and_its_images_in_order_as_they_stand() -> N
     ]
     (page,) = WatFile(io.BytesIO(wat_bytes(page_json("https://a.example/", links, base="/img/"))))
     assert (page.url, page.base) == ("https://a.example/", "/img/")
-    assert page.images == [Image(" /1.jpg\n", "eine &amp; zwei"), Image("2.jpg", None), Image("/4.jpg", "")]
+    assert (page.images, page.images_without_alt) == ([(" /1.jpg\n", "eine &amp; zwei")], 2)
 
 
 def test_links_of_odd_types_are_no_images() -> None:
@@ -61,7 +61,31 @@ def test_links_of_odd_types_are_no_images() -> None:
         image("a.jpg", 5),
     ]
     (page,) = WatFile(io.BytesIO(wat_bytes(page_json("https://a.example/", links))))
-    assert page.images == [Image("a.jpg", None)]
+    assert (page.images, page.images_without_alt) == ([], 1)
+
+
+ATTRIBUTE = st.text(
+    st.sampled_from('a"\\\\/{}:,[] \n\u00e9\U0001f600') | st.characters(exclude_categories=["Cs"]), max_size=12
+)
+LINK = st.fixed_dictionaries(
+    {"path": st.sampled_from(["IMG@/src", "A@/href", "IMG@/srcset"]), "url": ATTRIBUTE | st.none()},
+    optional={
+        "alt": ATTRIBUTE | st.none() | st.integers(0, 9),
+        "title": ATTRIBUTE,
+        "text": st.just('{"path":"IMG@/src"'),
+    },
+)
+
+
+@given(st.lists(LINK.flatmap(lambda link: st.permutations([*link.items()]).map(dict) | st.just(link))), st.booleans())
+def test_images_are_the_same_however_their_links_are_written(links: list[dict[str, object]], compact: bool) -> None:
+    body = json.loads(page_json("https://a.example/", [*links, image("/last.jpg", "last")]))
+    text = json.dumps(body, ensure_ascii=compact, separators=(",", ":") if compact else (", ", ": "))
+    (page,) = WatFile(io.BytesIO(wat_bytes(text.encode())))
+    images = [link for link in links if link["path"] == "IMG@/src" and isinstance(link["url"], str)]
+    named = [(link["url"], link["alt"]) for link in images if isinstance(link.get("alt"), str) and link["alt"]]
+    assert page.images == [*named, ("/last.jpg", "last")]
+    assert page.images_without_alt == len(images) - len(named)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +122,9 @@ def test_lone_surrogates_and_broken_utf8_cost_nothing_but_themselves() -> None:
     page = page_json("https://a.example/", [image("/a.jpg", "cat \ud83d here"), image("/b.jpg", "d\ud83d\ude00g")])
     assert b"\\ud83d here" in page
     (mended,) = WatFile(io.BytesIO(wat_bytes(page)))
-    assert [picture.alt for picture in mended.images] == ["cat  here", "d😀g"]
+    assert [alt for _, alt in mended.images] == ["cat  here", "d😀g"]
     (mended,) = WatFile(io.BytesIO(wat_bytes(PAGES[0].replace(b"picture", b"pict\xffre"))))
-    assert [picture.alt for picture in mended.images] == ["pict\ufffdre 0"]
+    assert [alt for _, alt in mended.images] == ["pict\ufffdre 0"]
 
 
 LENGTH = len(PAGES[2])

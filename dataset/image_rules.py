@@ -48,6 +48,8 @@ class ImageRules:
     size: int = 256
     resize_mode: ResizeMode = ResizeMode.KEEP_RATIO
     only_if_bigger: bool = True
+    reencode: bool = True
+    """False keeps the bytes as they were received, decoded by nobody; only with resize_mode "no"."""
     encode_format: EncodeFormat = EncodeFormat.JPG
     encode_quality: int = 95  # img2dataset's default; 0–100, for png the quality of nothing
     min_bytes: int = 5_000  # LAION: under 5 KB it is an icon, a spacer or a counter
@@ -64,6 +66,8 @@ class ImageRules:
         ):
             if not low <= value <= high:
                 raise ImageRulesError(f"The image rule {name} is {value}: give a number from {low} to {high}.")
+        if not self.reencode and self.resize_mode is not ResizeMode.NO:
+            raise ImageRulesError(f"Without reencode no picture can be resized by {self.resize_mode}: give no.")
 
     @classmethod
     def from_json(cls, rules: Mapping[str, object]) -> Self:

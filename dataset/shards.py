@@ -58,6 +58,9 @@ SHARD_SCHEMA = pa.schema(
 )
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 class ShardError(DatasetError):
     """A shard cannot be written or read."""
 
@@ -220,15 +223,14 @@ class ShardWriter:
     def _append_members(self, columns: Mapping[str, object], picture: Picture) -> None:
         assert self._tar is not None
         key = str(columns["key"])
-        about = json.dumps(columns, ensure_ascii=False)
+        members: list[bytes] = []
         for extension, data in (
             (picture.extension, picture.data),
             ("txt", str(columns["caption"]).encode("utf-8")),
-            ("json", about.encode("utf-8")),
+            ("json", _JSON.encode(columns).encode("utf-8")),
         ):
-            self._tar.write(_tar_header(f"{key}.{extension}", len(data)))
-            self._tar.write(data)
-            self._tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+            members += (_tar_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._tar.write(b"".join(members))  # one call: nine cost 40 µs
 
 
 def read_samples(store: Store, output: str) -> Iterator[Sample | LostSample]:

@@ -1,17 +1,20 @@
-"""The order of a batch's links: each host's spread over the whole batch, and never too many of one at once.
+"""The order of a batch's links: each host's spread over the whole batch, never too many of one at once, none too soon.
 
-Invariant: no host has more than `per_host` links under way; whatever host is slow, links of the others go on. Pure:
-it says which link is next, and knows neither time nor network.
+Invariant: no host has more than `per_host` links under way, nor two begun within `spacing_seconds`, nor one begun while
+it rests; whatever host is slow, links of the others go on. It says which link is next; time is told to it.
 
 Each host's k-th of n links has the place (k + u) / n in the batch, u between 0 and 1 by the host's name, so that the
-hosts with few links do not all come at once. Rejected: shuffling (a host's links still meet), and a semaphore for each
-host (tasks pile up before the slowest one).
+hosts with few links do not all come at once. A host that has failed `max_failures` times in a row is given up for this
+batch: its other links are handed back, to be tried in another one.
+
+Rejected: shuffling (a host's links still meet), and a semaphore for each host (tasks pile up before the slowest one).
 """
 
 import heapq
+import math
 import zlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,12 +30,18 @@ LinkT = TypeVar("LinkT", bound=Located)
 
 
 class HostQueue(Generic[LinkT]):
-    """Hands out links; each one taken must be given back by `done`."""
+    """Hands out links; each one taken must be given back by `done`. `now` is any clock's, in seconds."""
 
-    def __init__(self, links: Iterable[LinkT], per_host: int) -> None:
+    def __init__(
+        self, links: Iterable[LinkT], per_host: int, *, spacing_seconds: float = 0.0, max_failures: int | None = None
+    ) -> None:
         self._per_host = per_host
+        self._spacing_seconds = spacing_seconds
+        self._max_failures = max_failures
         self._waiting: dict[str, deque[tuple[float, LinkT]]] = {}
         self._under_way: dict[str, int] = {}
+        self._rests_until: dict[str, float] = {}
+        self._failures: dict[str, int] = {}  # in a row
         by_host: dict[str, list[LinkT]] = {}
         for link in links:
             by_host.setdefault(host_of(link.url), []).append(link)
@@ -40,26 +49,33 @@ class HostQueue(Generic[LinkT]):
             offset = zlib.crc32(host.encode("utf-8", "replace")) / 2**32
             places = ((k + offset) / len(host_links) for k in range(len(host_links)))
             self._waiting[host] = deque(zip(places, host_links, strict=True))
+        self._left = sum(map(len, self._waiting.values()))  # counted along: it is asked after every link
         self._ready = [(waiting[0][0], host) for host, waiting in self._waiting.items()]
-        heapq.heapify(self._ready)  # hosts that have a link waiting and a slot free, each once
+        heapq.heapify(self._ready)  # hosts that have a link waiting and a slot free: here or among the resting, once
+        self._resting: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         """Count the links that nobody has taken."""
-        return sum(map(len, self._waiting.values()))
+        return self._left
 
-    def take(self) -> LinkT | None:
+    def take(self, now: float) -> LinkT | None:
         """Return the next link of a host with a free slot; None when there is none now, or none at all."""
-        if not self._ready:
-            return None
-        _, host = heapq.heappop(self._ready)
-        waiting = self._waiting[host]
-        _, link = waiting.popleft()
-        self._under_way[host] = self._under_way.get(host, 0) + 1
-        if not waiting:
-            del self._waiting[host]
-        elif self._under_way[host] < self._per_host:
-            heapq.heappush(self._ready, (waiting[0][0], host))
-        return link
+        while self._resting and self._resting[0][0] <= now:
+            self._line_up(heapq.heappop(self._resting)[1])
+        while self._ready:
+            _, host = heapq.heappop(self._ready)
+            if host not in self._waiting:
+                continue  # given up meanwhile
+            until = self._rests_until.get(host, -math.inf)
+            if until > now:
+                heapq.heappush(self._resting, (until, host))
+                continue
+            return self._begin(host, now)
+        return None
+
+    def seconds_to_wait(self, now: float) -> float:
+        """Return when the first host has rested; infinity when none rests."""
+        return max(0.0, self._resting[0][0] - now) if self._resting else math.inf
 
     def done(self, link: LinkT) -> None:
         """Free the slot that a link has held."""
@@ -68,7 +84,47 @@ class HostQueue(Generic[LinkT]):
         self._under_way[host] -= 1
         if not self._under_way[host]:
             del self._under_way[host]
-        if was_full and host in self._waiting:
+        if was_full:
+            self._line_up(host)
+
+    def rest(self, link: LinkT, until: float) -> None:
+        """Begin no link of this one's host before `until`."""
+        host = host_of(link.url)
+        self._rests_until[host] = max(until, self._rests_until.get(host, until))
+
+    def answered(self, link: LinkT) -> None:
+        """Note that a link's host works."""
+        self._failures.pop(host_of(link.url), None)
+
+    def failed(self, link: LinkT) -> Sequence[LinkT]:
+        """Note that a link's host does not; return its waiting links, taken out, when that was once too often."""
+        host = host_of(link.url)
+        self._failures[host] = self._failures.get(host, 0) + 1
+        if self._max_failures is None or self._failures[host] < self._max_failures:
+            return ()
+        return self.give_up(link)
+
+    def give_up(self, link: LinkT) -> Sequence[LinkT]:
+        """Take out and return the waiting links of this one's host."""
+        left = [link for _, link in self._waiting.pop(host_of(link.url), ())]
+        self._left -= len(left)
+        return left
+
+    def _begin(self, host: str, now: float) -> LinkT:
+        waiting = self._waiting[host]
+        _, link = waiting.popleft()
+        self._left -= 1
+        self._under_way[host] = self._under_way.get(host, 0) + 1
+        if self._spacing_seconds:
+            self._rests_until[host] = now + self._spacing_seconds
+        if not waiting:
+            del self._waiting[host]
+        elif self._under_way[host] < self._per_host:
+            self._line_up(host)
+        return link
+
+    def _line_up(self, host: str) -> None:
+        if host in self._waiting:
             heapq.heappush(self._ready, (self._waiting[host][0][0], host))
 
 

@@ -77,6 +77,7 @@ def download(
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="For one link, everything included.")] = 20.0,
     concurrency: Annotated[int, typer.Option(help="Links under way at once.")] = 256,
     per_host: Annotated[int, typer.Option(help="Requests under way at once to one host.")] = 4,
+    host_spacing: Annotated[float, typer.Option(help="Seconds between two requests to one host, at least.")] = 0.0,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
 ) -> None:
@@ -90,6 +91,7 @@ def download(
             **settings,  # type: ignore[arg-type]  # the one key is the one named above
             concurrency=concurrency,
             per_host=per_host,
+            host_spacing_seconds=host_spacing,
             timeout_seconds=timeout_seconds,
             allow_networks=tuple(_network(text) for text in allow_network or ()),
             allow_ports=tuple(allow_port or ()),

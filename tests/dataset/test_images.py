@@ -186,6 +186,24 @@ def test_a_picture_is_stored_as_the_rules_say(encode_format: EncodeFormat) -> No
     assert image_format(result.data) == {"jpg": "JPEG"}.get(encode_format, encode_format.upper())
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+def test_without_reencoding_a_picture_is_the_bytes_that_were_received(kind: str) -> None:
+    data = saved(halves(400, 300), kind)
+    result = prepare(data, replace(RULES, resize_mode=ResizeMode.NO, reencode=False))
+    assert isinstance(result, Picture)
+    assert (result.data, result.extension) == (data, {"JPEG": "jpg"}.get(kind, kind.lower()))
+    assert (result.width, result.height, result.original_width, result.original_height) == (400, 300, 400, 300)
+    assert result.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_without_reencoding_the_bounds_hold_all_the_same() -> None:
+    rules = ImageRules(resize_mode=ResizeMode.NO, reencode=False)
+    assert prepare(b"<html></html>", rules) is Outcome.NOT_AN_IMAGE
+    assert prepare(_bomb(50_000, 50_000), rules) is Outcome.TOO_MANY_PIXELS
+    assert prepare(saved(halves(20, 20), "JPEG"), rules) is Outcome.TOO_SMALL
+    assert prepare(saved(halves(), "JPEG"), replace(rules, min_bytes=0, max_pixels=100)) is Outcome.TOO_MANY_PIXELS
+
+
 def _bomb(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels at all."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -268,6 +286,7 @@ def test_image_rules_fill_in_what_is_left_out_and_come_back_the_same() -> None:
         {"size": 0},
         {"resize_mode": "crop"},
         {"encode_format": "gif"},
+        {"reencode": False},
         {"encode_quality": 101},
         {"max_pixels": 10**12},
         {"only_if_bigger": 1},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from dataset.image_rules import ImageRules
+from dataset.image_rules import ImageRules, ResizeMode
 from dataset.outcomes import Outcome
 from dataset.shards import Sample, ShardError, read_samples
 from dataset.store import Store
@@ -60,7 +60,13 @@ EXPECTED = {
 
 
 async def download(
-    links: list[Planted], web: OddWeb, store: Store, *, stop: trio.Event | None = None, **changes: object
+    links: list[Planted],
+    web: OddWeb,
+    store: Store,
+    *,
+    stop: trio.Event | None = None,
+    rules: ImageRules | None = None,
+    **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
         allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=(web.port,), timeout_seconds=0.6, per_host=64
@@ -71,7 +77,7 @@ async def download(
         subset="en",
         output="shards/3-lease",
         store=store,
-        rules=ImageRules(),
+        rules=rules or ImageRules(),
         policy=replace(policy, **changes),  # type: ignore[arg-type]
         max_attempts=2,
         on_progress=lambda done: None,
@@ -133,7 +139,8 @@ def test_a_name_that_does_not_exist_is_not_tried_again_but_a_silent_resolver_is(
             with silent:
                 await silent.bind(("127.0.0.1", 0))
                 place = f"127.0.0.1:{silent.getsockname()[1]}"
-                outcome = await download([Planted(0, "http://a.test/")], web, store, nameservers=(place,))
+                links = [Planted(0, "http://a.test/")]
+                outcome = await download(links, web, store, nameservers=(place,), dns_seconds=0.2, timeout_seconds=20.0)
         assert outcome.again == [0]
         assert store.read_table("shards/3-lease.parquet").to_pylist()[0]["outcome"] == "dns_error"
 
@@ -224,3 +231,47 @@ def test_a_download_worker_starts_without_torch() -> None:
     program = "import sys, workers.batch; print(*(name for name in ('torch', 'open_clip') if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_dead_hosts_other_links_are_not_asked_but_wait_for_another_attempt(store: Store) -> None:
+    async def test() -> None:
+        async with odd_web(HANDLERS) as web:
+            links = [Planted(n, web.url("/busy"), attempt=1 + n % 2) for n in range(20)]
+            outcome = await download(links, web, store, per_host=1, host_failures=4)
+            assert len(web.requests) == 4
+        assert len(outcome.again) == 10
+        assert outcome.finished == {Outcome.SERVER_ERROR: 10}
+        rows = store.read_table("shards/3-lease.parquet").to_pylist()
+        assert Counter(row["http_status"] for row in rows) == {503: 4, None: 16}
+
+    run(test)
+
+
+@pytest.mark.parametrize(("wish", "asked"), [("0", 4), ("3600", 1)])
+def test_a_host_that_wants_a_long_rest_is_left_alone_for_the_batch(store: Store, wish: str, asked: int) -> None:
+    async def test() -> None:
+        busy = response(b"", f"Retry-After: {wish}", status="429 Too Many Requests")
+        async with odd_web({"*": answer(busy)}) as web:
+            links = [Planted(n, web.url("/")) for n in range(4)]
+            outcome = await download(links, web, store, per_host=1)
+            assert len(web.requests) == asked
+        assert len(outcome.again) == 4
+
+    run(test)
+
+
+def test_a_picture_kept_as_received_is_the_servers_bytes(store: Store) -> None:
+    async def test() -> None:
+        async with odd_web(HANDLERS) as web:
+            outcome = await download(
+                [Planted(0, web.url("/ok"))],
+                web,
+                store,
+                rules=ImageRules(resize_mode=ResizeMode.NO, reencode=False),
+            )
+        assert outcome.finished == {Outcome.SUCCESS: 1}
+        (sample,) = read_samples(store, "shards/3-lease")
+        assert isinstance(sample, Sample)
+        assert sample.image == PICTURE
+
+    run(test)

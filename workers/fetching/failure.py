@@ -10,8 +10,11 @@ from dataset.outcomes import TRANSIENT, Outcome
 class LinkFailed(Exception):  # not an error of ours: the link's outcome, on its way up
     """The link has its outcome."""
 
-    def __init__(self, outcome: Outcome, reason: str, *, transient: bool | None = None) -> None:
+    def __init__(
+        self, outcome: Outcome, reason: str, *, transient: bool | None = None, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(f"{outcome}: {reason}")
         self.outcome = outcome
         self.reason = reason
         self.transient = outcome in TRANSIENT if transient is None else transient
+        self.retry_after_seconds = retry_after_seconds

@@ -5,6 +5,7 @@ nothing but trio's cancellation. Every hop is parsed, resolved, checked and conn
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Self
 
 import trio
@@ -17,6 +18,7 @@ from workers.fetching.opt_out import is_opted_out
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply
+from workers.fetching.retry_after import retry_after_seconds
 from workers.fetching.session import CheckedSession
 from workers.fetching.target import parse_target, redirect_target
 
@@ -24,6 +26,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 WITH_PICTURE = frozenset({200, 203})
 """203 is a 200 that a proxy has touched."""
+
+BUSY = frozenset({429, 503})
+"""May say when to come back."""
 
 _OUTCOME_BY_STATUS = {
     404: Outcome.NOT_FOUND,
@@ -58,6 +63,8 @@ class Failure:
     content_type: str | None
     final_url: str | None
     seconds: float
+    retry_after_seconds: float | None = None
+    """The server's wish, with 429 and 503."""
 
 
 @dataclass(slots=True)
@@ -80,9 +87,17 @@ class _Trail:
         self.http_status = reply.status
         self.content_type = content_type.decode("latin-1")[:_MAX_HEADER_CHARACTERS] if content_type else None
 
-    def end(self, outcome: Outcome, reason: str, *, transient: bool) -> Failure:
-        seconds = trio.current_time() - self.started
-        return Failure(outcome, reason, transient, self.http_status, self.content_type, self.final_url, seconds)
+    def end(self, end: LinkFailed) -> Failure:
+        return Failure(
+            end.outcome,
+            end.reason,
+            end.transient,
+            self.http_status,
+            self.content_type,
+            self.final_url,
+            trio.current_time() - self.started,
+            end.retry_after_seconds,
+        )
 
 
 class Fetcher:
@@ -119,8 +134,8 @@ class Fetcher:
                 seconds = trio.current_time() - trail.started
                 return Fetched(reply.body, reply.status, trail.content_type, trail.final_url, seconds)
         except LinkFailed as end:
-            return trail.end(end.outcome, end.reason, transient=end.transient)
-        return trail.end(Outcome.TIMEOUT, "the request took too long", transient=True)
+            return trail.end(end)
+        return trail.end(LinkFailed(Outcome.TIMEOUT, "the request took too long"))
 
     async def _follow(self, url: str, errand: Errand, trail: _Trail) -> Reply:
         target = parse_target(url)
@@ -142,7 +157,9 @@ class Fetcher:
         if reply.status not in WITH_PICTURE:
             by_class = Outcome.SERVER_ERROR if reply.status >= 500 else Outcome.HTTP_ERROR
             outcome = _OUTCOME_BY_STATUS.get(reply.status, by_class)
-            raise LinkFailed(outcome, f"the server answered {reply.status}")
+            wish = reply.header(b"retry-after") if reply.status in BUSY else None
+            seconds = retry_after_seconds(wish, datetime.now(UTC)) if wish else None
+            raise LinkFailed(outcome, f"the server answered {reply.status}", retry_after_seconds=seconds)
         if self._is_reserved(reply):
             raise LinkFailed(Outcome.OPTED_OUT, "a header reserves it")
 

@@ -9,6 +9,7 @@ unit behind it, lone line feeds before the status line. Rejected: loosening h11 
 """
 
 import re
+from dataclasses import dataclass
 
 from dataset.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
@@ -18,27 +19,52 @@ MAX_HEAD_BYTES = 64 << 10
 
 END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
+BODYLESS = frozenset({204, 304})
+"""Have no body, whatever length they announce."""
+
 _STATUS_LINE = re.compile(rb"(?:HTTP/(\d)(?:\.(\d))?|ICY)[ \t]+(\d{3})(?!\d)")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]+")
 _LINE = re.compile(rb"\r?\n")
 
 
-def mend_head(head: bytes) -> bytes:
-    """Turn a head, without its empty line, into one that h11 parses, with its empty line.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A response's head; names of fields in lower case, their values without control bytes."""
+
+    status: int
+    is_old: bool
+    """HTTP/1.0."""
+    fields: list[tuple[bytes, bytes]]
+    length: int | None
+    """Of the body, announced by Content-Length and by nothing else; None where the body ends in another way."""
+
+    @property
+    def ends_connection(self) -> bool:
+        """Say whether no other response can follow on the connection."""
+        return self.is_old or any(name == b"connection" and b"close" in value.lower() for name, value in self.fields)
+
+    def to_bytes(self) -> bytes:
+        """Write it so that h11 parses it, with its empty line."""
+        mended = [b"HTTP/1.0 " if self.is_old else b"HTTP/1.1 ", b"%03d" % self.status, b" \r\n"]
+        for name, value in self.fields:
+            mended += (name, b": ", value, b"\r\n")
+        return b"".join((*mended, b"\r\n"))
+
+
+def mend_head(head: bytes) -> Head:
+    """Read a head, without its empty line.
 
     Raises: LinkFailed (bad_response) when it is not HTTP/1, or says two things about where the body ends.
     """
     first, *lines = _LINE.split(head.lstrip(b"\r\n"))
-    status = _STATUS_LINE.match(first)
-    if status is None:
+    found = _STATUS_LINE.match(first)
+    if found is None:
         raise LinkFailed(Outcome.BAD_RESPONSE, "not HTTP")
-    is_old = status[1] == b"1" and status[2] == b"0"
-    fields = _fields(lines)
-    mended = [b"HTTP/1.0 " if is_old else b"HTTP/1.1 ", status[3], b" \r\n"]
-    for name, value in _framed(fields):
-        mended += (name, b": ", value, b"\r\n")
-    return b"".join((*mended, b"\r\n"))
+    fields, length = _framed(_fields(lines))
+    status = int(found[3])
+    has_body = status >= 200 and status not in BODYLESS
+    return Head(status, found[1] == b"1" and found[2] == b"0", fields, length if has_body else None)
 
 
 def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
@@ -56,8 +82,8 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def _framed(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Leave one word on where the body ends."""
+def _framed(fields: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], int | None]:
+    """Leave one word on where the body ends; the length, if that is the word."""
     codings = [
         coding.strip().lower() for name, value in fields if name == b"transfer-encoding" for coding in value.split(b",")
     ]
@@ -73,7 +99,10 @@ def _framed(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     }
     kept = [(name, value) for name, value in fields if name not in (b"transfer-encoding", b"content-length")]
     if codings:
-        return [*kept, (b"transfer-encoding", b"chunked")]
+        return [*kept, (b"transfer-encoding", b"chunked")], None
     if len(lengths) > 1:
         raise LinkFailed(Outcome.BAD_RESPONSE, "two different lengths")
-    return [*kept, *((b"content-length", b"%d" % length) for length in lengths)]
+    if not lengths:
+        return kept, None
+    length = lengths.pop()
+    return [*kept, (b"content-length", b"%d" % length)], length

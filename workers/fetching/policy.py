@@ -25,6 +25,12 @@ class FetchPolicy:
     """Links under way at once."""
     per_host: int = 4
     """Requests under way at once to one host; browsers take 6."""
+    host_spacing_seconds: float = 0.0
+    """At least, between the beginnings of two requests to one host."""
+    host_failures: int = 8
+    """In a row, after which a host is given up for the batch; its other links are tried in a later one."""
+    max_rest_seconds: float = 30.0
+    """A host that asks for a longer rest (Retry-After) is given up for the batch."""
     timeout_seconds: float = 20.0
     """For the whole link: DNS, connecting, every redirect, the body."""
     connect_seconds: float = 8.0
@@ -55,12 +61,14 @@ class FetchPolicy:
     def __post_init__(self) -> None:
         if not self.user_agent.isascii() or not self.user_agent.isprintable() or not self.user_agent.strip():
             raise PolicyError("The User-Agent must be one line of printable ASCII: name/version (+URL of a contact).")
-        for name in ("concurrency", "per_host", "max_bytes"):
+        for name in ("concurrency", "per_host", "host_failures", "max_bytes"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 1 or more.")
         for name in ("timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
             if not getattr(self, name) > 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give more than 0 seconds.")
+        if not self.host_spacing_seconds >= 0:
+            raise PolicyError(f"The spacing per host is {self.host_spacing_seconds}: give 0 seconds or more.")
         if self.max_redirects < 0:
             raise PolicyError(f"The setting max_redirects is {self.max_redirects}: give 0 or more.")
         if not all(0 < port < 65_536 for port in self.allow_ports):

@@ -3,12 +3,15 @@
 Invariant: nothing is read beyond the policy's bytes and time; a wire is left fit for another request only when the
 response ended where it said it would, with nothing behind it.
 
-Source: h11 does the framing, on heads that `head` has mended. Rejected: h11 on the raw bytes, which refuses one picture
-in some hundreds for a header that no browser minds, and its own limit on heads, which is 16 KB.
+Source: a body of announced length, as nearly all pictures are, is counted here; h11 frames the others, from heads that
+`head` has mended. Rejected: h11 on the raw bytes, which refuses one picture in some hundreds for a header that no
+browser minds, and its own limit on heads, which is 16 KB; h11 for every response, which checks each header once more
+and copies each body three times (1.2 ms of CPU a picture instead of 0.93).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import h11
 import trio
@@ -17,7 +20,7 @@ from dataset.images import SNIFF_BYTES
 from dataset.outcomes import Outcome
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
 from workers.fetching.failure import LinkFailed
-from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, mend_head
+from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.wire import Wire
 
@@ -75,7 +78,6 @@ class ResponseReader:
         self._errand = errand
         self._is_kept = wire.requests > 0
         self._wire_bytes = 0
-        self._has_ended = False
 
     async def read(self, connection: h11.Connection) -> Reply:
         """Return the response; its body only if it is wanted.
@@ -84,24 +86,26 @@ class ResponseReader:
         """
         try:
             with trio.move_on_after(self._policy.first_byte_seconds) as scope:
-                head = await self._receive_head(connection)
+                head, rest = await self._receive_head()
             if scope.cancelled_caught:
                 raise LinkFailed(Outcome.TIMEOUT, "no response in time")
-            reply = Reply(head.status_code, list(head.headers))
+            body: _Body
+            if head.length is None:
+                body = _FramedBody(self._receive, connection, head, rest)
+            else:
+                body = _CountedBody(self._receive, head, rest)
+            reply = Reply(head.status, head.fields)
             if self._errand.wants_body(reply):
-                reply = Reply(reply.status, reply.headers, await self._receive_body(connection, reply))
-            elif not await self._drain(connection, reply):
-                return reply
-        except h11.RemoteProtocolError as error:
-            if self._has_ended:
-                raise LinkFailed(Outcome.TRUNCATED, "the connection ended before the body") from error
-            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error
-        states = (connection.our_state, connection.their_state)
-        self._wire.is_clean = states == (h11.DONE, h11.DONE) and not connection.trailing_data[0]
+                reply = Reply(head.status, head.fields, await self._receive_body(body, reply))
+            else:
+                await self._drain(body, reply)
+        except trio.BrokenResourceError as error:
+            raise LinkFailed(Outcome.TRUNCATED, "the connection broke within the body") from error
+        self._wire.is_clean = body.is_over
         return reply
 
-    async def _receive_head(self, connection: h11.Connection) -> h11.Response:
-        """Read up to the first response that is no interim one, and hand what follows it to h11."""
+    async def _receive_head(self) -> tuple[Head, bytes]:
+        """Read up to the first response that is no interim one; return it and what was read behind it."""
         buffer = bytearray()
         searched = interim = 0
         while True:
@@ -112,16 +116,13 @@ class ResponseReader:
             if end is None:
                 await self._receive_head_bytes(buffer)
                 continue
-            connection.receive_data(mend_head(bytes(buffer[: end.start()])))
+            head = mend_head(bytes(buffer[: end.start()]))
             del buffer[: end.end()]
             searched = 0
-            event = connection.next_event()
-            if isinstance(event, h11.Response):
-                if buffer:
-                    connection.receive_data(bytes(buffer))
-                return event
+            if head.status >= 200:
+                return head, bytes(buffer)
             interim += 1
-            if interim > MAX_INTERIM_RESPONSES or not isinstance(event, h11.InformationalResponse):
+            if interim > MAX_INTERIM_RESPONSES or head.status == 101:
                 raise LinkFailed(Outcome.BAD_RESPONSE, "interim responses and no end")
 
     async def _receive_head_bytes(self, buffer: bytearray) -> None:
@@ -135,7 +136,7 @@ class ResponseReader:
             raise LinkFailed(Outcome.BAD_RESPONSE, "the connection ended before a response")
         buffer += data if buffer else data.lstrip(b"\r\n")
 
-    async def _receive_body(self, connection: h11.Connection, reply: Reply) -> bytes:
+    async def _receive_body(self, body: "_Body", reply: Reply) -> bytes:
         limit = self._policy.max_bytes
         length = int(reply.header(b"content-length") or -1)
         if length > limit:
@@ -145,19 +146,17 @@ class ResponseReader:
         started += await self._cover(limit if not decoder.is_plain else length)
         pieces = received = 0
         is_sniffed = False
-        while isinstance(event := await self._next_event(connection), h11.Data):
+        while piece := await body.receive():
             pieces += 1
-            received += len(event.data)
+            received += len(piece)
             self._check_pace(pieces, received, trio.current_time() - started)
             if length < 0 and received > FREE_BYTES:
                 started += await self._cover(limit)
-            decoder.feed(event.data)
+            decoder.feed(piece)
             if not is_sniffed and len(decoder.data) >= SNIFF_BYTES:
                 is_sniffed = True
                 if not self._errand.wants_start(bytes(decoder.data[:SNIFF_BYTES])):
                     raise LinkFailed(Outcome.NOT_AN_IMAGE, "the body does not begin as an image")
-        if not isinstance(event, h11.EndOfMessage):
-            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
         return decoder.finish()
 
     def _check_pace(self, pieces: int, received: int, seconds: float) -> None:
@@ -176,26 +175,12 @@ class ResponseReader:
         self._errand.scope.deadline += waited
         return waited
 
-    async def _drain(self, connection: h11.Connection, reply: Reply) -> bool:
-        """Read a short unwanted body to its end; say whether the connection is clean afterwards."""
-        if int(reply.header(b"content-length") or 0) > DRAIN_BYTES:
-            return False
+    async def _drain(self, body: "_Body", reply: Reply) -> None:
+        """Read a short unwanted body to its end, so that the connection is clean afterwards."""
         received = 0
-        while isinstance(event := await self._next_event(connection), h11.Data):
-            received += len(event.data)
-            if received > DRAIN_BYTES:
-                return False
-        return isinstance(event, h11.EndOfMessage)
-
-    async def _next_event(self, connection: h11.Connection) -> object:
-        while (event := connection.next_event()) is h11.NEED_DATA:
-            try:
-                data = await self._receive()
-            except trio.BrokenResourceError as error:
-                raise LinkFailed(Outcome.TRUNCATED, "the connection broke within the body") from error
-            self._has_ended = not data
-            connection.receive_data(data)
-        return event
+        if int(reply.header(b"content-length") or 0) <= DRAIN_BYTES:
+            while received <= DRAIN_BYTES and (piece := await body.receive()):
+                received += len(piece)
 
     async def _receive(self) -> bytes:
         data = await self._wire.receive()
@@ -209,3 +194,83 @@ class ResponseReader:
         if self._is_kept and not self._wire_bytes:
             return StaleConnectionError()
         return LinkFailed(Outcome.CONNECT_ERROR, reason)
+
+
+class _Body(Protocol):
+    """A body's pieces, as they arrive."""
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether it ended where it said it would, nothing came behind it, and another response may follow."""
+
+    async def receive(self) -> bytes:
+        """Return the next piece; nothing at the end.
+
+        Raises: LinkFailed; trio.BrokenResourceError.
+        """
+
+
+class _CountedBody:
+    """A body of announced length."""
+
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
+        assert head.length is not None
+        self._receive = receive
+        self._left = head.length
+        self._rest = rest
+        self._may_follow = not head.ends_connection
+        self.is_over = self._may_follow and not (self._left or rest)
+
+    async def receive(self) -> bytes:
+        if not self._left:
+            return b""
+        piece, self._rest = self._rest or await self._receive(), b""
+        if not piece:
+            raise LinkFailed(Outcome.TRUNCATED, "the connection ended before the body")
+        self.is_over = self._may_follow and len(piece) == self._left
+        piece = piece[: self._left]
+        self._left -= len(piece)
+        return piece
+
+
+class _FramedBody:
+    """A body in chunks, one that ends with the connection, or none; framed by h11."""
+
+    def __init__(
+        self, receive: Callable[[], Awaitable[bytes]], connection: h11.Connection, head: Head, rest: bytes
+    ) -> None:
+        self._receive = receive
+        self._connection = connection
+        self._has_ended = False
+        try:
+            connection.receive_data(head.to_bytes())
+            if not isinstance(connection.next_event(), h11.Response):
+                raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
+        except h11.RemoteProtocolError as error:
+            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error
+        if rest:
+            connection.receive_data(rest)
+
+    @property
+    def is_over(self) -> bool:
+        states = (self._connection.our_state, self._connection.their_state)
+        return states == (h11.DONE, h11.DONE) and not self._connection.trailing_data[0]
+
+    async def receive(self) -> bytes:
+        try:
+            while True:
+                event = self._connection.next_event()
+                if isinstance(event, h11.Data) and event.data:
+                    return bytes(event.data)
+                if isinstance(event, h11.EndOfMessage):
+                    return b""
+                if event is h11.NEED_DATA:
+                    data = await self._receive()
+                    self._has_ended = not data
+                    self._connection.receive_data(data)
+                elif not isinstance(event, h11.Data):
+                    raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
+        except h11.RemoteProtocolError as error:
+            if self._has_ended:
+                raise LinkFailed(Outcome.TRUNCATED, "the connection ended before the body") from error
+            raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error

@@ -13,6 +13,8 @@ what was read in asks 3.0.0 and tried:
   a kept connection gave nothing at all.
 - `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it told to close, and parses
   cookies → one request, one response.
+- `_send` writes the request and its empty end in two calls, `_grab_connection` takes the URL apart and together again
+  → one write, and the target's own origin.
 - `_catch_response` decodes headers as strict UTF-8, takes a body without length for none, does not skip interim
   responses and has no limit → `ResponseReader`.
 """
@@ -56,7 +58,10 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         Raises: LinkFailed.
         """
         while True:
-            wire: Wire = await self._grab_connection(target.url)
+            wire = self._checkout_connection(target.origin)
+            if wire is None:
+                wire = await self._make_connection(target.origin)
+            assert wire is not None
             try:
                 request = _OneRequest(self, target, wire, errand)
                 _, reply = await request.make_request()
@@ -150,10 +155,10 @@ class _OneRequest(RequestProcessor):  # type: ignore[misc]  # asks is not annota
         wire.begin()
 
     async def _request_io(self, h11_request: h11.Request, h11_body: object, h11_connection: h11.Connection) -> Reply:  # noqa: ARG002  # asks' signature
-        headers = [(name, value) for name, value in h11_request.headers if name != b"content-length"]
-        request = h11.Request(method=h11_request.method, target=h11_request.target, headers=headers)
+        data = h11_connection.send(h11_request).replace(b"Content-Length: 0\r\n", b"", 1)
+        h11_connection.send(h11.EndOfMessage())
         try:
-            await self._send(request, None, h11_connection)
+            await self.sock.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._reader.broken("the connection broke before a response") from error
         return await self._reader.read(h11_connection)

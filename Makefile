@@ -33,6 +33,9 @@ bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest be
 bench-download: .venv/installed  ## the download worker beside img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
 
+compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine
+	tests/compose/run
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

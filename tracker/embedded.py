@@ -81,7 +81,8 @@ def _initialise(data: Path) -> None:
     """Make the data folder aside and rename it, so that one that was interrupted in the making is never started."""
     aside = data.with_name("postgres.new")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(data, ignore_errors=True)  # without a version it holds nothing
+    if data.exists() and any(data.iterdir()):
+        raise DatabaseDown(f"{data} is no database and not empty: move it away, or set SHOAL_HOME to another folder")
     aside.mkdir(parents=True)
     user = _server_user()
     if user is not None:

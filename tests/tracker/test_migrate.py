@@ -122,12 +122,19 @@ def test_a_function_whose_answer_has_changed_is_replaced(database: str, admin: C
 
 
 def test_a_server_that_was_interrupted_in_the_making_is_made_anew(tmp_path: Path) -> None:
-    for half in ("postgres.new", "postgres"):
-        (tmp_path / half).mkdir()
-        (tmp_path / half / "global").mkdir()
+    (tmp_path / "postgres.new" / "global").mkdir(parents=True)
+    (tmp_path / "postgres").mkdir()
     url = embedded.start(tmp_path)
     try:
         with connect(url) as connection:
             assert scalar(connection, "SHOW listen_addresses") == ""
     finally:
         assert embedded.stop(tmp_path)
+
+
+def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "notes.txt").write_text("mine")
+    with pytest.raises(DatabaseDown, match="move it away"):
+        embedded.start(tmp_path)
+    assert (tmp_path / "postgres" / "notes.txt").read_text() == "mine"

@@ -18,7 +18,12 @@ from tracker.errors import TrackerError
 from tracker.schema import QUEUES
 from tracker.settings import Settings
 
-app = typer.Typer(help="Who does what: monitor and steer the swarm.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Who does what: monitor and steer the swarm.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, passwords among them
+)
 out = Console()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

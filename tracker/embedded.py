@@ -33,7 +33,6 @@ unix_socket_permissions = 0700
 max_connections = 200
 shared_buffers = 256MB
 max_wal_size = 2GB
-wal_compression = on
 autovacuum_naptime = 10s
 logging_collector = off
 log_min_messages = warning

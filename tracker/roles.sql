@@ -40,6 +40,7 @@ BEGIN
         LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', maker.name);
         END LOOP;
+        GRANT EXECUTE ON FUNCTION pg_try_advisory_xact_lock(int, int) TO shoal_owner;  -- for draw
     END IF;
 END
 $$;

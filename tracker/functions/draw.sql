@@ -5,6 +5,8 @@
 -- TABLESAMPLE SYSTEM without LIMIT, with the percentage from the leaf's exact count: LIMIT would stop at the first
 -- pages and make the sample anything but uniform. (The one below, at twice a batch, is only reached when an ingest
 -- commits between the count and the sample.) Sample and DELETE name the same leaf: a ctid is unique only in it.
+-- A draw that has a leaf to itself deletes at once. One that meets another there locks its rows first and passes by what
+-- is locked, so that it waits for nobody; that writes every row twice (38 ms a draw, not 30).
 -- Links whose second try is due go first, up to their share. An empty pool costs no scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
 RETURNS TABLE (
@@ -26,6 +28,7 @@ DECLARE
     again_n int := 0;
     share float8;
     percent float8;
+    alone boolean;
 BEGIN
     PERFORM tracker.allow('download');
     -- The same request may be in flight twice, its first connection cut: one after the other, they get one batch.
@@ -55,24 +58,25 @@ BEGIN
             DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
             RETURNING pack, pack_row, attempt, language, url, text
         )
-        SELECT string_agg(concat_ws(E'\t', pack, pack_row, attempt, coalesce(language, ''), url, text), E'\n'), count(*)
+        SELECT string_agg(pack || E'\t' || pack_row || E'\t' || attempt || E'\t' || coalesce(language, '') || E'\t' || url
+                          || E'\t' || text, E'\n'), count(*)
         INTO again_lines, again_n FROM taken;
 
         -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
         -- an empty sample: then another is drawn, twice as large.
         percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
                         ELSE 100 * (want - again_n) / target.waiting::float8 END;
+        alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
         WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
             EXECUTE format(
-                'WITH sampled AS MATERIALIZED (
-                    SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 FOR UPDATE SKIP LOCKED
-                ), taken AS (
-                    DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(SELECT ctid FROM sampled))
+                'WITH taken AS (
+                    DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(
+                        SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 %2$s))
                     RETURNING pack, pack_row, attempt, language, url, text
                 )
-                SELECT string_agg(concat_ws(E''\t'', pack, pack_row, attempt, coalesce(language, ''''), url, text),
-                                  E''\n''), count(*)
-                FROM taken', target.relation)
+                SELECT string_agg(pack || E''\t'' || pack_row || E''\t'' || attempt || E''\t'' || coalesce(language, '''')
+                                  || E''\t'' || url || E''\t'' || text, E''\n''), count(*)
+                FROM taken', target.relation, CASE WHEN alone THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END)
             INTO pool_lines, pool_n
             USING percent, 2 * want + 1000;
             EXIT WHEN percent = 100;

@@ -1,0 +1,171 @@
+"""The draw beside LAION's statement, at several sizes of the pool.
+
+Ours samples, deletes, stores the payload, books it in the ledger and returns it; LAION's marks the rows in place and
+returns them, on the table that it had (bigint key, btree on status). Each draw is committed before a client's next one
+begins. LAION's percentage is scaled as in production: 0.05 of 500 million rows are 25 batches, of which LIMIT lets one
+through, so its draws are of the first pages only.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from tests.benchmarks.of_tracker.filling import fill, read_through, thin_out
+from tests.benchmarks.of_tracker.server import Server
+from tests.tracker.filling import new_run, set_setting
+from tracker.database import Connection, connect
+from tracker.session import Session
+
+BATCH = 10_000
+CLIENTS = 16
+FILLS = (30, 5)  # percent of the pages, after the full pool
+PAGE_HASH_NANOSECONDS = 11  # TABLESAMPLE hashes each block number of the leaf
+
+LAION_TABLE = (
+    "CREATE TABLE laion (sampleid bigint, url text, text text, language text, status smallint)",
+    "INSERT INTO laion SELECT row_number() OVER (), url, text, language, 0 FROM tracker.candidate",
+    "ALTER TABLE laion ADD PRIMARY KEY (sampleid)",
+    "CREATE INDEX laion_status ON laion (status)",
+    "VACUUM ANALYZE laion",
+    "CHECKPOINT",
+)
+LAION_DRAW = """
+UPDATE laion SET status = 1 WHERE sampleid IN (
+    SELECT sampleid FROM laion TABLESAMPLE SYSTEM (%s) WHERE status = 0 LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING sampleid, url, text, language
+"""
+
+Draw = Callable[[], int]
+Row = dict[str, float | str]
+
+
+def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
+    """Fill an empty database with `rows` candidates -> a row of figures for each way of drawing."""
+    draws = max(10, min(draws, rows // BATCH // 10))
+    found = []
+    with connect(server.url) as admin:
+        run_id = new_run(admin, f"draw-{rows}")
+        set_setting(admin, "batch_size", BATCH)
+        fill(admin, run_id, rows)
+        leaves = [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
+        read_through(admin, leaves)
+        found.append(_row("ours", "full, warm", _one_client(_ours(server), draws)))
+        found.append(_row("ours", f"full, warm, {CLIENTS} clients", _many_clients(_ours, server, draws)))
+        for statement in LAION_TABLE:
+            admin.execute(statement.encode())
+        read_through(admin, ["laion"])
+        percent = min(100.0, 100 * 25 * BATCH / rows)
+        found.append(_row("LAION", "full, warm", _one_client(_laion(server, percent), draws)))
+        many = _many_clients(lambda on: _laion(on, percent), server, draws)
+        found.append(_row("LAION", f"full, warm, {CLIENTS} clients", many))
+    for name, make in (("ours", _ours), ("LAION", lambda on: _laion(on, percent))):
+        server.restart(cold=True)
+        found.append(_row(name, "full, cold", _one_client(make(server), 10)))
+    with connect(server.url) as admin:
+        admin.execute("DROP TABLE laion")
+        for fill_percent in FILLS:
+            thin_out(admin, run_id, fill_percent)
+            read_through(admin, leaves)
+            left = rows * fill_percent // 100
+            found.append(
+                _row(
+                    "ours",
+                    f"{fill_percent} % of the pages, warm",
+                    _one_client(_ours(server), min(draws, left // BATCH // 3)),
+                )
+            )
+        _empty(admin)
+    return [{"rows": rows, **row} for row in found]
+
+
+def at_500_million(found: list[Row]) -> dict[str, float]:
+    """What a draw costs from 500M candidates, from the growth measured.
+
+    The leaf that a draw names never has more than 20 million rows, so from the second leaf on only the choice of the
+    leaf grows: one counter row for each of 25 leaves. The growth from the largest pool of one leaf to the largest
+    measured, in ms a leaf, is carried on to 25 leaves; cold, the pages of a batch are read as in the cold draw.
+    """
+    warm = {
+        int(row["rows"]): float(row["p50_ms"]) for row in found if (row["who"], row["how"]) == ("ours", "full, warm")
+    }
+    cold = {
+        int(row["rows"]): float(row["p50_ms"]) for row in found if (row["who"], row["how"]) == ("ours", "full, cold")
+    }
+    sizes = sorted(warm)
+    largest = sizes[-1]
+    single = max((size for size in sizes if size <= 20_000_000), default=largest)
+    leaves = -(-largest // 20_000_000)
+    growth = max(0.0, (warm[largest] - warm[single]) / (leaves - 1)) if leaves > 1 else 0.0
+    return {
+        "draw_500m_warm_ms": round(warm[largest] + growth * (25 - leaves), 1),
+        "draw_500m_cold_ms": round(cold[largest] + growth * (25 - leaves), 1),
+    }
+
+
+def _ours(server: Server) -> Draw:
+    worker = Session.register(server.url, "download")
+
+    def draw() -> int:
+        batch = worker.draw()
+        return batch.n if batch else 0
+
+    return draw
+
+
+def _laion(server: Server, percent: float) -> Draw:
+    connection = connect(server.url)
+    return lambda: len(connection.execute(LAION_DRAW, (percent, BATCH)).fetchall())
+
+
+def _one_client(draw: Draw, draws: int) -> tuple[float, list[tuple[float, int]]]:
+    started = time.perf_counter()
+    taken = [_timed(draw) for _ in range(draws)]
+    return time.perf_counter() - started, taken
+
+
+def _many_clients(make: Callable[[Server], Draw], server: Server, draws: int) -> tuple[float, list[tuple[float, int]]]:
+    taken: list[tuple[float, int]] = []
+
+    def client(draw: Draw) -> None:
+        for _ in range(max(2, draws // CLIENTS)):
+            taken.append(_timed(draw))  # noqa: PERF401 — each as it ends
+
+    threads = [threading.Thread(target=client, args=(make(server),)) for _ in range(CLIENTS)]
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+    return time.perf_counter() - started, taken
+
+
+def _timed(draw: Draw) -> tuple[float, int]:
+    """Milliseconds, and links drawn."""
+    started = time.perf_counter()
+    n = draw()
+    return 1000 * (time.perf_counter() - started), n
+
+
+def _row(who: str, how: str, measured: tuple[float, list[tuple[float, int]]]) -> Row:
+    seconds, taken = measured
+    milliseconds = sorted(ms for ms, _ in taken)
+    links = sum(n for _, n in taken)
+    return {
+        "who": who,
+        "how": how,
+        "draws": len(taken),
+        "p50_ms": round(statistics.median(milliseconds), 1),
+        "p99_ms": round(milliseconds[min(len(milliseconds) - 1, int(0.99 * len(milliseconds)))], 1),
+        "links_a_draw": round(links / len(taken)),
+        "links_per_s": round(links / seconds),
+    }
+
+
+def _empty(admin: Connection) -> None:
+    """Give the space back for the next size: the run's candidates and batches go, its books are closed."""
+    admin.execute("TRUNCATE tracker.candidate, tracker.batch, tracker.ledger, tracker.counter")
+    admin.execute("DELETE FROM tracker.leaf")
+    admin.execute("DELETE FROM tracker.lease")
+    admin.execute("DELETE FROM tracker.job")

@@ -1,0 +1,155 @@
+"""The same batches as messages in other queues on the same Postgres: procrastinate and pgqueuer.
+
+A message is 10,000 links as JSON, put in by one process and taken out and finished by another, as each library's own
+documentation does it. They get their batches ready made: what a tracker does besides, drawing at random from a pool
+that a person can query, is not asked of them. pgmq is an extension of the server that no package index has, so it is
+not here. Each runs in an environment of its own under .shoal/bench/.
+"""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tests.benchmarks.of_tracker.server import Server
+from tracker.database import connect
+
+FOLDER = Path(".shoal/bench/queues")
+PACKAGES = ("procrastinate==3.10.0", "pgqueuer[asyncpg]==1.6.0", "psycopg[binary]>=3.2")
+
+BATCH_OF_LINKS = """
+import json
+LINKS = [[1, i, 1, "en", f"https://host-{i:06}.example.com/images/2022/05/{i * 2654435761:032x}.jpg",
+          f"a caption of some length {i * 40503:030x}"] for i in range(10_000)]
+"""
+
+# A process each: argument 1 is the URL, 2 what to do, 3 for how many seconds; prints how many messages.
+PROCRASTINATE = (
+    BATCH_OF_LINKS
+    + """
+import asyncio, sys, time, threading
+import procrastinate
+url, role, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+done = 0
+if role == "put":
+    app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=url))
+    @app.task(name="download")
+    def download(links): pass
+    with app.open():
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            download.defer(links=LINKS)
+            done += 1
+else:
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+    @app.task(name="download")
+    async def download(links):
+        global done
+        done += len(links) == 10_000
+    async def main():
+        async with app.open_async():
+            try:
+                await asyncio.wait_for(app.run_worker_async(wait=True, concurrency=2, delete_jobs="always",
+                                                            fetch_job_polling_interval=0.05,
+                                                            install_signal_handlers=False), seconds)
+            except (TimeoutError, asyncio.CancelledError):
+                pass
+    asyncio.run(main())
+print(done)
+"""
+)
+
+PGQUEUER = (
+    BATCH_OF_LINKS
+    + """
+import asyncio, sys, time
+import asyncpg
+from datetime import timedelta
+from pgqueuer import PgQueuer
+from pgqueuer.db import AsyncpgDriver
+from pgqueuer.queries import Queries
+url, role, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+done = 0
+async def main():
+    global done
+    connection = await asyncpg.connect(url)
+    driver = AsyncpgDriver(connection)
+    if role == "put":
+        queries = Queries(driver)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await queries.enqueue("download", json.dumps(LINKS).encode())
+            done += 1
+        return
+    queuer = PgQueuer(driver)
+    @queuer.entrypoint("download")
+    async def download(job):
+        global done
+        done += len(json.loads(job.payload)) == 10_000
+    task = asyncio.create_task(queuer.run(batch_size=2, dequeue_timeout=timedelta(seconds=1)))
+    await asyncio.sleep(seconds)
+    queuer.shutdown.set()
+    await asyncio.wait([task], timeout=10)
+asyncio.run(main())
+print(done)
+"""
+)
+
+
+PROCRASTINATE_SCHEMA = """
+import sys
+import procrastinate
+app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=sys.argv[1]))
+with app.open():
+    app.schema_manager.apply_schema()
+"""
+
+PGQUEUER_SCHEMA = """
+import asyncio, sys
+import asyncpg
+from pgqueuer.db import AsyncpgDriver
+from pgqueuer.queries import Queries
+async def main():
+    await Queries(AsyncpgDriver(await asyncpg.connect(sys.argv[1]))).install()
+asyncio.run(main())
+"""
+
+
+def measure_peers(server: Server, seconds: float) -> dict[str, float]:
+    """Links a second that went in and out of each queue: the slower of its two ends."""
+    python = _environment()
+    found = {}
+    for name, program, prepare in (
+        ("procrastinate", PROCRASTINATE, PROCRASTINATE_SCHEMA),
+        ("pgqueuer", PGQUEUER, PGQUEUER_SCHEMA),
+    ):
+        url = _database(server, name)
+        subprocess.run([python, "-c", prepare, url], check=True, stdout=sys.stderr)
+        ends = [
+            subprocess.Popen([python, "-c", program, url, role, str(seconds)], stdout=subprocess.PIPE, text=True)
+            for role in ("put", "take")
+        ]
+        said = [end.communicate(timeout=seconds + 120)[0] for end in ends]
+        if any(end.returncode for end in ends):
+            raise RuntimeError(f"{name} ended with an error: see above")
+        found[name] = min(int(one.split()[-1]) for one in said) * 10_000 / seconds
+    return found
+
+
+def _environment() -> str:
+    python = FOLDER / "bin" / "python"
+    if not (FOLDER / "installed").exists():
+        venv.create(FOLDER, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        (FOLDER / "installed").write_text(json.dumps(PACKAGES))
+    return str(python.absolute())
+
+
+def _database(server: Server, name: str) -> str:
+    with connect(server.url) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+    parts = conninfo_to_dict(make_conninfo(server.url, dbname=name))
+    return f"postgresql://{parts['user']}@/{name}?host={parts['host']}"

@@ -57,7 +57,7 @@ def _draw(server: Server, asked: argparse.Namespace) -> dict[str, float]:
 
 
 def _mix(server: Server, _asked: argparse.Namespace) -> dict[str, float]:
-    found = measure_mix(server, packs=80, draws=40)
+    found = measure_mix(server, packs=80, draws=60)
     ideal, ours = found["ideal"], found["shuffled"]
     _show(
         "A batch of about 10,000 from 2 million of 80 packs",

@@ -1,0 +1,148 @@
+"""Where the swarm is held up, and what would balance it: workers of each kind, watermarks, weights, dead leases.
+
+Rates are those that the ledger has measured. The stage that can move the fewest links a second is the bottleneck; of
+the other kinds as many workers are enough as keep up with it and a fifth more. What the tracker can set itself is a
+list of changes; workers are started and stopped by people.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tracker.admin.changes import record
+from tracker.admin.controls import change_setting
+from tracker.admin.fleet import evict, workers
+from tracker.database import Connection, Row, translated
+from tracker.measured import with_measured
+from tracker.plan import ORDINARY, STAGES, Assumptions, Stage
+from tracker.schema import SUBSETS
+
+RESERVE = 1.2
+# The pool's alarm should ring while there is time to mend what has stopped, and LAION saw the mix go bad at 4 %.
+LEAST_HOURS = 6.0
+LOW_SHARE = 0.04
+# Shards of a subset that wait for its filter: more than this many times the mean of all, and fewer of it are drawn.
+PILED_UP = 2.0
+LEAST_PILE = 10
+
+WAITING = """
+SELECT payload ->> 'subset' AS subset, count(*) AS n FROM tracker.job
+WHERE queue = 'filter' AND state = 'ready' GROUP BY 1
+"""
+SETTINGS = "SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of worker; `links_per_second` is in candidates that come into the pool, so that stages compare."""
+
+    stage: Stage
+    alive: int
+    rate: float
+    links_per_second: float
+    enough: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    setting: str
+    before: float
+    after: float
+    why: str
+
+
+@dataclass(slots=True)
+class Proposal:
+    bottleneck: Stage | None
+    kinds: list[Kind]
+    changes: list[Change] = field(default_factory=list)
+    silent: list[Row] = field(default_factory=list)
+    unmeasured: list[Stage] = field(default_factory=list)
+
+
+def propose(connection: Connection) -> Proposal:
+    """Look at the swarm and say what would balance it; nothing is changed."""
+    known = with_measured(connection, ORDINARY)
+    with translated():
+        settings = {row["name"]: row["value"] for row in connection.execute(SETTINGS)}
+        waiting = {row["subset"]: row["n"] for row in connection.execute(WAITING.encode())}
+    kinds, bottleneck = _kinds(known)
+    proposal = Proposal(bottleneck, kinds)
+    proposal.unmeasured = [stage for stage in STAGES if known.rates[stage].source != "measured"]
+    proposal.silent = [row for row in workers(connection) if not row["alive"]]
+    drawn = next(kind.links_per_second for kind in kinds if kind.stage == "download")
+    proposal.changes = [*_watermarks(settings, drawn), *_weights(settings, waiting)]
+    return proposal
+
+
+def apply(connection: Connection, proposal: Proposal) -> int:
+    """Make the proposal's changes and end the leases of silent workers; how many jobs are ready again."""
+    with translated(), connection.transaction():
+        for change in proposal.changes:
+            change_setting(connection, change.setting, change.after)
+        returned = evict(connection, proposal.silent)
+        record(
+            connection,
+            "rebalance",
+            "swarm",
+            before={change.setting: change.before for change in proposal.changes},
+            after={change.setting: change.after for change in proposal.changes} | {"jobs_returned": returned},
+        )
+    return returned
+
+
+def _kinds(known: Assumptions) -> tuple[list[Kind], Stage | None]:
+    """Each kind's rate in new candidates a second, and the slowest of those that have workers."""
+    # How many rows of its own a stage moves for each new candidate.
+    new, success = known.new_share.value, known.success_share.value
+    rows: Mapping[Stage, float] = {
+        "extract": 1 / new if new else 0.0,
+        "ingest": 1 / new if new else 0.0,
+        "download": 1.0,
+        "filter": success,
+    }
+    alive = {
+        stage: int(known.workers[stage].value) if known.workers[stage].source == "measured" else 0 for stage in STAGES
+    }
+    flow = {
+        stage: alive[stage] * known.rates[stage].value / rows[stage] if rows[stage] else math.inf for stage in STAGES
+    }
+    working = [stage for stage in STAGES if alive[stage]]
+    slowest = sorted(working, key=lambda stage: flow[stage])[:1]
+    bottleneck = slowest[0] if slowest else None
+    aim = flow[bottleneck] if bottleneck else 0.0
+    kinds = []
+    for stage in STAGES:
+        rate = known.rates[stage].value
+        enough = alive[stage] if stage == bottleneck else math.ceil(aim * RESERVE * rows[stage] / rate) if rate else 0
+        kinds.append(Kind(stage, alive[stage], rate, flow[stage], enough))
+    return kinds, bottleneck
+
+
+def _watermarks(settings: Mapping[str, float], drawn: float) -> list[Change]:
+    """Marks that leave `LEAST_HOURS` of draws under the low one, and the room for hysteresis above it."""
+    low, resume, high = settings["pool_low"], settings["pool_resume"], settings["pool_high"]
+    wanted = {}
+    least = math.ceil(max(LEAST_HOURS * 3600 * drawn, LOW_SHARE * resume))
+    if low < least:
+        wanted["pool_low"] = (low, least, f"{LEAST_HOURS:.0f} hours of draws, or {LOW_SHARE:.0%} of the pool")
+    if resume < 2 * least:
+        wanted["pool_resume"] = (resume, 2 * least, "ingest must go on long before the alarm rings")
+    new_resume = max(resume, 2 * least)
+    if high < RESERVE * new_resume:
+        wanted["pool_high"] = (high, math.ceil(RESERVE * new_resume), "a fifth above where ingest goes on")
+    return [Change(name, before, after, why) for name, (before, after, why) in wanted.items()]
+
+
+def _weights(settings: Mapping[str, float], waiting: Mapping[str, int]) -> list[Change]:
+    """Draw half as much of a subset whose shards pile up before the filter, and as before once they no longer do."""
+    drawn: Sequence[str] = [subset for subset in SUBSETS if settings[f"weight_{subset}"] > 0]
+    mean = sum(waiting.get(subset, 0) for subset in drawn) / len(drawn) if drawn else 0.0
+    found = []
+    for subset in drawn:
+        weight, n = settings[f"weight_{subset}"], waiting.get(subset, 0)
+        if len(drawn) > 1 and n >= LEAST_PILE and n > PILED_UP * mean:
+            found.append(Change(f"weight_{subset}", weight, weight / 2, f"{n} of its shards wait for the filter"))
+        elif weight < 1 and n < LEAST_PILE:
+            found.append(Change(f"weight_{subset}", weight, min(1.0, 2 * weight), "its shards no longer pile up"))
+    return found

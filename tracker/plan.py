@@ -1,0 +1,340 @@
+"""A crawl before it is run: days, the stage that holds it up, database, store and cost.
+
+The swarm is simulated as stocks that stages move on, step by step: WAT files become packs, these the pool, this shards,
+these parts; a stage takes what waits before it, at its workers' rate, while what it makes stays under its high mark.
+
+Every number has a source: measured here (the ledger's rows and working time of each queue), given by the caller, or
+published. LAION's are kept as presets, so that a plan can be held against what happened:
+
+- LAION-5B: 50 billion candidates came down to 5.85 billion pairs; some 300 workers of 1 to 2 vCPU did 10,000 links in
+  10 to 15 minutes each (Schuhmann et al. 2022, https://arxiv.org/abs/2210.08402, and the authors' own notes).
+- Fetching the finished list of 5.85 billion: 10 nodes of 16 cores at 9,500 pictures/s together, 7 days; 240 TB at 384
+  px, 80 TB at 224 (img2dataset's README).
+- CLIP ViT-L/14 on an A100: 312 samples/s; ViT-B/32: 1,800 (clip-retrieval's README).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tracker.errors import TrackerError
+
+Stage = Literal["extract", "ingest", "download", "filter"]
+STAGES: tuple[Stage, ...] = ("extract", "ingest", "download", "filter")
+Source = Literal["measured", "given", "published", "assumed"]
+
+DAY = 86_400.0
+STEPS = 2_000  # of the simulation; days come out right to a thousandth
+MOST_DAYS = 3_650.0
+
+# What a draw and its complete cost Postgres: 45 and 25 ms of CPU for 10,000 links, a beat 0.4 (bench_tracker).
+CPU_SECONDS_A_BATCH = 0.070
+CPU_SECONDS_A_BEAT = 0.0004
+BEAT_SECONDS = 15.0
+# A candidate in the pool with its page's overhead, a URL of 92 and a caption of 60 characters.
+POOL_ROW_BYTES = 240.0
+LEASED_ROW_BYTES = 180.0
+# A Bloom filter of rate p takes -log2(p) / ln 2 bits a key; in blocks of 256 bits a fifth more (dataset.split_block).
+BLOCKED = 1.2
+# A JPEG's bytes a pixel at quality 95; with pictures of 4:3 it gives LAION's 80 TB at 224 px on the shorter side.
+JPEG_BYTES_A_PIXEL = 0.205
+ASPECT = 4 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A value and where it is from."""
+
+    value: float
+    source: Source
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What the plan stands on; each field is a Number, and `with_given` replaces some of them.
+
+    Rates are candidates a second and worker, shares are of what reaches the stage, prices are dollars.
+    """
+
+    links: Number
+    batch_size: Number
+    new_share: Number
+    success_share: Number
+    kept_share: Number
+    image_bytes: Number
+    part_row_bytes: Number
+    pool_high: Number
+    shards_high_bytes: Number
+    keep_shards_days: Number
+    bloom_rate: Number
+    store_price_tb_month: Number
+    rates: Mapping[Stage, Number]
+    workers: Mapping[Stage, Number]
+    prices_hour: Mapping[Stage, Number]
+
+
+@dataclass(slots=True)
+class StagePlan:
+    """One stage of a plan; `busy` is the share of the whole time in which it could work at its full rate."""
+
+    workers: float
+    rate: float
+    rows: float
+    busy: float = 0.0
+    days: float = 0.0
+    cost: float = 0.0
+
+
+@dataclass(slots=True)
+class Plan:
+    days: float
+    finished: bool
+    bottleneck: Stage
+    stages: dict[Stage, StagePlan]
+    pairs: float
+    pool_rows: float
+    database_bytes: float
+    database_cores: float
+    draws_per_second: float
+    bloom_bytes: float
+    bloom_lost_links: float
+    store_peak_bytes: float
+    store_end_bytes: float
+    cost: float
+    assumptions: Assumptions
+    notes: list[str] = field(default_factory=list)
+
+
+def jpeg_bytes(side: int) -> float:
+    """Mean bytes of a JPEG whose shorter side is `side` pixels."""
+    return JPEG_BYTES_A_PIXEL * side * side * ASPECT
+
+
+def _assumed(value: float, note: str) -> Number:
+    return Number(value, "assumed", note)
+
+
+def _published(value: float, note: str) -> Number:
+    return Number(value, "published", note)
+
+
+ORDINARY = Assumptions(
+    links=_assumed(5e9, "one crawl, after its own repeats"),
+    batch_size=_assumed(10_000, "setting batch_size"),
+    new_share=_published(0.2, "40 billion links came down to 8 in a public run"),
+    success_share=_published(0.75, "of LAION-400M's links when it was made"),
+    kept_share=_published(0.16, "5.85 billion pairs of 50 billion candidates, at this success"),
+    image_bytes=_assumed(55_000, "as received"),
+    part_row_bytes=_assumed(250, "URL, caption, sizes, similarity, tags"),
+    pool_high=_assumed(6e8, "setting pool_high"),
+    shards_high_bytes=_assumed(2e13, "setting of the shards' high mark"),
+    keep_shards_days=_assumed(1, "a shard goes a day after its part is in"),
+    bloom_rate=_assumed(0.01, "setting bloom_rate"),
+    store_price_tb_month=_assumed(20, "object store"),
+    rates={
+        "extract": _assumed(17_000, "a core, with language (bench-extract)"),
+        "ingest": _assumed(60_000, "one process (bench-extract)"),
+        "download": _published(13.3, "10,000 links in 10 to 15 minutes, LAION's workers of 1 to 2 vCPU"),
+        "filter": _published(1_800, "ViT-B/32 on an A100"),
+    },
+    workers={
+        "extract": _assumed(16, "cores"),
+        "ingest": _assumed(1, "processes"),
+        "download": _published(300, "LAION's"),
+        "filter": _assumed(1, "GPUs"),
+    },
+    prices_hour={
+        "extract": _assumed(0.01, "a spot vCPU"),
+        "ingest": _assumed(0.01, "a spot vCPU"),
+        "download": _assumed(0.01, "a spot machine of 1 to 2 vCPU"),
+        "filter": _assumed(1.2, "a spot A100"),
+    },
+)
+
+# The finished list of LAION-5B, fetched by ten nodes: nothing to extract, no duplicates, no filter behind.
+LAION_5B = replace(
+    ORDINARY,
+    links=_published(5.85e9, "LAION-5B's pairs"),
+    new_share=_published(1, "a finished list"),
+    success_share=_assumed(1, "LAION's sizes are for all of them"),
+    kept_share=_published(1, "a finished list"),
+    image_bytes=_published(jpeg_bytes(384), "JPEG, 384 px on the shorter side"),
+    shards_high_bytes=_assumed(1e15, "everything is kept"),
+    keep_shards_days=_assumed(36_500, "everything is kept"),
+    rates={
+        "extract": _assumed(1e6, "nothing to do"),
+        "ingest": _assumed(60_000, "one process"),
+        "download": _published(950, "img2dataset, a node of 16 cores"),
+        "filter": _published(312, "ViT-L/14 on an A100"),
+    },
+    workers={
+        "extract": _assumed(1, "nothing to do"),
+        "ingest": _assumed(1, "processes"),
+        "download": _published(10, "nodes"),
+        "filter": _published(32, "A100"),
+    },
+)
+PRESETS = {"crawl": ORDINARY, "laion-5b": LAION_5B}
+
+
+def with_given(assumptions: Assumptions, given: Mapping[str, float], source: Source = "given") -> Assumptions:
+    """Replace numbers by name: `links`, `rates.download`, `workers.filter` and so on.
+
+    Raises:
+        TrackerError: there is no such number, or its value cannot be.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in given.items():
+        if not 0 <= value < float("inf"):
+            raise TrackerError(f"{name} cannot be {value:g}: give a number that is not negative")
+        group, _, stage = name.partition(".")
+        number = Number(value, source, "")
+        if stage:
+            if group not in {"rates", "workers", "prices_hour"} or stage not in STAGES:
+                raise TrackerError(f"there is no number {name}; there are {', '.join(names())}")
+            changed[group] = {**changed.get(group, getattr(assumptions, group)), stage: number}
+        elif name in names():
+            if name.endswith(("share", "rate")) and value > 1:
+                raise TrackerError(f"{name} cannot be {value:g}: it is a share, 0 to 1")
+            changed[name] = number
+        else:
+            raise TrackerError(f"there is no number {name}; there are {', '.join(names())}")
+    return replace(assumptions, **changed)
+
+
+def names() -> list[str]:
+    """The names that `with_given` takes."""
+    single = [name for name in Assumptions.__dataclass_fields__ if name not in {"rates", "workers", "prices_hour"}]
+    return single + [f"{group}.{stage}" for group in ("rates", "workers", "prices_hour") for stage in STAGES]
+
+
+def make_plan(assumptions: Assumptions) -> Plan:
+    """Simulate the swarm from the first WAT file to the last part."""
+    a = assumptions
+    links, new = a.links.value, a.links.value * a.new_share.value
+    samples = new * a.success_share.value
+    rows: dict[Stage, float] = {"extract": links, "ingest": links, "download": new, "filter": samples}
+    stages = {
+        stage: StagePlan(a.workers[stage].value, a.workers[stage].value * a.rates[stage].value, rows[stage])
+        for stage in STAGES
+    }
+    idle = [stage for stage in STAGES if rows[stage] and not stages[stage].rate]
+    if idle:
+        raise TrackerError(f"{', '.join(idle)} would never end: give workers.{idle[0]} and rates.{idle[0]} above 0")
+    flow = _simulate(a, stages)
+    bottleneck = max(STAGES, key=lambda stage: rows[stage] / stages[stage].rate if rows[stage] else 0.0)
+    plan = Plan(
+        days=flow.seconds / DAY,
+        finished=flow.finished,
+        bottleneck=bottleneck,
+        stages=stages,
+        pairs=samples * a.kept_share.value,
+        pool_rows=flow.peak_pool,
+        database_bytes=flow.peak_pool * POOL_ROW_BYTES
+        + a.workers["download"].value * a.batch_size.value * LEASED_ROW_BYTES,
+        database_cores=0.0,
+        draws_per_second=flow.peak_draws,
+        bloom_bytes=bloom_bytes(new, a.bloom_rate.value),
+        bloom_lost_links=new * a.bloom_rate.value,
+        store_peak_bytes=flow.peak_store,
+        store_end_bytes=flow.end_store,
+        cost=0.0,
+        assumptions=a,
+    )
+    beats = sum(number.value for number in a.workers.values()) / BEAT_SECONDS
+    plan.database_cores = plan.draws_per_second * CPU_SECONDS_A_BATCH + beats * CPU_SECONDS_A_BEAT
+    for stage in STAGES:
+        one = stages[stage]
+        one.cost = one.workers * a.prices_hour[stage].value * 24 * one.days
+    plan.cost = sum(one.cost for one in stages.values()) + (
+        flow.byte_seconds / 1e12 / (30 * DAY) * a.store_price_tb_month.value
+    )
+    _note(plan)
+    return plan
+
+
+def bloom_bytes(keys: float, rate: float) -> float:
+    """What a Bloom filter of so many keys takes: 50 billion at 1 % are 72 GB in blocks, 60 GB in the classic form."""
+    return keys * -math.log2(rate) / math.log(2) / 8 * BLOCKED if rate > 0 else 0.0
+
+
+@dataclass(slots=True)
+class _Flow:
+    seconds: float = 0.0
+    finished: bool = False
+    peak_pool: float = 0.0
+    peak_draws: float = 0.0
+    peak_store: float = 0.0
+    end_store: float = 0.0
+    byte_seconds: float = 0.0
+
+
+def _simulate(a: Assumptions, stages: Mapping[Stage, StagePlan]) -> _Flow:
+    """Move the stocks on in equal steps until the last part is in."""
+    slowest = max(one.rows / one.rate if one.rows else 0.0 for one in stages.values())
+    step = max(slowest * 1.2, 1.0) / STEPS
+    to_extract, packs, pool, shards = a.links.value, 0.0, 0.0, 0.0  # links, links, links, samples
+    parts = 0.0
+    kept: list[float] = []  # bytes of shards whose part is in, by step, until they go
+    keep_steps = a.keep_shards_days.value * DAY / step
+    flow = _Flow()
+    while flow.seconds < MOST_DAYS * DAY:
+        moved = min(stages["filter"].rate * step, shards)
+        shards -= moved
+        parts += moved * a.kept_share.value * a.part_row_bytes.value
+        kept.append(moved * a.image_bytes.value)
+        _spend(stages["filter"], moved, step)
+
+        lying = sum(kept[-int(min(keep_steps, len(kept))) :]) if keep_steps >= 1 else 0.0
+        room = max(0.0, a.shards_high_bytes.value - shards * a.image_bytes.value - lying)
+        fetched = min(stages["download"].rate * step, pool)
+        if a.success_share.value:
+            fetched = min(fetched, room / a.image_bytes.value / a.success_share.value)
+        pool, shards = pool - fetched, shards + fetched * a.success_share.value
+        _spend(stages["download"], fetched, step)
+
+        taken = min(stages["ingest"].rate * step, packs)
+        if a.new_share.value:
+            taken = min(taken, max(0.0, a.pool_high.value - pool) / a.new_share.value)
+        packs, pool = packs - taken, pool + taken * a.new_share.value
+        _spend(stages["ingest"], taken, step)
+
+        parsed = min(stages["extract"].rate * step, to_extract)
+        to_extract, packs = to_extract - parsed, packs + parsed
+        _spend(stages["extract"], parsed, step)
+
+        flow.seconds += step
+        flow.peak_pool = max(flow.peak_pool, pool)
+        flow.peak_draws = max(flow.peak_draws, fetched / step / a.batch_size.value)
+        store = shards * a.image_bytes.value + lying + parts
+        flow.peak_store, flow.end_store = max(flow.peak_store, store), store
+        flow.byte_seconds += store * step
+        if max(to_extract, packs, pool, shards) < 1:
+            flow.finished = True
+            break
+    for one in stages.values():
+        one.busy = one.busy / flow.seconds if flow.seconds else 0.0
+    return flow
+
+
+def _spend(stage: StagePlan, moved: float, step: float) -> None:
+    """Note a step's work; a stage is paid for from the beginning to its last row."""
+    if stage.rate:
+        stage.busy += moved / stage.rate
+    if moved:
+        stage.days += step / DAY
+
+
+def _note(plan: Plan) -> None:
+    a = plan.assumptions
+    if not plan.finished:
+        plan.notes.append(f"it does not end within {MOST_DAYS:.0f} days: more {plan.bottleneck} workers are needed")
+    behind = [stage for stage in STAGES if plan.stages[stage].busy < 0.5 and plan.stages[stage].workers > 1]
+    if behind:
+        plan.notes.append(f"idle for more than half the time: {', '.join(behind)}")
+    if plan.pool_rows < 2e7 < a.links.value * a.new_share.value:
+        plan.notes.append("the pool stays under 20 million: batches mix badly; slow download down or speed ingest up")
+    if plan.database_cores > 1:
+        plan.notes.append(f"Postgres needs {plan.database_cores:.1f} cores for its verbs alone")

@@ -1,7 +1,7 @@
 """Pictures: from the bytes that a server sent to the picture that a shard keeps.
 
-Invariant: `prepare` is pure and gives a picture or an outcome for any bytes, never an exception; it looks at the header
-before it decodes, and spends no memory on pixels beyond the rules.
+Invariant: `prepare` is pure and gives a picture or an outcome for any bytes; it looks at the header before it decodes,
+and spends no memory on pixels beyond the rules. The codecs below it are C: a worker calls it in processes of their own.
 
 The order of the checks is the order in which they can be trusted: what it is (its first bytes), how many pixels it
 claims (its header), how many bytes it has, and only then whether it decodes. So an error page under a picture's name
@@ -18,18 +18,14 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from PIL import ExifTags, Image, ImageCms, features
 
 from dataset.image_rules import EncodeFormat, ImageRules, ResizeMode
 from dataset.jpeg import Pixels, encode_jpeg, read_plain_size, shrink_jpeg
 from dataset.outcomes import Outcome
-
-SNIFF_BYTES = 512
-"""As many first bytes as `image_format` needs; HTML is told from its beginning, an SVG may have a prolog."""
+from dataset.received import EXTENSIONS, Picture, Size, image_format, keep_received
 
 _CODEC_FAULTS = (
     OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
@@ -40,7 +36,6 @@ _CODEC_FAULTS = (
     ArithmeticError,
     AttributeError,
     EOFError,
-    MemoryError,
     RuntimeError,
     struct.error,
     zlib.error,
@@ -60,48 +55,16 @@ size and 5.3 at once, mean absolute difference to a full decode 0.3 of 255, agai
 _REDUCING_GAP = 2.0
 """Let Pillow shrink other formats by whole factors first, as its `thumbnail` does."""
 
-_DECODABLE: Mapping[str, str] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"} | (
-    {"AVIF": "avif"} if features.check("avif") else {}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture as a shard keeps it; sizes in pixels, the original's as it looks upright."""
-
-    data: bytes
-    extension: str
-    width: int
-    height: int
-    original_width: int
-    original_height: int
-    sha256: str
-    """Of the bytes as they were received."""
-
-
-class _Size(NamedTuple):
-    width: int
-    height: int
-
-
-def image_format(head: bytes) -> str | None:
-    """Name the image format of which these are the first bytes, decodable here or not; None for anything else."""
-    head = head[:SNIFF_BYTES]
-    for name, magic in _MAGIC:
-        if head.startswith(magic):
-            return name
-    if head.startswith(b"RIFF"):
-        return "WEBP" if head[8:12] == b"WEBP" else None
-    if head[4:8] == b"ftyp":  # ISO media: the brands tell, the major one first
-        brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        return "HEIF" if any(brand in brands for brand in (b"heic", b"heix", b"mif1", b"msf1")) else None
-    return "SVG" if b"<svg" in head and b"<html" not in head.lower() else None
+_DECODABLE = frozenset(EXTENSIONS) - (frozenset() if features.check("avif") else {"AVIF"})
 
 
 def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Decode, set upright, resize and encode a received picture, or say why not. Never raises."""
+    """Decode, set upright, resize and encode a received picture, or say why not.
+
+    Raises: MemoryError when the process may hold no more; nothing else.
+    """
+    if not rules.reencode:
+        return keep_received(data, rules)
     kind = image_format(data)
     if kind is None:
         return Outcome.NOT_AN_IMAGE
@@ -110,57 +73,54 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
     if len(data) > rules.max_bytes:
         return Outcome.TOO_LARGE
     try:
-        plain = read_plain_size(data) if kind == "JPEG" else None
-        if plain is not None and plain[0] * plain[1] <= rules.max_pixels and len(data) >= rules.min_bytes:
-            size = _Size(*plain)
-            kept = _keep_short(data, size, 1, rules) if rules.reencode else _picture(data, "jpg", size, size, data)
-            if kept is not None:
-                return kept
+        if kind == "JPEG" and (kept := _keep_plain(data, rules)) is not None:
+            return kept
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             if image.width * image.height > rules.max_pixels:
                 return Outcome.TOO_MANY_PIXELS
             if len(data) < rules.min_bytes:
                 return Outcome.TOO_SMALL
-            return _keep(image, data, rules) if rules.reencode else _keep_received(image, data)
+            return _keep(image, data, rules)
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
     except _CODEC_FAULTS:
         return Outcome.TOO_SMALL if len(data) < rules.min_bytes else Outcome.UNDECODABLE
 
 
-def _keep_short(data: bytes, lying: _Size, orientation: int, rules: ImageRules) -> Picture | None:
+def _keep_plain(data: bytes, rules: ImageRules) -> Picture | None:
+    """Keep a JPEG without EXIF and profile the short way; None when it cannot be gone, as for `_keep_short`."""
+    plain = read_plain_size(data) if len(data) >= rules.min_bytes else None
+    if plain is None or plain[0] * plain[1] > rules.max_pixels:
+        return None
+    return _keep_short(data, Size(*plain), 1, rules)
+
+
+def _keep_short(data: bytes, lying: Size, orientation: int, rules: ImageRules) -> Picture | None:
     """Keep a JPEG in sRGB the short way; None when it cannot be gone, and Pillow is to say what becomes of it."""
-    original = _Size(*reversed(lying)) if orientation in _TURNED else lying
+    original = Size(*reversed(lying)) if orientation in _TURNED else lying
     target = target_size(original.width, original.height, rules)
     is_jpeg_kept = rules.encode_format is EncodeFormat.JPG and rules.resize_mode is not ResizeMode.BORDER
     if not is_jpeg_kept or target.width * target.height > rules.max_pixels:
         return None
-    pixels = shrink_jpeg(data, lying, _Size(*reversed(target)) if orientation in _TURNED else target)
+    pixels = shrink_jpeg(data, lying, Size(*reversed(target)) if orientation in _TURNED else target)
     if pixels is None:
         return None
     upright = _cut(_UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT else pixels, rules)
-    size = _Size(upright.shape[1], upright.shape[0])
+    size = Size(upright.shape[1], upright.shape[0])
     return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data)
-
-
-def _keep_received(image: Image.Image, data: bytes) -> Picture:
-    """Keep the bytes as they are; what the header says of them is all that is known."""
-    assert image.format is not None
-    size = _Size(*image.size)
-    return _picture(data, _DECODABLE[image.format], size, size, data)
 
 
 def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outcome:
     orientation = _orientation(image)
     turned = orientation in _TURNED
-    original = _Size(*reversed(image.size)) if turned else _Size(*image.size)
+    original = Size(*reversed(image.size)) if turned else Size(*image.size)
     target = target_size(original.width, original.height, rules)
     if target.width * target.height > rules.max_pixels:
         return Outcome.TOO_MANY_PIXELS
-    lying = _Size(*reversed(target)) if turned else target
+    lying = Size(*reversed(target)) if turned else target
     profile = image.info.get("icc_profile")
     if image.format == "JPEG" and image.mode == "RGB" and _is_srgb(profile):
-        short = _keep_short(data, _Size(*image.size), orientation, rules)
+        short = _keep_short(data, Size(*image.size), orientation, rules)
         if short is not None:
             return short
     if image.format == "JPEG" and lying != image.size:
@@ -170,10 +130,10 @@ def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outco
         picture = picture.transpose(_UPRIGHT[orientation])
     picture = _frame(picture, rules)
     kept = _encode(picture, rules)
-    return _picture(kept, str(rules.encode_format), _Size(*picture.size), original, data)
+    return _picture(kept, str(rules.encode_format), Size(*picture.size), original, data)
 
 
-def _picture(kept: bytes, extension: str, size: _Size, original: _Size, received: bytes) -> Picture:
+def _picture(kept: bytes, extension: str, size: Size, original: Size, received: bytes) -> Picture:
     sha256 = hashlib.sha256(received).hexdigest()
     return Picture(kept, extension, size.width, size.height, original.width, original.height, sha256)
 
@@ -186,18 +146,18 @@ def _is_srgb(profile: object) -> bool:
         return True
 
 
-def target_size(width: int, height: int, rules: ImageRules) -> _Size:
+def target_size(width: int, height: int, rules: ImageRules) -> Size:
     """Scale a picture's size by the rules, before a crop or a border; no side falls under one pixel."""
     match rules.resize_mode:
         case ResizeMode.NO:
-            return _Size(width, height)
+            return Size(width, height)
         case ResizeMode.KEEP_RATIO | ResizeMode.CENTER_CROP:
             side = min(width, height)
         case ResizeMode.KEEP_RATIO_LARGEST | ResizeMode.BORDER:
             side = max(width, height)
     if rules.only_if_bigger and side <= rules.size:
-        return _Size(width, height)
-    return _Size(max(1, round(width * rules.size / side)), max(1, round(height * rules.size / side)))
+        return Size(width, height)
+    return Size(max(1, round(width * rules.size / side)), max(1, round(height * rules.size / side)))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -221,7 +181,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
 
 
-def _resize(image: Image.Image, target: _Size) -> Image.Image:
+def _resize(image: Image.Image, target: Size) -> Image.Image:
     if image.size == target:
         return image
     return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
@@ -307,18 +267,3 @@ _UPRIGHT_PIXELS: Mapping[int, Callable[[Pixels], Pixels]] = {  # the same for an
 
 _TURNED = frozenset({5, 6, 7, 8})
 """Orientations that exchange width and height."""
-
-_MAGIC = (
-    ("JPEG", b"\xff\xd8\xff"),
-    ("PNG", b"\x89PNG\r\n\x1a\n"),
-    ("GIF", b"GIF87a"),
-    ("GIF", b"GIF89a"),
-    ("BMP", b"BM"),
-    ("TIFF", b"II*\0"),
-    ("TIFF", b"MM\0*"),
-    ("ICO", b"\0\0\1\0"),
-    ("JPEG XL", b"\xff\x0a"),
-    ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
-    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
-    ("PSD", b"8BPS"),
-)

@@ -23,8 +23,8 @@ from typing import BinaryIO, Self
 import pyarrow as pa
 
 from dataset.errors import DatasetError
-from dataset.images import Picture
 from dataset.outcomes import PICTURE_FAULTS, Outcome
+from dataset.received import Picture
 from dataset.store import Store, StoreError
 
 MAX_POSITION = 99_999

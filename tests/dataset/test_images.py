@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from dataset.image_rules import EncodeFormat, ImageRules, ImageRulesError, ResizeMode
-from dataset.images import Picture, image_format, prepare, target_size
+from dataset.images import prepare, target_size
 from dataset.outcomes import Outcome
+from dataset.received import Picture, image_format
 
 RULES = ImageRules(min_bytes=0)
 LEFT, RIGHT = (200, 30, 40), (20, 60, 180)

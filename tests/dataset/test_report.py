@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dataset.images import Picture
 from dataset.outcomes import Outcome
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
+from dataset.received import Picture
 from dataset.report import GALLERY_SAMPLES, ReportError, StageRow, thumbnail_bytes, write_report
 from dataset.shards import LinkRow, ShardWriter, sample_key
 from dataset.store import Store, StoreError

@@ -16,9 +16,10 @@ from PIL import Image
 
 from dataset.clip import ClipModel, load_model
 from dataset.image_rules import ImageRules
-from dataset.images import Picture, prepare
+from dataset.images import prepare
 from dataset.outcomes import Outcome
 from dataset.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash
+from dataset.received import Picture
 from dataset.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle
 from dataset.scoring import FilterReport, decoded, filter_shard
 from dataset.shards import LinkRow, ShardError, ShardWriter

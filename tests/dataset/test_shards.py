@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import webdataset  # type: ignore[import-untyped]
 
-from dataset.images import Picture
 from dataset.outcomes import PICTURE_FAULTS, TRANSIENT, Outcome
+from dataset.received import Picture
 from dataset.shards import LinkRow, LostSample, Sample, ShardError, ShardWriter, read_samples, sample_key
 from dataset.store import Store, StoreError
 

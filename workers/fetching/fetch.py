@@ -10,8 +10,8 @@ from typing import Self
 
 import trio
 
-from dataset.images import image_format
 from dataset.outcomes import Outcome
+from dataset.received import image_format
 from workers.fetching.body import MemoryBudget, MemoryShare
 from workers.fetching.failure import LinkFailed
 from workers.fetching.opt_out import is_opted_out

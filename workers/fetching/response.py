@@ -16,8 +16,8 @@ from typing import Protocol
 import h11
 import trio
 
-from dataset.images import SNIFF_BYTES
 from dataset.outcomes import Outcome
+from dataset.received import SNIFF_BYTES
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
 from workers.fetching.failure import LinkFailed
 from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head

@@ -3,32 +3,29 @@
 Invariant: every link of the batch is in exactly one of finished, again and returned, and has a row in the shard unless
 it is returned. At a stop what is under way gets a few seconds, then the shard is closed with what is done.
 
-Fetching runs on trio; large or unusual pictures are decoded in threads, as many as there are cores, all others at once
-where they arrive: a thread for each costs 0.6 ms of CPU, most of it two threads' quarrel over the interpreter (3.7
-against 3.1 ms a picture, resized to 256). A machine with more cores runs more workers. A body is held until its picture
-is written, and all bodies share one budget of memory.
+Fetching runs on trio; pictures are decoded in processes of their own (see decoding), as many as there are cores. Those
+kept as received are decoded nowhere: they are hashed and written where they arrive, large ones in a thread. A body is
+held until its picture is written, and all bodies share one budget of memory.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
 
 from dataset.image_rules import ImageRules
-from dataset.images import Picture, prepare
-from dataset.jpeg import read_plain_size
 from dataset.outcomes import Outcome
+from dataset.received import Picture, keep_received
 from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store, StoreError
+from workers.decoding import Decoders, Undecoded
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
 from workers.hosts import HostQueue, host_of
-
-QUICK_PIXELS = 2_000_000
-"""A JPEG of no more takes 15 ms at the most, for which nobody times out."""
 
 QUICK_BYTES = 2_000_000
 """Kept as received, these take 5 ms to hash and write."""
@@ -90,16 +87,22 @@ async def download_batch(
     max_attempts: int,
     on_progress: Callable[[int], None],
     stop: trio.Event,
+    decoders: Decoders | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
+
+    Without `decoders` the batch starts some of its own, and ends them.
 
     Attempts count from 1: a passing failure of attempt `max_attempts` is final.
 
     Raises: ShardError when the shard cannot be written; then nothing of it is in the store.
     """
     try:
-        with ShardWriter(store, output, job_id=job_id, subset=subset) as shard:
-            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress)
+        with (
+            ShardWriter(store, output, job_id=job_id, subset=subset) as shard,
+            nullcontext(decoders) if decoders else Decoders() as at_hand,
+        ):
+            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, at_hand)
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
@@ -118,6 +121,7 @@ class _Batch:
         policy: FetchPolicy,
         max_attempts: int,
         on_progress: Callable[[int], None],
+        decoders: Decoders,
     ) -> None:
         self._links = links
         self._shard = shard
@@ -125,6 +129,7 @@ class _Batch:
         self._policy = policy
         self._max_attempts = max_attempts
         self._on_progress = on_progress
+        self._decoders = decoders
         self._queue = HostQueue(
             links,
             policy.per_host,
@@ -187,10 +192,14 @@ class _Batch:
     async def _download(self, link: Link, fetcher: Fetcher) -> None:
         with fetcher.share() as share:
             result = await fetcher.fetch(link.url, share)
-            if isinstance(result, Failure) or self._is_quick(result):
+            if isinstance(result, Failure):
                 row = self._keep(link, result)
+            elif self._rules.reencode:
+                row = self._keep(link, result, await self._decoders.prepare(result.data, self._rules))
+            elif len(result.data) <= QUICK_BYTES:
+                row = self._keep(link, result, keep_received(result.data, self._rules))
             else:
-                row = await trio.to_thread.run_sync(self._keep, link, result, limiter=self._threads)
+                row = await trio.to_thread.run_sync(self._keep_large, link, result, limiter=self._threads)
         self._count(link, row, result)
         for left in self._learn(link, result):
             assert isinstance(result, Failure)
@@ -219,26 +228,24 @@ class _Batch:
             self._queue.rest(link, trio.current_time() + result.retry_after_seconds)
         return self._queue.failed(link)
 
-    def _is_quick(self, result: Fetched) -> bool:
-        """Say whether a thread would cost more than it saves."""
-        if not self._rules.reencode:
-            return len(result.data) <= QUICK_BYTES
-        size = read_plain_size(result.data)
-        return size is not None and size[0] * size[1] <= QUICK_PIXELS
+    def _keep_large(self, link: Link, result: Fetched) -> LinkRow:
+        return self._keep(link, result, keep_received(result.data, self._rules))
 
-    def _keep(self, link: Link, result: Fetched | Failure) -> LinkRow:
-        """Prepare the picture, if there is one, and write the link's row."""
-        picture: Picture | None = None
+    def _keep(
+        self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
+    ) -> LinkRow:
+        """Write the link's row, with the picture that was made of its body, if there is one."""
+        picture, reason, final = None, None, True
         if isinstance(result, Failure):
             outcome, reason = result.outcome, result.reason
             final = not (result.transient and link.attempt < self._max_attempts)
+        elif isinstance(prepared, Picture):
+            outcome, picture = Outcome.SUCCESS, prepared
+        elif isinstance(prepared, Undecoded):
+            outcome, reason = prepared.outcome, prepared.reason
         else:
-            prepared = prepare(result.data, self._rules)
-            final, reason = True, None
-            if isinstance(prepared, Picture):
-                outcome, picture = Outcome.SUCCESS, prepared
-            else:
-                outcome = prepared
+            assert prepared is not None
+            outcome = prepared
         row = LinkRow(
             position=link.position,
             pack=link.pack,

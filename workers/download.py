@@ -6,13 +6,14 @@ A stop closes the shard with what is done; the links that are not go back to the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from tracker.payload import read_payload
 from tracker.session import Batch
 from workers.batch import download_batch
+from workers.decoding import Decoders
 from workers.desk import Desk
 from workers.fetching.policy import FetchPolicy
 
@@ -21,6 +22,8 @@ from workers.fetching.policy import FetchPolicy
 class Download:
     policy: FetchPolicy
     kind: str = "download"
+    decoders: Decoders = field(default_factory=Decoders)
+    """Kept from batch to batch; they end with the worker, however it ends."""
 
     def claim(self, desk: Desk) -> Sequence[Batch]:
         batch = desk.session.draw()
@@ -41,6 +44,7 @@ class Download:
             max_attempts=batch.max_tries,
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
+            decoders=self.decoders,
         )
         await desk.call(
             desk.session.complete,

@@ -16,6 +16,7 @@ from dataset.shards import Sample, ShardError, read_samples
 from dataset.store import Store
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
 from workers.batch import BatchOutcome, download_batch
+from workers.decoding import Decoders
 from workers.fetching.policy import FetchPolicy
 
 PICTURE = picture(600, 400)
@@ -66,6 +67,7 @@ async def download(
     *,
     stop: trio.Event | None = None,
     rules: ImageRules | None = None,
+    decoders: Decoders | None = None,
     **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
@@ -82,6 +84,7 @@ async def download(
         max_attempts=2,
         on_progress=lambda done: None,
         stop=stop or trio.Event(),
+        decoders=decoders,
     )
 
 

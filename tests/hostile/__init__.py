@@ -1,0 +1,1 @@
+"""Pictures that mean harm, and a worker that downloads them."""

@@ -1,0 +1,72 @@
+"""Hundreds of hostile pictures through the real download path: none is lost, none hangs, the worker lives."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataset.image_rules import ImageRules, ResizeMode
+from dataset.outcomes import Outcome
+from dataset.store import Store
+from tests.hostile.mutants import bombs, mutants, seeds
+from tests.hostile.trial import End, try_pictures
+from workers.decoding import Decoders
+
+RESIZED = ImageRules()
+AS_RECEIVED = replace(RESIZED, reencode=False, resize_mode=ResizeMode.NO)
+
+PICTURES = 400
+
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"GIF89a", b"RIFF    WEBPVP8 ", b"\0\0\0\x10ftypavif", b"")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def trial(pictures: list[bytes], rules: ImageRules, store: Store, seconds: float) -> list[End]:
+    async def bounded() -> list[End]:
+        with Decoders(seconds=10.0) as decoders, trio.fail_after(seconds):
+            return await try_pictures(pictures, rules, store, decoders)
+
+    return trio.run(bounded)
+
+
+@pytest.mark.parametrize("rules", [RESIZED, AS_RECEIVED], ids=["resized", "as received"])
+def test_hundreds_of_hostile_pictures_have_one_outcome_each(rules: ImageRules, store: Store) -> None:
+    pictures = [data for _, data in islice(mutants(), PICTURES)]
+    ends = trial(pictures, rules, store, seconds=120.0)
+    assert {Outcome.SUCCESS, Outcome.UNDECODABLE, Outcome.TOO_MANY_PIXELS} <= {end.outcome for end in ends}
+
+
+def test_the_seeds_themselves_are_kept(store: Store) -> None:
+    ends = trial(list(seeds().values()), RESIZED, store, seconds=30.0)
+    assert dict(zip(seeds(), ends, strict=True)) == dict.fromkeys(seeds(), End(Outcome.SUCCESS, None))
+
+
+def test_a_text_of_a_gigabyte_and_a_picture_of_four_billion_pixels_take_no_memory(store: Store) -> None:
+    by_name = dict(bombs())
+    ends = trial(
+        [by_name["png, a gigabyte of text"], by_name["png, more pixels than allowed"]], RESIZED, store, seconds=30.0
+    )
+    assert [end.outcome for end in ends] == [Outcome.UNDECODABLE, Outcome.TOO_MANY_PIXELS]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(min_size=0, max_size=200), min_size=1, max_size=20))
+def test_any_bytes_that_a_server_calls_a_picture_have_one_outcome(store: Store, bodies: list[bytes]) -> None:
+    magic = (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"GIF89a",
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        b"\0\0\0\x10ftypavif",
+        b"",
+    )
+    pictures = [magic[n % len(magic)] + body for n, body in enumerate(bodies)]
+    trial(pictures, replace(AS_RECEIVED, min_bytes=0), store, seconds=30.0)

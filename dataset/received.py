@@ -7,8 +7,8 @@ processes of their own: `workers.decoding`).
 
 Source: the formats' specifications: ITU T.81 (JPEG), PNG 1.2, GIF89a, RFC 9649 (WebP), ISO 14496-12 and AVIF 1.1.
 
-Rejected: Pillow's `open`, which hands WebP and AVIF to their C libraries to learn a size, and takes 60 to 400 µs; and
-libjpeg-turbo's header reader (42 µs). Ours takes 5 µs for a JPEG.
+Rejected: Pillow's `open`, which hands WebP and AVIF to their C libraries to learn a size; libjpeg-turbo's header
+reader, which is C too (78 µs for a JPEG of 72 KB, with the count of its scans that must come first; this takes 2).
 """
 
 import hashlib

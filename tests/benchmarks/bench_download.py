@@ -12,8 +12,9 @@ Measured with 8,000 links, two busy cores (load 5), Python 3.11: without reencod
 (2.55 times; 1.99 less the start), resized to 256 280 to 156 (1.80; 1.65). Peak 208 MiB at 512 connections over four
 batches; slow web 83 s. What is out of reach: four times img2dataset would be 0.57 ms a picture, and asks takes 0.81.
 
-Besides: our worker alone with 512 connections and 10,000 links a batch, batch after batch (peak_mib), and a slow web of
-which a fifth never answers and a tenth has no name (slow_web_seconds). The last line is JSON.
+Besides: our worker alone with 512 connections and 10,000 links a batch, batch after batch (peak_mib); what it holds
+after each of 20 shorter ones (growth_mib, from the fifth to the last); and a slow web of which a fifth never answers
+and a tenth has no name (slow_web_seconds). All of it counts the processes that decode. The last line is JSON.
 """
 
 import argparse
@@ -32,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.benchmarks.bench_download_web import describe, paint_pictures, picture_url, web_server
+from tests.benchmarks.memory import tree_pss
 
 HOME = Path(".shoal/bench")
 START_LINKS = 64
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--no-keep-alive", action="store_true", help="the server ends each connection")
     parser.add_argument("--batches", type=int, default=3, help="of 10,000 links at 512 connections, for the peak")
+    parser.add_argument("--short-batches", type=int, default=20, help="of 2,000 links at 512 connections, for growth")
     asked = parser.parse_args()
     pictures = HOME / "pictures"
     paint_pictures(pictures)
@@ -68,7 +71,7 @@ def main() -> None:
     with web_server(HOME / "nginx", pictures, keep_alive=not asked.no_keep_alive) as port:
         result = {name: ratio for mode in MODES for name, ratio in compare(mode, port, asked).items()}
         result["peak_mib"] = peak_of_batches(port, asked.batches)
-
+        result["growth_mib"] = growth_over_batches(port, asked.short_batches)
     result["slow_web_seconds"] = slow_web()
     print(json.dumps(result))
 
@@ -143,26 +146,22 @@ def measure(command: list[str], shards: Path) -> Run:
     return Run(images, usage.ru_utime + usage.ru_stime, seconds, peak / 2**20)
 
 
-def tree_pss(pid: int) -> int:
-    """Return the bytes that a process and its descendants hold, shared pages divided among those who share them."""
-    total, waiting = 0, [pid]
-    while waiting:
-        process = Path("/proc") / str(waiting.pop())
-        try:
-            lines = (process / "smaps_rollup").read_text().splitlines()
-            total += next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
-            for task in (process / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        except OSError:
-            continue  # it has ended meanwhile
-    return total
-
-
 def peak_of_batches(port: int, batches: int) -> float:
     took = ours("resize_256", port, 10_000, 512, batches)
     rate = took.images / took.cpu_seconds
     print(f"\n512 connections, {batches} x 10,000 links: peak {took.peak_mib:.0f} MiB, {rate:.0f} images/CPU-s")
     return round(took.peak_mib, 1)
+
+
+def growth_over_batches(port: int, batches: int) -> float:
+    """Return how much more the worker holds after its last batch than it held after the fourth part of them."""
+    if batches < 4:
+        return 0.0
+    took = ours("resize_256", port, 2_000, 512, batches)
+    print(f"\n512 connections, {batches} x 2,000 links: peak {took.peak_mib:.0f} MiB; PSS after each batch, MiB:")
+    after = [float(line.split()[-1]) for line in (HOME / "side.log").read_text().splitlines() if "pss_mib" in line]
+    print("  " + " ".join(f"{mib:.0f}" for mib in after))
+    return round(after[-1] - after[batches // 4 - 1], 1)
 
 
 def slow_web() -> float:

@@ -11,7 +11,9 @@ from dataset.image_rules import ImageRules, ResizeMode
 from dataset.store import Store
 from tests.benchmarks.bench_download_slow import LINKS, slow_url
 from tests.benchmarks.bench_download_web import picture_url
+from tests.benchmarks.memory import tree_pss
 from workers.batch import download_batch
+from workers.decoding import Decoders
 from workers.fetching.policy import FetchPolicy
 
 RULES = {
@@ -48,19 +50,22 @@ def main() -> None:
 
 
 async def download(store: Store, mode: str, policy: FetchPolicy, urls: list[str], batches: int) -> None:
-    for batch in range(batches):
-        await download_batch(
-            [Link(number, url) for number, url in enumerate(urls)],
-            job_id=batch,
-            subset="en",
-            output=f"shards/{batch}",
-            store=store,
-            rules=RULES[mode],
-            policy=policy,
-            max_attempts=1,
-            on_progress=lambda _: None,
-            stop=trio.Event(),
-        )
+    with Decoders() as decoders:
+        for batch in range(batches):
+            await download_batch(
+                [Link(number, url) for number, url in enumerate(urls)],
+                job_id=batch,
+                subset="en",
+                output=f"shards/{batch}",
+                store=store,
+                rules=RULES[mode],
+                policy=policy,
+                max_attempts=1,
+                on_progress=lambda _: None,
+                stop=trio.Event(),
+                decoders=decoders,
+            )
+            print(f"batch {batch} pss_mib {tree_pss(os.getpid()) / 2**20:.1f}")
 
 
 if __name__ == "__main__":

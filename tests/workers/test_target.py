@@ -1,6 +1,8 @@
 """A URL is taken apart as strictly as a connection needs it."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataset.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
@@ -77,3 +79,20 @@ def test_a_location_that_leads_nowhere_is_a_bad_redirect(location: bytes | None)
     with pytest.raises(LinkFailed) as failed:
         redirect_target(parse_target("http://example.com/"), location)
     assert failed.value.outcome is Outcome.BAD_REDIRECT
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text("ab1.-_", min_size=1, max_size=8),
+    st.sampled_from(["", ":80", ":443", ":8080", ":65535", ":65536", ":080", ":"]),
+    st.text("ab.-_:/?#%@[]\\ ~é&=;'\"+", max_size=12),
+)
+def test_the_short_way_and_the_long_way_take_a_url_apart_alike(host: str, port: str, rest: str) -> None:
+    def taken(url: str) -> object:
+        try:
+            return parse_target(url)
+        except LinkFailed as error:
+            return error.outcome, error.reason
+
+    url = f"http://{host}{port}/{rest}"
+    assert taken(url) == taken(url.replace("http", "HTTP", 1))  # only the long way knows capitals

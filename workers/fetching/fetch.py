@@ -129,13 +129,15 @@ class Fetcher:
 
         try:
             with trio.move_on_after(self._policy.timeout_seconds) as scope:
-                reply = await self._follow(url, Errand(share, scope, wants_body, _is_image), trail)
+                errand = Errand(share, scope, wants_body, _is_image)
+                reply = await self._follow(url, errand, trail)
                 assert trail.final_url is not None
                 seconds = trio.current_time() - trail.started
                 return Fetched(reply.body, reply.status, trail.content_type, trail.final_url, seconds)
         except LinkFailed as end:
             return trail.end(end)
-        return trail.end(LinkFailed(Outcome.TIMEOUT, "the request took too long"))
+        reason = "the request took too long" if errand.is_heard else "no response in time"
+        return trail.end(LinkFailed(Outcome.TIMEOUT, reason))
 
     async def _follow(self, url: str, errand: Errand, trail: _Trail) -> Reply:
         target = parse_target(url)

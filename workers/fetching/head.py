@@ -23,9 +23,11 @@ BODYLESS = frozenset({204, 304})
 """Have no body, whatever length they announce."""
 
 _STATUS_LINE = re.compile(rb"(?:HTTP/(\d)(?:\.(\d))?|ICY)[ \t]+(\d{3})(?!\d)")
+_FIELD = re.compile(rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:([^\x00-\x08\x0a-\x1f\x7f]*)\r?$", re.MULTILINE)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]+")
 _LINE = re.compile(rb"\r?\n")
+_FRAMING = frozenset({b"transfer-encoding", b"content-length"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def mend_head(head: bytes) -> Head:
 
     Raises: LinkFailed (bad_response) when it is not HTTP/1, or says two things about where the body ends.
     """
-    first, *lines = _LINE.split(head.lstrip(b"\r\n"))
+    first, _, lines = head.lstrip(b"\r\n").partition(b"\n")
     found = _STATUS_LINE.match(first)
     if found is None:
         raise LinkFailed(Outcome.BAD_RESPONSE, "not HTTP")
@@ -67,10 +69,13 @@ def mend_head(head: bytes) -> Head:
     return Head(status, found[1] == b"1" and found[2] == b"0", fields, length if has_body else None)
 
 
-def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+def _fields(lines: bytes) -> list[tuple[bytes, bytes]]:
     """Split lines into names, in lower case, and values; what is no field is dropped, folded lines are joined."""
-    fields: list[tuple[bytes, bytes]] = []
-    for line in lines:
+    fields: list[tuple[bytes, bytes]] = _FIELD.findall(lines)
+    if len(fields) == lines.count(b"\n") + 1:  # nothing to mend
+        return [(name.lower(), value.strip()) for name, value in fields]
+    fields = []
+    for line in _LINE.split(lines):
         if line[:1] in (b" ", b"\t") and fields:
             name, value = fields[-1]
             fields[-1] = (name, value + b" " + _CONTROLS.sub(b"", line).strip())
@@ -84,6 +89,9 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 def _framed(fields: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], int | None]:
     """Leave one word on where the body ends; the length, if that is the word."""
+    words = [field for field in fields if field[0] in _FRAMING]
+    if len(words) == 1 and words[0][0] == b"content-length" and words[0][1].isdigit() and len(words[0][1]) < 20:
+        return fields, int(words[0][1])  # nothing to mend
     codings = [
         coding.strip().lower() for name, value in fields if name == b"transfer-encoding" for coding in value.split(b",")
     ]

@@ -13,12 +13,14 @@ what was read in asks 3.0.0 and tried:
   a kept connection gave nothing at all.
 - `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it told to close, and parses
   cookies → one request, one response.
-- `_send` writes the request and its empty end in two calls, `_grab_connection` takes the URL apart and together again
-  → one write, and the target's own origin.
+- `_send` writes the request and its empty end in two calls through h11's states (16 µs) → one write of the request that
+  asks has built and h11 has checked; the states are kept only for a response that h11 frames.
+- `_grab_connection` takes the URL apart and together again → the target's own origin.
 - `_catch_response` decodes headers as strict UTF-8, takes a body without length for none, does not skip interim
   responses and has no limit → `ResponseReader`.
 """
 
+import socket
 import ssl
 from collections.abc import Sequence
 from ipaddress import IPv4Address
@@ -35,7 +37,7 @@ from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply, ResponseReader, StaleConnectionError
 from workers.fetching.target import Target, parse_target
-from workers.fetching.wire import IdleWires, Wire
+from workers.fetching.wire import IdleWires, PlainFlow, Wire, close_socket
 
 MAX_ADDRESSES = 2
 """Tried of a name, in the resolver's order, each with its part of the time."""
@@ -94,37 +96,38 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         addresses = await self._resolver.resolve(target.host)
         self._rule.check(addresses, target.port)
         with trio.move_on_after(self.policy.connect_seconds):
-            stream = await self._open(addresses[:MAX_ADDRESSES], target.port)
+            connected = await self._open(addresses[:MAX_ADDRESSES], target.port)
             if target.scheme == "http":
-                return Wire(stream, stream.socket), str(target.port)
-            return Wire(await self._secure(stream, target.host), stream.socket), str(target.port)
+                return Wire(PlainFlow(connected), connected), str(target.port)
+            return Wire(await self._secure(connected, target.host), connected), str(target.port)
         raise LinkFailed(Outcome.TIMEOUT, "no connection in time")
 
-    async def _open(self, addresses: Sequence[Address], port: int) -> trio.SocketStream:
+    async def _open(self, addresses: Sequence[Address], port: int) -> socket.socket:
         is_late = False
         for address in addresses:
-            family = trio.socket.AF_INET if isinstance(address, IPv4Address) else trio.socket.AF_INET6
-            socket = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+            family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+            connecting = socket.socket(family, socket.SOCK_STREAM)
             is_open = False
             try:
                 with trio.move_on_after(self.policy.connect_seconds / len(addresses)) as scope:
-                    await socket.connect((str(address), port))
+                    await trio.socket.from_stdlib_socket(connecting).connect((str(address), port))
                     is_open = True
-                    return trio.SocketStream(socket)
+                    return connecting
                 is_late |= scope.cancelled_caught
             except OSError:
                 continue
             finally:
                 if not is_open:
-                    socket.close()
+                    close_socket(connecting)
         if is_late:
             raise LinkFailed(Outcome.TIMEOUT, "no connection in time")
         raise LinkFailed(Outcome.CONNECT_ERROR, "the connection was refused or is not possible")
 
-    async def _secure(self, stream: trio.SocketStream, host: str) -> trio.abc.Stream:
+    async def _secure(self, connected: socket.socket, host: str) -> trio.abc.Stream:
         is_secure = False
         try:
             self._tls = self._tls or _tls_context(self.policy)  # 30 ms: only where it is needed
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
             secured = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
             await secured.do_handshake()
             is_secure = True
@@ -135,7 +138,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
             raise LinkFailed(Outcome.TLS_ERROR, reason) from error
         finally:
             if not is_secure:
-                stream.socket.close()
+                close_socket(connected)
         return secured
 
 
@@ -155,13 +158,14 @@ class _OneRequest(RequestProcessor):  # type: ignore[misc]  # asks is not annota
         wire.begin()
 
     async def _request_io(self, h11_request: h11.Request, h11_body: object, h11_connection: h11.Connection) -> Reply:  # noqa: ARG002  # asks' signature
-        data = h11_connection.send(h11_request).replace(b"Content-Length: 0\r\n", b"", 1)
-        h11_connection.send(h11.EndOfMessage())
+        lines = [b"%b %b HTTP/1.1" % (h11_request.method, h11_request.target)]
+        fields = h11_request.headers.raw_items()
+        lines += [b"%b: %b" % field for field in fields if field[0] != b"Content-Length"]
         try:
-            await self.sock.send(data)
+            await self.sock.send(b"\r\n".join((*lines, b"", b"")))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._reader.broken("the connection broke before a response") from error
-        return await self._reader.read(h11_connection)
+        return await self._reader.read(h11_connection, h11_request)
 
 
 def _tls_context(policy: FetchPolicy) -> ssl.SSLContext:

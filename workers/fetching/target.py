@@ -24,6 +24,13 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})?(\.[a-z0-9_]([a-z0-9_-]{0,62})?)*\Z")
 
+_PLAIN_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_.-]+)(?::(?P<port>[1-9]\d{0,4}))?(?P<path>/[!-\"$->@-~]*(?:\?[!-\"$-~]+)?)\Z",
+    re.ASCII,
+)
+"""Nine in ten, of which the long way would make the same, in 11 µs instead of 4: no fragment, nothing to lower or to
+encode."""
+
 _BLANK = "".join(map(chr, range(33)))
 """C0 controls and space, which browsers strip from both ends."""
 
@@ -56,6 +63,11 @@ def parse_target(url: str) -> Target:
     Raises: LinkFailed (bad_url) when no request can be made from it.
     """
     url = url.strip(_BLANK)
+    if len(url) <= MAX_URL_CHARACTERS and (plain := _PLAIN_URL.match(url)) and _NAME.match(plain["host"]):
+        port = int(plain["port"] or _DEFAULT_PORTS[plain["scheme"]])
+        if port < 65_536:
+            target = Target(plain["scheme"], plain["host"], port, "")
+            return Target(target.scheme, target.host, port, f"{target.origin}{plain['path']}")
     if len(url) > MAX_URL_CHARACTERS:
         raise LinkFailed(Outcome.BAD_URL, "longer than 8,000 characters")
     try:

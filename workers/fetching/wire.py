@@ -5,7 +5,10 @@ something to say while it idles (an end, bytes beyond the length that was announ
 """
 
 import select
+import socket
 from collections import OrderedDict
+from contextlib import suppress
+from typing import Protocol
 
 import trio
 
@@ -16,11 +19,62 @@ RECEIVE_BYTES = 64 << 10
 """One receive a picture, mostly: their mean is 55 KB."""
 
 
+class Flow(Protocol):
+    """Bytes in both directions, as trio's streams have them.
+
+    Raises: trio.BrokenResourceError, trio.ClosedResourceError.
+    """
+
+    async def send_all(self, data: bytes) -> None: ...
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
+
+
+class PlainFlow:
+    """A connected, non-blocking socket without TLS; trio is asked only when there is something to wait for.
+
+    A SocketStream goes through trio's scheduler with every call, also where nothing was waited for. What arrives
+    without a wait is bounded by the limits on heads and bodies.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._is_asking = False
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it."""
+        self._is_asking = True
+        sent = 0
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    sent += self._socket.send(memoryview(data)[sent:] if sent else data)
+                if sent == len(data):
+                    return
+                await trio.lowlevel.wait_writable(self._socket)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Return what has arrived, or wait for it; nothing at the end."""
+        try:
+            if self._is_asking:  # the answer cannot be there yet
+                self._is_asking = False
+                await trio.lowlevel.wait_readable(self._socket)
+            while True:
+                try:
+                    return self._socket.recv(max_bytes)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self._socket)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+
 class Wire:
     """One connection to one origin. The names that asks uses are `receive`, `send`, `aclose`, `host`, `port`."""
 
-    def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType) -> None:
-        self._stream = stream
+    def __init__(self, flow: Flow, socket: socket.socket) -> None:
+        self._stream = flow
         self._socket = socket
         self._active = True  # read by asks, which is never to close or keep a wire itself
         self.host = ""  # the origin, set by asks
@@ -50,13 +104,20 @@ class Wire:
     def close(self) -> None:
         """Close at once, without TLS's farewell, which nobody waits for."""
         self.is_clean = False
-        self._socket.close()
+        close_socket(self._socket)
 
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived, not even an end."""
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
+
+
+def close_socket(connected: socket.socket) -> None:
+    """Close a socket of which trio may know."""
+    if connected.fileno() >= 0:
+        trio.lowlevel.notify_closing(connected)
+        connected.close()
 
 
 class IdleWires:

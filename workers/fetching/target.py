@@ -64,10 +64,10 @@ def parse_target(url: str) -> Target:
     """
     url = url.strip(_BLANK)
     if len(url) <= MAX_URL_CHARACTERS and (plain := _PLAIN_URL.match(url)) and _NAME.match(plain["host"]):
-        port = int(plain["port"] or _DEFAULT_PORTS[plain["scheme"]])
-        if port < 65_536:
-            target = Target(plain["scheme"], plain["host"], port, "")
-            return Target(target.scheme, target.host, port, f"{target.origin}{plain['path']}")
+        number = int(plain["port"] or _DEFAULT_PORTS[plain["scheme"]])
+        if number < 65_536:
+            target = Target(plain["scheme"], plain["host"], number, "")
+            return Target(target.scheme, target.host, number, f"{target.origin}{plain['path']}")
     if len(url) > MAX_URL_CHARACTERS:
         raise LinkFailed(Outcome.BAD_URL, "longer than 8,000 characters")
     try:
@@ -84,8 +84,8 @@ def parse_target(url: str) -> Target:
     if port == 0:
         raise LinkFailed(Outcome.BAD_URL, "port 0")
     target = Target(scheme, _host(parts), port or _DEFAULT_PORTS[scheme], "")
-    plain = urlunsplit((scheme, target.authority, parts.path or "/", parts.query, ""))
-    return Target(scheme, target.host, target.port, plain)
+    whole = urlunsplit((scheme, target.authority, parts.path or "/", parts.query, ""))
+    return Target(scheme, target.host, target.port, whole)
 
 
 def redirect_target(target: Target, location: bytes | None) -> Target:

@@ -2,8 +2,8 @@
 
     python -m workers.codec dataset.images:prepare    # with a socket as its stdin; started by workers.decoding
 
-Two roles. The *origin* imports the codecs once (0.4 s of CPU) and forks a *decoder* whenever it is sent a socket, in
-2 ms, so that a crash costs no import and decoders share their memory. A decoder takes pictures from its socket, one at
+Two roles. The *origin* imports the codecs once (0.25 s of CPU) and forks a *decoder* whenever it is sent a socket, in
+10 ms, so that a crash costs no import and decoders share their memory. A decoder takes pictures from its socket, one at
 a time, until the socket ends. Neither outlives the worker, however that dies: the origin ends with its own socket and
 takes the decoders along, and the kernel kills a decoder whose origin is gone.
 

@@ -25,7 +25,7 @@ import xxhash
 
 from dataset.errors import DatasetError
 from dataset.keys import Hashes
-from dataset.split_block import CHUNK_KEYS, MAX_BLOCKS, SplitBlockFilter, blocks_for, sized_for
+from dataset.split_block import CHUNK_KEYS, MAX_BLOCKS, SplitBlockFilter, blocks_for, expected_rate, sized_for
 
 GROWTH = 2
 # Almeida et al. recommend 0.8 to 0.9 at growth 2. For 1e-3 in all, the tenth stage then takes 34 bits a key; one half
@@ -111,6 +111,14 @@ class BloomFilter:
         for stage in self._stages:
             passes *= 1.0 - stage.false_positive_rate()
         return 1.0 - passes
+
+    def expected_wrong(self, new: int) -> float:
+        """Work out how many keys were found by mistake while `new` were not, from the stages' loads."""
+        passes = 1.0
+        for stage in self._stages:
+            if stage.count:
+                passes *= 1.0 - expected_rate(stage.count / len(stage.words))
+        return new * (1.0 - passes) / passes
 
     def save(self, file: BinaryIO, metadata: Mapping[str, str] | None = None) -> None:
         """Write a snapshot; `metadata` comes back as `filter.metadata`, to say what was added and what the keys are."""

@@ -2,7 +2,9 @@
 
 The plain audit sums the ledger. The exact one holds the ledger against what is really there, so that it is no
 tautology: the rows of the pool, of `again` and of the batches, counted in one snapshot (REPEATABLE READ), and the
-final outcomes in the parquet files of every shard that the manifest lists.
+final outcomes in the parquet files of every shard that the manifest lists. A shard whose pictures were deleted keeps
+its parquet for that; so nothing here changes when they go. The links of a discarded batch are in no shard: they are
+counted in the batch, which stays.
 """
 
 from collections import Counter, defaultdict
@@ -12,13 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from tracker.balance import BloomCost, bloom_cost
 from tracker.database import Connection, query, translated
 from tracker.ledger import Accounts, accounts, total
 from tracker.manifest import open_store, outputs
 
 Numbers = npt.NDArray[np.int64]
+
+DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
+TARS_AT_ONCE = 1000
+STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
 
 
 @dataclass(slots=True)
@@ -26,6 +34,7 @@ class Audit:
     """`differences` are sentences, one for each place where the law or the exact count is off."""
 
     accounts: Accounts
+    bloom: BloomCost
     differences: list[str] = field(default_factory=list)
 
     @property
@@ -41,6 +50,7 @@ class Audit:
             "again": whole.again,
             "leased": whole.leased,
             "finished": dict(sorted(whole.finished.items())),
+            "bloom": asdict(self.bloom) | {"expected_rate": self.bloom.expected_rate},
             "differences": self.differences,
             "runs": [
                 {"run": run, "subset": subset} | asdict(of) | {"missing": of.missing}
@@ -51,7 +61,7 @@ class Audit:
 
 def audit(connection: Connection) -> Audit:
     """Sum the ledger."""
-    found = Audit(accounts(connection))
+    found = Audit(accounts(connection), bloom_cost(connection))
     for (run, subset), of in sorted(found.accounts.items()):
         if of.missing:
             lost = "lost" if of.missing > 0 else "there twice"
@@ -67,6 +77,7 @@ def audit_exact(connection: Connection, store: str) -> Audit:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = audit(connection)
         rows = connection.execute(query("counted")).fetchall()
+        piled = connection.execute(query("piled")).fetchall()
         listed = outputs(connection)
     counted = {(row["run"], row["subset"], row["account"]): int(row["n"]) for row in rows}
     keys = set(found.accounts) | {(run, subset) for run, subset, _ in counted}
@@ -76,7 +87,16 @@ def audit_exact(connection: Connection, store: str) -> Audit:
             booked, there = getattr(of, place, 0), counted.get((run, subset, place), 0)
             if booked != there:
                 found.differences.append(f"run {run}, {subset}: {place} holds {there} rows, the ledger says {booked}")
+        booked, there = of.finished.get(DISCARDED, 0) if of else 0, counted.get((run, subset, DISCARDED), 0)
+        if booked != there:
+            found.differences.append(
+                f"run {run}, {subset}: discarded batches hold {there} links, the ledger says {booked}"
+            )
+    found.differences += [
+        f"run {row['run']}: there are {row['there']} {row['what']}, the ledger says {row['booked']}" for row in piled
+    ]
     found.differences += _compare_shards(found.accounts, listed, store)
+    found.differences += _missing_tars(connection, listed, store)
     return found
 
 
@@ -105,7 +125,8 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
         if n != output["rows"]:
             differences.append(f"{path} has {n} rows, the manifest says {output['rows']}")
     for run, subset in sorted(booked.keys() | {(run, subset) for run, subset, _ in finals}):
-        outcomes = booked[run, subset].finished if (run, subset) in booked else {}
+        outcomes = dict(booked[run, subset].finished) if (run, subset) in booked else {}
+        outcomes.pop(DISCARDED, None)
         there = {outcome: n for (a, b, outcome), n in finals.items() if (a, b) == (run, subset)}
         differences += [
             f"run {run}, {subset}: the shards hold {there.get(outcome, 0)} final links with outcome {outcome}, "
@@ -119,6 +140,20 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
         if twice:
             differences.append(f"run {run}: {twice} links are final twice in the shards")
     return differences
+
+
+def _missing_tars(connection: Connection, listed: pa.Table, store: str) -> list[str]:
+    """Look for every tar that was there; one that is deleted meanwhile is looked up in the manifest again."""
+    filesystem = open_store(store)
+    there = listed.filter((pc.field("tar_bytes") > 0) & pc.field("tar_deleted_at").is_null())["path"].to_pylist()
+    missing: list[str] = []
+    for start in range(0, len(there), TARS_AT_ONCE):
+        some = there[start : start + TARS_AT_ONCE]
+        found = filesystem.get_file_info([f"{path}.tar" for path in some])
+        missing += [path for path, info in zip(some, found, strict=True) if info.type != pafs.FileType.File]
+    with translated():
+        still = connection.execute(STILL_THERE, (missing,)).fetchall()
+    return [f"{row['path']}.tar is in the manifest, but is missing" for row in still]
 
 
 def _link_numbers(final: pa.Table) -> Numbers:

@@ -21,7 +21,14 @@ from tracker import manifest as manifests
 from tracker import migrate as migrating
 from tracker import seed as seeding
 from tracker import serve as serving
-from tracker.admin import control_commands, job_commands, passwords, plan_commands, worker_commands  # noqa: F401
+from tracker.admin import (  # noqa: F401
+    control_commands,
+    job_commands,
+    passwords,
+    plan_commands,
+    store_commands,
+    worker_commands,
+)
 from tracker.admin import status as statuses
 from tracker.admin.changes import record
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
@@ -53,13 +60,17 @@ def seed(
     sources: Annotated[list[str], typer.Argument(help="WAT files or wat.paths.gz: a path, https:// or s3://.")],
     run: Annotated[str | None, typer.Option(help="The run's name; default: the crawl's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON from `dataset recipe`; default: LAION's rules.")] = None,
+    keep_shards: Annotated[
+        str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add WAT files to a run: one extract job each."""
     wats = [wat for source in sources for wat in seed_source.list_wats(source)]
     known = seeding.read_recipe(recipe) if recipe else None
+    name = run or seeding.run_name(sources)
     with open_tracker() as connection, translated(), connection.transaction():
-        seeded = seeding.seed(connection, wats, run=run or seeding.run_name(sources), recipe=known)
+        seeded = seeding.seed(connection, wats, run=name, recipe=known, keep_shards=keep_shards)
         data = {"run": seeded.run, "wats": seeded.wats, "new": seeded.new}
         if seeded.new:
             record(connection, "seed", seeded.run, before=None, after=data)
@@ -113,15 +124,16 @@ def manifest(as_json: Json = False) -> None:
 
 @app.command()
 def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0) -> None:
-    """Fold the ledger, open leaves, forget dead workers; until SIGTERM or Ctrl-C."""
+    """Fold the ledger, open leaves, delete pictures whose time is over; until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    url = database_url(Settings.from_environment())
+    settings = Settings.from_environment()
+    url = database_url(settings)
     with connect(url) as connection:
         migrating.require_head(connection)
-    serving.serve(url, stop, every_seconds=every_seconds)
+    serving.serve(url, stop, store=settings.store, every_seconds=every_seconds)
 
 
 @app.command()
@@ -149,4 +161,10 @@ def _audit_lines(data: dict[str, Any]) -> list[str]:
     finished = sum(data["finished"].values())
     waiting = f"pool {data['pool']:,} + again {data['again']:,} + leased {data['leased']:,}"
     law = f"in {data['in']:,} = {waiting} + finished {finished:,}"
-    return [law, *(data["differences"] or ["nothing is lost, nothing is there twice"])]
+    return [law, _bloom_line(data["bloom"]), *(data["differences"] or ["nothing is lost, nothing is there twice"])]
+
+
+def _bloom_line(cost: dict[str, Any]) -> str:
+    """What the Bloom filter dropped, and at what cost."""
+    lost = f"about {cost['expected_wrong']:,.1f} of them wrongly ({cost['expected_rate']:.4%} of new links"
+    return f"Bloom filter: {cost['dropped']:,} of {cost['read']:,} dropped, {lost}; bloom_rate is {cost['rate']:.4%})"

@@ -27,6 +27,8 @@ SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
+        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: there is none
+        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar is there
     ]
 )
 

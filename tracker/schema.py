@@ -60,7 +60,9 @@ OUTCOMES = (
     "blocked",
 )
 # What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
-# jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took.
+# jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took. `packed` are the
+# candidates in packs that wait for ingest; `stored` what the shards' tars hold (bytes, samples) and have ever held
+# (written, in bytes); `bloom` the thousandths of links that the filter is expected to have dropped wrongly.
 ACCOUNTS = (
     "in",
     "pool",
@@ -72,6 +74,9 @@ ACCOUNTS = (
     "rows_in",
     "rows_out",
     "milliseconds",
+    "packed",
+    "stored",
+    "bloom",
 )
 
 queue = Enum(*QUEUES, name="queue", metadata=metadata)
@@ -105,6 +110,10 @@ run = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("recipe", JSONB, nullable=False),
     Column("created_at", Moment, nullable=False, server_default=NOW),
+    # How long a shard's pictures stay once its part is in: a time like 24h; `kept`: those of kept pairs, in the part's
+    # own tar; `forever`.
+    Column("keep_shards", Text, nullable=False, server_default=text("'24h'")),
+    CheckConstraint("keep_shards ~ '^(kept|forever|[0-9]{1,6}[smhdw])$'", name="run_keeps_shards_for_a_time"),
     CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="run_name_fits_a_path"),
     CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
 )
@@ -287,6 +296,29 @@ manifest = Table(
     Column("samples", BigInteger, nullable=False, server_default=text("0")),
     Column("bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", Moment, nullable=False, server_default=NOW),
+    # Of the tar in the store: a shard's pictures, or those that a part keeps.
+    Column("tar_bytes", BigInteger, nullable=False, server_default=text("0")),
+    # Of a shard: since when its part is in (or it was discarded), and whether nothing that is kept is in it alone.
+    Column("filtered_at", Moment),
+    Column("kept_apart", Boolean, nullable=False, server_default=text("false")),
+    # From the first on, nobody may count on the tar; from the second on it is gone. The parquet stays.
+    Column("tar_deleting_at", Moment),
+    Column("tar_deleted_at", Moment),
+    CheckConstraint(
+        "tar_deleted_at IS NULL OR tar_deleting_at IS NOT NULL", name="manifest_tar_is_marked_before_it_goes"
+    ),
+)
+Index(
+    "manifest_filtered_for_retention",
+    manifest.c.run_id,
+    manifest.c.kept_apart,
+    manifest.c.filtered_at,
+    postgresql_where=text("filtered_at IS NOT NULL AND tar_deleting_at IS NULL"),
+)
+Index(
+    "manifest_deleting_for_retention",
+    manifest.c.output_id,
+    postgresql_where=text("tar_deleting_at IS NOT NULL AND tar_deleted_at IS NULL"),
 )
 Index("manifest_by_run_for_publish", manifest.c.run_id, manifest.c.kind)
 
@@ -335,6 +367,15 @@ counter = Table(
     UniqueConstraint(
         "account", "run_id", "label", "subset", "leaf", name="counter_key", postgresql_nulls_not_distinct=True
     ),
+)
+
+# How much had come in, and been drawn for good, at a moment; `tracker serve` notes it now and then.
+pace = Table(
+    "pace",
+    metadata,
+    Column("measured_at", Moment, primary_key=True, server_default=NOW),
+    Column("came_in", BigInteger, nullable=False),
+    Column("drawn", BigInteger, nullable=False),
 )
 
 # What the admin's commands changed; `tracker log` shows it.

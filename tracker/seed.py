@@ -13,13 +13,16 @@ from psycopg.types.json import Jsonb
 from tracker.database import Connection, translated
 from tracker.errors import TrackerError
 from tracker.pool import open_leaves
+from tracker.retention import checked
 
 CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
 INSERT_RUN = """
-INSERT INTO tracker.run (name, recipe) VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'))
+INSERT INTO tracker.run (name, recipe, keep_shards)
+VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'), coalesce(%(keep)s, '24h'))
 ON CONFLICT (name) DO NOTHING
 """
+SELECT_RUN = "SELECT run_id, recipe, keep_shards FROM tracker.run WHERE name = %s"
 INSERT_JOBS = """
 INSERT INTO tracker.job (queue, run_id, payload)
 SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
@@ -34,18 +37,29 @@ class Seeded:
     new: int
 
 
-def seed(connection: Connection, wats: Sequence[str], *, run: str, recipe: dict[str, Any] | None) -> Seeded:
+def seed(
+    connection: Connection,
+    wats: Sequence[str],
+    *,
+    run: str,
+    recipe: dict[str, Any] | None,
+    keep_shards: str | None = None,
+) -> Seeded:
     """Add a run's WAT files; those that it has already are left as they are.
 
     Raises:
-        TrackerError: the run exists with another recipe, or its name does not fit a path.
+        TrackerError: the run exists with another recipe or keeps its shards for another time, or its name does not
+            fit a path.
     """
+    keep = None if keep_shards is None else checked(keep_shards)
     try:
         with translated(), connection.transaction():
-            connection.execute(INSERT_RUN, {"name": run, "recipe": None if recipe is None else Jsonb(recipe)})
-            row = connection.execute("SELECT run_id, recipe FROM tracker.run WHERE name = %s", (run,)).fetchone()
+            values = {"name": run, "recipe": None if recipe is None else Jsonb(recipe), "keep": keep}
+            connection.execute(INSERT_RUN, values)
+            row = connection.execute(SELECT_RUN, (run,)).fetchone()
             assert row is not None
             _require_agreement(run, recipe, row["recipe"])
+            _require_same_time(run, keep, row["keep_shards"])
             open_leaves(connection, row["run_id"])
             new = connection.execute(INSERT_JOBS, {"run_id": row["run_id"], "wats": list(wats)}).rowcount
     except TrackerError as error:
@@ -79,6 +93,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _require_agreement(run: str, recipe: dict[str, Any] | None, known: dict[str, Any]) -> None:
     if recipe is not None and not _agrees(recipe, known):
         raise TrackerError(f"run {run} has another recipe, which is fixed: seed under another --run")
+
+
+def _require_same_time(run: str, keep: str | None, known: str) -> None:
+    if keep not in (None, known):
+        raise TrackerError(f"run {run} keeps its shards {known}: change that with tracker keep-shards")
 
 
 def _agrees(recipe: dict[str, Any], known: dict[str, Any]) -> bool:

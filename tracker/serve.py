@@ -7,22 +7,24 @@ the swarm works on, its ledger only grows longer.
 import logging
 import threading
 
+from tracker.balance import balance, note_pace
 from tracker.database import Connection, connect, query, translated
-from tracker.errors import DatabaseDown
+from tracker.errors import DatabaseDown, TrackerError
 from tracker.ledger import fold
 from tracker.pool import open_leaves
+from tracker.retention import retain
 
 log = logging.getLogger("shoal.tracker")
 
 
-def serve(url: str, stop: threading.Event, *, every_seconds: float) -> None:
+def serve(url: str, stop: threading.Event, *, store: str, every_seconds: float) -> None:
     """Do the duties every so often until `stop` is set; a database that is down is waited for."""
     connection: Connection | None = None
     while not stop.is_set():
         try:
             if connection is None:
                 connection = connect(url)
-            tick(connection)
+            tick(connection, store)
         except DatabaseDown as error:
             log.warning("tracker.waiting error=%r", str(error))
             connection = None
@@ -31,8 +33,11 @@ def serve(url: str, stop: threading.Event, *, every_seconds: float) -> None:
         connection.close()
 
 
-def tick(connection: Connection) -> None:
-    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone."""
+def tick(connection: Connection, store: str) -> None:
+    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone.
+
+    Then delete the pictures whose time is over, and once a minute say whether the pool runs low.
+    """
     fold(connection)
     with translated():
         runs = [row["run_id"] for row in connection.execute("SELECT run_id FROM tracker.run")]
@@ -41,3 +46,19 @@ def tick(connection: Connection) -> None:
             log.info("tracker.leaf_opened relation=%s", relation)
     with translated():
         connection.execute(query("prune_workers"))
+    if note_pace(connection) and (alarm := balance(connection).alarm):
+        log.warning("tracker.pool_low said=%r", alarm)
+    _retain(connection, store)
+
+
+def _retain(connection: Connection, store: str) -> None:
+    """Delete what is due; a store that is away or the wrong one keeps no other duty from being done."""
+    try:
+        gone = retain(connection, store)
+    except DatabaseDown:
+        raise
+    except TrackerError as error:
+        log.warning("tracker.shards_stay error=%r", str(error))
+        return
+    if gone.shards:
+        log.info("tracker.tars_deleted shards=%d bytes=%d", gone.shards, gone.bytes)

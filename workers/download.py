@@ -55,6 +55,7 @@ class Download:
                 "returned": outcome.returned,
                 "samples": outcome.samples,
                 "bytes": outcome.bytes,
+                "tar_bytes": await trio.to_thread.run_sync(desk.store.size, f"{batch.output}.tar"),
             },
         )
         return {

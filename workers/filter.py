@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from dataset.clip import ClipModel, load_model
+from dataset.kept import write_kept
 from dataset.models import ModelError
 from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
 from dataset.scoring import filter_shard
@@ -47,11 +48,13 @@ class Filter:
             recipe=recipe,
             on_progress=lambda done: desk.step(before + done - desk.progress),
         )
-        result = {
+        result: dict[str, object] = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
             "bytes": desk.store.size(f"{job.output}.parquet"),
         }
+        if job.payload.get("keep_shards") == "kept" and report.kept:
+            result["tar_bytes"] = write_kept(desk.store, job.payload["shard"], job.output)
         desk.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}
 

@@ -15,6 +15,7 @@ copies. Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and 1.
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,8 @@ class Ingest:
         hashes = [_hashes(pack, desk) for pack in packs]
         new = np.split(known.first_seen(np.concatenate(hashes)), np.cumsum([len(pack) for pack in packs])[:-1])
         added, results = _prepare(held, packs, new, desk)
+        for _, told in results:
+            told["expected_wrong"] = known.expected_wrong(sum(one["n"] for one in told["added"]))
         desk.session.complete_ingest(results, added)
         known.add(np.concatenate(hashes))
         self._known += len(held)
@@ -140,10 +143,10 @@ def _hashes(pack: pa.Table, desk: Desk) -> Hashes:
 
 def _prepare(
     held: Sequence[Job], packs: Sequence[pa.Table], new: Sequence[Mask], desk: Desk
-) -> tuple[list[Added], list[tuple[Job, dict[str, object]]]]:
+) -> tuple[list[Added], list[tuple[Job, dict[str, Any]]]]:
     """Shuffle the new rows of each run's packs together and prepare their COPY; what is to be told of each job."""
     added: list[Added] = []
-    results: list[tuple[Job, dict[str, object]]] = []
+    results: list[tuple[Job, dict[str, Any]]] = []
     for run_id in sorted({job.run_id for job in held}):
         leaves = desk.session.open_leaves(run_id)
         of_run = [at for at, job in enumerate(held) if job.run_id == run_id]

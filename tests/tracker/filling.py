@@ -61,6 +61,9 @@ def listed_pack(admin: Connection, run_id: int, rows: int, path: str | None = No
     ).fetchone()
     assert row is not None
     admin.execute(
+        "INSERT INTO tracker.ledger (run_id, account, n, job_id) VALUES (%s, 'packed', %s, %s)", (run_id, rows, job)
+    )
+    admin.execute(
         "INSERT INTO tracker.job (queue, run_id, payload) VALUES ('ingest', %s, "
         "jsonb_build_object('pack', %s::bigint, 'path', %s::text, 'rows', %s::bigint))",
         (run_id, row["output_id"], row["path"], rows),

@@ -9,7 +9,8 @@ from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_s
 from tests.tracker.talking import Console
 from tracker.audit import audit, audit_exact
 from tracker.database import Connection
-from tracker.session import Session
+from tracker.errors import TrackerError
+from tracker.session import Batch, Session
 
 Register = Callable[[str], Session]
 EMPTY_PACK = {"images": 0, "candidates": 0, "slots": [{"rows": 0, "bytes": 0}]}
@@ -141,7 +142,8 @@ def test_a_discarded_packs_candidates_have_never_come_in(admin: Connection, cons
     kill(admin)
     assert console.json("discard", "--queue", "ingest", "--yes")["jobs"] == 1
     assert audit(admin).holds
-    assert scalar(admin, "SELECT count(*) FROM tracker.tally") == 0
+    assert scalar(admin, "SELECT count(*) FROM tracker.tally WHERE account <> 'packed'") == 0
+    assert scalar(admin, "SELECT sum(n) FROM tracker.tally") == 0
 
 
 def test_a_discarded_shards_samples_are_dropped_as_discarded(
@@ -162,25 +164,61 @@ def test_a_discarded_shards_samples_are_dropped_as_discarded(
     assert register("filter").is_idle()
 
 
-def test_a_dead_batch_cannot_be_discarded_and_its_links_come_back_by_retry(
-    admin: Connection, register: Register, console: Console, tmp_path: Path
-) -> None:
-    fill_pool(admin, new_run(admin, wats=1), 10)
+def dead_batch(admin: Connection, register: Register, links: int = 10) -> Batch:
+    """A batch whose attempts are used up."""
+    fill_pool(admin, new_run(admin), links)
     worker = register("download")
     batch = worker.draw()
     assert batch is not None
     worker.release(batch)
-    kill(admin)
-    for choice in ((batch.job_id,), ("--all",)):
-        refused = console.refusal("discard", *choice, "--yes")
-        assert (
-            refused == f"tracker: job {batch.job_id} is a batch, whose links would be lost: retry it, or leave it dead"
-        )
-    assert audit_exact(admin, str(tmp_path)).holds
+    kill(admin, batch.job_id)
+    return batch
+
+
+def test_a_dead_batchs_links_come_back_by_retry(admin: Connection, register: Register, console: Console) -> None:
+    batch = dead_batch(admin, register)
     assert console.json("retry", batch.job_id)["jobs"] == 1
-    again = worker.draw()
+    again = register("download").draw()
     assert again is not None
     assert (again.job_id, again.payload, again.attempt) == (batch.job_id, batch.payload, 1)
+
+
+def test_a_discarded_batchs_links_end_as_discarded_and_the_law_holds(
+    admin: Connection, register: Register, console: Console, tmp_path: Path
+) -> None:
+    batch = dead_batch(admin, register)
+    said = console("discard", batch.job_id, "--json")
+    assert (said.code, said.data["changed"], said.data["links"]) == (1, False, 10)
+    assert "with 10 links" in console("discard", "--all").out
+    assert console.json("discard", "--all", "--yes")["jobs"] == 1
+    found = audit_exact(admin, str(tmp_path))
+    assert found.holds, found.differences
+    data = found.to_json()
+    assert (data["in"], data["leased"], data["finished"]) == (10, 0, {"discarded": 10})
+    worker = register("download")
+    assert worker.draw() is None
+    assert worker.is_idle()
+
+
+def test_a_discarded_batch_that_loses_links_is_found_by_the_exact_audit(
+    admin: Connection, register: Register, console: Console, tmp_path: Path
+) -> None:
+    batch = dead_batch(admin, register)
+    console.json("discard", batch.job_id, "--yes")
+    admin.execute("DELETE FROM tracker.batch")
+    assert audit_exact(admin, str(tmp_path)).differences == [
+        "run test, en: discarded batches hold 0 links, the ledger says 10"
+    ]
+
+
+def test_no_worker_can_say_that_a_link_was_discarded(admin: Connection, register: Register) -> None:
+    fill_pool(admin, new_run(admin), 1)
+    worker = register("download")
+    batch = worker.draw()
+    assert batch is not None
+    forged = {"finished": {"discarded": 1}, "again": [], "returned": [], "samples": 0, "bytes": 0}
+    with pytest.raises(TrackerError, match="invalid input value for enum"):
+        worker.complete(batch, forged)
 
 
 def test_a_job_of_higher_priority_comes_first_and_what_follows_inherits_it(

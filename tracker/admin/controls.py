@@ -9,6 +9,9 @@ from tracker.admin.changes import record
 from tracker.database import Connection, translated
 from tracker.errors import TrackerError
 
+# A filter that has keys stays as it was made: with another kind of key it would know none of them.
+FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"})
+
 SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
 
 
@@ -28,8 +31,11 @@ def change_setting(connection: Connection, name: str, value: float) -> object:
         number = int(value) if value == int(value) else value
         if not row["least"] <= number <= row["most"]:
             raise TrackerError(f"{name} cannot be {number}: give {row['least']} to {row['most']}")
+        _require_order(connection, name, number)
         if name == "bloom_slots":
             _split_filter(connection, int(number))
+        elif name in FIXED_WITH_FILTER and number != row["value"]:
+            _require_no_filter(connection, name)
         connection.execute("UPDATE tracker.setting SET value = %s WHERE name = %s", (Jsonb(number), name))
         if row["value"] != number:
             record(connection, "set", name, before=row["value"], after=number)
@@ -46,6 +52,32 @@ def _split_filter(connection: Connection, slots: int) -> None:
         raise TrackerError("bloom_slots is fixed once there are packs, which are split by it: set it on a new database")
     connection.execute("DELETE FROM tracker.bloom")
     connection.execute("INSERT INTO tracker.bloom (slot) SELECT generate_series(0, %s - 1)", (slots,))
+
+
+def _require_order(connection: Connection, name: str, number: float) -> None:
+    """A queue is held from the high mark on until the resume mark: that one must be the lower.
+
+    Raises:
+        TrackerError: it would not be.
+    """
+    stem, _, mark = name.rpartition("_")
+    other = {"high": f"{stem}_resume", "resume": f"{stem}_high"}.get(mark)
+    row = connection.execute("SELECT value FROM tracker.setting WHERE name = %s", (other,)).fetchone()
+    if row is None:
+        return
+    high, resume = (number, row["value"]) if mark == "high" else (row["value"], number)
+    if resume >= high:
+        raise TrackerError(f"{name} cannot be {number}: {other} is {row['value']}, set it first; high is above resume")
+
+
+def _require_no_filter(connection: Connection, name: str) -> None:
+    """What the Bloom filter is made with goes only before the first pack is through it.
+
+    Raises:
+        TrackerError: one is.
+    """
+    if connection.execute("SELECT FROM tracker.bloom WHERE ordinal > 0 LIMIT 1").fetchone() is not None:
+        raise TrackerError(f"{name} is fixed once a pack has gone through the filter: set it on a new database")
 
 
 def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -> list[str]:

@@ -73,17 +73,17 @@ def discard(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End dead jobs for good; they are kept as discarded, with their reason. Batches cannot be discarded."""
+    """End dead jobs for good; they are kept as discarded, with their reason. A batch's links end as discarded."""
     choice = _choice(jobs, queue, run, every)
     with open_tracker() as connection:
         chosen = queue_jobs.choose(connection, choice, "discard", ("dead",))
-        queue_jobs.require_no_batch(chosen)
+        links = queue_jobs.links_held(connection, chosen)
         agree(
-            {"jobs": chosen},
+            {"jobs": chosen, "links": links},
             "Discard these for good?",
             yes=yes,
             as_json=as_json,
-            text=lambda: queue_jobs.render_chosen(chosen),
+            text=lambda: queue_jobs.render_chosen(chosen, links),
         )
         _do(chosen, connection, queue_jobs.discard, "jobs discarded", preview=False, as_json=as_json)
 

@@ -3,10 +3,9 @@
 Invariant: a job is chosen by what it was when it was looked at, and changed only if it still is that; so the numbers
 returned may be smaller than a preview's, never larger.
 
-A dead batch cannot be discarded. Its links are counted as leased; to end, each must have an outcome in a shard's rows,
-which only a download worker writes, and a ledger that ends them without rows would break the exact audit. Giving them
-back to the pool was rejected: a link that kills workers would kill them from other batches. So a dead batch is retried,
-or stays, kept with its reason.
+The links of a batch that is discarded end as `discarded`, which no worker can say. No shard has rows of them; so the
+batch stays as it was, and the exact audit counts them there. They never come back: the Bloom filter knows their URLs.
+Giving them back to the pool was rejected: a link that kills workers would kill them from other batches.
 """
 
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from tracker.errors import TrackerError
 UNFINISHED = ("ready", "leased", "dead")
 MAX_CHOSEN = 1_000_000  # jobs that one command changes; called again, it changes the next
 MAX_SHOWN = 20  # of the jobs that a command would hit
+LINKS_HELD = "SELECT coalesce(sum(n), 0) AS n FROM tracker.batch WHERE job_id = ANY (%s)"
 STATEMENTS = {"retry": "retry", "discard": "discard", "priority": "prioritise"}
 
 
@@ -76,19 +76,17 @@ def retry(connection: Connection, chosen: Sequence[Row]) -> int:
 
 
 def discard(connection: Connection, chosen: Sequence[Row]) -> int:
-    """End dead jobs for good; how many that is.
-
-    Raises:
-        TrackerError: a batch is among them.
-    """
-    require_no_batch(chosen)
+    """End dead jobs for good; how many that is."""
     return _change(connection, "discard", chosen, before={"state": "dead"}, after={"state": "discarded"})
 
 
-def require_no_batch(chosen: Sequence[Row]) -> None:
-    """Raise TrackerError if a batch is among the jobs to discard."""
-    if batches := [row["job_id"] for row in chosen if row["queue"] == "download"]:
-        raise TrackerError(f"job {batches[0]} is a batch, whose links would be lost: retry it, or leave it dead")
+def links_held(connection: Connection, chosen: Sequence[Row]) -> int:
+    """How many links the batches among these jobs hold: discarded with their batch, they end for good."""
+    batches = [row["job_id"] for row in chosen if row["queue"] == "download"]
+    with translated():
+        row = connection.execute(LINKS_HELD, (batches,)).fetchone()
+    assert row is not None
+    return int(row["n"])
 
 
 def prioritise(connection: Connection, chosen: Sequence[Row], priority: int) -> int:
@@ -120,9 +118,10 @@ def render(rows: Sequence[Row]) -> Table:
     return table
 
 
-def render_chosen(rows: Sequence[Row]) -> RenderableType:
-    """What a command would hit: the first of it, and how many there are."""
-    return Group(render(rows[:MAX_SHOWN]), Text(f"jobs in all: {len(rows):,}"))
+def render_chosen(rows: Sequence[Row], links: int = 0) -> RenderableType:
+    """What a command would hit: the first of it, how many there are, and how many links go with them."""
+    with_links = f", with {links:,} links" if links else ""
+    return Group(render(rows[:MAX_SHOWN]), Text(f"jobs in all: {len(rows):,}{with_links}"))
 
 
 def render_job(found: Row) -> RenderableType:

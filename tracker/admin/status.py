@@ -1,12 +1,13 @@
 """`tracker status`: the swarm at a glance, as data and as tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tracker.balance import balance
 from tracker.database import Connection, query, translated
 from tracker.ledger import accounts, total
 
@@ -21,13 +22,15 @@ def status(connection: Connection) -> dict[str, Any]:
         settings = {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM tracker.setting")}
         runs = connection.execute("SELECT name, recipe, created_at::text FROM tracker.run ORDER BY run_id").fetchall()
     known = accounts(connection)
+    balanced = balance(connection)
     whole = total(known)
     return {
         "queues": queues,
         "in": whole.came_in,
         "pool": whole.pool,
         "pool_by_subset": _by_subset({key: of.pool for key, of in known.items()}),
-        "pool_low": whole.pool < settings["pool_low"],
+        "pool_low": balanced.is_low_in_rows,
+        "balance": balanced.to_json(),
         "again": whole.again,
         "leased": whole.leased,
         "finished": dict(sorted(whole.finished.items())),
@@ -45,7 +48,7 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
     for heading in ("ready", "leased", "done", "dead", "rows in", "rows out", "state"):
         queues.add_column(heading, justify="right")
     for name, row in seen["queues"].items():
-        state = _state(row)
+        state = _state(row, [pile for pile in seen["balance"]["piles"] if pile["queue"] == name])
         cells = [row["ready"], row["leased"], row["done"], row["dead"], row["rows_in"], row["rows_out"]]
         queues.add_row(name, *(f"{n:,}" for n in cells), state)
     links = Table("links", title="Candidates", title_justify="left")
@@ -65,7 +68,10 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
         workers.add_row(
             row["worker"][:8], row["kind"], Text(row["host"]), state, str(row["pid"]), str(row["leases"]), seconds
         )
-    parts: list[RenderableType] = [queues, links, workers]
+    links.add_row("pool runs dry", seen["balance"]["runs_dry"])
+    alarm = seen["balance"]["alarm"]
+    alarms: list[RenderableType] = [Text(alarm, style="bold red")] if alarm else []
+    parts: list[RenderableType] = [*alarms, queues, links, workers]
     if seen["errors"]:
         errors = Table("job", "queue", "state", "last error", title="Errors", title_justify="left")
         for row in seen["errors"]:
@@ -74,11 +80,12 @@ def render(seen: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _state(queue: Mapping[str, Any]) -> str:
+def _state(queue: Mapping[str, Any], piles: Sequence[Mapping[str, Any]]) -> str:
     if queue["paused"]:
         return "paused"
     if queue["held"]:
-        return "held: pool is full"
+        above = [f"{pile['amount']:,} {pile['what']}" for pile in piles if pile["amount"] > pile["resume"]]
+        return f"held: {' and '.join(above)}"
     if queue["max_leased"] is not None and queue["leased"] >= queue["max_leased"]:
         return "at its limit"
     return "open"

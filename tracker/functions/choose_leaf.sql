@@ -11,8 +11,14 @@ DECLARE
     due record;
     for_due boolean := random() < tracker.setting('again_share');
 BEGIN
-    SELECT run_id, subset INTO due FROM tracker.again
-    WHERE due_at <= now() AND tracker.setting('weight_' || subset) > 0 ORDER BY due_at LIMIT 1;
+    -- One look into the index for each run and subset: a stopped subset's links, however many, are not gone through.
+    SELECT run.run_id, drawn.subset INTO due
+    FROM tracker.run CROSS JOIN unnest(enum_range(NULL::tracker.subset)) AS drawn (subset),
+         LATERAL (SELECT due_at FROM tracker.again
+                  WHERE again.run_id = run.run_id AND again.subset = drawn.subset AND due_at <= now()
+                  ORDER BY due_at LIMIT 1) AS first
+    WHERE tracker.setting('weight_' || drawn.subset) > 0
+    ORDER BY first.due_at LIMIT 1;
     for_due := for_due AND due.run_id IS NOT NULL;
     RETURN QUERY
     SELECT leaf.run_id, leaf.subset, leaf.leaf, leaf.relation, held.n::bigint

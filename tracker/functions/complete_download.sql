@@ -1,7 +1,8 @@
 -- A batch has become a shard. Every link is accounted for once: finished with an outcome, waiting again for its next
 -- try, or returned to the pool untried; else this raises. Links are named by their position in the stored payload, so
 -- that a worker cannot put others in their place.
--- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …], "samples": n, "bytes": n}
+-- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …], "samples": n,
+--            "bytes": n as received, "tar_bytes": n as they lie in the store}
 CREATE FUNCTION tracker.complete_download(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -14,6 +15,7 @@ DECLARE
     returned_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'returned')::int);
     finished_n bigint;
     samples_n bigint := (p_result ->> 'samples')::bigint;
+    stored_n bigint := coalesce((p_result ->> 'tar_bytes')::bigint, (p_result ->> 'bytes')::bigint, 0);
     pause float8 := tracker.setting('again_seconds');
     moved bigint;
 BEGIN
@@ -62,10 +64,12 @@ BEGIN
     PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'download', NULL, held.n - cardinality(returned_at));
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'download', NULL, samples_n);
     IF finished_n + cardinality(again_at) > 0 THEN
-        INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes)
+        INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes, tar_bytes)
         VALUES ('shard', done.run_id, p_job, p_lease, held.subset,
                 tracker.output_path('download', done.run_id, p_job, p_lease), finished_n + cardinality(again_at),
-                samples_n, (p_result ->> 'bytes')::bigint);
+                samples_n, (p_result ->> 'bytes')::bigint, stored_n);
+        PERFORM tracker.post(done.run_id, p_job, 'stored', entry.label, NULL, entry.n)
+        FROM (VALUES ('bytes', stored_n), ('written', stored_n), ('samples', samples_n)) AS entry (label, n);
     END IF;
     IF samples_n > 0 THEN
         INSERT INTO tracker.job (queue, run_id, priority, payload)

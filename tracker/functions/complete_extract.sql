@@ -31,6 +31,7 @@ BEGIN
         SELECT 'ingest', done.run_id, part.slot, done.priority,
                jsonb_build_object('pack', output_id, 'path', path, 'rows', rows)
         FROM tracker.manifest WHERE output_id = listed;
+        PERFORM tracker.post(done.run_id, p_job, 'packed', NULL, NULL, part.n);
     END LOOP;
     PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'extract', NULL, (p_result ->> 'images')::bigint);
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'extract', NULL, (p_result ->> 'candidates')::bigint);

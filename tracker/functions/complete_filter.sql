@@ -1,5 +1,6 @@
 -- A shard has become a part. Every sample is accounted for once: kept, or dropped for a reason.
--- p_result: {"kept": n, "dropped": {reason: n}, "bytes": n}
+-- From now on the shard's pictures are kept no longer than the run wants them.
+-- p_result: {"kept": n, "dropped": {reason: n}, "bytes": n, "tar_bytes": n where the part has the kept pictures itself}
 CREATE FUNCTION tracker.complete_filter(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -7,6 +8,7 @@ DECLARE
     done tracker.job;
     samples_n bigint;
     kept_n bigint := (p_result ->> 'kept')::bigint;
+    tar_n bigint := (p_result ->> 'tar_bytes')::bigint;
     dropped_n bigint;
     of_subset tracker.subset;
 BEGIN
@@ -28,9 +30,11 @@ BEGIN
     FROM jsonb_each_text(p_result -> 'dropped') WHERE value::bigint <> 0;
     PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'filter', NULL, samples_n);
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'filter', NULL, kept_n);
-    INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes)
+    INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes, tar_bytes)
     VALUES ('part', done.run_id, p_job, p_lease, of_subset,
             tracker.output_path('filter', done.run_id, p_job, p_lease), kept_n, samples_n,
-            (p_result ->> 'bytes')::bigint);
+            (p_result ->> 'bytes')::bigint, coalesce(tar_n, 0));
+    UPDATE tracker.manifest SET filtered_at = now(), kept_apart = kept_n = 0 OR tar_n IS NOT NULL
+    WHERE path = done.payload ->> 'shard';
 END
 $$;

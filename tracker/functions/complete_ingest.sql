@@ -1,6 +1,7 @@
 -- A pack's new candidates are in the pool: count them in, and note the pack as committed through its slot of the filter.
 -- Only the slot's holder may; its row is locked, so that commits through a slot have an order that a replay can follow.
--- p_result: {"read": n, "duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …]}
+-- p_result: {"duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …], "expected_wrong": links among the
+-- duplicates that are none, as the filter's rate has it}
 CREATE FUNCTION tracker.complete_ingest(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -39,6 +40,9 @@ BEGIN
         RAISE EXCEPTION 'the pack has % rows, but % were added and % were duplicates',
             done.payload ->> 'rows', added, duplicates_n USING ERRCODE = 'SH003';
     END IF;
+    PERFORM tracker.post(done.run_id, p_job, 'packed', NULL, NULL, -(done.payload ->> 'rows')::bigint);
+    PERFORM tracker.post(done.run_id, p_job, 'bloom', 'expected', NULL,
+                         round(1000 * greatest(coalesce((p_result ->> 'expected_wrong')::numeric, 0), 0))::bigint);
     PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'ingest', NULL, (done.payload ->> 'rows')::bigint);
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'ingest', NULL, added);
 END

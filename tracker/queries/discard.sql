@@ -1,11 +1,22 @@
--- Dead jobs end for good; the samples of a shard that is never filtered are dropped, as `discarded`.
+-- Dead jobs end for good. The links of a batch end as `discarded`, and its row stays, for the exact audit to count
+-- them; a pack's candidates wait no longer; the samples of a shard that is never filtered are dropped, as `discarded`.
 WITH discarded AS MATERIALIZED (
-    UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead' AND queue <> 'download'
+    UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead'
     RETURNING job_id, queue, run_id, payload
 ), booked AS (
     INSERT INTO tracker.ledger (run_id, job_id, account, label, subset, n)
-    SELECT run_id, job_id, 'filtered', 'discarded', (payload ->> 'subset')::tracker.subset,
+    SELECT run_id, job_id, 'filtered'::tracker.account, 'discarded', (payload ->> 'subset')::tracker.subset,
            (payload ->> 'samples')::bigint
     FROM discarded WHERE queue = 'filter'
+    UNION ALL
+    SELECT run_id, job_id, 'packed', NULL, NULL, -(payload ->> 'rows')::bigint FROM discarded WHERE queue = 'ingest'
+    UNION ALL
+    SELECT run_id, job_id, entry.account, entry.label, batch.subset, entry.n
+    FROM discarded JOIN tracker.batch USING (job_id),
+         LATERAL (VALUES ('leased'::tracker.account, NULL, -batch.n), ('finished', 'discarded', batch.n))
+             AS entry (account, label, n)
+), unfiltered AS (
+    UPDATE tracker.manifest SET filtered_at = now(), kept_apart = true
+    WHERE path = ANY (ARRAY(SELECT payload ->> 'shard' FROM discarded WHERE queue = 'filter'))
 )
 SELECT job_id FROM discarded

@@ -1,0 +1,12 @@
+"""Balance and retention: what piles up between stages is counted, and pictures stay for as long as is wanted."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.get_bind().connection.cursor().execute(Path(__file__).with_suffix(".sql").read_text())

@@ -1,0 +1,37 @@
+-- What piles up behind a queue, against the marks that hold it: one row a measure, from one look at the ledger.
+-- Extract fills packs, ingest the pool, download the shards. A batch that is under way counts as if it were in already:
+-- a sample a link, and in bytes what a link has come to so far; before the first shard 14,000, which is 700 TB over the
+-- 50 billion links of LAION's crawls. So the marks are overshot at most by the batches that are drawn at one moment, and
+-- in bytes by as much as those under way are larger than usual.
+CREATE FUNCTION tracker.piles(p_queue tracker.queue)
+RETURNS TABLE (what text, amount numeric, high numeric, resume numeric)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+DECLARE
+    sums record;
+BEGIN
+    IF p_queue = 'extract' THEN
+        RETURN QUERY
+        SELECT 'candidates in packs', coalesce(sum(n), 0), tracker.setting('packs_high'), tracker.setting('packs_resume')
+        FROM tracker.tally WHERE account = 'packed';
+    ELSIF p_queue = 'ingest' THEN
+        RETURN QUERY
+        SELECT 'candidates in the pool', coalesce(sum(n), 0), tracker.setting('pool_high'), tracker.setting('pool_resume')
+        FROM tracker.tally WHERE account = 'pool';
+    ELSIF p_queue = 'download' THEN
+        SELECT coalesce(sum(n) FILTER (WHERE account = 'stored' AND label = 'bytes'), 0) AS bytes,
+               coalesce(sum(n) FILTER (WHERE account = 'stored' AND label = 'written'), 0) AS written,
+               coalesce(sum(n) FILTER (WHERE account = 'stored' AND label = 'samples'), 0) AS samples,
+               coalesce(sum(n) FILTER (WHERE account = 'leased'), 0) AS leased,
+               sum(n) FILTER (WHERE account = 'rows_in') AS links
+        INTO sums
+        FROM tracker.tally
+        WHERE account IN ('stored', 'leased') OR (account = 'rows_in' AND label = 'download');
+        RETURN QUERY VALUES
+            ('bytes in shards', ceil(sums.bytes + sums.leased * coalesce(sums.written / nullif(sums.links, 0), 14000)),
+             tracker.setting('shard_bytes_high'), tracker.setting('shard_bytes_resume')),
+            ('samples in shards', sums.samples + sums.leased,
+             tracker.setting('shard_samples_high'), tracker.setting('shard_samples_resume'));
+    END IF;
+END
+$$;

@@ -1,0 +1,18 @@
+-- The pool and how fast it empties: from the oldest note of the last hour to now; without a note of another minute there
+-- is no rate. Notes older than an hour but for the last one are of no use.
+WITH now_at AS (
+    SELECT coalesce(sum(n) FILTER (WHERE account = 'pool'), 0)::bigint AS pool,
+           coalesce(sum(n) FILTER (WHERE account = 'in'), 0)::bigint AS came_in
+    FROM tracker.tally WHERE account IN ('pool', 'in')
+), before AS (
+    SELECT came_in, drawn, extract(epoch FROM clock_timestamp() - measured_at) / 3600 AS hours
+    FROM tracker.pace
+    WHERE measured_at BETWEEN now() - interval '1 hour' AND now() - interval '1 minute'
+    ORDER BY measured_at LIMIT 1
+)
+SELECT now_at.pool, tracker.setting('pool_low')::bigint AS pool_low,
+       tracker.setting('pool_low_hours')::float8 AS pool_low_hours,
+       (greatest(now_at.came_in - now_at.pool - before.drawn, 0) / before.hours)::float8 AS drawn_per_hour,
+       (greatest(now_at.came_in - before.came_in, 0) / before.hours)::float8 AS came_in_per_hour,
+       NOT tracker.is_idle('ingest') AS more_can_come
+FROM now_at LEFT JOIN before ON true

@@ -1,0 +1,10 @@
+-- These tars are gone: note it, and take their bytes and samples out of what is stored; each once, whoever deleted it.
+WITH gone AS MATERIALIZED (
+    UPDATE tracker.manifest SET tar_deleted_at = now() WHERE output_id = ANY (%(ids)s) AND tar_deleted_at IS NULL
+    RETURNING run_id, job_id, tar_bytes, samples
+), booked AS (
+    INSERT INTO tracker.ledger (run_id, job_id, account, label, n)
+    SELECT run_id, job_id, 'stored', entry.label, entry.n
+    FROM gone, LATERAL (VALUES ('bytes', -tar_bytes), ('samples', -samples)) AS entry (label, n)
+)
+SELECT count(*) AS shards, coalesce(sum(tar_bytes), 0)::bigint AS bytes FROM gone

@@ -66,11 +66,14 @@ class Gathered:
 def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages: Sequence[StageRow] = ()) -> None:
     """Write the report on the outputs that `manifest` lists to the local file `out`.
 
-    Of the manifest the columns kind ('shard' and 'part' count), path (without extension), job and subset are read.
+    Of the manifest the columns kind ('shard' and 'part' count), path (without extension), job and subset are read, and,
+    where they are, tar_bytes and tar_deleted_at: of a shard whose pictures are deleted, those that its part kept are
+    shown.
 
     Raises: ReportError when the manifest lists no shard or `out` cannot be written; StoreError when an output is gone.
     """
-    outputs = manifest.select(["kind", "path", "job", "subset"]).to_pylist()
+    columns = ["kind", "path", "job", "subset", "tar_bytes", "tar_deleted_at"]
+    outputs = manifest.select([name for name in columns if name in manifest.column_names]).to_pylist()
     shards = {row["job"]: row["path"] for row in outputs if row["kind"] == "shard"}
     parts = [row for row in outputs if row["kind"] == "part"]
     if not shards:
@@ -82,8 +85,10 @@ def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages
         _count_shard(store, path, gathered)
     for part in parts:
         _count_part(store, part["path"], "en" if part["subset"] == "en" else "other", gathered)
-    kept, dropped = _choose_samples(store, _spread(parts))
-    pictures = _thumbnails(store, shards, {score.key: score.similarity for score in [*kept, *dropped]})
+    shown = _spread(parts)
+    kept, dropped = _choose_samples(store, shown)
+    tars = _tars(store, outputs, shown)
+    pictures = _thumbnails(store, shards, tars, {score.key: score.similarity for score in [*kept, *dropped]})
     page = render_page(
         Findings(
             title=title,
@@ -171,14 +176,28 @@ def _is_scored(row: dict[str, object]) -> bool:
     return row["similarity"] is not None
 
 
-def _thumbnails(store: Store, shards: dict[int, str], wanted: dict[str, float]) -> dict[str, Thumbnail]:
+def _tars(store: Store, outputs: Sequence[dict[str, object]], shown: Sequence[str]) -> dict[str, str]:
+    """Say where the pictures of each shard are, by its path: in its own tar or, of what is shown, in its part's."""
+    tars = {str(row["path"]): str(row["path"]) for row in outputs if row.get("tar_deleted_at") is None}
+    for row in outputs:
+        path = str(row["path"])
+        if row["kind"] == "part" and row.get("tar_bytes") and path in shown:
+            for shard in store.read_table(f"{path}.parquet", ["shard"])["shard"].unique().to_pylist():
+                tars.setdefault(shard, path)
+    return tars
+
+
+def _thumbnails(
+    store: Store, shards: dict[int, str], tars: dict[str, str], wanted: dict[str, float]
+) -> dict[str, Thumbnail]:
     """Make thumbnails of the samples with the `wanted` keys; one that cannot be read or decoded is left out."""
     by_job: dict[int, set[str]] = {}
     for key in wanted:
         by_job.setdefault(int(key[:10]), set()).add(key)  # a key begins with ten digits of the download job
     made: dict[str, Thumbnail] = {}
     for job, keys in by_job.items():
-        for sample in _samples(store, shards.get(job), keys):
+        shard = shards.get(job)
+        for sample in _samples(store, shard, tars.get(shard or ""), keys):
             jpeg = thumbnail_bytes(sample.image)
             if jpeg is not None:
                 size = (sample.original_width, sample.original_height)
@@ -188,10 +207,12 @@ def _thumbnails(store: Store, shards: dict[int, str], wanted: dict[str, float]) 
     return made
 
 
-def _samples(store: Store, shard: str | None, keys: set[str]) -> Iterator[Sample]:
+def _samples(store: Store, shard: str | None, tar: str | None, keys: set[str]) -> Iterator[Sample]:
     """Read the samples with these keys from a shard, and no further than the last of them."""
-    missing = set(keys) if shard is not None else set()
-    for sample in read_samples(store, shard) if shard is not None else ():
+    if shard is None or tar is None:
+        return
+    missing = set(keys)
+    for sample in read_samples(store, shard, tar):
         if sample.key in missing:
             missing.discard(sample.key)
             if isinstance(sample, Sample):

@@ -233,15 +233,17 @@ class ShardWriter:
         self._tar.write(b"".join(members))  # one call: nine cost 40 µs
 
 
-def read_samples(store: Store, output: str) -> Iterator[Sample | LostSample]:
+def read_samples(store: Store, output: str, pictures: str | None = None) -> Iterator[Sample | LostSample]:
     """Yield one item for each row that says `success`: members in the tar's order, then the lost ones by key.
+
+    `pictures` is the stem of another tar that has them: the part's, once the shard's own is deleted.
 
     Raises: ShardError when the parquet is missing or not a shard's: the shard was never finished.
     """
     rows = _success_rows(store, output)
     end = "its member is missing from the tar"
     try:
-        with store.open_input(f"{output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        with store.open_input(f"{pictures or output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header: 30 MB for a shard
                 key, _, extension = member.name.partition(".")

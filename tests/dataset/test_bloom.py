@@ -192,3 +192,17 @@ def test_a_stream_that_trickles_is_read_to_its_end() -> None:
     bloom = BloomFilter(20, 0.01)
     bloom.add(random_hashes(30, seed=1))
     assert BloomFilter.load(Trickle(snapshot(bloom))).count == bloom.count
+
+
+def test_the_keys_that_are_expected_to_be_found_wrongly_are_as_many_as_are() -> None:
+    bloom = BloomFilter(1000, 0.05)
+    assert bloom.expected_wrong(1000) == 0
+    wrong = expected = 0.0
+    for seed in range(20):
+        hashes = random_hashes(2000, seed)
+        new = int(bloom.first_seen(hashes).sum())
+        wrong, expected = wrong + 2000 - new, expected + bloom.expected_wrong(new)
+        bloom.add(hashes)
+    assert expected > 500
+    assert wrong == pytest.approx(expected, rel=0.15)  # the standard deviation is 4 %
+    assert expected < 0.05 * 20 * 2000

@@ -10,8 +10,11 @@ import trio
 from dataset.packs import PACK_SCHEMA
 from dataset.store import Store
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
+from tracker.admin.controls import change_setting
 from tracker.audit import audit
 from tracker.database import Connection
+from tracker.errors import TrackerError
+from tracker.main import _audit_lines
 from tracker.session import Session
 from workers.desk import Desk
 from workers.ingest import Ingest
@@ -24,14 +27,14 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path))
 
 
-def write_pack(store: Store, path: str, urls: range) -> None:
+def write_pack(store: Store, path: str, urls: range, language: str = "en") -> None:
     rows = [
         {
             "url": f"http://a.example/{i}.jpg",
             "text": "a caption",
-            "language": "en",
+            "language": language,
             "probability": 0.9,
-            "subset": "en",
+            "subset": "en" if language == "en" else "multi",
             "page_url": "http://a.example/",
         }
         for i in urls
@@ -135,3 +138,49 @@ def test_a_transaction_that_fails_leaves_nothing_in_the_filter(
     )
     work(worker, store, stage)
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 10
+
+
+@pytest.mark.parametrize(("by_language", "come_in"), [(0, 10), (1, 20)])
+def test_a_url_in_two_languages_comes_in_once_or_twice_as_the_key_is_set(
+    admin: Connection, register: Register, store: Store, by_language: int, come_in: int
+) -> None:
+    run_id = new_run(admin)
+    change_setting(admin, "bloom_language", by_language)
+    for i, language in enumerate(("en", "de", "en")):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10), language)
+    worker, stage = register("ingest"), Ingest()
+    work(worker, store, stage)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == come_in
+    with pytest.raises(TrackerError, match="fixed once a pack has gone through"):
+        change_setting(admin, "bloom_language", 1 - by_language)
+    listed_pack(admin, run_id, 10, path="packs/3")
+    write_pack(store, "packs/3", range(10), "de")
+    worker.release_slot()
+    work(register("ingest"), store)  # one that replays keys of the same kind
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == come_in
+
+
+def test_the_audit_tells_the_filters_rate_and_what_it_cost_in_links(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    run_id = new_run(admin)
+    change_setting(admin, "bloom_rate", 0.2)
+    change_setting(admin, "bloom_capacity", 500)
+    worker, stage = register("ingest"), Ingest()
+    for i in range(4):  # 8,000 URLs, every one of them new
+        listed_pack(admin, run_id, 2000, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(2000 * i, 2000 * i + 2000))
+        work(worker, store, stage)
+    found = audit(admin)
+    assert found.holds
+    cost = found.bloom
+    assert (cost.rate, cost.read) == (0.2, 8000)
+    assert cost.dropped == 8000 - cost_of(admin, "in")
+    assert 0 < cost.expected_rate < 0.2
+    assert cost.dropped == pytest.approx(cost.expected_wrong, rel=0.2)  # the standard deviation is 4 %
+    assert "bloom_rate is 20.0000%" in "\n".join(_audit_lines(found.to_json()))
+
+
+def cost_of(admin: Connection, account: str) -> int:
+    return int(str(scalar(admin, "SELECT sum(n) FROM tracker.tally WHERE account = %s::tracker.account", account)))

@@ -304,6 +304,7 @@ manifest = Table(
     # From the first on, nobody may count on the tar; from the second on it is gone. The parquet stays.
     Column("tar_deleting_at", Moment),
     Column("tar_deleted_at", Moment),
+    CheckConstraint("filtered_at IS NULL OR kind = 'shard'", name="manifest_shards_alone_are_filtered"),
     CheckConstraint(
         "tar_deleted_at IS NULL OR tar_deleting_at IS NOT NULL", name="manifest_tar_is_marked_before_it_goes"
     ),

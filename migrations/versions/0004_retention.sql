@@ -34,6 +34,7 @@ ALTER TABLE tracker.manifest
     ADD COLUMN kept_apart BOOLEAN DEFAULT false NOT NULL,
     ADD COLUMN tar_deleting_at timestamptz,
     ADD COLUMN tar_deleted_at timestamptz,
+    ADD CONSTRAINT manifest_shards_alone_are_filtered CHECK (filtered_at IS NULL OR kind = 'shard'),
     ADD CONSTRAINT manifest_tar_is_marked_before_it_goes CHECK (tar_deleted_at IS NULL OR tar_deleting_at IS NOT NULL);
 CREATE INDEX manifest_filtered_for_retention ON tracker.manifest (run_id, kept_apart, filtered_at)
     WHERE filtered_at IS NOT NULL AND tar_deleting_at IS NULL;

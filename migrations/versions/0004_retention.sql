@@ -8,8 +8,9 @@ DO $$
 BEGIN
     EXECUTE (
         SELECT format('CREATE TYPE tracker.account AS ENUM (%s, %L, %L, %L)',
-                      string_agg(quote_literal(label), ', ' ORDER BY label), 'packed', 'stored', 'bloom')
-        FROM unnest(enum_range(NULL::tracker.account_before)) AS label
+                      string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder), 'packed', 'stored', 'bloom')
+        -- not enum_range: it refuses a label that an earlier step of this transaction has added
+        FROM pg_enum WHERE enumtypid = 'tracker.account_before'::regtype
     );
 END
 $$;

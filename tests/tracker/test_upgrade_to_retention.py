@@ -53,6 +53,16 @@ def old(server: str) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+def test_labels_that_an_earlier_step_of_the_same_transaction_added_are_carried_over(old: str, template: str) -> None:
+    assert template
+    script = (Path(__file__).parents[2] / "migrations" / "versions" / "0004_retention.sql").read_bytes()
+    with connect(old) as connection, connection.transaction(force_rollback=True):
+        connection.execute("ALTER TYPE tracker.account ADD VALUE 'other'")
+        connection.execute(script)
+        labels = scalar(connection, "SELECT enum_range(NULL::tracker.account)::text")
+        assert str(labels).endswith("other,packed,stored,bloom}")
+
+
 def stored(connection: Connection, label: str | None) -> object:
     return scalar(connection, "SELECT sum(n) FROM tracker.tally WHERE label IS NOT DISTINCT FROM %s", label)
 

@@ -28,6 +28,8 @@ from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tel
 from tracker.database import connect, database_url, translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
+from tracker.watch import site
+from tracker.watch.watcher import Duties
 
 __all__ = ["app", "main"]
 
@@ -112,8 +114,18 @@ def manifest(as_json: Json = False) -> None:
 
 
 @app.command()
-def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0) -> None:
-    """Fold the ledger, open leaves, forget dead workers; until SIGTERM or Ctrl-C."""
+def serve(
+    every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="SHOAL_HTTP",
+            help=f"For the status page, /metrics and /healthz; off: nowhere. Default: {site.PLACE}, if free.",
+        ),
+    ] = None,
+) -> None:
+    """Fold the ledger, open leaves, forget dead workers, and show it all over HTTP; until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,7 +133,9 @@ def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause betw
     url = database_url(Settings.from_environment())
     with connect(url) as connection:
         migrating.require_head(connection)
-    serving.serve(url, stop, every_seconds=every_seconds)
+    duties = Duties(every_seconds)
+    with site.shown(url, duties, http):
+        serving.serve(url, stop, duties)
 
 
 @app.command()

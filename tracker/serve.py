@@ -6,16 +6,18 @@ the swarm works on, its ledger only grows longer.
 
 import logging
 import threading
+import time
 
 from tracker.database import Connection, connect, query, translated
 from tracker.errors import DatabaseDown
 from tracker.ledger import fold
 from tracker.pool import open_leaves
+from tracker.watch.watcher import Duties
 
 log = logging.getLogger("shoal.tracker")
 
 
-def serve(url: str, stop: threading.Event, *, every_seconds: float) -> None:
+def serve(url: str, stop: threading.Event, duties: Duties) -> None:
     """Do the duties every so often until `stop` is set; a database that is down is waited for."""
     connection: Connection | None = None
     while not stop.is_set():
@@ -23,10 +25,12 @@ def serve(url: str, stop: threading.Event, *, every_seconds: float) -> None:
             if connection is None:
                 connection = connect(url)
             tick(connection)
+            duties.done_at, duties.error = time.time(), None
         except DatabaseDown as error:
             log.warning("tracker.waiting error=%r", str(error))
+            duties.error = str(error)
             connection = None
-        stop.wait(every_seconds)
+        stop.wait(duties.every_seconds)
     if connection is not None:
         connection.close()
 

@@ -1,4 +1,4 @@
-"""`tracker serve` over HTTP: what it shows, what it costs, and what happens when the database goes or a client is slow."""
+"""`tracker serve` over HTTP: what it shows, and what it does when the database goes or a client is slow."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -114,7 +115,7 @@ def test_metrics_tell_what_the_ledger_the_queues_and_the_workers_say(
     assert value(text, "shoal_database_size_bytes") > 1e6
     assert value(text, "shoal_ledger_lag_seconds") == 0
     said = json.loads(watcher.answers.status)["alarms"]
-    assert "1 jobs of extract are dead: see tracker jobs --state dead" in said
+    assert "dead jobs of extract: 1; see tracker jobs --state dead" in said
     assert "work waits for ingest, and no such worker is alive" not in said
 
 
@@ -225,9 +226,15 @@ def until(is_so: Callable[[], Any]) -> None:
         time.sleep(0.05)  # another process is waited for
 
 
-def test_health_goes_503_when_postgres_stops_and_200_when_it_is_back_and_sigterm_ends_it(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    home = tmp_path / "home"
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that the user whom an embedded server runs as can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_health_goes_503_when_postgres_stops_and_200_when_it_is_back_and_sigterm_ends_it(home: Path) -> None:
     url = embedded.start(home)
     try:
         migrate(url)

@@ -45,7 +45,7 @@ def _has_more(seen: Mapping[str, Any]) -> bool:
 def _queues(seen: Mapping[str, Any]) -> Iterator[str]:
     for name, queue in seen["queues"].items():
         if queue["dead"]:
-            yield f"{queue['dead']:,} jobs of {name} are dead: see tracker jobs --state dead"
+            yield f"dead jobs of {name}: {queue['dead']:,}; see tracker jobs --state dead"
         waits = queue["ready"] or (name == "download" and seen["pool"])
         if waits and not seen["alive"][name] and not (queue["paused"] or queue["held"] or queue["max_leased"] == 0):
             yield f"work waits for {name}, and no such worker is alive"
@@ -53,4 +53,4 @@ def _queues(seen: Mapping[str, Any]) -> Iterator[str]:
 
 def _workers(seen: Mapping[str, Any]) -> Iterator[str]:
     if stuck := sum(row["stuck"] or False for row in seen["workers"]):
-        yield f"{stuck} workers are alive but stuck: see tracker workers"
+        yield f"workers that are alive but stuck: {stuck}; see tracker workers"

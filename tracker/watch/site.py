@@ -121,6 +121,7 @@ def answering(watcher: Watcher, listening: socket.socket) -> Iterator[None]:
     config = uvicorn.Config(
         site(watcher),
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         ws="none",

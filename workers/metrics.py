@@ -24,7 +24,7 @@ REGISTRY = CollectorRegistry()
 LOOPBACK = "127.0.0.1"
 
 WORKER = Info("shoal_worker", "This worker.", registry=REGISTRY)
-JOBS = Counter("shoal_worker_jobs", "Jobs by how they ended here.", ("kind", "result"), registry=REGISTRY)
+JOBS = Counter("shoal_worker_jobs", "Jobs by how they ended here.", ("queue", "result"), registry=REGISTRY)
 TRACKER_CALLS = Histogram(
     "shoal_worker_tracker_call_seconds",
     "What a call of the tracker took, with waiting for a database that was away.",
@@ -85,7 +85,7 @@ def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | No
     Raises:
         CannotWork: another process listens there, or the host is not this machine's.
     """
-    WORKER.info({"kind": kind, "version": version("shoal")})
+    WORKER.info({"queue": kind, "version": version("shoal")})
     for result in ("completed", "failed", "released", "lost"):
         JOBS.labels(kind, result)  # a counter that appears with its first event has no rate for it
     if port is None:

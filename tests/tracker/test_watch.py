@@ -107,8 +107,8 @@ def test_metrics_tell_what_the_ledger_the_queues_and_the_workers_say(
     assert value(text, "shoal_links_finished_total", outcome="timeout") == 3
     states = {state: value(text, "shoal_jobs", queue="extract", state=state) for state in ("ready", "expired", "dead")}
     assert (states, lost.job_id) == ({"ready": 2, "expired": 1, "dead": 1}, 2)
-    assert value(text, "shoal_workers", kind="extract", state="silent") == 1
-    assert value(text, "shoal_workers", kind="download", state="active") == 1
+    assert value(text, "shoal_workers", queue="extract", state="silent") == 1
+    assert value(text, "shoal_workers", queue="download", state="active") == 1
     assert value(text, "shoal_jobs_done_total", queue="download") == 1
     assert value(text, "shoal_rows_out_total", queue="download") == batch.n - 3
     assert value(text, "shoal_pool_watermark_links", mark="low") == 10

@@ -68,10 +68,10 @@ def test_jobs_are_counted_by_how_they_end(
     with pytest.raises(LeaseLost):
         first.fail(jobs[3], "too late")
     ends = {
-        end: count("shoal_worker_jobs_total", kind="extract", result=end) for end in ("completed", "failed", "lost")
+        end: count("shoal_worker_jobs_total", queue="extract", result=end) for end in ("completed", "failed", "lost")
     }
     assert ends == {"completed": 1, "failed": 1, "lost": 1}
-    assert count("shoal_worker_jobs_total", kind="extract", result="released") == 1
+    assert count("shoal_worker_jobs_total", queue="extract", result="released") == 1
     assert count("shoal_worker_candidates_extracted_total") == 2
     assert count("shoal_worker_tracker_call_seconds_count", verb="claim") == 2
     assert (first.watched.completed, first.watched.failed) == (1, 1)
@@ -103,7 +103,7 @@ def test_ingest_counts_what_it_read_and_what_was_new(
     session.complete_ingest([(job, {"duplicates": 50, "added": []})], [])
     assert count("shoal_worker_rows_read_total") == 50
     assert count("shoal_worker_candidates_ingested_total") == 0
-    assert count("shoal_worker_jobs_total", kind="ingest", result="completed") == 1
+    assert count("shoal_worker_jobs_total", queue="ingest", result="completed") == 1
 
 
 def test_progress_that_a_beat_tells_is_counted_once(
@@ -162,9 +162,9 @@ def test_metrics_are_told_on_a_port_of_loopback_and_closed_with_the_worker() -> 
             text = answer.read().decode()
         with pytest.raises(CannotWork, match="each worker of a machine its own"), metrics.told("download", port):
             pass
-    assert 'shoal_worker_info{kind="download"' in text
+    assert 'shoal_worker_info{queue="download"' in text
     assert 'shoal_worker_links_total{outcome="dns_error"}' in text
-    assert 'shoal_worker_jobs_total{kind="download",result="failed"}' in text
+    assert 'shoal_worker_jobs_total{queue="download",result="failed"}' in text
     assert "process_cpu_seconds_total" in text
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)

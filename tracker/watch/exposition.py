@@ -115,7 +115,7 @@ def _workers(seen: Mapping[str, Any]) -> Iterator[Metric]:
     for row in seen["workers"]:
         counted[row["kind"], worker_state(row)] += 1
     family = GaugeMetricFamily("shoal_workers", "Workers that have not left; all but silent ones are alive.",
-                               labels=("kind", "state"))  # fmt: skip
+                               labels=("queue", "state"))  # fmt: skip
     for labels, n in counted.items():
         family.add_metric(labels, n)
     yield family

@@ -46,7 +46,7 @@ def told(database: str, admin: Connection) -> dict[str, set[str]]:
         for sample in family.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     for metric in _metrics(metrics.REGISTRY):
-        for name in metrics.REGISTRY._get_names(metric):
+        for name in metrics.REGISTRY._get_names(metric):  # type: ignore[no-untyped-call]
             labels.setdefault(name, set()).update(metric._labelnames)
     labels["shoal_worker_info"] = {"queue", "version"}
     # a database on another machine has no disk to tell of, and an empty tracker no verdict

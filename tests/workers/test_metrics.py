@@ -166,6 +166,7 @@ def test_metrics_are_told_on_a_port_of_loopback_and_closed_with_the_worker() -> 
     assert 'shoal_worker_links_total{outcome="dns_error"}' in text
     assert 'shoal_worker_jobs_total{queue="download",result="failed"}' in text
     assert "process_cpu_seconds_total" in text
+    assert "_created" not in text
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 

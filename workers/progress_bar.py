@@ -22,6 +22,8 @@ from workers.watched_session import WatchedSession
 LOOKS_A_SECOND = 4
 RATE_SECONDS = 10.0
 BAR_WIDTH = 30
+# What a stage counts as its progress.
+UNITS = {"extract": "images", "ingest": "rows", "download": "links", "filter": "samples"}
 
 
 class Bar:
@@ -49,7 +51,8 @@ class Bar:
             cells += [ProgressBar(self._size, at, width=BAR_WIDTH), Text(f"{at:,}/{self._size:,}")]
         else:
             cells.append(Text(f"{done:,}"))
-        cells.append(Text(f"{self._rate(now, done):,.0f}/s"))
+        unit = UNITS.get(self._session.kind, "steps")
+        cells.append(Text(f"{self._rate(now, done):,.0f} {unit}/s"))
         cells.append(Text(f"jobs done {watched.completed:,}", style="green" if watched.completed else ""))
         cells.append(Text(f"failed {watched.failed:,}", style="red" if watched.failed else ""))
         if self._desk.stopping.is_set():

@@ -34,7 +34,7 @@ class WatchedSession(Session):
         with _timed("claim"):
             held = super().claim(want)
         key = SIZES.get(self.kind)
-        self._take({job.job_id: int(job.payload[key]) if key else 0 for job in held})
+        self._take({job.job_id: int(job.payload.get(key) or 0) if key else 0 for job in held})
         return held
 
     def draw(self) -> Batch | None:

@@ -6,14 +6,19 @@ import socket
 import timeit
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 import dns.resolver
+import numpy as np
 import pytest
 import trio
+from PIL import Image
 from rich.console import Console
 
+from dataset.clip import load_model
 from dataset.outcomes import Outcome
+from dataset.recipe import ModelRecipe
 from dataset.store import Store
 from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database import Connection
@@ -24,8 +29,10 @@ from workers.errors import CannotWork
 from workers.fetching.failure import LinkFailed
 from workers.fetching.resolve import Resolver
 from workers.fetching.wire import IdleWires, Wire
+from workers.timed_model import TimedModel
 from workers.watched_session import WatchedSession
 
+DEMO = Path(__file__).parents[1] / "demo" / "clip"
 Count = Callable[..., float]
 
 
@@ -229,3 +236,15 @@ def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
     said = screen.getvalue()
     assert (line + "\n" in said) is is_terminal
     assert ("waiting for work" in said) is is_terminal
+
+
+def test_a_timed_model_embeds_as_the_model_does_and_its_time_is_counted(count: Count) -> None:
+    model = load_model(ModelRecipe("demo", str(DEMO), 0.28), device="cpu")
+    timed = TimedModel.of(model)
+    words = ["a red circle", "a blue square"]
+    assert np.array_equal(timed.embed_texts(words), model.embed_texts(words))
+    after_texts = count("shoal_worker_model_busy_seconds_total")
+    assert after_texts > 0
+    assert timed.embed_images([Image.new("RGB", (40, 30))]).shape == (1, model.dimensions)
+    assert count("shoal_worker_model_busy_seconds_total") > after_texts
+    assert timed.checksums == model.checksums

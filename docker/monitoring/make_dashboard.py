@@ -46,7 +46,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             one("In the pool", "shoal:pool_links"),
             one("Links ended, a second", "sum(max by (outcome) (rate(shoal_links_finished_total[10m])))", "cps"),
             one("Pairs kept", 'max(shoal_samples_judged_total{verdict="kept"})'),
-            one("Until the pool is empty", "max(shoal_pool_hours_left)", "h", "+Inf: it does not shrink."),
+            one("Work in the pool", "max(shoal_pool_hours_left)", "h", "At this pace; +Inf: none is done."),
             one("Workers alive", "sum(shoal:workers_alive)"),
             one("Alerts", 'count(ALERTS{alertname=~"Shoal.*", alertstate="firing"}) or vector(0)'),
         ),

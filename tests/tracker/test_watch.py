@@ -271,10 +271,10 @@ def test_a_place_that_is_taken_is_refused_when_it_was_named_and_passed_over_when
             pass
 
 
-def test_hours_left_are_those_until_what_waits_is_used_up_and_never_for_a_pool_that_grows() -> None:
-    assert pace.hours_left(36_000, in_per_second=5, out_per_second=15) == 1.0
-    assert pace.hours_left(36_000, in_per_second=15, out_per_second=15) is None
-    assert pace.hours_left(0, in_per_second=0, out_per_second=0) is None
+def test_hours_left_are_the_work_that_waits_at_this_pace_and_endless_while_none_is_done() -> None:
+    assert pace.hours_left(36_000, ended_per_second=10) == 1.0
+    assert pace.hours_left(0, ended_per_second=10) == 0.0
+    assert pace.hours_left(36_000, ended_per_second=0) is None
 
 
 def test_a_rate_is_since_the_first_job_of_the_last_minutes() -> None:

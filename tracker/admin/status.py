@@ -43,9 +43,7 @@ def status(connection: Connection) -> dict[str, Any]:
         "pool_target": int(settings["pool_resume"]),
         "targets": pace.targets(settings, came_in),
         "pool_low": whole.pool < settings["pool_low"],
-        "hours_left": pace.hours_left(
-            whole.pool + whole.again, rates["ingest"]["rows_out_per_second"], rates["download"]["rows_in_per_second"]
-        ),
+        "hours_left": pace.hours_left(whole.pool + whole.again, rates["download"]["rows_in_per_second"]),
         "again": whole.again,
         "leased": whole.leased,
         "finished": dict(sorted(whole.finished.items())),
@@ -88,7 +86,7 @@ def sparkline(numbers: Sequence[float]) -> str:
 
 
 def in_words(hours: float | None) -> str:
-    return "never" if hours is None else f"{hours:,.1f} h"
+    return "never" if hours is None else f"in {hours:,.1f} h"
 
 
 def _queues(seen: Mapping[str, Any]) -> Table:
@@ -114,7 +112,7 @@ def _pool(seen: Mapping[str, Any]) -> Table:
     rows = [(subset, seen["pool_by_subset"][subset], seen["targets"][subset]) for subset in SUBSETS]
     for name, n, target in (*rows, ("all", seen["pool"], seen["pool_target"])):
         table.add_row(name, f"{n:,}", f"{target:,}", f"{n / target:.0%}" if target else "")
-    table.add_row("used up in", in_words(seen["hours_left"]), "", "")
+    table.add_row("runs dry", in_words(seen["hours_left"]), "", "")
     return table
 
 

@@ -34,7 +34,7 @@ def _pool(seen: Mapping[str, Any]) -> Iterator[str]:
         yield f"the pool holds {seen['pool']:,}, fewer than pool_low, so that batches mix badly"
     hours = seen["hours_left"]
     if hours is not None and hours < SOON_HOURS and _has_more(seen):
-        yield f"at this pace the pool is empty in {hours:.1f} hours: start extract and ingest workers"
+        yield f"the pool holds {hours:.1f} hours of work: start extract and ingest workers, or limit download"
 
 
 def _has_more(seen: Mapping[str, Any]) -> bool:

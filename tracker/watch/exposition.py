@@ -67,7 +67,7 @@ def _links(seen: Mapping[str, Any]) -> Iterator[Metric]:
     marks = {mark: seen["settings"][f"pool_{mark}"] for mark in ("low", "resume", "high")}
     yield _gauges("shoal_pool_watermark_links", "The pool's watermarks.", "mark", marks)
     hours = float("inf") if seen["hours_left"] is None else seen["hours_left"]
-    yield _gauge("shoal_pool_hours_left", "Until the pool is empty at this pace; +Inf: it does not shrink.", hours)
+    yield _gauge("shoal_pool_hours_left", "Hours of work in the pool at this pace; +Inf: none is done.", hours)
     yield _gauge("shoal_again_links", "Links that wait for another try.", seen["again"])
     yield _gauge("shoal_leased_links", "Links in batches that are held.", seen["leased"])
     finished = {outcome: seen["finished"].get(outcome, 0) for outcome in OUTCOMES}

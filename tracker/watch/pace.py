@@ -44,10 +44,9 @@ def _rate(of: Mapping[str, Sequence[int]]) -> dict[str, float]:
     }
 
 
-def hours_left(waiting: int, in_per_second: float, out_per_second: float) -> float | None:
-    """Hours until the links that wait are used up at this pace; None: never, because they do not grow fewer."""
-    shrinks_by = out_per_second - in_per_second
-    return waiting / shrinks_by / 3600 if shrinks_by > 0 else None
+def hours_left(waiting: int, ended_per_second: float) -> float | None:
+    """Hours of work that wait at this pace, counting on nothing to come in; None: for ever, because nothing ends."""
+    return waiting / ended_per_second / 3600 if ended_per_second > 0 else None
 
 
 def targets(settings: Mapping[str, Any], came_in: Mapping[str, int]) -> dict[str, int]:

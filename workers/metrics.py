@@ -118,7 +118,8 @@ def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | No
 
 def _with_process() -> CollectorRegistry:
     """Our metrics, with those of the process: CPU, memory, open files."""
-    disable_created_metrics()  # a third of all series, which nothing asks for
+    # a third of all series, which nothing asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(REGISTRY)  # a registry collects as any collector does
     ProcessCollector(registry=registry)

@@ -179,7 +179,11 @@ def test_the_page_loads_nothing_from_elsewhere_and_puts_no_text_in_as_markup() -
 def test_health_is_503_with_the_reason_when_the_duties_are_not_done(watcher: Watcher) -> None:
     watcher.look()
     assert watcher.trouble() is None
-    assert "duties" in (watcher.trouble(lambda: time.time() + 3600) or "")
+    assert "hangs" in (watcher.trouble(lambda: time.time() + 3600) or "")
+    watcher._due_at = watcher._duties.done_at = time.time() + 3600
+    assert watcher.trouble() is None
+    watcher._duties.done_at -= 7200
+    assert "duties have not been done" in (watcher.trouble() or "")
     watcher._duties.error = "cannot reach the database"
     watcher.look()
     with served(watcher) as url:

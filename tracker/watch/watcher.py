@@ -24,6 +24,7 @@ EVERY_SECONDS = 5.0
 MOST_OF_THE_TIME = 0.05
 POINTS = 720  # an hour of charts, one point each look
 MAX_LISTED = 50  # workers on the page, those with trouble first; the swarm may have thousands
+LATE_SECONDS = 60.0  # a look that has not ended so long after it was due hangs
 TROUBLE = {"stuck": 0, "silent": 1, "draining": 2, "active": 3}
 
 
@@ -62,6 +63,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._history: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._connection: Connection | None = None
+        self._due_at = time.time()
         self.error: str | None = "nobody has looked yet"
         self.answers = self._answers(Round(None, time.time(), 0.0, None))
 
@@ -79,6 +81,8 @@ class Watcher:
             return self.error
         if self._duties.error is not None:
             return self._duties.error
+        if now() > self._due_at + LATE_SECONDS:
+            return f"a look at the database is more than {LATE_SECONDS:,.0f} s late: it hangs"
         if self._duties.done_at is None or now() - self._duties.done_at > self._duties.patience_seconds:
             return f"the tracker's duties have not been done for {self._duties.patience_seconds:,.0f} s"
         return None
@@ -113,7 +117,9 @@ class Watcher:
                 self._close()
                 self.error = f"{type(error).__name__}: {error}"
             took = time.monotonic() - started
-            self._stop.wait(max(self._every_seconds - took, took / MOST_OF_THE_TIME - took))
+            pause = max(self._every_seconds - took, took / MOST_OF_THE_TIME - took)
+            self._due_at = time.time() + pause
+            self._stop.wait(pause)
         self._close()
 
     def _close(self) -> None:

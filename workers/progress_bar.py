@@ -57,6 +57,8 @@ class Bar:
         cells.append(Text(f"failed {watched.failed:,}", style="red" if watched.failed else ""))
         if self._desk.stopping.is_set():
             cells.append(Text("stopping", style="yellow"))
+        for _ in cells:
+            said.add_column(no_wrap=True, overflow="ellipsis")  # one line, on however narrow a terminal
         said.add_row(*cells)
         return said
 

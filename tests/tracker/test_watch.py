@@ -17,15 +17,18 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from tests.tracker.filling import fill_pool, finished_job, new_run, scalar, set_setting
 from tracker import embedded, serve
+from tracker.admin.status import render, sparkline, status
 from tracker.database import Connection, connect
 from tracker.errors import TrackerError
 from tracker.migrate import migrate
 from tracker.schema import OUTCOMES, SUBSETS
 from tracker.session import Session
 from tracker.watch import pace, site
+from tracker.watch.alarms import alarms
 from tracker.watch.exposition import MAX_VERDICTS
 from tracker.watch.watcher import Duties, Watcher
 
@@ -281,6 +284,21 @@ def test_hours_left_are_the_work_that_waits_at_this_pace_and_endless_while_none_
     assert pace.hours_left(36_000, ended_per_second=0) is None
 
 
+def test_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm_and_one_that_keeps_up_is_none(
+    admin: Connection,
+) -> None:
+    fill_pool(admin, new_run(admin, wats=1), 7200)
+    set_setting(admin, "pool_low", 3600)
+    seen = status(admin)
+    assert "pool_low" not in "".join(seen["alarms"])
+    seen["rates"]["download"]["rows_in_per_second"] = 1.0
+    assert "at this pace the pool is under pool_low in 1.0 hours: start extract and ingest workers" in alarms(seen)
+    seen["rates"]["ingest"]["rows_out_per_second"] = 1.0
+    assert "pool_low" not in "".join(alarms(seen))
+    set_setting(admin, "pool_low", 7201)
+    assert "the pool holds 7,200, fewer than pool_low, so that batches mix badly" in alarms(status(admin))
+
+
 def test_a_rate_is_since_the_first_job_of_the_last_minutes() -> None:
     minutes = pace.by_minute(
         [{"queue": "download", "minute": m, "jobs": 1, "failures": 0, "rows_in": 600, "rows_out": 60} for m in (0, 1)]
@@ -297,10 +315,6 @@ def test_a_rate_is_since_the_first_job_of_the_last_minutes() -> None:
 def test_a_hurried_admin_sees_rates_targets_and_alarms_in_the_terminal(
     admin: Connection, database: str, register: Register
 ) -> None:
-    from rich.console import Console
-
-    from tracker.admin.status import render, sparkline, status
-
     fill_pool(admin, new_run(admin, wats=1), 100)
     worker = register("download")
     batch = worker.draw()

@@ -214,6 +214,9 @@ def test_the_bar_shows_how_far_the_batch_at_hand_is(admin: Connection, watch: Ca
     console = Console(file=io.StringIO(), width=160)
     console.print(bar)
     said = cast(io.StringIO, console.file).getvalue()
+    narrow = Console(file=io.StringIO(), width=40)
+    narrow.print(bar)
+    assert len(cast(io.StringIO, narrow.file).getvalue().splitlines()) == 1
     assert f"job {batch.job_id}" in said
     assert "30/40" in said
 
@@ -224,7 +227,7 @@ def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
 ) -> None:
     session = watch("extract")
     screen = io.StringIO()
-    console = Console(file=screen, width=60, force_terminal=is_terminal, color_system=None)
+    console = Console(file=screen, width=90, force_terminal=is_terminal, color_system=None)
     root = logging.getLogger()
     before = root.handlers[:]
     line = "job.completed stage=extract job=[1] " + "x" * 100

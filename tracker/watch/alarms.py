@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tracker.admin.server_health import FULL_DISK, LONG_SECONDS, OLDEST_XID, UNFOLDED_SECONDS
+from tracker.watch import pace
 
 SOON_HOURS = 6.0
 
@@ -28,13 +29,15 @@ def _server(seen: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pool(seen: Mapping[str, Any]) -> Iterator[str]:
-    if not seen["in"]:
+    if not seen["in"] or not _has_more(seen):
         return
-    if seen["pool_low"] and _has_more(seen):
+    if seen["pool_low"]:
         yield f"the pool holds {seen['pool']:,}, fewer than pool_low, so that batches mix badly"
-    hours = seen["hours_left"]
-    if hours is not None and hours < SOON_HOURS and _has_more(seen):
-        yield f"the pool holds {hours:.1f} hours of work: start extract and ingest workers, or limit download"
+        return
+    came, ended = seen["rates"]["ingest"]["rows_out_per_second"], seen["rates"]["download"]["rows_in_per_second"]
+    hours = pace.hours_until(float(seen["settings"]["pool_low"]), seen["pool"], came, ended)
+    if hours is not None and hours < SOON_HOURS:
+        yield f"at this pace the pool is under pool_low in {hours:.1f} hours: start extract and ingest workers"
 
 
 def _has_more(seen: Mapping[str, Any]) -> bool:

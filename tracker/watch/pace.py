@@ -49,6 +49,12 @@ def hours_left(waiting: int, ended_per_second: float) -> float | None:
     return waiting / ended_per_second / 3600 if ended_per_second > 0 else None
 
 
+def hours_until(mark: float, pool: int, in_per_second: float, ended_per_second: float) -> float | None:
+    """Hours until a pool above a mark has fallen to it at this pace; None: it does not shrink."""
+    shrinks_by = ended_per_second - in_per_second
+    return (pool - mark) / shrinks_by / 3600 if shrinks_by > 0 else None
+
+
 def targets(settings: Mapping[str, Any], came_in: Mapping[str, int]) -> dict[str, int]:
     """How many candidates of each subset the pool is to hold.
 

@@ -127,3 +127,16 @@ def test_promtool_accepts_the_configuration_and_the_alerts_pass_their_tests(comm
     assert PROMTOOL is not None
     checked = subprocess.run([PROMTOOL, *command], cwd=MONITORING, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: .ci/run fetches it")
+def test_prometheus_can_read_every_question_of_the_dashboard(tmp_path: Path) -> None:
+    assert PROMTOOL is not None
+    asked = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run(
+        [PROMTOOL, "check", "rules", str(tmp_path / "rules.yml")], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(asked)} rules found" in checked.stdout

@@ -35,6 +35,8 @@ from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tel
 from tracker.database import connect, database_url, translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
+from tracker.watch import site
+from tracker.watch.watcher import Duties
 
 __all__ = ["app", "main"]
 
@@ -123,8 +125,21 @@ def manifest(as_json: Json = False) -> None:
 
 
 @app.command()
-def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0) -> None:
-    """Fold the ledger, open leaves, delete pictures whose time is over; until SIGTERM or Ctrl-C."""
+def serve(
+    every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="SHOAL_HTTP",
+            help=f"For the status page, /metrics and /healthz; off: nowhere. Default: {site.PLACE}, if free.",
+        ),
+    ] = None,
+) -> None:
+    """Do the tracker's duties and show the swarm over HTTP; until SIGTERM or Ctrl-C.
+
+    The ledger is folded, leaves are opened, dead workers forgotten, and pictures deleted whose time is over.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,7 +148,9 @@ def serve(every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause betw
     url = database_url(settings)
     with connect(url) as connection:
         migrating.require_head(connection)
-    serving.serve(url, stop, store=settings.store, every_seconds=every_seconds)
+    duties = Duties(every_seconds)
+    with site.shown(url, duties, http):
+        serving.serve(url, stop, duties, store=settings.store)
 
 
 @app.command()

@@ -6,6 +6,7 @@ the swarm works on, its ledger only grows longer.
 
 import logging
 import threading
+import time
 
 from tracker.balance import balance, note_pace
 from tracker.database import Connection, connect, query, translated
@@ -13,11 +14,12 @@ from tracker.errors import DatabaseDown, TrackerError
 from tracker.ledger import fold
 from tracker.pool import open_leaves
 from tracker.retention import retain
+from tracker.watch.watcher import Duties
 
 log = logging.getLogger("shoal.tracker")
 
 
-def serve(url: str, stop: threading.Event, *, store: str, every_seconds: float) -> None:
+def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> None:
     """Do the duties every so often until `stop` is set; a database that is down is waited for."""
     connection: Connection | None = None
     while not stop.is_set():
@@ -25,10 +27,12 @@ def serve(url: str, stop: threading.Event, *, store: str, every_seconds: float) 
             if connection is None:
                 connection = connect(url)
             tick(connection, store)
+            duties.done_at, duties.error = time.time(), None
         except DatabaseDown as error:
             log.warning("tracker.waiting error=%r", str(error))
+            duties.error = str(error)
             connection = None
-        stop.wait(every_seconds)
+        stop.wait(duties.every_seconds)
     if connection is not None:
         connection.close()
 

@@ -22,6 +22,7 @@ from dataset.outcomes import Outcome
 from dataset.received import Picture, keep_received
 from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store, StoreError
+from workers import metrics
 from workers.decoding import Decoders, Undecoded
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
@@ -207,8 +208,10 @@ class _Batch:
 
     def _count(self, link: Link, row: LinkRow, result: Fetched | Failure | None) -> None:
         self._done.add(link.position)
+        metrics.LINK_BY_OUTCOME[row.outcome].inc()
         if isinstance(result, Fetched):
             self._outcome.bytes += len(result.data)
+            metrics.RECEIVED.inc(len(result.data))
         if row.final:
             self._outcome.finished[row.outcome] += 1
         else:

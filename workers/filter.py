@@ -20,6 +20,7 @@ from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
+from workers.timed_model import TimedModel
 
 Models = Mapping[str, ClipModel]
 
@@ -74,5 +75,5 @@ class Filter:
     def _load(self, spec: ModelRecipe, desk: Desk) -> ClipModel:
         model = replace(spec, threshold=0.0)
         if model not in self._loaded:
-            self._loaded[model] = load_model(model, desk.store, self.device)
+            self._loaded[model] = TimedModel.of(load_model(model, desk.store, self.device))
         return self._loaded[model]

@@ -17,19 +17,25 @@ from dataset.store import Store
 from tracker.database import connect, database_url
 from tracker.errors import TrackerError
 from tracker.migrate import require_head
-from tracker.session import Session
 from tracker.settings import Settings
+from workers import metrics, progress_bar
 from workers.desk import Desk
 from workers.errors import CannotWork, WorkerError
 from workers.extract import Extract
 from workers.ingest import Ingest
 from workers.loop import Patience, Stage, run
+from workers.watched_session import WatchedSession
 
 app = typer.Typer(
     help="Work for the swarm.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
 Once = Annotated[bool, typer.Option("--once", help="Claim once, work, and end.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, envvar="SHOAL_METRICS_PORT", help="Tell Prometheus here; 0: a port that is free."),
+]
+MetricsHost = Annotated[str, typer.Option(envvar="SHOAL_METRICS_HOST", help="Where that port is.")]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
 
 
@@ -49,15 +55,25 @@ def main() -> None:
 
 
 @app.command()
-def extract(once: Once = False, until_idle: UntilIdle = False) -> None:
+def extract(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
     """WAT files in, packs of candidates out."""
-    _work(Extract, Patience(once, until_idle))
+    _work(Extract, Patience(once, until_idle), metrics_port, metrics_host)
 
 
 @app.command()
-def ingest(once: Once = False, until_idle: UntilIdle = False) -> None:
+def ingest(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
     """Packs in, new candidates into the pool."""
-    _work(Ingest, Patience(once, until_idle))
+    _work(Ingest, Patience(once, until_idle), metrics_port, metrics_host)
 
 
 @app.command()
@@ -80,6 +96,8 @@ def download(
     host_spacing: Annotated[float, typer.Option(help="Seconds between two requests to one host, at least.")] = 0.0,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Batches of links in, shards of images out."""
     from workers.download import Download
@@ -100,7 +118,7 @@ def download(
         )
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
-    _work(lambda: Download(policy), Patience(once, until_idle))
+    _work(lambda: Download(policy), Patience(once, until_idle), metrics_port, metrics_host)
 
 
 @app.command("filter")
@@ -108,16 +126,20 @@ def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU if there is one.")] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
     try:
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
-    _work(lambda: Filter(device), Patience(once, until_idle))
+    _work(lambda: Filter(device), Patience(once, until_idle), metrics_port, metrics_host)
 
 
-def _work(make_stage: Callable[[], Stage[Any]], patience: Patience) -> None:
+def _work(
+    make_stage: Callable[[], Stage[Any]], patience: Patience, metrics_port: int | None, metrics_host: str
+) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     settings = Settings.from_environment()
     url = database_url(settings)
@@ -125,15 +147,18 @@ def _work(make_stage: Callable[[], Stage[Any]], patience: Patience) -> None:
         require_head(connection)
     store = Store.open(settings.store)
     stage = make_stage()
-    session = Session.register(url, stage.kind, token=settings.token)
-    try:
-        trio.run(_run, stage, session, store, patience)
-    finally:
-        session.close()
+    with metrics.told(stage.kind, metrics_port, metrics_host):
+        session = WatchedSession.register(url, stage.kind, token=settings.token)
+        try:
+            trio.run(_run, stage, session, store, patience)
+        finally:
+            session.close()
 
 
-async def _run(stage: Stage[Any], session: Session, store: Store, patience: Patience) -> None:
-    await run(stage, Desk(session, store), patience)
+async def _run(stage: Stage[Any], session: WatchedSession, store: Store, patience: Patience) -> None:
+    desk = Desk(session, store)
+    with progress_bar.shown(desk, session):
+        await run(stage, desk, patience)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

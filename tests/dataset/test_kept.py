@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset.images import Picture
 from dataset.kept import write_kept
 from dataset.outcomes import Outcome
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
+from dataset.received import Picture
 from dataset.shards import LinkRow, ShardError, ShardWriter, sample_key
 from dataset.store import Store, StoreError
 

@@ -23,6 +23,7 @@ import dns.resolver
 import trio
 
 from dataset.outcomes import Outcome
+from workers import metrics
 from workers.fetching.addresses import Address, parse_address
 from workers.fetching.dns_backend import TrioBackend
 from workers.fetching.failure import LinkFailed
@@ -95,7 +96,10 @@ class Resolver:
         done = self._in_flight[host] = trio.Event()
         try:
             async with self._slots:
+                started = trio.current_time()
                 known = await self._ask(host)
+                result = "found" if known.addresses else "failed" if known.transient else "no_name"
+                metrics.LOOKUP_BY_RESULT[result].observe(trio.current_time() - started)
             self._remember(host, known)
             return known
         finally:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import trio
 
+from workers import metrics
+
 IDLE_SECONDS = 5.0
 """Apache closes after 5 seconds by default; a connection kept longer is mostly a dead one."""
 
@@ -83,6 +85,8 @@ class Wire:
         self.is_clean = False
         """The last exchange ended well, so that another may follow."""
         self.idle_since = 0.0
+        self._is_counted = True
+        metrics.CONNECTIONS.inc()
 
     def begin(self) -> None:
         """Count a request; until its response has ended well the wire is not clean."""
@@ -105,6 +109,9 @@ class Wire:
         """Close at once, without TLS's farewell, which nobody waits for."""
         self.is_clean = False
         close_socket(self._socket)
+        if self._is_counted:  # a second close closes nothing
+            self._is_counted = False
+            metrics.CONNECTIONS.dec()
 
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived, not even an end."""

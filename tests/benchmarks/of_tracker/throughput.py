@@ -72,7 +72,7 @@ def _flow(server: Server, feeder: object, taker: object, seconds: float) -> Flow
     for process in processes:
         process.start()
     ended = threading.Event()
-    duties = threading.Thread(target=_do_duties, args=(server.url, ended))
+    duties = threading.Thread(target=_do_duties, args=(server, ended))
     duties.start()
     try:
         time.sleep(SETTLE_SECONDS)
@@ -105,10 +105,10 @@ def _sizes(admin: Connection) -> tuple[int, int]:
     return int(row["bytes"]), int(row["dead"])
 
 
-def _do_duties(url: str, ended: threading.Event) -> None:
-    with connect(url) as connection:
+def _do_duties(server: Server, ended: threading.Event) -> None:
+    with connect(server.url) as connection:
         while not ended.wait(5):
-            tick(connection)
+            tick(connection, str(server.home / "store"))
 
 
 def _ingest(url: str, _taken: "Synchronized[int]", waiting: "Synchronized[int]", stop: Event) -> None:

@@ -190,7 +190,7 @@ async def _measured(server: Server, url: str, run_id: int, numbers: list[int], s
     ready: asyncio.Queue[None] = asyncio.Queue()
     gate = asyncio.Semaphore(POOL_SIZE)  # the start is not what is measured
     feeding: dict[str, float] = {"rows_per_s": 0.0}
-    tasks = [asyncio.create_task(asyncio.to_thread(_feed, server.url, run_id, feeding))]
+    tasks = [asyncio.create_task(asyncio.to_thread(_feed, server, run_id, feeding))]
     try:
         for number in numbers:
             new = number - (len(tasks) - 1)
@@ -240,10 +240,10 @@ async def _window(
     return load
 
 
-def _feed(url: str, run_id: int, feeding: dict[str, float]) -> None:
+def _feed(server: Server, run_id: int, feeding: dict[str, float]) -> None:
     """Copy candidates into the pool at a pace, and do serve's duties beside it."""
-    table = candidates(PACK_ROWS)
-    with connect(url) as admin:
+    table, store = candidates(PACK_ROWS), str(server.home / "store")
+    with connect(server.url) as admin:
         row = admin.execute(
             "SELECT leaf, relation FROM tracker.leaf WHERE subset = 'en' ORDER BY leaf DESC LIMIT 1"
         ).fetchone()
@@ -253,7 +253,7 @@ def _feed(url: str, run_id: int, feeding: dict[str, float]) -> None:
         while (rate := feeding["rows_per_s"]) >= 0:
             now = time.monotonic()
             if now - ticked > 5:
-                tick(admin)
+                tick(admin, store)
                 ticked = now
             if rate and now >= due:
                 due = now + PACK_ROWS / rate

@@ -1,0 +1,6 @@
+-- How many leased jobs of each queue may be taken over: what stale workers hold.
+SELECT job.queue::text AS queue, count(*) AS n FROM tracker.job
+WHERE job.state = 'leased' AND job.worker_id IN (
+    SELECT tracker.stale_workers(kind) FROM unnest(enum_range(NULL::tracker.queue)) AS kind
+)
+GROUP BY job.queue

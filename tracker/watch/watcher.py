@@ -1,0 +1,160 @@
+"""One look at the swarm for all who ask: taken in a thread of its own, kept as bytes that any number may be given.
+
+However many scrape or watch, the database is asked once in a while only, and never for more than a twentieth of the
+time: where a look takes long, the next one comes later.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracker.admin.status import status
+from tracker.database import Connection, connect, translated
+from tracker.errors import TrackerError
+from tracker.watch.exposition import Round, exposition, worker_state
+
+log = logging.getLogger("shoal.tracker")
+
+EVERY_SECONDS = 5.0
+MOST_OF_THE_TIME = 0.05
+POINTS = 720  # an hour of charts, one point each look
+MAX_LISTED = 50  # workers on the page, those with trouble first; the swarm may have thousands
+LATE_SECONDS = 60.0  # a look that has not ended so long after it was due hangs
+TROUBLE = {"stuck": 0, "silent": 1, "draining": 2, "active": 3}
+
+
+@dataclass(slots=True)
+class Duties:
+    """How the tracker's duties go; written by their thread, read by others."""
+
+    every_seconds: float
+    done_at: float | None = None
+    """Unix time of the last round that went well."""
+    error: str | None = None
+    """Why the last round did not go well."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """After so long without a round something is wrong: a round may take a while, and a database restart."""
+        return max(30.0, 5 * self.every_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What HTTP clients are given until the next look."""
+
+    metrics: bytes
+    status: bytes
+
+
+class Watcher:
+    """Looks until told to stop; `answers` is always whole."""
+
+    def __init__(self, url: str, duties: Duties, *, every_seconds: float = EVERY_SECONDS) -> None:
+        self._url = url
+        self._duties = duties
+        self._every_seconds = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self._history: deque[dict[str, Any]] = deque(maxlen=POINTS)
+        self._connection: Connection | None = None
+        self._due_at = time.time()
+        self.error: str | None = "nobody has looked yet"
+        self.answers = self._answers(Round(None, time.time(), 0.0, None))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking, and wait for a look under way."""
+        self._stop.set()
+        self._thread.join()
+
+    def trouble(self, now: Callable[[], float] = time.time) -> str | None:
+        """Why the tracker is not healthy; None when it is."""
+        if self.error is not None:
+            return self.error
+        if self._duties.error is not None:
+            return self._duties.error
+        if now() > self._due_at + LATE_SECONDS:
+            return f"a look at the database is more than {LATE_SECONDS:,.0f} s late: it hangs"
+        if self._duties.done_at is None or now() - self._duties.done_at > self._duties.patience_seconds:
+            return f"the tracker's duties have not been done for {self._duties.patience_seconds:,.0f} s"
+        return None
+
+    def look(self) -> None:
+        """Take a snapshot and make the answers of it; a database that is away is an answer, too."""
+        started, seen = time.monotonic(), None
+        try:
+            if self._connection is None:
+                self._connection = connect(self._url)
+            with translated(), self._connection.transaction():
+                # A moment's numbers belong together, and a query that hangs must not hang the page.
+                self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                self._connection.execute("SET LOCAL statement_timeout = '60s'")
+                seen = status(self._connection)
+            self.error = None
+        except (TrackerError, OSError) as error:
+            self._close()
+            self.error = str(error)
+        seconds = time.monotonic() - started
+        if seen is not None:
+            self._history.append(_point(seen))
+        self.answers = self._answers(Round(seen, time.time(), seconds, self._duties.done_at))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self.look()
+            except Exception as error:  # the page says so, and the next look may go well
+                log.exception("watcher.failed")
+                self._close()
+                self.error = f"{type(error).__name__}: {error}"
+            took = time.monotonic() - started
+            pause = max(self._every_seconds - took, took / MOST_OF_THE_TIME - took)
+            self._due_at = time.time() + pause
+            self._stop.wait(pause)
+        self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _answers(self, of: Round) -> Answers:
+        said: dict[str, Any] = {"at": of.taken_at, "error": self.error, "history": list(self._history)}
+        if of.seen is not None:
+            said |= _brief(of.seen)
+        return Answers(exposition(of), json.dumps(said, default=str, allow_nan=False).encode())
+
+
+def _point(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """One point of the charts: sums, of which the page takes differences."""
+    return {
+        "at": round(time.time(), 1),
+        "pool": seen["pool_by_subset"],
+        "in": seen["in"],
+        "finished": sum(seen["finished"].values()),
+        "samples": seen["queues"]["download"]["rows_out"],
+        "kept": seen["filtered"].get("kept", 0),
+        "alive": seen["alive"],
+    }
+
+
+def _brief(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows: no recipes, and of thousands of workers those with trouble first."""
+    workers = [dict(row) | {"looks": worker_state(row)} for row in seen["workers"]]
+    workers.sort(key=lambda row: (TROUBLE[row["looks"]], row["kind"], row["host"]))
+    left_out = {"runs", "settings", "workers"}
+    return {key: value for key, value in seen.items() if key not in left_out} | {
+        "workers": workers[:MAX_LISTED],
+        "workers_in_all": len(workers),
+        "runs": [row["name"] for row in seen["runs"]],
+        "watermarks": {mark: seen["settings"][f"pool_{mark}"] for mark in ("low", "resume", "high")},
+    }

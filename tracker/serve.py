@@ -7,6 +7,7 @@ the swarm works on, its ledger only grows longer.
 import logging
 import threading
 
+from tracker.burnt import drain_burnt
 from tracker.database import Connection, connect, query, translated
 from tracker.errors import DatabaseDown
 from tracker.ledger import fold
@@ -32,7 +33,8 @@ def serve(url: str, stop: threading.Event, *, every_seconds: float) -> None:
 
 
 def tick(connection: Connection) -> None:
-    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone."""
+    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone and
+    hosts that have long rested, drain workers whose address is burnt."""
     fold(connection)
     with translated():
         runs = [row["run_id"] for row in connection.execute("SELECT run_id FROM tracker.run")]
@@ -41,3 +43,6 @@ def tick(connection: Connection) -> None:
             log.info("tracker.leaf_opened relation=%s", relation)
     with translated():
         connection.execute(query("prune_workers"))
+        connection.execute(query("forget_rests"))
+    for worker, reason in drain_burnt(connection):
+        log.warning("tracker.burnt worker=%s reason=%r", worker, reason)

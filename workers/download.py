@@ -1,6 +1,6 @@
 """Download: a batch is drawn from the pool, its links are fetched, and a shard goes into the store.
 
-    draw → download_batch → complete (outcomes, second tries and returned links, in one transaction)
+    draw → download_batch → complete (outcomes, second tries, returned links and refusals, in one transaction)
 
 A stop closes the shard with what is done; the links that are not go back to the pool.
 """
@@ -29,6 +29,7 @@ class Download:
     async def work(self, held: Sequence[Batch], desk: Desk) -> Mapping[str, object]:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(desk.follow, batch)
+        await desk.beat()  # no host is asked before the blocks and rests of this moment are known
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),
@@ -41,6 +42,7 @@ class Download:
             max_attempts=batch.max_tries,
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
+            fleet=desk.fleet,
         )
         await desk.call(
             desk.session.complete,
@@ -48,15 +50,19 @@ class Download:
             {
                 "finished": dict(outcome.finished),
                 "again": outcome.again,
+                "later": outcome.later,
                 "returned": outcome.returned,
                 "samples": outcome.samples,
                 "bytes": outcome.bytes,
+                "hosts": {"asked": outcome.hosts_asked, "refused": outcome.hosts_refused},
+                "refused": desk.fleet.take_refusals(),
             },
         )
         return {
             "candidates": batch.n,
             "samples": outcome.samples,
             "again": len(outcome.again),
+            "later": len(outcome.later),
             "returned": len(outcome.returned),
             "bytes": outcome.bytes,
         }

@@ -21,6 +21,7 @@ from workers.loop import MAX_FAILURES, Patience, run
 class Tracker:
     """Stands in for a session: remembers what was said to it."""
 
+    kind: str = "extract"
     said: list[str] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
     beats: list[str] = field(default_factory=lambda: ["active"])

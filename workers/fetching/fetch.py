@@ -4,6 +4,7 @@ Invariant: `Fetcher.fetch` returns a value for any string and any server, within
 nothing but trio's cancellation. Every hop is parsed, resolved, checked and connected to anew.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
@@ -20,7 +21,7 @@ from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply
 from workers.fetching.retry_after import retry_after_seconds
 from workers.fetching.session import CheckedSession
-from workers.fetching.target import parse_target, redirect_target
+from workers.fetching.target import Target, parse_target, redirect_target
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -103,8 +104,10 @@ class _Trail:
 class Fetcher:
     """Fetches links under one policy; connections, names and memory are shared by all. Use as an async context."""
 
-    def __init__(self, policy: FetchPolicy) -> None:
+    def __init__(self, policy: FetchPolicy, admit: Callable[[Target], None] | None = None) -> None:
+        """`admit` is asked before each hop, and raises LinkFailed for what must not be contacted now or ever."""
         self._policy = policy
+        self._admit = admit
         seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that DNS has its own outcome
         self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
         self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
@@ -142,6 +145,8 @@ class Fetcher:
         seen: set[str] = set()
         while True:
             seen.add(target.url)
+            if self._admit is not None:
+                self._admit(target)
             trail.ask(target.url)
             reply = await self._session.ask(target, errand)
             if reply.status not in REDIRECTS:

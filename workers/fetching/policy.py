@@ -4,11 +4,26 @@ Invariant: a `FetchPolicy` that exists is valid; nothing below reads a setting f
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from workers.errors import WorkerError
 
 DNS_PORT = 53
+
+
+class Profile(StrEnum):
+    """How a worker treats hosts unless it is told otherwise."""
+
+    FAST = "fast"
+    POLITE = "polite"
+
+
+PROFILES: dict[Profile, dict[str, float]] = {
+    Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
+    # One request at a time and one in 2 s at most: a quarter to a third of what a person's browser does on one page.
+    Profile.POLITE: {"per_host": 1, "host_spacing_seconds": 2.0, "robots": True},
+}
 
 
 class PolicyError(WorkerError):
@@ -30,7 +45,11 @@ class FetchPolicy:
     host_failures: int = 8
     """In a row, after which a host is given up for the batch; its other links are tried in a later one."""
     max_rest_seconds: float = 30.0
-    """A host that asks for a longer rest (Retry-After) is given up for the batch."""
+    """A host that rests for longer, by its own wish (Retry-After) or the fleet's, is given up for the batch."""
+    rest_seconds: float = 60.0
+    """How long a host that has refused us is left alone until the tracker has said how long."""
+    robots: bool = False
+    """Ask each host for its robots.txt first, and keep off what it disallows."""
     timeout_seconds: float = 20.0
     """For the whole link: DNS, connecting, every redirect, the body."""
     connect_seconds: float = 8.0
@@ -64,7 +83,7 @@ class FetchPolicy:
         for name in ("concurrency", "per_host", "host_failures", "max_bytes"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 1 or more.")
-        for name in ("timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
+        for name in ("rest_seconds", "timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
             if not getattr(self, name) > 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give more than 0 seconds.")
         if not self.host_spacing_seconds >= 0:

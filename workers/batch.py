@@ -28,6 +28,7 @@ from dataset.store import Store, StoreError
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
+from workers.fetching.robots import RobotsMemory
 from workers.fetching.target import Target
 from workers.fleet import Fleet
 from workers.manners import Manners, Unasked
@@ -89,8 +90,11 @@ async def download_batch(
     on_progress: Callable[[int], None],
     stop: trio.Event,
     fleet: Fleet | None = None,
+    robots: RobotsMemory | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
+
+    What other workers know of hosts comes through `fleet`, and what is known of their robots.txt stays in `robots`.
 
     Attempts count from 1: a passing failure of attempt `max_attempts` is final.
 
@@ -98,7 +102,7 @@ async def download_batch(
     """
     try:
         with ShardWriter(store, output, job_id=job_id, subset=subset) as shard:
-            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, fleet)
+            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, fleet, robots)
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
@@ -118,6 +122,7 @@ class _Batch:
         max_attempts: int,
         on_progress: Callable[[int], None],
         fleet: Fleet | None,
+        robots: RobotsMemory | None,
     ) -> None:
         self._links = links
         self._shard = shard
@@ -126,6 +131,7 @@ class _Batch:
         self._max_attempts = max_attempts
         self._on_progress = on_progress
         self._fleet = fleet
+        self._robots = robots
         self._manners = Manners(links, policy, fleet)
         self._queue = self._manners.queue
         self._freed = trio.lowlevel.ParkingLot()  # tasks that wait for a host's slot
@@ -141,7 +147,7 @@ class _Batch:
         Raises: OSError, StoreError when a sample cannot be written.
         """
         scope = trio.CancelScope()
-        async with Fetcher(self._policy, self._admit) as fetcher, trio.open_nursery() as watch:
+        async with Fetcher(self._policy, self._admit, self._robots) as fetcher, trio.open_nursery() as watch:
             watch.start_soon(self._heed, stop, scope)
             with scope, self._listening(scope):
                 async with trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ A stop closes the shard with what is done; the links that are not go back to the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -15,12 +15,14 @@ from tracker.session import Batch
 from workers.batch import download_batch
 from workers.desk import Desk
 from workers.fetching.policy import FetchPolicy
+from workers.fetching.robots import RobotsMemory
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
     policy: FetchPolicy
     kind: str = "download"
+    robots: RobotsMemory = field(default_factory=RobotsMemory)
 
     def claim(self, desk: Desk) -> Sequence[Batch]:
         batch = desk.session.draw()
@@ -43,6 +45,7 @@ class Download:
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
             fleet=desk.fleet,
+            robots=self.robots,
         )
         await desk.call(
             desk.session.complete,

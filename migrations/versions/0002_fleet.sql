@@ -30,7 +30,7 @@ ALTER TABLE tracker.worker
     ADD CONSTRAINT worker_burnt_says_why CHECK ((burnt_at IS NULL) = (burnt_reason IS NULL));
 
 INSERT INTO tracker.setting (name, value, least, most, meaning) VALUES
-    ('rest_seconds', '60', 1, 3600, 'rest of a host after its first refusal, and for each further one of the same time; doubles when a probe is refused'),
+    ('rest_seconds', '60', 1, 3600, 'rest of a host after its first refusal; doubles with further ones'),
     ('rest_most_seconds', '3600', 1, 86400, 'longest rest that refusals add up to; a Retry-After is kept up to a day'),
     ('rest_forget_seconds', '21600', 60, 604800, 'a host whose rest has been over for so long, unprobed, is as any other'),
     ('rest_grace_seconds', '20', 1, 600, 'how long the others wait for the worker that asks a rested host first'),

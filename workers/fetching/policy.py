@@ -21,7 +21,7 @@ class Profile(StrEnum):
 
 PROFILES: dict[Profile, dict[str, float]] = {
     Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
-    # One request at a time and one in 2 s at most: a quarter to a third of what a person's browser does on one page.
+    # One request at a time, one in 2 s at most: 300 of one host in a batch of ten minutes, where few have that many.
     Profile.POLITE: {"per_host": 1, "host_spacing_seconds": 2.0, "robots": True},
 }
 

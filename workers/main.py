@@ -89,14 +89,24 @@ def download(
     host_spacing: Annotated[
         float | None, typer.Option(help="Seconds between two requests to one host, at least; default: the profile's.")
     ] = None,
+    per_address: Annotated[
+        int | None,
+        typer.Option(help="The same to one address, whatever hosts share it; 0: any number."),
+    ] = None,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
 ) -> None:
     """Batches of links in, shards of images out."""
     from workers.download import Download
 
-    wishes = {"user_agent": user_agent or None, "per_host": per_host, "host_spacing_seconds": host_spacing}
-    settings = PROFILES[profile] | {k: v for k, v in {**wishes, "robots": robots}.items() if v is not None}
+    wishes = {
+        "user_agent": user_agent or None,
+        "robots": robots,
+        "per_host": per_host,
+        "per_address": per_address,
+        "host_spacing_seconds": host_spacing,
+    }
+    settings = PROFILES[profile] | {name: value for name, value in wishes.items() if value is not None}
     try:
         policy = FetchPolicy(
             **settings,  # type: ignore[arg-type]  # keys of PROFILES and those named above

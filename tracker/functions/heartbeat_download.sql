@@ -12,7 +12,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    grace interval := make_interval(secs => tracker.setting('rest_grace_seconds')::float8);
+    grace interval;
     well text[];
     wanted text[];
 BEGIN
@@ -29,6 +29,7 @@ BEGIN
         WHERE host = ANY (well) AND prober = p_worker;
     END IF;
     IF p_report -> 'probes' <> '[]' THEN
+        grace := make_interval(secs => tracker.setting('rest_grace_seconds')::float8);
         wanted := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes') LIMIT 100);
         PERFORM FROM tracker.resting WHERE host = ANY (wanted) ORDER BY host FOR UPDATE;
         UPDATE tracker.resting SET prober = p_worker, probe_until = now() + grace

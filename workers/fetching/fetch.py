@@ -4,7 +4,6 @@ Invariant: `Fetcher.fetch` returns a value for any string and any server, within
 nothing but trio's cancellation. Every hop is parsed, resolved, checked and connected to anew.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -178,12 +177,8 @@ class Fetcher:
 
     async def _heed_robots(self, target: Target, errand: Errand, trail: _Trail) -> None:
         """Wait for a robots.txt, which has a time limit of its own; the link's deadline moves by as much."""
-        asked, deadline = trio.current_time(), errand.scope.deadline
-        errand.scope.deadline = math.inf
-        try:
+        with errand.paused():
             await self._robots.check(target, trail.fail)
-        finally:
-            errand.scope.deadline = deadline + trio.current_time() - asked
         if self._admit is not None:
             self._admit(target)  # the host may have begun to rest meanwhile
 

@@ -10,5 +10,7 @@ GRANT EXECUTE ON FUNCTION
     tracker.hold, tracker.complete_ingest, tracker.open_leaves,
     tracker.bloom_hold, tracker.bloom_release, tracker.bloom_snapshot
 TO shoal_ingest;
-GRANT EXECUTE ON FUNCTION tracker.draw, tracker.complete_download TO shoal_download;
+GRANT EXECUTE ON FUNCTION
+    tracker.draw, tracker.complete_download, tracker.heartbeat_download, tracker.blocks
+TO shoal_download;
 GRANT EXECUTE ON FUNCTION tracker.complete_filter TO shoal_filter;

@@ -22,6 +22,7 @@ from tracker import migrate as migrating
 from tracker import seed as seeding
 from tracker import serve as serving
 from tracker.admin import (  # noqa: F401
+    block_commands,
     control_commands,
     job_commands,
     passwords,

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Enum,
     ForeignKey,
     Identity,
@@ -155,6 +156,13 @@ worker = Table(
     Column("seen_at", Moment, nullable=False, server_default=NOW),
     Column("progress", BigInteger, nullable=False, server_default=text("0")),
     Column("progressed_at", Moment, nullable=False, server_default=NOW),
+    # Hosts that a download worker asked, and those of them that refused it; older counts weigh half an hour by hour.
+    Column("hosts_asked", Double, nullable=False, server_default=text("0")),
+    Column("hosts_refused", Double, nullable=False, server_default=text("0")),
+    Column("hosts_counted_at", Moment, nullable=False, server_default=NOW),
+    Column("burnt_at", Moment),
+    Column("burnt_reason", Text),
+    CheckConstraint("(burnt_at IS NULL) = (burnt_reason IS NULL)", name="worker_burnt_says_why"),
     # A beat rewrites the row; half a page free keeps the new version beside the old one, without an index write.
     postgresql_with={"fillfactor": "50"},
 )
@@ -378,6 +386,39 @@ pace = Table(
     Column("came_in", BigInteger, nullable=False),
     Column("drawn", BigInteger, nullable=False),
 )
+
+# What no worker may contact: hosts and URL prefixes, as `tracker.blocklist` normalises them. A lifted one stays, so
+# that workers that hold an older version hear of it.
+block = Table(
+    "block",
+    metadata,
+    Column("pattern", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("lifted", Boolean, nullable=False, server_default=text("false")),
+    Column("reason", Text, nullable=False),
+    Column("changed_at", Moment, nullable=False, server_default=NOW),
+    # What a page of a B-tree takes is 2,704 bytes.
+    CheckConstraint("octet_length(pattern) BETWEEN 1 AND 2000", name="block_pattern_fits_its_index"),
+)
+Index("block_by_version_for_workers", block.c.version)
+
+# Hosts that have refused us and are left alone until a moment. No refusals: the rest is over, others still hear of it.
+resting = Table(
+    "resting",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("until", Moment, nullable=False),
+    Column("refusals", Integer, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    # The worker that asks first when the rest is over, and until when the others wait for it. No foreign key: a worker
+    # that is gone only lets its probe run out.
+    Column("prober", Uuid),
+    Column("probe_until", Moment),
+    CheckConstraint("octet_length(host) BETWEEN 1 AND 253", name="resting_host_is_a_name"),
+    CheckConstraint("refusals >= 0", name="resting_refusals_are_a_number"),
+    CheckConstraint("(prober IS NULL) = (probe_until IS NULL)", name="resting_probe_has_an_end"),
+)
+Index("resting_changed_for_beat", resting.c.changed_at)
 
 # What the admin's commands changed; `tracker log` shows it.
 change = Table(

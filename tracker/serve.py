@@ -9,6 +9,7 @@ import threading
 import time
 
 from tracker.balance import balance, note_pace
+from tracker.burnt import drain_burnt
 from tracker.database import Connection, connect, query, translated
 from tracker.errors import DatabaseDown, TrackerError
 from tracker.ledger import fold
@@ -38,7 +39,8 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
 
 
 def tick(connection: Connection, store: str) -> None:
-    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone.
+    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone and hosts
+    that have long rested, drain workers whose address is burnt.
 
     Then delete the pictures whose time is over, and once a minute say whether the pool runs low.
     """
@@ -50,6 +52,9 @@ def tick(connection: Connection, store: str) -> None:
             log.info("tracker.leaf_opened relation=%s", relation)
     with translated():
         connection.execute(query("prune_workers"))
+        connection.execute(query("forget_rests"))
+    for worker, reason in drain_burnt(connection):
+        log.warning("tracker.burnt worker=%s reason=%r", worker, reason)
     if note_pace(connection) and (alarm := balance(connection).alarm):
         log.warning("tracker.pool_low said=%r", alarm)
     _retain(connection, store)

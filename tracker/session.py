@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID, uuid4
 
 from psycopg.types.json import Jsonb
@@ -61,6 +62,22 @@ class Batch:
     n: int
     max_tries: int
     payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the fleet knows of the web that is new; see tracker/functions/heartbeat_download.sql."""
+
+    state: str
+    """'active' or 'draining'."""
+    blocks: int
+    """The list's version."""
+    since: datetime
+    """The cursor for the next beat."""
+    rests: dict[str, tuple[float, int]] | None
+    """By host: the seconds left (less than 0: it is over), and the refusals; 0 for one that may be asked again."""
+    probes: dict[str, Literal["free", "probe"] | float] | None
+    """By host that was asked for: whether to go on, to go first, or how many seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,19 @@ class Session:
     def heartbeat(self, progress: int) -> str:
         """Tell that we live and how far we are; the answer is 'active' or 'draining'."""
         return str(self._beat.value("SELECT tracker.heartbeat(%s, %s)", self.worker_id, progress))
+
+    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> News:
+        """The beat of a download worker: tell what hosts did, and hear what is new since the cursor (None: all)."""
+        rows = self._beat.rows(
+            "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s)",
+            self.worker_id, progress, since, Jsonb(dict(report)),
+        )  # fmt: skip
+        return News(**rows[0])
+
+    def blocks(self, since: int) -> tuple[int, list[str], list[str]]:
+        """The list's version, and what has been blocked and lifted since an earlier one (0: all that is blocked)."""
+        (row,) = self._beat.rows("SELECT * FROM tracker.blocks(%s, %s)", self.worker_id, since)
+        return row["version"], row["blocked"].splitlines(), row["lifted"].splitlines()
 
     def claim(self, want: int = 1) -> list[Job]:
         request = uuid4()

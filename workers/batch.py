@@ -1,7 +1,8 @@
 """One batch of links: fetched, prepared and written as a shard.
 
-Invariant: every link of the batch is in exactly one of finished, again and returned, and has a row in the shard unless
-it is returned. At a stop what is under way gets a few seconds, then the shard is closed with what is done.
+Invariant: every link of the batch is in exactly one of finished, again, later and returned, and has a row in the shard
+if it is in one of the first two. At a stop what is under way gets a few seconds, then the shard is closed with what is
+done.
 
 Fetching runs on trio; pictures are decoded in processes of their own (see decoding), as many as there are cores. Those
 kept as received are decoded nowhere: they are hashed and written where they arrive, large ones in a thread. A body is
@@ -10,8 +11,8 @@ held until its picture is written, and all bodies share one budget of memory.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,24 +25,16 @@ from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store, StoreError
 from workers import metrics
 from workers.decoding import Decoders, Undecoded
+from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
-from workers.hosts import HostQueue, host_of
+from workers.fetching.robots import RobotsMemory
+from workers.fetching.target import Target
+from workers.fleet import Fleet
+from workers.manners import Manners, Unasked
 
 QUICK_BYTES = 2_000_000
 """Kept as received, these take 5 ms to hash and write."""
-
-HOST_FAULTS = frozenset(
-    {
-        Outcome.DNS_ERROR,
-        Outcome.CONNECT_ERROR,
-        Outcome.TLS_ERROR,
-        Outcome.TIMEOUT,
-        Outcome.RATE_LIMITED,
-        Outcome.SERVER_ERROR,
-    }
-)
-"""What says that a host does not want or cannot have more requests; any other end shows that it works."""
 
 
 class Link(Protocol):
@@ -69,11 +62,16 @@ class BatchOutcome:
 
     finished: Counter[Outcome] = field(default_factory=Counter)
     again: list[int] = field(default_factory=list)
+    later: list[tuple[int, float]] = field(default_factory=list)
+    """Not asked because the host rests: positions, and the seconds until they may be; no try is used up."""
     returned: list[int] = field(default_factory=list)
     rows: int = 0
     samples: int = 0
     bytes: int = 0
     """Received, of all bodies that came whole."""
+    hosts_asked: int = 0
+    hosts_refused: int = 0
+    """By 403, 429 or 503 to one link at least."""
 
 
 async def download_batch(
@@ -89,10 +87,13 @@ async def download_batch(
     on_progress: Callable[[int], None],
     stop: trio.Event,
     decoders: Decoders | None = None,
+    fleet: Fleet | None = None,
+    robots: RobotsMemory | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
 
-    Without `decoders` the batch starts some of its own, and ends them.
+    Without `decoders` the batch starts some of its own, and ends them. What other workers know of hosts comes through
+    `fleet`, and what is known of their robots.txt stays in `robots`.
 
     Attempts count from 1: a passing failure of attempt `max_attempts` is final.
 
@@ -103,7 +104,7 @@ async def download_batch(
             ShardWriter(store, output, job_id=job_id, subset=subset) as shard,
             nullcontext(decoders) if decoders else Decoders() as at_hand,
         ):
-            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, at_hand)
+            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, at_hand, fleet, robots)
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
@@ -123,6 +124,8 @@ class _Batch:
         max_attempts: int,
         on_progress: Callable[[int], None],
         decoders: Decoders,
+        fleet: Fleet | None,
+        robots: RobotsMemory | None,
     ) -> None:
         self._links = links
         self._shard = shard
@@ -131,12 +134,10 @@ class _Batch:
         self._max_attempts = max_attempts
         self._on_progress = on_progress
         self._decoders = decoders
-        self._queue = HostQueue(
-            links,
-            policy.per_host,
-            spacing_seconds=policy.host_spacing_seconds,
-            max_failures=policy.host_failures,
-        )
+        self._fleet = fleet
+        self._robots = robots
+        self._manners = Manners(links, policy, fleet)
+        self._queue = self._manners.queue
         self._freed = trio.lowlevel.ParkingLot()  # tasks that wait for a host's slot
         self._threads = trio.CapacityLimiter(os.cpu_count() or 1)
         self._is_stopping = False
@@ -150,9 +151,9 @@ class _Batch:
         Raises: OSError, StoreError when a sample cannot be written.
         """
         scope = trio.CancelScope()
-        async with Fetcher(self._policy) as fetcher, trio.open_nursery() as watch:
+        async with Fetcher(self._policy, self._admit, self._robots) as fetcher, trio.open_nursery() as watch:
             watch.start_soon(self._heed, stop, scope)
-            with scope:
+            with scope, self._listening(scope):
                 async with trio.open_nursery() as nursery:
                     for _ in range(min(self._policy.concurrency, len(self._links))):
                         nursery.start_soon(self._work, fetcher, scope)
@@ -164,6 +165,7 @@ class _Batch:
         """Sum up."""
         outcome = self._outcome
         outcome.returned = [link.position for link in self._links if link.position not in self._done]
+        outcome.hosts_asked, outcome.hosts_refused = len(self._manners.asked), len(self._manners.refused)
         outcome.rows, outcome.samples = self._shard.rows, self._shard.samples
         return outcome
 
@@ -172,6 +174,37 @@ class _Batch:
         self._is_stopping = True
         self._freed.unpark_all()
         scope.deadline = trio.current_time() + self._policy.stop_grace_seconds
+
+    @contextmanager
+    def _listening(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Heed what the fleet knows now, and what it hears meanwhile."""
+        if self._fleet is None:
+            yield
+            return
+
+        def hear(hosts: Sequence[str] | None) -> None:
+            try:
+                self._pass_over(self._manners.look_around(hosts, trio.current_time()))
+            except (OSError, StoreError) as error:
+                self._write_error = error
+                scope.cancel()
+            self._freed.unpark_all()
+
+        hear(None)
+        self._fleet.on_news = hear
+        try:
+            yield
+        finally:
+            self._fleet.on_news = None
+
+    def _admit(self, target: Target) -> None:
+        """Refuse what is blocked or rests; asked before every hop, so also of where a redirect leads."""
+        if self._fleet is None:
+            return
+        if self._fleet.blocks.covers(target.host, target.authority, target.url):
+            raise LinkFailed(Outcome.BLOCKED, "its host or URL is blocked")
+        if self._fleet.seconds_to_wait(target.host, trio.current_time()):
+            raise LinkFailed(Outcome.RATE_LIMITED, "not asked: its host rests")
 
     async def _work(self, fetcher: Fetcher, scope: trio.CancelScope) -> None:
         while not self._is_stopping:
@@ -202,9 +235,18 @@ class _Batch:
             else:
                 row = await trio.to_thread.run_sync(self._keep_large, link, result, limiter=self._threads)
         self._count(link, row, result)
-        for left in self._learn(link, result):
-            assert isinstance(result, Failure)
-            self._count(left, self._keep(left, _not_asked(result)), None)
+        self._pass_over(self._manners.learn(link, result, trio.current_time()))
+
+    def _pass_over(self, unasked: Sequence[Unasked[Link]]) -> None:
+        """Account for links that are not asked in this batch."""
+        for one in unasked:
+            if one.failure is not None:
+                self._count(one.link, self._keep(one.link, one.failure), None)
+            else:
+                assert one.later_seconds is not None
+                self._done.add(one.link.position)
+                self._outcome.later.append((one.link.position, one.later_seconds))
+                self._on_progress(len(self._done))
 
     def _count(self, link: Link, row: LinkRow, result: Fetched | Failure | None) -> None:
         self._done.add(link.position)
@@ -217,19 +259,6 @@ class _Batch:
         else:
             self._outcome.again.append(link.position)
         self._on_progress(len(self._done))
-
-    def _learn(self, link: Link, result: Fetched | Failure) -> Sequence[Link]:
-        """Hold what a link met against its host; return the links that will not be asked in this batch."""
-        if isinstance(result, Fetched) or result.outcome not in HOST_FAULTS:
-            self._queue.answered(link)
-            return ()
-        if host_of(result.final_url or "") != host_of(link.url):
-            return ()  # another host's fault, to which this one has led
-        if result.retry_after_seconds is not None:
-            if result.retry_after_seconds > self._policy.max_rest_seconds:
-                return self._queue.give_up(link)
-            self._queue.rest(link, trio.current_time() + result.retry_after_seconds)
-        return self._queue.failed(link)
 
     def _keep_large(self, link: Link, result: Fetched) -> LinkRow:
         return self._keep(link, result, keep_received(result.data, self._rules))
@@ -269,16 +298,3 @@ class _Batch:
         )
         self._shard.add(row)
         return row
-
-
-def _not_asked(last: Failure) -> Failure:
-    """Make the end of a link whose host was given up: its host's last fault, to be tried again in another batch."""
-    return Failure(
-        outcome=last.outcome,
-        reason="not asked: its host kept failing",
-        transient=True,
-        http_status=None,
-        content_type=None,
-        final_url=None,
-        seconds=0.0,
-    )

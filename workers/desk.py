@@ -12,6 +12,7 @@ from dataset.store import Store
 from tracker.errors import RecipeRefused
 from tracker.session import Batch, Job, Session
 from workers.errors import CannotWork, Stopped
+from workers.fleet import Fleet
 
 
 @dataclass(slots=True)
@@ -22,7 +23,14 @@ class Desk:
     stop: trio.Event = field(default_factory=trio.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: int = 0
+    fleet: Fleet = field(init=False)
+    urgent: trio.Event = field(default_factory=trio.Event)
+    """Set when there is something that the other workers should hear at once; made anew with each beat."""
+    _beating: trio.Lock = field(default_factory=trio.Lock)
     _followed: dict[int, Recipe] = field(default_factory=dict)  # by run
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet.from_settings(self.session.settings) if self.session.kind == "download" else Fleet()
 
     def ask_to_stop(self) -> None:
         self.stopping.set()
@@ -41,6 +49,32 @@ class Desk:
         self.advance(n)
         if self.stopping.is_set():
             raise Stopped("asked to stop")
+
+    async def beat(self) -> str:
+        """Tell the tracker that we live; a download worker also what hosts did, and it hears what the fleet knows.
+
+        Returns: 'active' or 'draining'.
+        """
+        if self.session.kind != "download":
+            return await trio.to_thread.run_sync(self.session.heartbeat, self.progress)
+        async with self._beating:
+            self.urgent = trio.Event()
+            self.fleet.on_urgent = self.urgent.set
+            report = self.fleet.take_report()
+            is_told = False
+            try:
+                news = await trio.to_thread.run_sync(
+                    self.session.heartbeat_download, self.progress, self.fleet.since, report.to_json()
+                )
+                is_told = True
+                if news.blocks != self.fleet.blocks_version:
+                    blocks = await trio.to_thread.run_sync(self.session.blocks, self.fleet.blocks_version)
+                    self.fleet.hear_blocks(*blocks)
+            finally:
+                if not is_told:
+                    self.fleet.take_back(report)
+            self.fleet.hear(news, trio.current_time())
+            return news.state
 
     def follow(self, job: Job | Batch) -> Recipe:
         """The recipe of a job's run, spelled out and agreed upon with the tracker once.

@@ -1,6 +1,6 @@
 """Download: a batch is drawn from the pool, its links are fetched, and a shard goes into the store.
 
-    draw → download_batch → complete (outcomes, second tries and returned links, in one transaction)
+    draw → download_batch → complete (outcomes, second tries, returned links and refusals, in one transaction)
 
 A stop closes the shard with what is done; the links that are not go back to the pool.
 """
@@ -16,6 +16,7 @@ from workers.batch import download_batch
 from workers.decoding import Decoders
 from workers.desk import Desk
 from workers.fetching.policy import FetchPolicy
+from workers.fetching.robots import RobotsMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Download:
     kind: str = "download"
     decoders: Decoders = field(default_factory=Decoders)
     """Kept from batch to batch; they end with the worker, however it ends."""
+    robots: RobotsMemory = field(default_factory=RobotsMemory)
 
     def claim(self, desk: Desk) -> Sequence[Batch]:
         batch = desk.session.draw()
@@ -32,6 +34,7 @@ class Download:
     async def work(self, held: Sequence[Batch], desk: Desk) -> Mapping[str, object]:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(desk.follow, batch)
+        await desk.beat()  # no host is asked before the blocks and rests of this moment are known
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),
@@ -45,6 +48,8 @@ class Download:
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
             decoders=self.decoders,
+            fleet=desk.fleet,
+            robots=self.robots,
         )
         await desk.call(
             desk.session.complete,
@@ -52,16 +57,20 @@ class Download:
             {
                 "finished": dict(outcome.finished),
                 "again": outcome.again,
+                "later": outcome.later,
                 "returned": outcome.returned,
                 "samples": outcome.samples,
                 "bytes": outcome.bytes,
                 "tar_bytes": await trio.to_thread.run_sync(desk.store.size, f"{batch.output}.tar"),
+                "hosts": {"asked": outcome.hosts_asked, "refused": outcome.hosts_refused},
+                "refused": desk.fleet.take_refusals(),
             },
         )
         return {
             "candidates": batch.n,
             "samples": outcome.samples,
             "again": len(outcome.again),
+            "later": len(outcome.later),
             "returned": len(outcome.returned),
             "bytes": outcome.bytes,
         }

@@ -25,6 +25,8 @@ log = logging.getLogger("shoal.worker")
 
 # Four beats in a lease: three may be lost.
 BEATS_IN_A_LEASE = 4
+# What others should hear at once waits for no more than this; 3,000 workers then beat 1,000 times a second at the most.
+LEAST_BEAT_SECONDS = 3.0
 # How long an idle worker waits before it asks again: 3,000 idle workers then ask some 600 times a second at most.
 IDLE_SECONDS = (0.5, 5.0)
 # One that ends by itself asks more often: its end is waited for.
@@ -161,13 +163,15 @@ async def _beat(desk: Desk) -> None:
     pause = float(desk.session.settings["lease_seconds"]) / BEATS_IN_A_LEASE
     while True:
         try:
-            state = await trio.to_thread.run_sync(desk.session.heartbeat, desk.progress)
+            state = await desk.beat()
         except Refused as error:
             log.warning("worker.evicted error=%r", str(error))
             state = "draining"
         if state != "active":
             desk.ask_to_stop()
-        await trio.sleep(pause)
+        await trio.sleep(min(pause, LEAST_BEAT_SECONDS))
+        with trio.move_on_after(max(0.0, pause - LEAST_BEAT_SECONDS)):
+            await desk.urgent.wait()
 
 
 async def _watch_signals(desk: Desk) -> None:

@@ -22,6 +22,7 @@ from workers import metrics, progress_bar
 from workers.desk import Desk
 from workers.errors import CannotWork, WorkerError
 from workers.extract import Extract
+from workers.fetching.policy import PROFILES, FetchPolicy, PolicyError, Profile
 from workers.ingest import Ingest
 from workers.loop import Patience, Stage, run
 from workers.watched_session import WatchedSession
@@ -92,8 +93,22 @@ def download(
     ] = None,
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="For one link, everything included.")] = 20.0,
     concurrency: Annotated[int, typer.Option(help="Links under way at once.")] = 256,
-    per_host: Annotated[int, typer.Option(help="Requests under way at once to one host.")] = 4,
-    host_spacing: Annotated[float, typer.Option(help="Seconds between two requests to one host, at least.")] = 0.0,
+    profile: Annotated[
+        Profile, typer.Option(help="How hosts are treated: fast (4 at once), or polite (one in 2 s, robots.txt).")
+    ] = Profile.FAST,
+    robots: Annotated[
+        bool | None, typer.Option("--robots/--no-robots", help="Keep to robots.txt; default: the profile's.")
+    ] = None,
+    per_host: Annotated[
+        int | None, typer.Option(help="Requests under way at once to one host; default: the profile's.")
+    ] = None,
+    host_spacing: Annotated[
+        float | None, typer.Option(help="Seconds between two requests to one host, at least; default: the profile's.")
+    ] = None,
+    per_address: Annotated[
+        int | None,
+        typer.Option(help="The same to one address, whatever hosts share it; 0: any number."),
+    ] = None,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
     metrics_port: MetricsPort = None,
@@ -101,15 +116,19 @@ def download(
 ) -> None:
     """Batches of links in, shards of images out."""
     from workers.download import Download
-    from workers.fetching.policy import FetchPolicy, PolicyError
 
-    settings: dict[str, str] = {"user_agent": user_agent} if user_agent else {}
+    wishes = {
+        "user_agent": user_agent or None,
+        "robots": robots,
+        "per_host": per_host,
+        "per_address": per_address,
+        "host_spacing_seconds": host_spacing,
+    }
+    settings = PROFILES[profile] | {name: value for name, value in wishes.items() if value is not None}
     try:
         policy = FetchPolicy(
-            **settings,  # type: ignore[arg-type]  # the one key is the one named above
+            **settings,  # type: ignore[arg-type]  # keys of PROFILES and those named above
             concurrency=concurrency,
-            per_host=per_host,
-            host_spacing_seconds=host_spacing,
             timeout_seconds=timeout_seconds,
             allow_networks=tuple(_network(text) for text in allow_network or ()),
             allow_ports=tuple(allow_port or ()),

@@ -17,7 +17,7 @@ SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle", "settl
 OWN = {
     "extract": {"claim", "complete_extract"},
     "ingest": {"claim", "hold", "complete_ingest", "open_leaves", "bloom_hold", "bloom_release", "bloom_snapshot"},
-    "download": {"draw", "complete_download"},
+    "download": {"draw", "complete_download", "heartbeat_download", "blocks"},
     "filter": {"claim", "complete_filter"},
 }
 KINDS = sorted(OWN)

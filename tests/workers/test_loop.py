@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 
 from dataset.store import Store
 from tracker.errors import DatabaseDown, LeaseLost
-from tracker.session import Job, Session
+from tracker.session import Job, News, Session
 from workers.desk import Desk
 from workers.errors import CannotWork, Stopped
 from workers.loop import MAX_FAILURES, Patience, run
@@ -21,6 +22,7 @@ from workers.loop import MAX_FAILURES, Patience, run
 class Tracker:
     """Stands in for a session: remembers what was said to it."""
 
+    kind: str = "extract"
     said: list[str] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
     beats: list[str] = field(default_factory=lambda: ["active"])
@@ -131,3 +133,42 @@ def test_a_drained_worker_claims_nothing_more() -> None:
 def test_a_database_that_stays_away_ends_the_worker() -> None:
     with pytest.raises(DatabaseDown):
         work(Stage([DatabaseDown("gone")]), Tracker())
+
+
+@dataclass
+class Downloading(Tracker):
+    """Remembers when it was told of refusals; the clock is trio's."""
+
+    kind: str = "download"
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {"lease_seconds": 60, "rest_forget_seconds": 100, "rest_grace_seconds": 20}
+    )
+    beaten: list[tuple[float, list[str]]] = field(default_factory=list)
+
+    def heartbeat_download(self, _progress: int, _since: object, report: dict[str, Any]) -> News:
+        self.beaten.append((trio.from_thread.run_sync(trio.current_time), list(report["refused"])))
+        return News("active", 0, datetime(2024, 1, 1, tzinfo=UTC), None, None)
+
+
+def test_a_refusal_is_told_of_at_once_but_beats_keep_their_distance() -> None:
+    @dataclass
+    class Refused(Stage):
+        async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+            for seconds, host in ((1, "a.test"), (5, "b.test"), (0.5, "c.test"), (30, "d.test")):
+                await trio.sleep(seconds)
+                desk.fleet.refuse(host, trio.current_time(), 60.0, None)
+            await trio.sleep(1)
+            return {}
+
+    tracker = Downloading()
+    desk = Desk(cast(Session, tracker), cast(Store, None))
+
+    async def test() -> None:
+        began = trio.current_time()
+        await run(Refused([[1]]), desk, Patience(once=True))
+        tracker.beaten = [(round(when - began, 1), hosts) for when, hosts in tracker.beaten]
+
+    trio.run(test, clock=MockClock(autojump_threshold=0.1))
+    assert tracker.beaten == [
+        (0, []), (3, ["a.test"]), (6, ["b.test"]), (9, ["c.test"]), (24, []), (36.5, ["d.test"]),
+    ]  # fmt: skip

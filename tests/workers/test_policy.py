@@ -16,6 +16,8 @@ from workers.fetching.policy import FetchPolicy, PolicyError, read_nameserver
         {"timeout_seconds": 0.0},
         {"timeout_seconds": float("nan")},
         {"max_redirects": -1},
+        {"per_address": -1},
+        {"rest_seconds": 0.0},
         {"allow_ports": (70_000,)},
         {"nameservers": ("dns.example",)},
         {"nameservers": ("127.0.0.1:x",)},

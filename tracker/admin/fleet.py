@@ -91,6 +91,8 @@ def render(rows: Sequence[Row]) -> Table:
 def _state(row: Row) -> str:
     if not row["alive"]:
         return "silent"
+    if row["burnt_at"]:
+        return f"burnt: {row['burnt_reason']}"
     return f"stuck for {row['progressed_seconds_ago']:.0f} s" if row["stuck"] else str(row["state"])
 
 

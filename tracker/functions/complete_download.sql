@@ -1,8 +1,9 @@
 -- A batch has become a shard. Every link is accounted for once: finished with an outcome, waiting again for its next
--- try, or returned to the pool untried; else this raises. Links are named by their position in the stored payload, so
--- that a worker cannot put others in their place.
+-- try, kept for later because its host rests (no try is used up), or returned to the pool untried; else this raises.
+-- Links are named by their position in the stored payload, so that a worker cannot put others in their place.
 -- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …], "samples": n,
---            "bytes": n as received, "tar_bytes": n as they lie in the store}
+--            "bytes": n as received, "tar_bytes": n as they lie in the store}, and of workers that know of the fleet's
+-- rests: "later": [[position, seconds], …], "refused": as in heartbeat_download, "hosts": {"asked": n, "refused": n}.
 CREATE FUNCTION tracker.complete_download(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -13,21 +14,22 @@ DECLARE
     home tracker.leaf;
     again_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'again')::int);
     returned_at int[] := ARRAY(SELECT jsonb_array_elements_text(p_result -> 'returned')::int);
+    later_at int[] := ARRAY(SELECT (value ->> 0)::int FROM jsonb_array_elements(p_result -> 'later'));
     finished_n bigint;
     samples_n bigint := (p_result ->> 'samples')::bigint;
     stored_n bigint := coalesce((p_result ->> 'tar_bytes')::bigint, (p_result ->> 'bytes')::bigint, 0);
     pause float8 := tracker.setting('again_seconds');
     moved bigint;
 BEGIN
-    IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned') THEN
+    IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned' - 'later' - 'refused') THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
     SELECT * INTO held FROM tracker.batch WHERE job_id = p_job;
     SELECT coalesce(sum(value::bigint), 0) INTO finished_n FROM jsonb_each_text(p_result -> 'finished');
-    IF finished_n + cardinality(again_at) + cardinality(returned_at) <> held.n
-       OR (SELECT count(DISTINCT at) FROM unnest(again_at || returned_at) AS at WHERE at BETWEEN 0 AND held.n - 1)
-          <> cardinality(again_at) + cardinality(returned_at)
+    IF finished_n + cardinality(again_at) + cardinality(returned_at) + cardinality(later_at) <> held.n
+       OR (SELECT count(DISTINCT at) FROM unnest(again_at || returned_at || later_at) AS at WHERE at BETWEEN 0 AND held.n - 1)
+          <> cardinality(again_at) + cardinality(returned_at) + cardinality(later_at)
        OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'finished') WHERE value::bigint < 0)
        OR samples_n IS DISTINCT FROM coalesce((p_result -> 'finished' ->> 'success')::bigint, 0) THEN
         RAISE EXCEPTION 'the outcomes of job % do not account for its % links once each', p_job, held.n
@@ -48,6 +50,13 @@ BEGIN
             RAISE EXCEPTION 'a link of job % has had its last try; its outcome is final', p_job USING ERRCODE = 'SH003';
         END IF;
     END IF;
+    IF cardinality(later_at) > 0 THEN
+        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text)
+        SELECT now() + make_interval(secs => least(greatest((told ->> 1)::float8, 0), 86400)),
+               done.run_id, held.subset, line.attempt, line.pack, line.pack_row, line.language, line.url, line.text
+        FROM tracker.lines(held.payload, later_at) AS line
+        JOIN jsonb_array_elements(p_result -> 'later') AS told ON (told ->> 0)::int = line.place;
+    END IF;
     IF cardinality(returned_at) > 0 THEN
         SELECT * INTO STRICT home FROM tracker.leaf
         WHERE run_id = done.run_id AND subset = held.subset ORDER BY leaf DESC LIMIT 1;
@@ -59,9 +68,9 @@ BEGIN
     DELETE FROM tracker.batch WHERE job_id = p_job;
 
     PERFORM tracker.post(done.run_id, p_job, 'leased', NULL, held.subset, -held.n);
-    PERFORM tracker.post(done.run_id, p_job, 'again', NULL, held.subset, cardinality(again_at));
+    PERFORM tracker.post(done.run_id, p_job, 'again', NULL, held.subset, cardinality(again_at) + cardinality(later_at));
     PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, held.subset, cardinality(returned_at), home.leaf);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'download', NULL, held.n - cardinality(returned_at));
+    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'download', NULL, held.n - cardinality(returned_at) - cardinality(later_at));
     PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'download', NULL, samples_n);
     IF finished_n + cardinality(again_at) > 0 THEN
         INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes, tar_bytes)
@@ -76,6 +85,10 @@ BEGIN
         VALUES ('filter', done.run_id, done.priority,
                 jsonb_build_object('shard', tracker.output_path('download', done.run_id, p_job, p_lease),
                                    'subset', held.subset, 'samples', samples_n));
+    END IF;
+    PERFORM tracker.count_hosts(done.worker_id, p_result -> 'hosts');
+    IF p_result -> 'refused' <> '{}' THEN  -- last: who waits for these rows waits for our commit
+        PERFORM tracker.note_refusals(p_result -> 'refused');
     END IF;
 END
 $$;

@@ -27,6 +27,7 @@ SELECT worker.worker_id::text AS worker, worker.kind::text AS kind, worker.state
                 / extract(epoch FROM least(interval '1 hour', greatest(interval '1 minute', now() - worker.registered_at))),
                 0)::float8 AS jobs_per_hour,
        coalesce(hour.failed, 0) AS failures_last_hour, usual.p95_seconds,
+       worker.burnt_at, worker.burnt_reason, worker.hosts_asked, worker.hosts_refused,
        seen.alive,
        seen.alive AND held.leases IS NOT NULL AND worker.progressed_at < now() - make_interval(
            secs => least(patience.stall, greatest(patience.lease, 3 * usual.p95_seconds))) AS stuck

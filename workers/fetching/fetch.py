@@ -4,6 +4,7 @@ Invariant: `Fetcher.fetch` returns a value for any string and any server, within
 nothing but trio's cancellation. Every hop is parsed, resolved, checked and connected to anew.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
@@ -19,8 +20,9 @@ from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply
 from workers.fetching.retry_after import retry_after_seconds
+from workers.fetching.robots import Robots, RobotsMemory
 from workers.fetching.session import CheckedSession
-from workers.fetching.target import parse_target, redirect_target
+from workers.fetching.target import Target, parse_target, redirect_target
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -87,6 +89,11 @@ class _Trail:
         self.http_status = reply.status
         self.content_type = content_type.decode("latin-1")[:_MAX_HEADER_CHARACTERS] if content_type else None
 
+    def fail(self, url: str, http_status: int | None) -> None:
+        """Note that a robots.txt could not be had."""
+        self.ask(url)
+        self.http_status = http_status
+
     def end(self, end: LinkFailed) -> Failure:
         return Failure(
             end.outcome,
@@ -103,11 +110,22 @@ class _Trail:
 class Fetcher:
     """Fetches links under one policy; connections, names and memory are shared by all. Use as an async context."""
 
-    def __init__(self, policy: FetchPolicy) -> None:
+    def __init__(
+        self,
+        policy: FetchPolicy,
+        admit: Callable[[Target], None] | None = None,
+        robots: RobotsMemory | None = None,
+    ) -> None:
+        """`admit` is asked before each hop, and raises LinkFailed for what must not be contacted now or ever.
+
+        `robots` is what is known of robots.txt already; it is read and written only under a policy that asks for them.
+        """
         self._policy = policy
+        self._admit = admit
         seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that DNS has its own outcome
         self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
         self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
+        self._robots = Robots(self._session, policy, self._memory, robots or RobotsMemory(), admit)
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,6 +162,10 @@ class Fetcher:
         seen: set[str] = set()
         while True:
             seen.add(target.url)
+            if self._admit is not None:
+                self._admit(target)
+            if self._policy.robots:
+                await self._heed_robots(target, errand, trail)
             trail.ask(target.url)
             reply = await self._session.ask(target, errand)
             if reply.status not in REDIRECTS:
@@ -154,6 +176,13 @@ class Fetcher:
                 raise LinkFailed(Outcome.REDIRECT_LOOP, "back to a URL already visited")
             if len(seen) > self._policy.max_redirects:
                 raise LinkFailed(Outcome.REDIRECT_LOOP, "one redirect too many")
+
+    async def _heed_robots(self, target: Target, errand: Errand, trail: _Trail) -> None:
+        """Wait for a robots.txt, which has a time limit of its own; the link's deadline moves by as much."""
+        with errand.paused():
+            await self._robots.check(target, trail.fail)
+        if self._admit is not None:
+            self._admit(target)  # the host may have begun to rest meanwhile
 
     def _check(self, reply: Reply) -> None:
         if reply.status not in WITH_PICTURE:

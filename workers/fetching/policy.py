@@ -4,11 +4,27 @@ Invariant: a `FetchPolicy` that exists is valid; nothing below reads a setting f
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from workers.errors import WorkerError
 
 DNS_PORT = 53
+
+
+class Profile(StrEnum):
+    """How a worker treats hosts unless it is told otherwise."""
+
+    FAST = "fast"
+    POLITE = "polite"
+
+
+PROFILES: dict[Profile, dict[str, float]] = {
+    Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
+    # One request at a time, one in 2 s at most: 300 of one host in a batch of ten minutes, where few have that many.
+    # 16 to one address: hosting firms put thousands of hosts behind one, of a few machines.
+    Profile.POLITE: {"per_host": 1, "per_address": 16, "host_spacing_seconds": 2.0, "robots": True},
+}
 
 
 class PolicyError(WorkerError):
@@ -27,10 +43,16 @@ class FetchPolicy:
     """Requests under way at once to one host; browsers take 6."""
     host_spacing_seconds: float = 0.0
     """At least, between the beginnings of two requests to one host."""
+    per_address: int = 0
+    """Requests under way at once to one address, whatever hosts share it; 0 for any number."""
     host_failures: int = 8
     """In a row, after which a host is given up for the batch; its other links are tried in a later one."""
     max_rest_seconds: float = 30.0
-    """A host that asks for a longer rest (Retry-After) is given up for the batch."""
+    """A host that rests for longer, by its own wish (Retry-After) or the fleet's, is given up for the batch."""
+    rest_seconds: float = 60.0
+    """How long a host that has refused us is left alone until the tracker has said how long."""
+    robots: bool = False
+    """Ask each host for its robots.txt first, and keep off what it disallows."""
     timeout_seconds: float = 20.0
     """For the whole link: DNS, connecting, every redirect, the body."""
     connect_seconds: float = 8.0
@@ -64,13 +86,12 @@ class FetchPolicy:
         for name in ("concurrency", "per_host", "host_failures", "max_bytes"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 1 or more.")
-        for name in ("timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
+        for name in ("rest_seconds", "timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
             if not getattr(self, name) > 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give more than 0 seconds.")
-        if not self.host_spacing_seconds >= 0:
-            raise PolicyError(f"The spacing per host is {self.host_spacing_seconds}: give 0 seconds or more.")
-        if self.max_redirects < 0:
-            raise PolicyError(f"The setting max_redirects is {self.max_redirects}: give 0 or more.")
+        for name in ("host_spacing_seconds", "max_redirects", "per_address"):
+            if not getattr(self, name) >= 0:
+                raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 0 or more.")
         if not all(0 < port < 65_536 for port in self.allow_ports):
             raise PolicyError(f"The allowed ports are {self.allow_ports}: give numbers from 1 to 65535.")
 

@@ -33,6 +33,7 @@ from asks.sessions import Session
 from dataset.outcomes import Outcome
 from workers.fetching.addresses import Address, AddressRule
 from workers.fetching.failure import LinkFailed
+from workers.fetching.gate import AddressGate
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply, ResponseReader, StaleConnectionError
@@ -51,6 +52,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         self.policy = policy
         self._resolver = resolver
         self._rule = AddressRule(policy.allow_networks, policy.allow_ports)
+        self._gate = AddressGate(policy.per_address)
         self._idle = IdleWires(policy.concurrency)
         self._tls: ssl.SSLContext | None = None
 
@@ -59,6 +61,17 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
 
         Raises: LinkFailed.
         """
+        if not self.policy.per_address:
+            return await self._ask(target, errand)
+        with errand.paused():  # DNS has its own limit, and others' requests are not this link's fault
+            addresses = await self._resolver.resolve(target.host)
+            await self._gate.enter(addresses[0])
+        try:
+            return await self._ask(target, errand)
+        finally:
+            self._gate.leave(addresses[0])
+
+    async def _ask(self, target: Target, errand: Errand) -> Reply:
         while True:
             wire = self._checkout_connection(target.origin)
             if wire is None:

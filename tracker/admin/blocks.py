@@ -1,0 +1,71 @@
+"""The blocks as the admin sets them. Each change is a version of the list, of which workers fetch what is new."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from tracker.admin.changes import MAX_IDS, record
+from tracker.blocklist import read_pattern
+from tracker.database import Connection, Row, query, translated
+from tracker.errors import TrackerError
+
+# One change at a time: versions are seen in the order in which they are made. Who reads does not wait.
+LOCK = "LOCK TABLE tracker.block IN SHARE ROW EXCLUSIVE MODE"
+
+
+def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str]:
+    """Block hosts and URL prefixes for the whole fleet; those that were not blocked before, in normal form.
+
+    Raises:
+        PatternError: one of them cannot be blocked; then nothing was changed.
+        TrackerError: there is no reason.
+    """
+    if not reason.strip():
+        raise TrackerError("a block needs a reason: say why with --reason, for who asks in a year")
+    return _change(connection, "block", texts, {"reason": reason.strip(), "lifted": False})
+
+
+def unblock(connection: Connection, texts: Iterable[str]) -> list[str]:
+    """Lift blocks; those that were blocked.
+
+    Raises:
+        PatternError: one of them is no pattern.
+        TrackerError: one of them is not blocked; then nothing was changed.
+    """
+    return _change(connection, "unblock", texts, {"reason": None, "lifted": True})
+
+
+def blocks(connection: Connection) -> list[Row]:
+    """What is blocked, by name: pattern, reason, blocked_at, version."""
+    with translated():
+        return connection.execute(query("blocks")).fetchall()
+
+
+def render(rows: Sequence[Row]) -> Table:
+    table = Table("blocked", "since", "reason")
+    for row in rows:
+        table.add_row(*map(Text, (row["pattern"], row["blocked_at"].strftime("%Y-%m-%d %H:%M"), row["reason"])))
+    return table
+
+
+def _change(connection: Connection, command: str, texts: Iterable[str], after: Row) -> list[str]:
+    patterns = sorted({read_pattern(text) for text in texts})
+    if not patterns:
+        raise TrackerError(f"there is nothing to {command}: name hosts or URL prefixes")
+    with translated(), connection.transaction():
+        connection.execute(LOCK)
+        known = connection.execute(
+            "SELECT pattern FROM tracker.block WHERE NOT lifted AND pattern = ANY (%s)", (patterns,)
+        )
+        before = {row["pattern"] for row in known}
+        if after["lifted"] and (missing := [pattern for pattern in patterns if pattern not in before]):
+            raise TrackerError(f"{missing[0]} is not blocked: tracker blocks lists what is")
+        changed = [pattern for pattern in patterns if (pattern in before) == after["lifted"]]
+        connection.execute(query("change_blocks"), {"patterns": changed, **after})
+        if changed:
+            subject = changed[0] if len(changed) == 1 else f"{len(changed)} patterns"
+            facts = {"patterns": changed[:MAX_IDS], **({"reason": after["reason"]} if after["reason"] else {})}
+            sides = (facts, None) if after["lifted"] else (None, facts)
+            record(connection, command, subject, before=sides[0], after=sides[1])
+    return changed

@@ -1,0 +1,56 @@
+-- A download worker's beat: what it met on the web, and what the fleet knows that is new since p_since (null: all).
+--
+-- p_report: {"refused": {host: [n, seconds]}, "well": [host], "probes": [host]}; "well" are hosts whose probe this
+-- worker had and that answered, "probes" hosts whose rest is over, for which it has links: it may go first ("probe"), go
+-- as everybody ("free"), or wait so many seconds for who goes first.
+-- rests: {host: [seconds left, refusals]}, 0 refusals for a rest that has ended. The cursor `since` is a moment: a rest
+-- that was written within 5 s before it is told again, because its transaction may have ended after this one looked.
+-- Rejected: a counter of changes, on whose row all reports would queue.
+CREATE FUNCTION tracker.heartbeat_download(p_worker uuid, p_progress bigint, p_since timestamptz, p_report jsonb)
+RETURNS TABLE (state tracker.worker_state, blocks bigint, since timestamptz, rests jsonb, probes jsonb)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    grace interval;
+    well text[];
+    wanted text[];
+BEGIN
+    PERFORM tracker.allow('download');
+    state := tracker.heartbeat(p_worker, p_progress);
+    IF p_report -> 'refused' <> '{}' THEN
+        PERFORM tracker.note_refusals(p_report -> 'refused');
+    END IF;
+    IF p_report -> 'well' <> '[]' THEN
+        well := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well') LIMIT 100);
+        PERFORM FROM tracker.resting WHERE host = ANY (well) ORDER BY host FOR UPDATE;
+        UPDATE tracker.resting
+        SET refusals = 0, until = now(), changed_at = clock_timestamp(), prober = NULL, probe_until = NULL
+        WHERE host = ANY (well) AND prober = p_worker;
+    END IF;
+    IF p_report -> 'probes' <> '[]' THEN
+        grace := make_interval(secs => tracker.setting('rest_grace_seconds')::float8);
+        wanted := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes') LIMIT 100);
+        PERFORM FROM tracker.resting WHERE host = ANY (wanted) ORDER BY host FOR UPDATE;
+        UPDATE tracker.resting SET prober = p_worker, probe_until = now() + grace
+        WHERE host = ANY (wanted) AND refusals > 0 AND until <= now()
+          AND (probe_until IS NULL OR probe_until <= now() OR prober = p_worker);
+        SELECT jsonb_object_agg(asked.host, CASE
+                   WHEN resting.host IS NULL OR resting.refusals = 0 THEN '"free"'
+                   WHEN resting.until <= now() AND resting.prober = p_worker THEN '"probe"'
+                   ELSE to_jsonb(extract(epoch FROM greatest(resting.until, resting.probe_until) - now())::float8) END)
+        INTO probes
+        FROM unnest(wanted) AS asked (host) LEFT JOIN tracker.resting USING (host);
+    END IF;
+    blocks := (SELECT coalesce(max(version), 0) FROM tracker.block);
+    since := clock_timestamp();
+    IF p_since IS NULL THEN
+        SELECT jsonb_object_agg(host, jsonb_build_array(extract(epoch FROM until - now())::float8, refusals))
+        INTO rests FROM tracker.resting WHERE refusals > 0;
+    ELSE
+        SELECT jsonb_object_agg(host, jsonb_build_array(extract(epoch FROM until - now())::float8, refusals))
+        INTO rests FROM tracker.resting WHERE changed_at > p_since - interval '5 seconds';
+    END IF;
+    RETURN NEXT;
+END
+$$;

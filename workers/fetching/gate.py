@@ -1,0 +1,63 @@
+"""How many requests may be under way at once to one address, whatever hosts share it.
+
+Thousands of small hosts live behind one address of a hosting firm, and each of them alone is within the bound per host.
+The address is the first that the host resolves to.
+
+Rejected: holding such links back in the queue, as for hosts; an address is known only once the name was looked up. So
+links of an address that is both slow and shared wait here, each in a place among those under way at once.
+"""
+
+from collections import deque
+
+import trio
+
+from workers.fetching.addresses import Address
+
+
+class AddressGate:
+    """Lets `limit` in at once for each address, in the order in which they came."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside: dict[Address, int] = {}
+        self._waiting: dict[Address, deque[trio.Event]] = {}
+
+    def __len__(self) -> int:
+        """Count the addresses that somebody is with."""
+        return len(self._inside)
+
+    async def enter(self, address: Address) -> None:
+        """Wait for a place, which `leave` must give back."""
+        if self._inside.get(address, 0) < self._limit:
+            self._inside[address] = self._inside.get(address, 0) + 1
+            return
+        turn = trio.Event()
+        self._waiting.setdefault(address, deque()).append(turn)
+        is_in = False
+        try:
+            await turn.wait()
+            is_in = True
+        finally:
+            if not is_in:
+                self._give_up(address, turn)
+
+    def leave(self, address: Address) -> None:
+        """Give the place to the next who waits."""
+        waiting = self._waiting.get(address)
+        if waiting:
+            waiting.popleft().set()
+            if not waiting:
+                del self._waiting[address]
+        elif self._inside[address] == 1:
+            del self._inside[address]
+        else:
+            self._inside[address] -= 1
+
+    def _give_up(self, address: Address, turn: trio.Event) -> None:
+        """Leave the queue, or pass on the place that was given while the wait was being cancelled."""
+        if turn.is_set():
+            self.leave(address)
+            return
+        self._waiting[address].remove(turn)
+        if not self._waiting[address]:
+            del self._waiting[address]

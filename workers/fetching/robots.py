@@ -1,0 +1,176 @@
+"""robots.txt: what a site's owner lets us ask for.
+
+Invariant: with robots on, no URL of an origin (scheme, host and port) is asked before its robots.txt is known, at any
+hop. At most one is fetched of an origin at a time, through the same checks as everything else; what is kept is bounded
+in number and bytes, and no older than a day.
+
+Source: RFC 9309. 2.3.1.2: at most five redirects, beyond which it counts as not there. 2.3.1.3: 4xx lets all through;
+429 is taken as a server that is busy, which the RFC leaves open. 2.3.1.4: 5xx and unreachable let nothing through: the
+link then ends with that failure, so that a passing one is tried again. 2.4: kept for a day. 2.5: 500 KiB are read.
+
+The parser is Scrapy's Protego (0.2 ms for an ordinary file, no backtracking on wildcards). Rejected: urllib.robotparser
+(no wildcards, first match instead of longest), reppy (no release since 2019), robotspy (half as fast).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import trio
+from protego import Protego
+
+from dataset.outcomes import Outcome
+from workers.fetching.body import MemoryBudget
+from workers.fetching.failure import LinkFailed
+from workers.fetching.policy import FetchPolicy
+from workers.fetching.response import Errand, Reply
+from workers.fetching.retry_after import retry_after_seconds
+from workers.fetching.session import CheckedSession
+from workers.fetching.target import Target, parse_target, redirect_target
+
+MAX_REDIRECTS = 5
+PARSED_BYTES = 500 << 10
+KEPT_SECONDS = 86_400.0
+
+UNREACHABLE_SECONDS = 600.0
+"""How long a failure is kept: the pause before a link's second try."""
+
+MAX_ORIGINS = 50_000
+MAX_KEPT_BYTES = 32 << 20
+"""Of robots.txt as received; parsed they take some five times as much."""
+
+QUICK_BYTES = 16 << 10
+"""A longer one is parsed in a thread: 400 KB take over two seconds."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is known of an origin until a moment on trio's clock; neither rules nor failure: all is allowed."""
+
+    until: float
+    size: int = 0
+    rules: Protego | None = None
+    failure: LinkFailed | None = None
+    http_status: int | None = None
+
+
+@dataclass(slots=True)
+class RobotsMemory:
+    """What a worker knows of origins, over all its batches."""
+
+    known: OrderedDict[str, Rules] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def get(self, origin: str, now: float) -> Rules | None:
+        rules = self.known.get(origin)
+        return rules if rules is not None and rules.until > now else None
+
+    def put(self, origin: str, rules: Rules) -> None:
+        """Keep rules, and forget the oldest ones that do not fit any more."""
+        old = self.known.pop(origin, None)
+        self.size += rules.size - (old.size if old else 0)
+        self.known[origin] = rules
+        while len(self.known) > MAX_ORIGINS or self.size > MAX_KEPT_BYTES:
+            self.size -= self.known.popitem(last=False)[1].size
+
+
+class Robots:
+    """Asks each origin once."""
+
+    def __init__(
+        self, session: CheckedSession, policy: FetchPolicy, budget: MemoryBudget, memory: RobotsMemory,
+        admit: Callable[[Target], None] | None,
+    ) -> None:  # fmt: skip
+        self._session = session
+        self._policy = policy
+        self._budget = budget
+        self._memory = memory
+        self._admit = admit
+        self._in_flight: dict[str, trio.Event] = {}
+
+    async def check(self, target: Target, on_failure: Callable[[str, int | None], None]) -> None:
+        """Return if the target may be asked; `on_failure` gets the URL and status of a robots.txt that failed just now.
+
+        Raises: LinkFailed: opted_out when it is disallowed; why the robots.txt cannot be had.
+        """
+        rules = self._memory.get(target.origin, trio.current_time())
+        while rules is None:
+            if target.origin not in self._in_flight:
+                rules = await self._learn(target)
+                if rules.failure is not None:
+                    on_failure(f"{target.origin}/robots.txt", rules.http_status)
+                break
+            await self._in_flight[target.origin].wait()  # and look again: who asked may have been cancelled
+            rules = self._memory.get(target.origin, trio.current_time())
+        if rules.failure is not None:
+            end = rules.failure
+            raise LinkFailed(
+                end.outcome, f"robots.txt: {end.reason}",
+                transient=end.transient, retry_after_seconds=end.retry_after_seconds,
+            ) from end  # fmt: skip
+        if rules.rules is not None and not is_allowed(rules.rules, target.url, self._policy.agent_token):
+            raise LinkFailed(Outcome.OPTED_OUT, "robots.txt")
+
+    async def _learn(self, target: Target) -> Rules:
+        done = self._in_flight[target.origin] = trio.Event()
+        try:
+            rules = await self._fetch(target)
+            self._memory.put(target.origin, rules)
+            return rules
+        finally:
+            del self._in_flight[target.origin]
+            done.set()
+
+    async def _fetch(self, target: Target) -> Rules:
+        late = trio.current_time() + UNREACHABLE_SECONDS
+        status: int | None = None
+        try:
+            with self._budget.share() as share, trio.move_on_after(self._policy.timeout_seconds) as scope:
+                errand = Errand(share, scope, lambda reply: reply.status == 200, lambda _start: True)
+                reply = await self._follow(parse_target(f"{target.origin}/robots.txt"), errand)
+                status = reply.status if reply else None
+                return await self._read(reply)
+        except LinkFailed as end:
+            return Rules(late, failure=end, http_status=status)
+        return Rules(late, failure=LinkFailed(Outcome.TIMEOUT, "the request took too long"))
+
+    async def _follow(self, target: Target, errand: Errand) -> Reply | None:
+        """Return the last hop's reply; None for one redirect too many, or into nowhere."""
+        for _ in range(1 + MAX_REDIRECTS):
+            if self._admit is not None:
+                self._admit(target)
+            reply = await self._session.ask(target, errand)
+            if reply.status not in REDIRECTS:
+                return reply
+            try:
+                target = redirect_target(target, reply.header(b"location"))
+            except LinkFailed:
+                return None
+        return None
+
+    async def _read(self, reply: Reply | None) -> Rules:
+        """Raises: LinkFailed for a server that is busy or broken."""
+        until = trio.current_time() + KEPT_SECONDS
+        if reply is not None and (reply.status == 429 or reply.status >= 500):
+            outcome = Outcome.RATE_LIMITED if reply.status == 429 else Outcome.SERVER_ERROR
+            wish = retry_after_seconds(reply.header(b"retry-after"), datetime.now(UTC))
+            raise LinkFailed(outcome, f"the server answered {reply.status}", retry_after_seconds=wish)
+        if reply is None or reply.status != 200:
+            return Rules(until)
+        body = reply.body[:PARSED_BYTES]
+        if len(body) <= QUICK_BYTES:
+            return Rules(until, len(body), read_robots(body))
+        return Rules(until, len(body), await trio.to_thread.run_sync(read_robots, body))
+
+
+def read_robots(body: bytes) -> Protego:
+    """Parse any bytes; what is no rule is passed over."""
+    return Protego.parse(body.decode("utf-8-sig", "replace"))
+
+
+def is_allowed(rules: Protego, url: str, agent: str) -> bool:
+    """Say whether an agent, by its product's name in lower case, may ask for a URL."""
+    return bool(rules.can_fetch(url, agent))

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from psycopg.types.json import Jsonb
 from tracker.database import Connection, translated
 from tracker.errors import TrackerError
 from tracker.pool import open_leaves
+from tracker.seed_list import Columns, Piece
 
 CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
@@ -25,6 +27,14 @@ INSERT INTO tracker.job (queue, run_id, payload)
 SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
 ON CONFLICT (run_id, (payload ->> 'wat')) WHERE queue = 'extract' DO NOTHING
 """
+INSERT_LIST_JOBS = """
+INSERT INTO tracker.job (queue, run_id, slot, payload)
+SELECT 'ingest', %(run_id)s, piece.at %% tracker.setting('bloom_slots')::int, piece.value
+FROM jsonb_array_elements(%(pieces)s::jsonb) WITH ORDINALITY AS piece (value, at)
+ON CONFLICT (run_id, (payload ->> 'list'), (payload ->> 'first_group'))
+    WHERE queue = 'ingest' AND payload ->> 'list' IS NOT NULL DO NOTHING
+"""
+PIECES_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +50,68 @@ def seed(connection: Connection, wats: Sequence[str], *, run: str, recipe: dict[
     Raises:
         TrackerError: the run exists with another recipe, or its name does not fit a path.
     """
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe)
+        new = connection.execute(INSERT_JOBS, {"run_id": run_id, "wats": list(wats)}).rowcount
+    return Seeded(run, len(wats), new)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How a list is read. Language: of its own column, detected by the recipe's rule, or none (subset nolang)."""
+
+    columns: Columns
+    detect_language: bool = False
+    keep_duplicates: bool = False
+
+
+def seed_list(
+    connection: Connection,
+    pieces: Sequence[Piece],
+    options: ListOptions,
+    *,
+    run: str,
+    recipe: dict[str, Any],
+) -> int:
+    """Add the pieces of a list to a run, one ingest job each; how many are new.
+
+    Raises:
+        TrackerError: the run exists with another recipe, or its name does not fit a path.
+    """
+    columns = options.columns
+    common = {
+        "columns": {"url": columns.url, "caption": columns.caption, "language": columns.language},
+        "extra": list(columns.extra),
+        "detect_language": options.detect_language,
+        "keep_duplicates": options.keep_duplicates,
+    }
+    jobs = [asdict(piece) | common for piece in pieces]
+    new = 0
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe)
+        for at in range(0, len(jobs), PIECES_AT_ONCE):
+            values = {"run_id": run_id, "pieces": Jsonb(jobs[at : at + PIECES_AT_ONCE])}
+            new += connection.execute(INSERT_LIST_JOBS, values).rowcount
+    return new
+
+
+def _open_run(connection: Connection, run: str, recipe: dict[str, Any] | None) -> int:
+    connection.execute(INSERT_RUN, {"name": run, "recipe": None if recipe is None else Jsonb(recipe)})
+    row = connection.execute("SELECT run_id, recipe FROM tracker.run WHERE name = %s", (run,)).fetchone()
+    assert row is not None
+    _require_agreement(run, recipe, row["recipe"])
+    open_leaves(connection, row["run_id"])
+    return int(row["run_id"])
+
+
+@contextmanager
+def _named(run: str) -> Iterator[None]:
     try:
-        with translated(), connection.transaction():
-            connection.execute(INSERT_RUN, {"name": run, "recipe": None if recipe is None else Jsonb(recipe)})
-            row = connection.execute("SELECT run_id, recipe FROM tracker.run WHERE name = %s", (run,)).fetchone()
-            assert row is not None
-            _require_agreement(run, recipe, row["recipe"])
-            open_leaves(connection, row["run_id"])
-            new = connection.execute(INSERT_JOBS, {"run_id": row["run_id"], "wats": list(wats)}).rowcount
+        yield
     except TrackerError as error:
         if isinstance(error.__cause__, CheckViolation):
             raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'") from error
         raise
-    return Seeded(run, len(wats), new)
 
 
 def run_name(sources: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ is written, and all bodies share one budget of memory.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -63,6 +63,8 @@ class Link(Protocol):
     def url(self) -> str: ...
     @property
     def text(self) -> str: ...
+    @property
+    def extra(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -90,15 +92,17 @@ async def download_batch(
     max_attempts: int,
     on_progress: Callable[[int], None],
     stop: trio.Event,
+    extra: Mapping[str, str] | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
 
-    Attempts count from 1: a passing failure of attempt `max_attempts` is final.
+    Attempts count from 1: a passing failure of attempt `max_attempts` is final. `extra` are the types of a list's other
+    columns, by name.
 
     Raises: ShardError when the shard cannot be written; then nothing of it is in the store.
     """
     try:
-        with ShardWriter(store, output, job_id=job_id, subset=subset) as shard:
+        with ShardWriter(store, output, job_id=job_id, subset=subset, extra=extra) as shard:
             batch = _Batch(links, shard, rules, policy, max_attempts, on_progress)
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
@@ -249,6 +253,7 @@ class _Batch:
             url=link.url,
             caption=link.text,
             outcome=outcome,
+            extra=link.extra,
             reason=reason,
             http_status=result.http_status,
             content_type=result.content_type,

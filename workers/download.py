@@ -41,6 +41,7 @@ class Download:
             max_attempts=batch.max_tries,
             on_progress=lambda done: desk.advance(before + done - desk.progress),
             stop=desk.stop,
+            extra=recipe.extra,
         )
         await desk.call(
             desk.session.complete,

@@ -30,6 +30,7 @@ class Planted:
     pack_row: int = 0
     language: str | None = "en"
     text: str = "a caption"
+    extra: str = ""
 
 
 async def _never(stream: trio.abc.Stream, head: bytes) -> None:

@@ -53,9 +53,10 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-            RETURNING pack, pack_row, attempt, language, url, text
+            RETURNING pack, pack_row, attempt, language, url, text, extra
         )
-        SELECT string_agg(concat_ws(E'\t', pack, pack_row, attempt, coalesce(language, ''), url, text), E'\n'), count(*)
+        SELECT string_agg(concat_ws(E'\t', pack, pack_row, attempt, coalesce(language, ''), url, text, nullif(extra, '')),
+                          E'\n'), count(*)
         INTO again_lines, again_n FROM taken;
 
         -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
@@ -68,9 +69,10 @@ BEGIN
                     SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 FOR UPDATE SKIP LOCKED
                 ), taken AS (
                     DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(SELECT ctid FROM sampled))
-                    RETURNING pack, pack_row, attempt, language, url, text
+                    RETURNING pack, pack_row, attempt, language, url, text, extra
                 )
-                SELECT string_agg(concat_ws(E''\t'', pack, pack_row, attempt, coalesce(language, ''''), url, text),
+                SELECT string_agg(concat_ws(E''\t'', pack, pack_row, attempt, coalesce(language, ''''), url, text,
+                                            nullif(extra, '''')),
                                   E''\n''), count(*)
                 FROM taken', target.relation)
             INTO pool_lines, pool_n

@@ -4,6 +4,7 @@ A download worker starts without torch: each stage is imported by its own subcom
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -24,6 +25,7 @@ from workers.errors import CannotWork, WorkerError
 from workers.extract import Extract
 from workers.ingest import Ingest
 from workers.loop import Patience, Stage, run
+from workers.processes import log_format, supervise
 
 app = typer.Typer(
     help="Work for the swarm.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -31,6 +33,7 @@ app = typer.Typer(
 
 Once = Annotated[bool, typer.Option("--once", help="Claim once, work, and end.")]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
+Processes = Annotated[int, typer.Option(min=1, max=1_024, help="Worker processes, under one parent.")]
 
 
 def main() -> None:
@@ -49,15 +52,15 @@ def main() -> None:
 
 
 @app.command()
-def extract(once: Once = False, until_idle: UntilIdle = False) -> None:
+def extract(once: Once = False, until_idle: UntilIdle = False, processes: Processes = 1) -> None:
     """WAT files in, packs of candidates out."""
-    _work(Extract, Patience(once, until_idle))
+    _work(Extract, Patience(once, until_idle), processes)
 
 
 @app.command()
-def ingest(once: Once = False, until_idle: UntilIdle = False) -> None:
+def ingest(once: Once = False, until_idle: UntilIdle = False, processes: Processes = 1) -> None:
     """Packs in, new candidates into the pool."""
-    _work(Ingest, Patience(once, until_idle))
+    _work(Ingest, Patience(once, until_idle), processes)
 
 
 @app.command()
@@ -80,6 +83,7 @@ def download(
     host_spacing: Annotated[float, typer.Option(help="Seconds between two requests to one host, at least.")] = 0.0,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
+    processes: Processes = 1,
 ) -> None:
     """Batches of links in, shards of images out."""
     from workers.download import Download
@@ -100,7 +104,7 @@ def download(
         )
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
-    _work(lambda: Download(policy), Patience(once, until_idle))
+    _work(lambda: Download(policy), Patience(once, until_idle), processes)
 
 
 @app.command("filter")
@@ -108,19 +112,22 @@ def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU if there is one.")] = None,
+    processes: Processes = 1,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
     try:
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
-    _work(lambda: Filter(device), Patience(once, until_idle))
+    _work(lambda: Filter(device), Patience(once, until_idle), processes)
 
 
-def _work(make_stage: Callable[[], Stage[Any]], patience: Patience) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+def _work(make_stage: Callable[[], Stage[Any]], patience: Patience, processes: int = 1) -> None:
+    logging.basicConfig(level=logging.INFO, format=log_format(os.environ), stream=sys.stderr)
     settings = Settings.from_environment()
     url = database_url(settings)
+    if processes > 1:
+        raise typer.Exit(supervise(processes, sys.argv[1:]))
     with connect(url) as connection:
         require_head(connection)
     store = Store.open(settings.store)

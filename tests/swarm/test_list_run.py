@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import webdataset  # type: ignore[import-untyped]
 
 from dataset.store import Store
 from tests.demo.crawl import Crawl
-from tests.swarm.swarm import Swarm, demo_recipe
+from tests.swarm.swarm import DEADLINE_SECONDS, Swarm, demo_recipe
 from tests.tracker.filling import scalar, set_setting
 from tracker.database import Connection, connect
 
@@ -45,9 +46,14 @@ def tell(swarm: Swarm, command: str, *arguments: str) -> str:
     return done.stdout
 
 
+def links_of(swarm: Swarm) -> list[str]:
+    """The small crawl's links but those that take until the timeout."""
+    return sorted({link.url for link in swarm.crawl.links if link.outcome != "timeout"})
+
+
 def write_list(swarm: Swarm, path: Path) -> pa.Table:
     """A list of the small crawl's links, each a second time, with columns as LAION's."""
-    links = sorted({link.url for link in swarm.crawl.links})
+    links = links_of(swarm)
     urls = [*links, *links, None, "not a url at all"]
     n = len(urls)
     table = pa.table(
@@ -84,7 +90,7 @@ def test_a_list_ends_in_shards_with_its_columns_and_nothing_lost(
 
     found = swarm.audit()
     assert found.holds, (found.differences, swarm.logs())
-    distinct = len({link.url for link in swarm.crawl.links})
+    distinct = len(links_of(swarm))
     ended = sum(n for of in found.accounts.values() for n in of.finished.values())
     assert (found.to_json()["in"], ended) == (distinct, distinct)
     (of_list,) = json.loads(tell(swarm, "lists", "--json"))["lists"]
@@ -142,3 +148,25 @@ def test_a_list_that_changed_since_it_was_seeded_is_not_read(swarm: Swarm, admin
     swarm.finish("ingest")
     assert "has changed since it was seeded" in str(scalar(admin, "SELECT error FROM tracker.job WHERE state = 'dead'"))
     assert swarm.audit().holds
+
+
+def test_several_download_processes_share_a_list_and_one_that_is_killed_is_started_again(
+    swarm: Swarm, admin: Connection, tmp_path: Path
+) -> None:
+    write_list(swarm, tmp_path / "list.parquet")
+    for name, value in (("again_seconds", 0), ("max_tries", 2), ("batch_size", 20), ("lease_seconds", 4)):
+        set_setting(admin, name, value)
+    tell(swarm, "seed", str(tmp_path / "list.parquet"), "--url-col", "URL")
+    swarm.finish("ingest")
+    parent = swarm.start("download", "--until-idle", "--processes", "2")
+    alive = "SELECT pid FROM tracker.worker WHERE kind = 'download'"
+    while len(pids := [row["pid"] for row in admin.execute(alive.encode())]) < 2:
+        assert parent.poll() is None, swarm.logs()
+    os.kill(pids[0], signal.SIGKILL)
+    assert parent.wait(DEADLINE_SECONDS) == 0, swarm.logs()
+    assert "processes.died" in swarm.logs()
+    assert " job.completed " in swarm.logs()
+    assert " process=" in swarm.logs()
+    found = swarm.audit()
+    assert found.holds, found.differences
+    assert (found.to_json()["pool"], found.to_json()["leased"]) == (0, 0)

@@ -60,6 +60,8 @@ class ImageRules:
     """Of the shorter side of the picture as it was received."""
     max_aspect_ratio: float = 0.0
     """Longer side by shorter side; 0 allows any."""
+    pdq: bool = False
+    """Compute PDQ, the perceptual hash, of each picture; a list of PDQs never to keep asks for it by itself."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (

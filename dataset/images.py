@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from PIL import ExifTags, Image, ImageCms, features
 
 from dataset.image_rules import EncodeFormat, ImageRules, ResizeMode
 from dataset.jpeg import Pixels, encode_jpeg, read_plain_size, shrink_jpeg
 from dataset.outcomes import Outcome
+from dataset.pdq import PDQ_PIXELS, pdq_of
 
 SNIFF_BYTES = 512
 """As many first bytes as `image_format` needs; HTML is told from its beginning, an SVG may have a prolog."""
@@ -77,6 +79,10 @@ class Picture:
     original_height: int
     sha256: str
     """Of the bytes as they were received."""
+    md5: str = ""
+    """Of the same: what older lists of hashes are made of."""
+    pdq: str | None = None
+    """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
 
 
 class _Size(NamedTuple):
@@ -110,22 +116,43 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
     if len(data) > rules.max_bytes:
         return Outcome.TOO_LARGE
     try:
-        plain = read_plain_size(data) if kind == "JPEG" else None
-        if plain is not None and plain[0] * plain[1] <= rules.max_pixels and len(data) >= rules.min_bytes:
-            size = _Size(*plain)
-            kept = _keep_short(data, size, 1, rules) if rules.reencode else _picture(data, "jpg", size, size, data)
-            if kept is not None:
-                return kept
+        kept = _prepare_plain(data, rules) if kind == "JPEG" else None
+        if kept is not None:
+            return kept
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             if image.width * image.height > rules.max_pixels:
                 return Outcome.TOO_MANY_PIXELS
             if len(data) < rules.min_bytes:
                 return Outcome.TOO_SMALL
-            return _keep(image, data, rules) if rules.reencode else _keep_received(image, data)
+            if (unfit := _unfit(_Size(*image.size), rules)) is not None:
+                return unfit
+            return _keep(image, data, rules) if rules.reencode else _keep_received(image, data, rules)
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
     except _CODEC_FAULTS:
         return Outcome.TOO_SMALL if len(data) < rules.min_bytes else Outcome.UNDECODABLE
+
+
+def _prepare_plain(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
+    """Prepare the usual JPEG, whose header says it all; None for any other, and where Pillow is to decide."""
+    plain = read_plain_size(data)
+    if plain is None or plain[0] * plain[1] > rules.max_pixels or len(data) < rules.min_bytes:
+        return None
+    size = _Size(*plain)
+    unfit = _unfit(size, rules)
+    if unfit is not None:
+        return unfit
+    return _keep_short(data, size, 1, rules) if rules.reencode else _keep_plain(data, size, rules)
+
+
+def _unfit(size: _Size, rules: ImageRules) -> Outcome | None:
+    """Hold a picture's size, whichever way up, against the rules; None when it fits."""
+    short, long = min(size), max(size)
+    if short < rules.min_image_size:
+        return Outcome.SIDE_TOO_SHORT
+    if rules.max_aspect_ratio and long > rules.max_aspect_ratio * short:
+        return Outcome.ASPECT_TOO_LARGE
+    return None
 
 
 def _keep_short(data: bytes, lying: _Size, orientation: int, rules: ImageRules) -> Picture | None:
@@ -138,16 +165,37 @@ def _keep_short(data: bytes, lying: _Size, orientation: int, rules: ImageRules) 
     pixels = shrink_jpeg(data, lying, _Size(*reversed(target)) if orientation in _TURNED else target)
     if pixels is None:
         return None
-    upright = _cut(_UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT else pixels, rules)
+    whole = _UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT else pixels
+    upright = _cut(whole, rules)
     size = _Size(upright.shape[1], upright.shape[0])
-    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data)
+    pdq = pdq_of(whole) if rules.pdq else None
+    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data, pdq)
 
 
-def _keep_received(image: Image.Image, data: bytes) -> Picture:
-    """Keep the bytes as they are; what the header says of them is all that is known."""
+def _keep_plain(data: bytes, size: _Size, rules: ImageRules) -> Picture | None:
+    """Keep a plain JPEG as received; it is decoded only where PDQ is asked for."""
+    if not rules.pdq:
+        return _picture(data, "jpg", size, size, data)
+    pixels = shrink_jpeg(data, size, _Size(*_within(size, PDQ_PIXELS)))
+    return None if pixels is None else _picture(data, "jpg", size, size, data, pdq_of(pixels))
+
+
+def _keep_received(image: Image.Image, data: bytes, rules: ImageRules) -> Picture:
+    """Keep the bytes as they are; what the header says of them is all that is known, unless PDQ is asked for."""
     assert image.format is not None
-    size = _Size(*image.size)
-    return _picture(data, _DECODABLE[image.format], size, size, data)
+    kind, size = _DECODABLE[image.format], _Size(*image.size)
+    pdq = None
+    if rules.pdq:
+        profile, orientation = image.info.get("icc_profile"), _orientation(image)
+        whole = _to_srgb(_resize(_on_white(image), _within(size, PDQ_PIXELS)), profile)
+        pdq = pdq_of(np.asarray(whole.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else whole))
+    return _picture(data, kind, size, size, data, pdq)
+
+
+def _within(size: _Size, longest: int) -> _Size:
+    """Shrink a size until its longer side fits."""
+    scale = min(1.0, longest / max(size))
+    return _Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 
 
 def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outcome:
@@ -168,14 +216,18 @@ def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outco
     picture = _to_srgb(_resize(_on_white(image), lying), profile)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
+    pdq = pdq_of(np.asarray(picture)) if rules.pdq else None
     picture = _frame(picture, rules)
     kept = _encode(picture, rules)
-    return _picture(kept, str(rules.encode_format), _Size(*picture.size), original, data)
+    return _picture(kept, str(rules.encode_format), _Size(*picture.size), original, data, pdq)
 
 
-def _picture(kept: bytes, extension: str, size: _Size, original: _Size, received: bytes) -> Picture:
+def _picture(
+    kept: bytes, extension: str, size: _Size, original: _Size, received: bytes, pdq: str | None = None
+) -> Picture:
     sha256 = hashlib.sha256(received).hexdigest()
-    return Picture(kept, extension, size.width, size.height, original.width, original.height, sha256)
+    md5 = hashlib.md5(received, usedforsecurity=False).hexdigest()
+    return Picture(kept, extension, size.width, size.height, original.width, original.height, sha256, md5, pdq)
 
 
 def _is_srgb(profile: object) -> bool:

@@ -21,6 +21,7 @@ from dataset.image_rules import ImageRules
 from dataset.images import Picture, prepare
 from dataset.jpeg import read_plain_size
 from dataset.outcomes import Outcome
+from dataset.restricted import Restricted
 from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store, StoreError
 from workers.fetching.fetch import Failure, Fetched, Fetcher
@@ -93,6 +94,7 @@ async def download_batch(
     on_progress: Callable[[int], None],
     stop: trio.Event,
     extra: Mapping[str, str] | None = None,
+    restricted: Restricted | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
 
@@ -103,7 +105,7 @@ async def download_batch(
     """
     try:
         with ShardWriter(store, output, job_id=job_id, subset=subset, extra=extra) as shard:
-            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress)
+            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, restricted or Restricted())
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
@@ -122,6 +124,7 @@ class _Batch:
         policy: FetchPolicy,
         max_attempts: int,
         on_progress: Callable[[int], None],
+        restricted: Restricted,
     ) -> None:
         self._links = links
         self._shard = shard
@@ -129,6 +132,7 @@ class _Batch:
         self._policy = policy
         self._max_attempts = max_attempts
         self._on_progress = on_progress
+        self._restricted = restricted
         self._queue = HostQueue(
             links,
             policy.per_host,
@@ -239,7 +243,11 @@ class _Batch:
         else:
             prepared = prepare(result.data, self._rules)
             final, reason = True, None
-            if isinstance(prepared, Picture):
+            if isinstance(prepared, Picture) and self._restricted.matches(
+                sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq
+            ):
+                outcome = Outcome.BLOCKED
+            elif isinstance(prepared, Picture):
                 outcome, picture = Outcome.SUCCESS, prepared
             else:
                 outcome = prepared
@@ -259,7 +267,7 @@ class _Batch:
             content_type=result.content_type,
             final_url=result.final_url,
             fetch_seconds=result.seconds,
-            bytes_received=len(result.data) if isinstance(result, Fetched) else None,
+            bytes_received=len(result.data) if isinstance(result, Fetched) and outcome is not Outcome.BLOCKED else None,
             picture=picture,
         )
         self._shard.add(row)

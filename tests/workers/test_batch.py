@@ -12,6 +12,7 @@ import trio
 
 from dataset.image_rules import ImageRules, ResizeMode
 from dataset.outcomes import Outcome
+from dataset.restricted import Restricted
 from dataset.shards import Sample, ShardError, read_samples
 from dataset.store import Store
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
@@ -67,6 +68,7 @@ async def download(
     *,
     stop: trio.Event | None = None,
     rules: ImageRules | None = None,
+    restricted: Restricted | None = None,
     **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
@@ -83,6 +85,7 @@ async def download(
         max_attempts=2,
         on_progress=lambda done: None,
         stop=stop or trio.Event(),
+        restricted=restricted,
     )
 
 

@@ -79,8 +79,8 @@ class Picture:
     original_height: int
     sha256: str
     """Of the bytes as they were received."""
-    md5: str = ""
-    """Of the same: what older lists of hashes are made of."""
+    md5: str | None = None
+    """Of the same; None unless the rules ask for it."""
     pdq: str | None = None
     """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
 
@@ -169,15 +169,15 @@ def _keep_short(data: bytes, lying: _Size, orientation: int, rules: ImageRules) 
     upright = _cut(whole, rules)
     size = _Size(upright.shape[1], upright.shape[0])
     pdq = pdq_of(whole) if rules.pdq else None
-    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data, pdq)
+    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data, rules, pdq)
 
 
 def _keep_plain(data: bytes, size: _Size, rules: ImageRules) -> Picture | None:
     """Keep a plain JPEG as received; it is decoded only where PDQ is asked for."""
     if not rules.pdq:
-        return _picture(data, "jpg", size, size, data)
+        return _picture(data, "jpg", size, size, data, rules)
     pixels = shrink_jpeg(data, size, _Size(*_within(size, PDQ_PIXELS)))
-    return None if pixels is None else _picture(data, "jpg", size, size, data, pdq_of(pixels))
+    return None if pixels is None else _picture(data, "jpg", size, size, data, rules, pdq_of(pixels))
 
 
 def _keep_received(image: Image.Image, data: bytes, rules: ImageRules) -> Picture:
@@ -189,7 +189,7 @@ def _keep_received(image: Image.Image, data: bytes, rules: ImageRules) -> Pictur
         profile, orientation = image.info.get("icc_profile"), _orientation(image)
         whole = _to_srgb(_resize(_on_white(image), _within(size, PDQ_PIXELS)), profile)
         pdq = pdq_of(np.asarray(whole.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else whole))
-    return _picture(data, kind, size, size, data, pdq)
+    return _picture(data, kind, size, size, data, rules, pdq)
 
 
 def _within(size: _Size, longest: int) -> _Size:
@@ -219,14 +219,20 @@ def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outco
     pdq = pdq_of(np.asarray(picture)) if rules.pdq else None
     picture = _frame(picture, rules)
     kept = _encode(picture, rules)
-    return _picture(kept, str(rules.encode_format), _Size(*picture.size), original, data, pdq)
+    return _picture(kept, str(rules.encode_format), _Size(*picture.size), original, data, rules, pdq)
 
 
 def _picture(
-    kept: bytes, extension: str, size: _Size, original: _Size, received: bytes, pdq: str | None = None
+    kept: bytes,
+    extension: str,
+    size: _Size,
+    original: _Size,
+    received: bytes,
+    rules: ImageRules,
+    pdq: str | None = None,
 ) -> Picture:
     sha256 = hashlib.sha256(received).hexdigest()
-    md5 = hashlib.md5(received, usedforsecurity=False).hexdigest()
+    md5 = hashlib.md5(received, usedforsecurity=False).hexdigest() if rules.md5 else None
     return Picture(kept, extension, size.width, size.height, original.width, original.height, sha256, md5, pdq)
 
 

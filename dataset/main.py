@@ -48,7 +48,7 @@ def recipe(
 ) -> None:
     """Print a recipe in full: LAION's, or a file's, with what --set changes; img2dataset's flags set image.*."""
     written = _read_json(file) if file else {}
-    image = {"resize_mode": resize_mode, "size": image_size, "encode_format": encode_format}
+    image: dict[str, object] = {"resize_mode": resize_mode, "size": image_size, "encode_format": encode_format}
     image |= {"encode_quality": encode_quality, "min_image_size": min_image_size, "max_aspect_ratio": max_aspect_ratio}
     flags = [f"image.{name}={value}" for name, value in image.items() if value is not None]
     for override in [*flags, *(overrides or [])]:

@@ -7,13 +7,16 @@ Source: the reference implementation, through `pdqhash`. That is an extra, since
 installed (no wheels at 0.2.8): only a worker that needs PDQ needs it.
 """
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import DatasetError
 
 PDQ_PIXELS = 512
-"""The reference shrinks to this first: it then works on 64 by 64 whatever came."""
+"""The longer side, brought to it first. Against the reference on the whole picture, 25 pictures of 1,000 by 750 with a
+photograph's spectrum, kept at 256 on the shorter or the longer side, then differ by 7 bits in the mean and 12 at most;
+hashed as they were kept, by 15 to 18 and 26 at most, too near to 31. It costs 6 ms of CPU a picture, 39 at 1,024."""
 MIN_QUALITY = 50
 """Of 100; the reference says to trust no hash of a picture as flat as that."""
 
@@ -38,5 +41,10 @@ def pdq_of(pixels: npt.NDArray[np.uint8]) -> str | None:
     require_pdq()
     import pdqhash
 
+    height, width = pixels.shape[:2]
+    scale = PDQ_PIXELS / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    pixels = cv2.resize(pixels, size, interpolation=how)  # type: ignore[assignment]
     bits, quality = pdqhash.compute(np.ascontiguousarray(pixels))
     return np.packbits(bits.astype(np.uint8)).tobytes().hex() if quality >= MIN_QUALITY else None

@@ -5,7 +5,8 @@ The lists are secret as such: a file holds of a sha256 and an md5 the first 64 b
 
 Of ten million hashes, 64 bits give a chance of 5e-13 that a picture that is on no list is taken for one that is; over
 50 billion pictures that is one time in forty. As sorted numbers they are 80 MB, found by bisection in 2 µs. PDQs are
-kept whole, and the picture's held against each: 32 bytes and one vectorised count of differing bits a hash.
+kept whole, 32 bytes each, and the picture's held against every one by vectorised counts of differing bits:
+0.2 ms for 100,000 PDQs, 2.5 for a million.
 
 Rejected: a table in Postgres (3,000 workers would ask it 50,000 times a second), and a Bloom filter (its false
 positives would be links lost for nothing, and it cannot hold PDQs, which match by nearness).
@@ -29,7 +30,7 @@ MAX_DISTANCE = 31
 KINDS = ("sha256", "md5", "pdq")
 MAGIC = b"SHOALRL1"
 HEAD_BYTES = 64
-BLOCK = 1 << 18  # PDQs compared at once: 8 MB of differences
+BLOCK = 1 << 16  # PDQs compared at once: what is worked on stays in the cache
 
 Numbers = npt.NDArray[np.uint64]
 
@@ -40,7 +41,7 @@ class RestrictedError(DatasetError):
 
 @dataclass(frozen=True, slots=True)
 class Restricted:
-    """What may not be kept: sorted first 64 bits of sha256 (N,) and md5 (M,), and PDQs (K, 4), all uint64."""
+    """What may not be kept: sorted first 64 bits of sha256 (N,) and md5 (M,), and PDQs (4, K), all uint64."""
 
     sha256: Sequence[Numbers] = field(default_factory=tuple)
     md5: Sequence[Numbers] = field(default_factory=tuple)
@@ -55,11 +56,16 @@ class Restricted:
         found: dict[str, list[Numbers]] = {kind: [] for kind in KINDS}
         for one in [path] if isinstance(path, str) else path:
             for kind, numbers in _parse(store.read(one), one, (sha256 or {}).get(one)).items():
-                if len(numbers):
+                if numbers.size:
                     found[kind].append(numbers)
         if found["pdq"]:
             require_pdq()
         return cls(**{kind: tuple(arrays) for kind, arrays in found.items()})
+
+    @property
+    def needs_md5(self) -> bool:
+        """Whether a picture's md5 has to be known."""
+        return bool(self.md5)
 
     @property
     def needs_pdq(self) -> bool:
@@ -83,9 +89,12 @@ def _holds(known: Numbers, digest: str) -> bool:
 
 def _is_near(known: Numbers, pdq: str) -> bool:
     wanted = np.frombuffer(bytes.fromhex(pdq), ">u8").astype(np.uint64)
-    for at in range(0, len(known), BLOCK):
-        distances = np.bitwise_count(known[at : at + BLOCK] ^ wanted).sum(axis=1, dtype=np.uint16)
-        if distances.min() <= MAX_DISTANCE:
+    for at in range(0, known.shape[1], BLOCK):
+        block = known[:, at : at + BLOCK]
+        # 32 bits of difference in one half are 32 in all: of chance PDQs one in 100 million passes this half.
+        half = np.bitwise_count(block[0] ^ wanted[0]) + np.bitwise_count(block[1] ^ wanted[1])
+        near = block[:, half <= MAX_DISTANCE] ^ wanted[:, None]
+        if (np.bitwise_count(near).sum(axis=0, dtype=np.uint16) <= MAX_DISTANCE).any():
             return True
     return False
 
@@ -98,7 +107,7 @@ def _parse(data: bytes, path: str, checksum: str | None) -> dict[str, Numbers]:
         counts = json.loads(data[len(MAGIC) : HEAD_BYTES]) if data.startswith(MAGIC) else {}
         n, m, k = (int(counts[kind]) for kind in KINDS)
         numbers = np.frombuffer(data, "<u8", offset=HEAD_BYTES) if n + m + k else np.empty(0, "<u8")
-        pdq = numbers[n + m :].reshape(k, 4)
+        pdq = np.ascontiguousarray(numbers[n + m :].reshape(k, 4).T)
     except (ValueError, KeyError, TypeError) as error:
         raise RestrictedError(f"{path} in the store is no list of hashes ({error!r}): add it anew") from error
     return {"sha256": numbers[:n], "md5": numbers[n : n + m], "pdq": pdq}

@@ -43,8 +43,8 @@ SHARD_SCHEMA = pa.schema(
         ("original_width", pa.int32()),  # of the picture as it was received, upright
         ("original_height", pa.int32()),
         ("sha256", pa.string()),  # of the bytes as they were received
-        ("md5", pa.string()),
-        ("pdq", pa.string()),  # null unless the recipe, or a list of hashes never to keep, asks for it
+        ("md5", pa.string()),  # this and pdq: null unless the recipe, or a list of hashes never to keep, asks for it
+        ("pdq", pa.string()),
         ("outcome", pa.string()),  # an Outcome
         ("http_status", pa.int16()),  # of the last response, null when none came
         ("content_type", pa.string()),
@@ -244,7 +244,7 @@ class ShardWriter:
                 "original_width": row.picture.original_width,
                 "original_height": row.picture.original_height,
                 "sha256": row.picture.sha256,
-                "md5": row.picture.md5 or None,
+                "md5": row.picture.md5,
                 "pdq": row.picture.pdq,
             }
         return columns

@@ -35,7 +35,8 @@ class Download:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(desk.follow, batch)
         restricted = await trio.to_thread.run_sync(self._restricted, desk)
-        rules = replace(recipe.image, pdq=True) if restricted.needs_pdq else recipe.image
+        image = recipe.image
+        rules = replace(image, md5=image.md5 or restricted.needs_md5, pdq=image.pdq or restricted.needs_pdq)
         if rules.pdq:
             _require_pdq()
         before = desk.progress

@@ -64,7 +64,7 @@ def test_exact_hashes_are_found_and_others_are_not(store: Store) -> None:
     assert found.matches(sha256="0" * 64)
     assert not found.matches(sha256=hashlib.sha256(b"two").hexdigest(), md5=hashlib.md5(b"two").hexdigest())
     assert not found.matches(sha256=MD5 + MD5)
-    assert not found.needs_pdq
+    assert (found.needs_md5, found.needs_pdq) == (True, False)
 
 
 def test_several_lists_are_one_and_none_matches_nothing(store: Store) -> None:
@@ -88,10 +88,12 @@ def test_a_pdq_within_31_bits_is_found_and_one_of_32_is_not(store: Store) -> Non
 
 
 def smooth(width: int = 640, height: int = 420) -> bytes:
-    """A picture with large shapes, as photographs have: PDQ looks at no others."""
+    """A picture with a photograph's spectrum, the less of a frequency the higher it is."""
     rng = np.random.default_rng(5)
-    shapes = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
-    image = shapes.resize((width, height), Image.Resampling.BICUBIC)
+    distance = np.hypot(np.fft.fftfreq(height, 1 / height)[:, None], np.fft.fftfreq(width, 1 / width)[None])
+    spectrum = np.fft.fft2(rng.standard_normal((height, width))) / np.maximum(distance, 1)
+    grey = np.fft.ifft2(spectrum).real
+    image = Image.fromarray(np.clip(grey / grey.std() * 50 + 128, 0, 255).astype(np.uint8)).convert("RGB")
     out = io.BytesIO()
     image.save(out, "JPEG", quality=95)
     return out.getvalue()
@@ -118,8 +120,17 @@ def test_a_flat_picture_has_no_pdq() -> None:
     assert pdq_of(np.full((100, 100, 3), 128, np.uint8)) is None
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (3, 2)])
+def test_any_shape_has_a_pdq_or_none(size: tuple[int, int]) -> None:
+    pytest.importorskip("pdqhash")
+    out = io.BytesIO()
+    Image.effect_noise(size, 80).convert("RGB").save(out, "PNG")
+    for mode in ResizeMode:
+        assert isinstance(prepare(out.getvalue(), ImageRules(min_bytes=0, pdq=True, resize_mode=mode)), Picture)
+
+
 def test_md5_and_sha256_are_of_the_bytes_as_received() -> None:
     data = picture()
-    kept = prepare(data, ImageRules())
+    kept = prepare(data, ImageRules(md5=True))
     assert isinstance(kept, Picture)
     assert (kept.md5, kept.sha256) == (hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())

@@ -49,7 +49,7 @@ def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kin
         made = prepare(BAD, rules)
         assert isinstance(made, Picture)
         assert made.data not in tar
-        for digest in (made.sha256, made.md5):
+        for digest in (made.sha256, str(made.md5)):
             assert digest.encode() not in tar + (tmp_path / "shards/3-lease.parquet").read_bytes()
 
     run(test)

@@ -6,6 +6,7 @@ Source: names and meaning of the resize modes are img2dataset's. The default is 
 keep_ratio to 256 on the shorter side, never enlarged. A model that wants 224 enlarges smaller pictures itself.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -55,6 +56,14 @@ class ImageRules:
     min_bytes: int = 5_000  # LAION: under 5 KB it is an icon, a spacer or a counter
     max_bytes: int = 20_000_000
     max_pixels: int = 89_478_484  # Pillow warns of a decompression bomb from the next one on
+    min_image_size: int = 0
+    """Of the shorter side of the picture as it was received."""
+    max_aspect_ratio: float = 0.0
+    """Longer side by shorter side; 0 allows any."""
+    md5: bool = False
+    """Compute md5 beside sha256: 0.08 ms a picture of 55 KB, a tenth of what one costs that is kept as received."""
+    pdq: bool = False
+    """Compute PDQ, the perceptual hash, of each picture; a list of PDQs never to keep asks for it by itself."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -63,9 +72,14 @@ class ImageRules:
             ("min_bytes", self.min_bytes, 0, self.max_bytes),
             ("max_bytes", self.max_bytes, 1, 1 << 30),
             ("max_pixels", self.max_pixels, 1, 89_478_484),
+            ("min_image_size", self.min_image_size, 0, 65_535),
         ):
             if not low <= value <= high:
                 raise ImageRulesError(f"The image rule {name} is {value}: give a number from {low} to {high}.")
+        if self.max_aspect_ratio and not 1 <= self.max_aspect_ratio < math.inf:
+            raise ImageRulesError(
+                f"The image rule max_aspect_ratio is {self.max_aspect_ratio}: give a number from 1, or 0 for any."
+            )
         if not self.reencode and self.resize_mode is not ResizeMode.NO:
             raise ImageRulesError(f"Without reencode no picture can be resized by {self.resize_mode}: give no.")
 
@@ -79,11 +93,16 @@ class ImageRules:
         for name, value in rules.items():
             if name not in known:
                 raise ImageRulesError(f"{name!r} is no image rule: use {', '.join(known)}.")
-            wanted = bool if isinstance(known[name], bool) else str if isinstance(known[name], str) else int
+            default = known[name]
+            wanted = str if isinstance(default, str) else type(default)
+            if wanted is float and type(value) is int:
+                continue
             if type(value) is not wanted and not (wanted is str and isinstance(value, str)):
                 raise ImageRulesError(f"The image rule {name} is {value!r}: give a {wanted.__name__}.")
         try:
             chosen = dict(rules)
+            if "max_aspect_ratio" in chosen:
+                chosen["max_aspect_ratio"] = float(str(chosen["max_aspect_ratio"]))
             if "resize_mode" in chosen:
                 chosen["resize_mode"] = ResizeMode(str(chosen["resize_mode"]))
             if "encode_format" in chosen:

@@ -13,19 +13,21 @@ a profile of its own, goes a way twice as short (see jpeg); Pillow takes what th
 Rejected: OpenCV for everything, as img2dataset uses it: it ignores colour profiles and reads CMYK wrongly.
 """
 
-import hashlib
 import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 from PIL import ExifTags, Image, ImageCms, features
 
 from dataset.image_rules import EncodeFormat, ImageRules, ResizeMode
 from dataset.jpeg import Pixels, encode_jpeg, read_plain_size, shrink_jpeg
 from dataset.outcomes import Outcome
-from dataset.received import EXTENSIONS, Picture, Size, image_format, keep_received
+from dataset.pdq import PDQ_PIXELS, pdq_of
+from dataset.received import EXTENSIONS, Picture, Size, hashed, image_format, keep_received, unfit
 
 _CODEC_FAULTS = (
     OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
@@ -64,22 +66,23 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
     Raises: MemoryError when the process may hold no more; nothing else.
     """
     if not rules.reencode:
-        return keep_received(data, rules)
+        kept = keep_received(data, rules)
+        return _with_pdq(kept) if rules.pdq and isinstance(kept, Picture) else kept
     kind = image_format(data)
-    if kind is None:
-        return Outcome.NOT_AN_IMAGE
-    if kind not in _DECODABLE:
-        return Outcome.UNSUPPORTED_FORMAT
+    if kind is None or kind not in _DECODABLE:
+        return Outcome.NOT_AN_IMAGE if kind is None else Outcome.UNSUPPORTED_FORMAT
     if len(data) > rules.max_bytes:
         return Outcome.TOO_LARGE
     try:
-        if kind == "JPEG" and (kept := _keep_plain(data, rules)) is not None:
-            return kept
+        if kind == "JPEG" and (plain := _prepare_plain(data, rules)) is not None:
+            return plain
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             if image.width * image.height > rules.max_pixels:
                 return Outcome.TOO_MANY_PIXELS
             if len(data) < rules.min_bytes:
                 return Outcome.TOO_SMALL
+            if (ill := unfit(Size(*image.size), rules)) is not None:
+                return ill
             return _keep(image, data, rules)
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
@@ -87,12 +90,33 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.TOO_SMALL if len(data) < rules.min_bytes else Outcome.UNDECODABLE
 
 
-def _keep_plain(data: bytes, rules: ImageRules) -> Picture | None:
-    """Keep a JPEG without EXIF and profile the short way; None when it cannot be gone, as for `_keep_short`."""
+def _prepare_plain(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
+    """Prepare a JPEG without EXIF and profile the short way; None when it cannot be gone, as for `_keep_short`."""
     plain = read_plain_size(data) if len(data) >= rules.min_bytes else None
     if plain is None or plain[0] * plain[1] > rules.max_pixels:
         return None
-    return _keep_short(data, Size(*plain), 1, rules)
+    size = Size(*plain)
+    return unfit(size, rules) or _keep_short(data, size, 1, rules)
+
+
+def _with_pdq(kept: Picture) -> Picture | Outcome:
+    """Decode a picture that is kept as received, for its PDQ alone."""
+    try:
+        with Image.open(io.BytesIO(kept.data), formats=sorted(_DECODABLE)) as image:
+            profile, orientation = image.info.get("icc_profile"), _orientation(image)
+            whole = _to_srgb(_resize(_on_white(image), _within(Size(*image.size), PDQ_PIXELS)), profile)
+            upright = whole.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else whole
+            return replace(kept, pdq=pdq_of(np.asarray(upright)))
+    except _PIXEL_ALARMS:
+        return Outcome.TOO_MANY_PIXELS
+    except _CODEC_FAULTS:
+        return Outcome.UNDECODABLE
+
+
+def _within(size: Size, longest: int) -> Size:
+    """Shrink a size until its longer side fits."""
+    scale = min(1.0, longest / max(size))
+    return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 
 
 def _keep_short(data: bytes, lying: Size, orientation: int, rules: ImageRules) -> Picture | None:
@@ -105,9 +129,11 @@ def _keep_short(data: bytes, lying: Size, orientation: int, rules: ImageRules) -
     pixels = shrink_jpeg(data, lying, Size(*reversed(target)) if orientation in _TURNED else target)
     if pixels is None:
         return None
-    upright = _cut(_UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT else pixels, rules)
+    whole = _UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT else pixels
+    upright = _cut(whole, rules)
     size = Size(upright.shape[1], upright.shape[0])
-    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data)
+    pdq = pdq_of(whole) if rules.pdq else None
+    return _picture(encode_jpeg(upright, rules.encode_quality), "jpg", size, original, data, rules, pdq)
 
 
 def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outcome:
@@ -128,14 +154,22 @@ def _keep(image: Image.Image, data: bytes, rules: ImageRules) -> Picture | Outco
     picture = _to_srgb(_resize(_on_white(image), lying), profile)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
+    pdq = pdq_of(np.asarray(picture)) if rules.pdq else None
     picture = _frame(picture, rules)
     kept = _encode(picture, rules)
-    return _picture(kept, str(rules.encode_format), Size(*picture.size), original, data)
+    return _picture(kept, str(rules.encode_format), Size(*picture.size), original, data, rules, pdq)
 
 
-def _picture(kept: bytes, extension: str, size: Size, original: Size, received: bytes) -> Picture:
-    sha256 = hashlib.sha256(received).hexdigest()
-    return Picture(kept, extension, size.width, size.height, original.width, original.height, sha256)
+def _picture(
+    kept: bytes,
+    extension: str,
+    size: Size,
+    original: Size,
+    received: bytes,
+    rules: ImageRules,
+    pdq: str | None,
+) -> Picture:
+    return Picture(kept, extension, *size, *original, *hashed(received, rules), pdq)
 
 
 def _is_srgb(profile: object) -> bool:

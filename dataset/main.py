@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from dataset.errors import DatasetError
+from dataset.image_rules import EncodeFormat, ResizeMode
 from dataset.models import ModelError, add_model, gathered
 from dataset.recipe import ModelRecipe, Recipe, RecipeError
 from dataset.report import write_report
@@ -38,10 +39,19 @@ def recipe(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For example models.en.threshold=0.3")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it here and not to stdout.")] = None,
+    resize_mode: Annotated[ResizeMode | None, typer.Option(help="What the image size means.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="In pixels.")] = None,
+    encode_format: Annotated[EncodeFormat | None, typer.Option(help="What pictures are stored as.")] = None,
+    encode_quality: Annotated[int | None, typer.Option(help="0 to 100.")] = None,
+    min_image_size: Annotated[int | None, typer.Option(help="Pixels of the shorter side, at least.")] = None,
+    max_aspect_ratio: Annotated[float | None, typer.Option(help="Longer side by shorter side; 0: any.")] = None,
 ) -> None:
-    """Print a recipe in full: LAION's, or a file's, with what --set changes."""
+    """Print a recipe in full: LAION's, or a file's, with what --set changes; img2dataset's flags set image.*."""
     written = _read_json(file) if file else {}
-    for override in overrides or []:
+    image: dict[str, object] = {"resize_mode": resize_mode, "size": image_size, "encode_format": encode_format}
+    image |= {"encode_quality": encode_quality, "min_image_size": min_image_size, "max_aspect_ratio": max_aspect_ratio}
+    flags = [f"image.{name}={value}" for name, value in image.items() if value is not None]
+    for override in [*flags, *(overrides or [])]:
         _override(written, override)
     text = json.dumps(Recipe.from_json(written).to_json(), indent=2, ensure_ascii=False)
     if out is None:

@@ -71,6 +71,10 @@ class Outcome(StrEnum):
     """Fewer bytes than the rules ask for."""
     UNDECODABLE = "undecodable"
     """The codec gave up: damaged or cut off inside the file."""
+    SIDE_TOO_SHORT = "side_too_short"
+    """The shorter side has fewer pixels than the rules ask for."""
+    ASPECT_TOO_LARGE = "aspect_too_large"
+    """The longer side is more times the shorter one than the rules allow."""
 
 
 # A passing reason: the link is worth another attempt later. A refused connection is not among them: of all failures
@@ -85,5 +89,7 @@ PICTURE_FAULTS = frozenset(
         Outcome.TOO_MANY_PIXELS,
         Outcome.TOO_SMALL,
         Outcome.UNDECODABLE,
+        Outcome.SIDE_TOO_SHORT,
+        Outcome.ASPECT_TOO_LARGE,
     }
 )

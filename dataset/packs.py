@@ -27,6 +27,9 @@ PACK_SCHEMA = pa.schema(
         pa.field("page_url", pa.string(), nullable=False),
     ]
 )
+LIST_PACK_SCHEMA = PACK_SCHEMA.append(pa.field("extra", pa.string(), nullable=False))
+"""Of a finished list: `extra` holds its other columns (see extra), page_url is ''."""
+
 _REPEATING = ["language", "subset", "page_url"]  # the others would fill a dictionary for nothing
 
 
@@ -36,9 +39,9 @@ class PackWriter:
     `slot_rows` and `subset_rows` count what has been written.
     """
 
-    def __init__(self, files: Sequence[BinaryIO]) -> None:
+    def __init__(self, files: Sequence[BinaryIO], schema: pa.Schema = PACK_SCHEMA) -> None:
         self._writers = [
-            pq.ParquetWriter(file, PACK_SCHEMA, compression="zstd", use_dictionary=_REPEATING) for file in files
+            pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=_REPEATING) for file in files
         ]
         self.slot_rows = [0] * len(files)
         self.subset_rows: Counter[str] = Counter()

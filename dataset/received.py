@@ -42,6 +42,10 @@ class Picture:
     original_height: int
     sha256: str
     """Of the bytes as they were received."""
+    md5: str | None = None
+    """Of the same; None unless the rules ask for it."""
+    pdq: str | None = None
+    """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
 
 
 class Size(NamedTuple):
@@ -81,7 +85,23 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.TOO_SMALL
     if size is None:
         return Outcome.UNDECODABLE
-    return Picture(data, EXTENSIONS[kind], *size, *size, hashlib.sha256(data).hexdigest())
+    return unfit(size, rules) or Picture(data, EXTENSIONS[kind], *size, *size, *hashed(data, rules))
+
+
+def unfit(size: Size, rules: ImageRules) -> Outcome | None:
+    """Hold a picture's size, whichever way up, against the rules; None when it fits."""
+    short, long = min(size), max(size)
+    if short < rules.min_image_size:
+        return Outcome.SIDE_TOO_SHORT
+    if rules.max_aspect_ratio and long > rules.max_aspect_ratio * short:
+        return Outcome.ASPECT_TOO_LARGE
+    return None
+
+
+def hashed(data: bytes, rules: ImageRules) -> tuple[str, str | None]:
+    """Return sha256 and, where the rules ask for it, md5 of the received bytes, in hex."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() if rules.md5 else None
+    return hashlib.sha256(data).hexdigest(), md5
 
 
 def read_size(data: bytes, kind: str) -> Size | None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar, get_type_hints
 
 from dataset.errors import DatasetError
+from dataset.extra import ExtraError, arrow_type
 from dataset.image_rules import ImageRules
 
 VERSION = 1
@@ -127,6 +128,10 @@ class Recipe:
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
     image: ImageRules = field(default_factory=ImageRules)
     models: ModelsRecipe = field(default_factory=ModelsRecipe)
+    filter: bool = True
+    """False: the run is complete with its shards, and no model looks at them."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Columns of a finished list that come along into the shards, name and type."""
 
     @classmethod
     def from_json(cls, recipe: object) -> Self:
@@ -145,6 +150,8 @@ class Recipe:
             text=_read(TextRecipe(), sections.get("text", {}), "text"),
             language=_read(LanguageRecipe(), sections.get("language", {}), "language"),
             image=ImageRules.from_json(_object(sections.get("image", {}), "The recipe's image")),
+            filter=_flag(sections.get("filter", True), "filter"),
+            extra=_read_extra(sections.get("extra", {})),
             models=ModelsRecipe(
                 **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
             ),
@@ -181,6 +188,22 @@ def settle(recipe: Recipe, loaded: Mapping[str, Checksums]) -> Recipe:
         settled = replace(spec, sha256=checksums.weights, config_sha256=checksums.config)
         models = replace(models, en=settled) if role is ModelRole.EN else replace(models, other=settled)
     return replace(recipe, models=models)
+
+
+def _flag(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give true or false.")
+
+
+def _read_extra(section: object) -> Mapping[str, str]:
+    given = _object(section, "The recipe's extra")
+    for name, kind in given.items():
+        try:
+            arrow_type(kind)
+        except ExtraError as error:
+            raise RecipeError(f"The recipe's extra column {name!r} cannot be kept: {error}") from error
+    return dict(given)
 
 
 def _read_model(default: ModelRecipe, section: object, where: str) -> ModelRecipe:

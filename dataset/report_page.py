@@ -68,8 +68,7 @@ def render_page(findings: Findings) -> str:
         _section("Outcomes", *_outcomes(findings)),
         _section("Languages", _bars(findings.fetched_by_language, findings.kept_by_language), LANGUAGE_LEGEND),
         "</div>",
-        _section("Kept", _gallery(findings.kept), "A random draw, the most similar first."),
-        _section("Dropped", _gallery(findings.dropped), _dropped_note(findings.verdicts["undecodable"])),
+        *(_galleries(findings) if findings.parts else [_section("Pairs", f'<p class="note">{NOT_SCORED}</p>')]),
     ]
     title = escape(findings.title)
     return (
@@ -78,6 +77,13 @@ def render_page(findings: Findings) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
         f"<body>\n<header><h1>{title}</h1><p>{findings.shards:,} shards and {findings.parts:,} parts, as the manifest "
         f"lists them</p></header>\n<main>\n" + "\n".join(sections) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _galleries(findings: Findings) -> Sequence[str]:
+    return (
+        _section("Kept", _gallery(findings.kept), "A random draw, the most similar first."),
+        _section("Dropped", _gallery(findings.dropped), _dropped_note(findings.verdicts["undecodable"])),
     )
 
 
@@ -177,6 +183,7 @@ def _card(thumbnail: Thumbnail) -> str:
     )
 
 
+NOT_SCORED = "No part is listed: the pairs have not been scored yet, or the run has no filter and ends with its shards."
 LEGEND = (
     '<span class="key kept"></span>kept <span class="key dropped"></span>dropped; cosine of picture and caption, '
     "pairs for each 0.02"

@@ -23,6 +23,7 @@ from typing import BinaryIO, Self
 import pyarrow as pa
 
 from dataset.errors import DatasetError
+from dataset.extra import unpack_extra
 from dataset.outcomes import PICTURE_FAULTS, Outcome
 from dataset.received import Picture
 from dataset.store import Store, StoreError
@@ -42,6 +43,8 @@ SHARD_SCHEMA = pa.schema(
         ("original_width", pa.int32()),  # of the picture as it was received, upright
         ("original_height", pa.int32()),
         ("sha256", pa.string()),  # of the bytes as they were received
+        ("md5", pa.string()),  # this and pdq: null unless the recipe, or a list of hashes never to keep, asks for it
+        ("pdq", pa.string()),
         ("outcome", pa.string()),  # an Outcome
         ("http_status", pa.int16()),  # of the last response, null when none came
         ("content_type", pa.string()),
@@ -59,6 +62,9 @@ SHARD_SCHEMA = pa.schema(
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
+
+LIST_PREFIX = "list_"
+"""Goes before a list's extra column whose name is one of ours: its `width` is what the list says, ours what came."""
 
 
 class ShardError(DatasetError):
@@ -78,6 +84,8 @@ class LinkRow:
     url: str
     caption: str
     outcome: Outcome
+    extra: str = ""
+    """The other columns of a list's row, packed (see extra)."""
     reason: str | None = None
     http_status: int | None = None
     content_type: str | None = None
@@ -132,13 +140,22 @@ class ShardWriter:
     """
 
     def __init__(
-        self, store: Store, output: str, *, job_id: int, subset: str, metadata: Mapping[str, str] | None = None
+        self,
+        store: Store,
+        output: str,
+        *,
+        job_id: int,
+        subset: str,
+        metadata: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         self._store = store
         self._output = output
         self._job_id = job_id
         self._subset = subset
         self._metadata = dict(metadata or {})
+        self._extra = extra or {}
+        self._extra_rows: dict[str, str] = {}  # by key
         self._rows: list[dict[str, object]] = []
         self._lock = threading.Lock()
         self._write = store.write(f"{output}.tar")
@@ -162,9 +179,11 @@ class ShardWriter:
         columns = self._columns(row)
         with self._lock:
             if row.picture is not None:
-                self._append_members(columns, row.picture)
+                self._append_members(columns | self._named(row.extra), row.picture)
                 self.samples += 1
             self._rows.append(columns)
+            if row.extra:
+                self._extra_rows[str(columns["key"])] = row.extra
 
     def publish(self) -> None:
         """Put both files in their places.
@@ -178,6 +197,9 @@ class ShardWriter:
         try:
             self._rows.sort(key=lambda columns: str(columns["key"]))
             table = pa.Table.from_pylist(self._rows, schema=SHARD_SCHEMA)
+            packed = [self._extra_rows.get(str(columns["key"]), "") for columns in self._rows]
+            for name, column in unpack_extra(packed, self._extra).items():
+                table = table.append_column(_extra_name(name), column)
             self._store.write_table(f"{self._output}.parquet", table, self._metadata)
         except BaseException:
             self._store.delete(f"{self._output}.tar")
@@ -189,6 +211,11 @@ class ShardWriter:
         if self._tar is not None:
             self._tar = None
             self._write.__exit__(ShardError, ShardError("The shard was left unfinished."), None)
+
+    def _named(self, packed: str) -> dict[str, object]:
+        """A row's extra values by the names of their columns, null where it has none."""
+        values = json.loads(packed) if packed else {}
+        return {_extra_name(name): values.get(name) for name in self._extra}
 
     def _columns(self, row: LinkRow) -> dict[str, object]:
         columns: dict[str, object] = {
@@ -217,6 +244,8 @@ class ShardWriter:
                 "original_width": row.picture.original_width,
                 "original_height": row.picture.original_height,
                 "sha256": row.picture.sha256,
+                "md5": row.picture.md5,
+                "pdq": row.picture.pdq,
             }
         return columns
 
@@ -279,6 +308,10 @@ def _sample(row: Mapping[str, object], image: bytes) -> Sample:
 
 def _lost(row: Mapping[str, object], reason: str) -> LostSample:
     return LostSample(key=str(row["key"]), url=str(row["url"]), caption=str(row["caption"]), reason=reason)
+
+
+def _extra_name(name: str) -> str:
+    return LIST_PREFIX + name if name in SHARD_SCHEMA.names else name
 
 
 def _status(outcome: Outcome) -> str:

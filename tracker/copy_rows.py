@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 from tracker.database import Connection
 from tracker.errors import TrackerError
 
-COLUMNS = ("pack", "pack_row", "leaf", "run_id", "attempt", "subset", "language", "url", "text")
+COLUMNS = ("pack", "pack_row", "leaf", "run_id", "attempt", "subset", "language", "url", "text", "extra")
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no header extension
 TRAILER = (-1).to_bytes(2, "big", signed=True)
@@ -49,8 +49,8 @@ def copy_into(connection: Connection, relation: str, buffer: bytes) -> None:
 def copy_buffer(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> bytes:
     """Turn the candidates of one subset into the buffer that copies them into a leaf.
 
-    `candidates` has the columns pack int64, pack_row int32, language (string or null), url and text (string), and may
-    have others.
+    `candidates` has the columns pack int64, pack_row int32, language (string or null), url and text (string), may have
+    extra (string or null, a list's other columns as JSON), and others.
 
     Raises:
         CopyError: a field is null, or a string holds NUL, tab or newline; extract the pack again.
@@ -70,10 +70,17 @@ def copy_buffer(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, at
     _fill(head, "subset", subset.encode())
     head["language_length"] = pc.fill_null(pc.binary_length(language), NULL).to_numpy()
 
-    rows = pc.binary_join_element_wise(
-        _as_binary(head), pc.fill_null(language, b""), _lengths(url), url, _lengths(text), text, NOTHING
-    )
+    texts = (_lengths(url), url, _lengths(text), text, *_extra(candidates))
+    rows = pc.binary_join_element_wise(_as_binary(head), pc.fill_null(language, b""), *texts, NOTHING)
     return b"".join((SIGNATURE, _content(rows), TRAILER))
+
+
+def _extra(candidates: pa.Table) -> tuple[pa.Array | pa.Scalar, ...]:
+    """The field of a list's other columns, which a crawl's candidates have empty."""
+    if "extra" not in candidates.column_names:
+        return (pa.scalar(bytes(4), pa.large_binary()),)
+    extra = pc.fill_null(_strings(candidates, "extra"), b"")
+    return _lengths(extra), extra
 
 
 def _head_type(subset: str) -> np.dtype[np.void]:

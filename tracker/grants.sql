@@ -2,12 +2,12 @@
 GRANT USAGE ON SCHEMA tracker TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
 GRANT EXECUTE ON FUNCTION
     tracker.register, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
-    tracker.settle_recipe
+    tracker.settle_recipe, tracker.restrictions
 TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.claim TO shoal_extract, shoal_ingest, shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.complete_extract TO shoal_extract;
 GRANT EXECUTE ON FUNCTION
-    tracker.hold, tracker.complete_ingest, tracker.open_leaves,
+    tracker.hold, tracker.complete_ingest, tracker.complete_list, tracker.open_leaves,
     tracker.bloom_hold, tracker.bloom_release, tracker.bloom_snapshot
 TO shoal_ingest;
 GRANT EXECUTE ON FUNCTION

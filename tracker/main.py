@@ -25,8 +25,10 @@ from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
     job_commands,
+    list_commands,
     passwords,
     plan_commands,
+    restrict_commands,
     store_commands,
     worker_commands,
 )
@@ -35,6 +37,7 @@ from tracker.admin.changes import record
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
 from tracker.database import connect, database_url, translated
 from tracker.errors import TrackerError
+from tracker.seed_list import Columns, split_names
 from tracker.settings import Settings
 from tracker.watch import site
 from tracker.watch.watcher import Duties
@@ -66,9 +69,28 @@ def seed(
     keep_shards: Annotated[
         str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
     ] = None,
+    url_col: Annotated[
+        str | None, typer.Option(help="The sources are finished lists of links; this is their URL column.")
+    ] = None,
+    caption_col: Annotated[str | None, typer.Option(help="A list's caption column.")] = None,
+    extra_cols: Annotated[str, typer.Option(help="A list's columns that come along, with commas between.")] = "",
+    language_col: Annotated[str | None, typer.Option(help="A list's language column; default: none, nolang.")] = None,
+    detect_language: Annotated[bool, typer.Option("--detect-language", help="Tell a list's languages.")] = False,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Keep links seen before.")] = False,
+    with_filter: Annotated[bool, typer.Option("--filter", help="Score a list's pairs, as a crawl's are.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add WAT files to a run: one extract job each."""
+    """Add WAT files to a run, one extract job each; or finished lists of links, given --url-col."""
+    if url_col is not None:
+        columns = Columns(url_col, caption_col, language_col, split_names(extra_cols))
+        asked = list_commands.Asked(
+            columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter
+        )
+        return list_commands.seed_lists(sources, asked, run=run, recipe=recipe, as_json=as_json)
+    list_commands.require_crawl(
+        sources, {"caption-col": caption_col, "extra-cols": extra_cols, "language-col": language_col,
+                  "detect-language": detect_language, "keep-duplicates": keep_duplicates, "filter": with_filter}
+    )  # fmt: skip
     wats = [wat for source in sources for wat in seed_source.list_wats(source)]
     known = seeding.read_recipe(recipe) if recipe else None
     name = run or seeding.run_name(sources)
@@ -78,6 +100,7 @@ def seed(
         if seeded.new:
             record(connection, "seed", seeded.run, before=None, after=data)
     show(data, as_json, lambda: f"run {seeded.run}: {seeded.new} new WAT files of {seeded.wats}")
+    return None
 
 
 @app.command()

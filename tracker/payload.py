@@ -1,6 +1,7 @@
 r"""The payload of a batch: what a download worker is handed, one line a link, in the order that names the links.
 
 A line is `pack \t pack_row \t attempt \t language \t url \t text`, as `tracker.draw` joins it; '' is no language. A
+link of a list may have one field more, its other columns as a JSON object, which holds neither tab nor newline. A
 link's position is its line's number, from 0: links are returned by position, so no line is ever skipped.
 
 Rejected: `str.splitlines`, which also breaks at U+2028, U+0085 and other characters that captions do contain.
@@ -26,6 +27,7 @@ class CandidateLine:
     language: str | None
     url: str
     text: str
+    extra: str = ""
 
 
 def read_payload(payload: str) -> list[CandidateLine]:
@@ -40,7 +42,7 @@ def read_payload(payload: str) -> list[CandidateLine]:
 
 def _read_line(position: int, line: str) -> CandidateLine:
     try:
-        pack, pack_row, attempt, language, url, text = line.split("\t", maxsplit=5)
-        return CandidateLine(position, int(pack), int(pack_row), int(attempt), language or None, url, text)
+        pack, pack_row, attempt, language, url, text, *extra = line.split("\t", maxsplit=6)
+        return CandidateLine(position, int(pack), int(pack_row), int(attempt), language or None, url, text, *extra)
     except ValueError as error:
         raise PayloadError(f"line {position} of the batch's payload is no link; look at it in tracker.batch") from error

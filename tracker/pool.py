@@ -46,8 +46,8 @@ def _open(connection: Connection, run_id: int, subset: str) -> str:
     # Made aside with the partition's own constraint, then attached: that locks the parent only lightly.
     connection.execute(
         sql.SQL(
-            "CREATE TABLE tracker.{relation} (LIKE tracker.candidate, CHECK (subset = {subset} AND leaf = {leaf})) "
-            "WITH ({storage})"
+            "CREATE TABLE tracker.{relation} (LIKE tracker.candidate INCLUDING DEFAULTS, "
+            "CHECK (subset = {subset} AND leaf = {leaf})) WITH ({storage})"
         ).format(relation=sql.Identifier(relation), subset=subset, leaf=leaf, storage=sql.SQL(STORAGE))
     )
     connection.execute(

@@ -59,6 +59,8 @@ OUTCOMES = (
     "unsupported_format",
     "opted_out",
     "blocked",
+    "side_too_short",
+    "aspect_too_large",
 )
 # What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
 # jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took. `packed` are the
@@ -214,6 +216,14 @@ Index(
     unique=True,
     postgresql_where=text("queue = 'extract'"),
 )
+Index(
+    "job_list_for_seed",
+    job.c.run_id,
+    text("(payload ->> 'list')"),
+    text("(payload ->> 'first_group')"),
+    unique=True,
+    postgresql_where=text("queue = 'ingest' AND payload ->> 'list' IS NOT NULL"),
+)
 Index("job_error_for_status", job.c.job_id, postgresql_where=text("error IS NOT NULL AND state <> 'done'"))
 Index("job_dead_for_admin", job.c.queue, postgresql_where=text("state = 'dead'"))
 
@@ -270,6 +280,8 @@ candidate = Table(
     Column("language", Text),
     Column("url", Text, nullable=False),
     Column("text", Text, nullable=False),
+    # The other columns of a list's row, as a JSON object; '' for a crawl, whose rows a null would make 8 bytes longer.
+    Column("extra", Text, nullable=False, server_default=text("''")),
     postgresql_partition_by="LIST (subset)",
 )
 
@@ -285,6 +297,7 @@ again = Table(
     Column("language", Text),
     Column("url", Text, nullable=False),
     Column("text", Text, nullable=False),
+    Column("extra", Text, nullable=False, server_default=text("''")),
 )
 Index("again_due_for_choice", again.c.due_at)
 Index("again_due_for_draw", again.c.run_id, again.c.subset, again.c.due_at)
@@ -419,6 +432,19 @@ resting = Table(
     CheckConstraint("(prober IS NULL) = (probe_until IS NULL)", name="resting_probe_has_an_end"),
 )
 Index("resting_changed_for_beat", resting.c.changed_at)
+
+# The operator's lists of hashes never to keep; the hashes themselves lie in the store.
+restriction = Table(
+    "restriction",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),  # of the file at `path`
+    Column("hashes", JSONB, nullable=False),  # how many of each kind
+    Column("added_at", Moment, nullable=False, server_default=NOW),
+    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="restriction_name_fits_a_path"),
+)
 
 # What the admin's commands changed; `tracker log` shows it.
 change = Table(

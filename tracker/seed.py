@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tracker.database import Connection, translated
 from tracker.errors import TrackerError
 from tracker.pool import open_leaves
 from tracker.retention import checked
+from tracker.seed_list import Columns, Piece
 
 CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
@@ -28,6 +30,14 @@ INSERT INTO tracker.job (queue, run_id, payload)
 SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
 ON CONFLICT (run_id, (payload ->> 'wat')) WHERE queue = 'extract' DO NOTHING
 """
+INSERT_LIST_JOBS = """
+INSERT INTO tracker.job (queue, run_id, slot, payload)
+SELECT 'ingest', %(run_id)s, piece.at %% tracker.setting('bloom_slots')::int, piece.value
+FROM jsonb_array_elements(%(pieces)s::jsonb) WITH ORDINALITY AS piece (value, at)
+ON CONFLICT (run_id, (payload ->> 'list'), (payload ->> 'first_group'))
+    WHERE queue = 'ingest' AND payload ->> 'list' IS NOT NULL DO NOTHING
+"""
+PIECES_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +61,72 @@ def seed(
         TrackerError: the run exists with another recipe or keeps its shards for another time, or its name does not
             fit a path.
     """
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe, keep_shards)
+        new = connection.execute(INSERT_JOBS, {"run_id": run_id, "wats": list(wats)}).rowcount
+    return Seeded(run, len(wats), new)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How a list is read. Language: of its own column, detected by the recipe's rule, or none (subset nolang)."""
+
+    columns: Columns
+    detect_language: bool = False
+    keep_duplicates: bool = False
+
+
+def seed_list(
+    connection: Connection,
+    pieces: Sequence[Piece],
+    options: ListOptions,
+    *,
+    run: str,
+    recipe: dict[str, Any],
+    keep_shards: str | None = None,
+) -> int:
+    """Add the pieces of a list to a run, one ingest job each; how many are new.
+
+    Raises:
+        TrackerError: as `seed`.
+    """
+    columns = options.columns
+    common = {
+        "columns": {"url": columns.url, "caption": columns.caption, "language": columns.language},
+        "extra": list(columns.extra),
+        "detect_language": options.detect_language,
+        "keep_duplicates": options.keep_duplicates,
+    }
+    jobs = [asdict(piece) | common for piece in pieces]
+    new = 0
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe, keep_shards)
+        for at in range(0, len(jobs), PIECES_AT_ONCE):
+            values = {"run_id": run_id, "pieces": Jsonb(jobs[at : at + PIECES_AT_ONCE])}
+            new += connection.execute(INSERT_LIST_JOBS, values).rowcount
+    return new
+
+
+def _open_run(connection: Connection, run: str, recipe: dict[str, Any] | None, keep_shards: str | None) -> int:
     keep = None if keep_shards is None else checked(keep_shards)
+    values = {"name": run, "recipe": None if recipe is None else Jsonb(recipe), "keep": keep}
+    connection.execute(INSERT_RUN, values)
+    row = connection.execute(SELECT_RUN, (run,)).fetchone()
+    assert row is not None
+    _require_agreement(run, recipe, row["recipe"])
+    _require_same_time(run, keep, row["keep_shards"])
+    open_leaves(connection, row["run_id"])
+    return int(row["run_id"])
+
+
+@contextmanager
+def _named(run: str) -> Iterator[None]:
     try:
-        with translated(), connection.transaction():
-            values = {"name": run, "recipe": None if recipe is None else Jsonb(recipe), "keep": keep}
-            connection.execute(INSERT_RUN, values)
-            row = connection.execute(SELECT_RUN, (run,)).fetchone()
-            assert row is not None
-            _require_agreement(run, recipe, row["recipe"])
-            _require_same_time(run, keep, row["keep_shards"])
-            open_leaves(connection, row["run_id"])
-            new = connection.execute(INSERT_JOBS, {"run_id": row["run_id"], "wats": list(wats)}).rowcount
+        yield
     except TrackerError as error:
         if isinstance(error.__cause__, CheckViolation):
             raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'") from error
         raise
-    return Seeded(run, len(wats), new)
 
 
 def run_name(sources: Sequence[str]) -> str:

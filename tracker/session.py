@@ -178,6 +178,15 @@ class Session:
 
         self._work.call(once)
 
+    def complete_list(self, job: Job, result: Mapping[str, Any]) -> None:
+        """End a piece of a list, which has become packs; see tracker/functions/complete_list.sql."""
+        self._work.value("SELECT tracker.complete_list(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
+
+    def restrictions(self) -> dict[str, str]:
+        """The lists of hashes never to keep: sha256 (hex) by path in the store."""
+        rows = self._work.rows("SELECT * FROM tracker.restrictions(%s)", self.worker_id)
+        return {row["path"]: row["sha256"] for row in rows}
+
     def fail(self, job: Job | Batch, error: str) -> str:
         """Give the job back as failed; the answer is 'ready' or, after the last attempt, 'dead'."""
         return str(self._work.value("SELECT tracker.fail(%s, %s, %s)", job.job_id, job.lease, error.replace("\0", "")))

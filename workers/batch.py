@@ -11,7 +11,7 @@ held until its picture is written, and all bodies share one budget of memory.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +21,7 @@ import trio
 from dataset.image_rules import ImageRules
 from dataset.outcomes import Outcome
 from dataset.received import Picture, keep_received
+from dataset.restricted import Restricted
 from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store, StoreError
 from workers import metrics
@@ -54,6 +55,8 @@ class Link(Protocol):
     def url(self) -> str: ...
     @property
     def text(self) -> str: ...
+    @property
+    def extra(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -89,11 +92,14 @@ async def download_batch(
     decoders: Decoders | None = None,
     fleet: Fleet | None = None,
     robots: RobotsMemory | None = None,
+    extra: Mapping[str, str] | None = None,
+    restricted: Restricted | None = None,
 ) -> BatchOutcome:
     """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
 
     Without `decoders` the batch starts some of its own, and ends them. What other workers know of hosts comes through
-    `fleet`, and what is known of their robots.txt stays in `robots`.
+    `fleet`, and what is known of their robots.txt stays in `robots`. `extra` are the types of a list's other columns,
+    by name; a picture that `restricted` names is not kept.
 
     Attempts count from 1: a passing failure of attempt `max_attempts` is final.
 
@@ -101,10 +107,23 @@ async def download_batch(
     """
     try:
         with (
-            ShardWriter(store, output, job_id=job_id, subset=subset) as shard,
+            ShardWriter(store, output, job_id=job_id, subset=subset, extra=extra) as shard,
             nullcontext(decoders) if decoders else Decoders() as at_hand,
         ):
-            batch = _Batch(links, shard, rules, policy, max_attempts, on_progress, at_hand, fleet, robots)
+            manners = Manners(links, policy, fleet)
+            batch = _Batch(
+                links,
+                shard,
+                rules,
+                policy,
+                max_attempts,
+                on_progress,
+                decoders=at_hand,
+                manners=manners,
+                fleet=fleet,
+                robots=robots,
+                restricted=restricted or Restricted(),
+            )
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
@@ -123,9 +142,12 @@ class _Batch:
         policy: FetchPolicy,
         max_attempts: int,
         on_progress: Callable[[int], None],
+        *,
         decoders: Decoders,
+        manners: Manners[Link],
         fleet: Fleet | None,
         robots: RobotsMemory | None,
+        restricted: Restricted,
     ) -> None:
         self._links = links
         self._shard = shard
@@ -136,8 +158,9 @@ class _Batch:
         self._decoders = decoders
         self._fleet = fleet
         self._robots = robots
-        self._manners = Manners(links, policy, fleet)
-        self._queue = self._manners.queue
+        self._restricted = restricted
+        self._manners = manners
+        self._queue = manners.queue
         self._freed = trio.lowlevel.ParkingLot()  # tasks that wait for a host's slot
         self._threads = trio.CapacityLimiter(os.cpu_count() or 1)
         self._is_stopping = False
@@ -228,7 +251,7 @@ class _Batch:
             result = await fetcher.fetch(link.url, share)
             if isinstance(result, Failure):
                 row = self._keep(link, result)
-            elif self._rules.reencode:
+            elif self._rules.reencode or self._rules.pdq:
                 row = self._keep(link, result, await self._decoders.prepare(result.data, self._rules))
             elif len(result.data) <= QUICK_BYTES:
                 row = self._keep(link, result, keep_received(result.data, self._rules))
@@ -272,7 +295,10 @@ class _Batch:
             outcome, reason = result.outcome, result.reason
             final = not (result.transient and link.attempt < self._max_attempts)
         elif isinstance(prepared, Picture):
-            outcome, picture = Outcome.SUCCESS, prepared
+            if self._restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
+                outcome = Outcome.BLOCKED
+            else:
+                outcome, picture = Outcome.SUCCESS, prepared
         elif isinstance(prepared, Undecoded):
             outcome, reason = prepared.outcome, prepared.reason
         else:
@@ -288,12 +314,13 @@ class _Batch:
             url=link.url,
             caption=link.text,
             outcome=outcome,
+            extra=link.extra,
             reason=reason,
             http_status=result.http_status,
             content_type=result.content_type,
             final_url=result.final_url,
             fetch_seconds=result.seconds,
-            bytes_received=len(result.data) if isinstance(result, Fetched) else None,
+            bytes_received=len(result.data) if isinstance(result, Fetched) and outcome is not Outcome.BLOCKED else None,
             picture=picture,
         )
         self._shard.add(row)

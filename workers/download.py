@@ -6,26 +6,31 @@ A stop closes the shard with what is done; the links that are not go back to the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
+from dataset.pdq import PdqError, require_pdq
+from dataset.restricted import Restricted
 from tracker.payload import read_payload
 from tracker.session import Batch
 from workers.batch import download_batch
 from workers.decoding import Decoders
 from workers.desk import Desk
+from workers.errors import CannotWork
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.robots import RobotsMemory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Download:
     policy: FetchPolicy
     kind: str = "download"
     decoders: Decoders = field(default_factory=Decoders)
     """Kept from batch to batch; they end with the worker, however it ends."""
     robots: RobotsMemory = field(default_factory=RobotsMemory)
+    _lists: dict[str, str] = field(default_factory=dict)  # of `_loaded`, sha256 by path
+    _loaded: Restricted = field(default_factory=Restricted)
 
     def claim(self, desk: Desk) -> Sequence[Batch]:
         batch = desk.session.draw()
@@ -35,6 +40,11 @@ class Download:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(desk.follow, batch)
         await desk.beat()  # no host is asked before the blocks and rests of this moment are known
+        restricted = await trio.to_thread.run_sync(self._restricted, desk)
+        image = recipe.image
+        rules = replace(image, md5=image.md5 or restricted.needs_md5, pdq=image.pdq or restricted.needs_pdq)
+        if rules.pdq:
+            _require_pdq()
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),
@@ -42,7 +52,8 @@ class Download:
             subset=batch.subset,
             output=batch.output,
             store=desk.store,
-            rules=recipe.image,
+            rules=rules,
+            restricted=restricted,
             policy=self.policy,
             max_attempts=batch.max_tries,
             on_progress=lambda done: desk.advance(before + done - desk.progress),
@@ -50,6 +61,7 @@ class Download:
             decoders=self.decoders,
             fleet=desk.fleet,
             robots=self.robots,
+            extra=recipe.extra,
         )
         await desk.call(
             desk.session.complete,
@@ -74,3 +86,21 @@ class Download:
             "returned": len(outcome.returned),
             "bytes": outcome.bytes,
         }
+
+    def _restricted(self, desk: Desk) -> Restricted:
+        """What may not be kept now: asked for before each batch, and loaded when it is another than before."""
+        lists = desk.session.restrictions()
+        if lists != self._lists:
+            try:
+                self._loaded = Restricted.load(desk.store, lists, sha256=lists)
+            except PdqError as error:
+                raise CannotWork(str(error)) from error
+            self._lists = lists
+        return self._loaded
+
+
+def _require_pdq() -> None:
+    try:
+        require_pdq()
+    except PdqError as error:
+        raise CannotWork(str(error)) from error

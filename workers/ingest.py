@@ -24,11 +24,13 @@ import trio
 
 from dataset.bloom import BloomFilter
 from dataset.keys import Hashes, url_hashes
+from dataset.packs import LIST_PACK_SCHEMA
 from dataset.shuffle import Mask, Shuffled, number_rows, shuffled_rows
 from dataset.store import StoreError
 from tracker.copy_rows import copy_buffer
 from tracker.session import Added, FilterSlot, Job
 from workers.desk import Desk
+from workers.lists import ingest_list, is_list
 
 log = logging.getLogger("shoal.worker")
 
@@ -36,6 +38,9 @@ log = logging.getLogger("shoal.worker")
 # page two neighbours. 500,000 candidates are some 150 MB here.
 ROWS_TOGETHER = 500_000
 PACKS_TOGETHER = 20
+
+COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it
+EXTRA = LIST_PACK_SCHEMA.field("extra")
 
 
 class Ingest:
@@ -57,17 +62,20 @@ class Ingest:
         held: list[Job] = []
         while len(held) < PACKS_TOGETHER and sum(job.payload["rows"] for job in held) < ROWS_TOGETHER:
             more = desk.session.claim()
-            if held and more and more[0].attempt > 1:
+            alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
+            if held and alone:
                 desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
                 break
             held += more
-            if not more or more[0].attempt > 1:
+            if not more or alone:
                 break
         if not held:
             desk.session.release_slot()
         return held
 
     async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+        if is_list(held[0]):
+            return await trio.to_thread.run_sync(ingest_list, held[0], desk)
         return await trio.to_thread.run_sync(self._ingest, held, desk)
 
     def _ingest(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
@@ -78,6 +86,8 @@ class Ingest:
             return {"packs": 0}
         hashes = [_hashes(pack, desk) for pack in packs]
         new = np.split(known.first_seen(np.concatenate(hashes)), np.cumsum([len(pack) for pack in packs])[:-1])
+        for job, mask in zip(held, new, strict=True):
+            mask |= job.payload.get("keep_duplicates", False)
         added, results = _prepare(held, packs, new, desk)
         for _, told in results:
             told["expected_wrong"] = known.expected_wrong(sum(one["n"] for one in told["added"]))
@@ -126,7 +136,7 @@ def _read_all(held: Sequence[Job], desk: Desk) -> tuple[list[Job], list[pa.Table
     packs: list[pa.Table] = []
     for job in held:
         try:
-            pack = desk.store.read_table(f"{job.payload['path']}.parquet", ["url", "text", "language", "subset"])
+            pack = desk.store.read_table(f"{job.payload['path']}.parquet", COLUMNS)
         except StoreError as error:
             log.warning("job.failed stage=ingest job=%s error=%r", job.job_id, str(error))
             desk.session.fail(job, str(error))
@@ -151,7 +161,7 @@ def _prepare(
         leaves = desk.session.open_leaves(run_id)
         of_run = [at for at, job in enumerate(held) if job.run_id == run_id]
         mixed = shuffled_rows(
-            [packs[at] for at in of_run], [new[at] for at in of_run], "subset", seed=held[of_run[0]].job_id
+            _alike([packs[at] for at in of_run]), [new[at] for at in of_run], "subset", seed=held[of_run[0]].job_id
         )
         parts = [_buffer(mixed, subset, leaf, run_id) for subset, leaf in leaves.items()]
         added += [part for part in parts if part.n]
@@ -168,6 +178,16 @@ def _prepare(
                 )
             )
     return added, results
+
+
+def _alike(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:
+    """Packs of one schema: beside a list's, which have `extra`, a crawl's have it empty."""
+    if len({pack.num_columns for pack in packs}) == 1:
+        return packs
+    return [
+        pack if "extra" in pack.column_names else pack.append_column(EXTRA, pa.array([""] * len(pack), pa.string()))
+        for pack in packs
+    ]
 
 
 def _buffer(mixed: Shuffled, subset: str, into: tuple[int, str], run_id: int) -> Added:

@@ -4,6 +4,7 @@ A download worker starts without torch: each stage is imported by its own subcom
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -25,6 +26,7 @@ from workers.extract import Extract
 from workers.fetching.policy import PROFILES, FetchPolicy, PolicyError, Profile
 from workers.ingest import Ingest
 from workers.loop import Patience, Stage, run
+from workers.processes import log_format, own_port, supervise
 from workers.watched_session import WatchedSession
 
 app = typer.Typer(
@@ -38,6 +40,7 @@ MetricsPort = Annotated[
 ]
 MetricsHost = Annotated[str, typer.Option(envvar="SHOAL_METRICS_HOST", help="Where that port is.")]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
+Processes = Annotated[int, typer.Option(min=1, max=1_024, help="Worker processes, under one parent.")]
 
 
 def main() -> None:
@@ -59,22 +62,24 @@ def main() -> None:
 def extract(
     once: Once = False,
     until_idle: UntilIdle = False,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """WAT files in, packs of candidates out."""
-    _work(Extract, Patience(once, until_idle), metrics_port, metrics_host)
+    _work(Extract, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command()
 def ingest(
     once: Once = False,
     until_idle: UntilIdle = False,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Packs in, new candidates into the pool."""
-    _work(Ingest, Patience(once, until_idle), metrics_port, metrics_host)
+    """Packs and finished lists in, new candidates into the pool."""
+    _work(Ingest, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command()
@@ -111,6 +116,7 @@ def download(
     ] = None,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
@@ -137,7 +143,7 @@ def download(
         )
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
-    _work(lambda: Download(policy), Patience(once, until_idle), metrics_port, metrics_host)
+    _work(lambda: Download(policy), Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command("filter")
@@ -145,6 +151,7 @@ def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU if there is one.")] = None,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
@@ -153,20 +160,26 @@ def filter_shards(
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
-    _work(lambda: Filter(device), Patience(once, until_idle), metrics_port, metrics_host)
+    _work(lambda: Filter(device), Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 def _work(
-    make_stage: Callable[[], Stage[Any]], patience: Patience, metrics_port: int | None, metrics_host: str
+    make_stage: Callable[[], Stage[Any]],
+    patience: Patience,
+    processes: int,
+    metrics_port: int | None,
+    metrics_host: str,
 ) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=log_format(os.environ), stream=sys.stderr)
     settings = Settings.from_environment()
     url = database_url(settings)
+    if processes > 1:
+        raise typer.Exit(supervise(processes, sys.argv[1:]))
     with connect(url) as connection:
         require_head(connection)
     store = Store.open(settings.store)
     stage = make_stage()
-    with metrics.told(stage.kind, metrics_port, metrics_host):
+    with metrics.told(stage.kind, own_port(metrics_port, os.environ), metrics_host):
         session = WatchedSession.register(url, stage.kind, token=settings.token)
         try:
             trio.run(_run, stage, session, store, patience)

@@ -29,6 +29,7 @@ class Link:
     pack: int = 1
     pack_row: int = 0
     attempt: int = 1
+    extra: str = ""
     language: str | None = "en"
     text: str = "a caption"
 

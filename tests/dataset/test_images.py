@@ -271,6 +271,57 @@ def test_a_picture_with_damaged_bytes_has_one_outcome(kind: str) -> None:
         )
 
 
+@pytest.mark.parametrize("reencode", [True, False])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_side_too_short_and_a_shape_too_long_are_not_kept(kind: str, reencode: bool) -> None:
+    mode = ResizeMode.KEEP_RATIO if reencode else ResizeMode.NO
+    rules = replace(RULES, min_image_size=100, max_aspect_ratio=2.0, reencode=reencode, resize_mode=mode)
+
+    def ended(width: int, height: int) -> Outcome | str:
+        result = prepare(saved(halves(width, height), kind), rules)
+        return "kept" if isinstance(result, Picture) else result
+
+    assert ended(99, 150) is ended(150, 99) is Outcome.SIDE_TOO_SHORT
+    assert ended(100, 201) is ended(201, 100) is Outcome.ASPECT_TOO_LARGE
+    assert ended(100, 200) == ended(200, 100) == ended(100, 100) == "kept"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ResizeMode)
+def test_a_turned_picture_of_each_mode_has_the_size_that_people_see(
+    mode: ResizeMode, kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(halves(400, 300), kind, exif=exif)
+    made = opened(data, replace(RULES, resize_mode=mode, size=120))
+    upright = (400, 300) if orientation == 1 else (300, 400)
+    short, long = (160, 120), (120, 90)
+    wanted = {
+        ResizeMode.NO: upright,
+        ResizeMode.KEEP_RATIO: short if orientation == 1 else short[::-1],
+        ResizeMode.KEEP_RATIO_LARGEST: long if orientation == 1 else long[::-1],
+        ResizeMode.CENTER_CROP: (120, 120),
+        ResizeMode.BORDER: (120, 120),
+    }
+    assert made.size == wanted[mode]
+
+
+@pytest.mark.parametrize("make", [_cmyk, _palette, _wide_gamut])
+@pytest.mark.parametrize("mode", ResizeMode)
+@pytest.mark.parametrize("encode_format", EncodeFormat)
+def test_odd_colours_come_out_right_of_each_mode_and_format(
+    make: Callable[[], bytes], mode: ResizeMode, encode_format: EncodeFormat
+) -> None:
+    rules = replace(RULES, resize_mode=mode, size=120, encode_format=encode_format)
+    image, plain = opened(make(), rules), opened(make())
+    assert image.mode == "RGB"
+    middle = (image.width * 3 // 8, image.height // 2)
+    there = np.asarray(plain.convert("RGB"))[plain.height // 2, plain.width * 3 // 8]
+    assert near(image, middle, tuple(there), off=24)
+
+
 def test_image_rules_fill_in_what_is_left_out_and_come_back_the_same() -> None:
     assert ImageRules.from_json({}) == ImageRules()
     rules = ImageRules.from_json({"size": 512, "resize_mode": "border", "only_if_bigger": False})
@@ -292,6 +343,12 @@ def test_image_rules_fill_in_what_is_left_out_and_come_back_the_same() -> None:
         {"max_pixels": 10**12},
         {"only_if_bigger": 1},
         {"min_bytes": 30_000_000},
+        {"min_image_size": -1},
+        {"max_aspect_ratio": 0.5},
+        {"max_aspect_ratio": "3"},
+        {"max_aspect_ratio": True},
+        {"max_aspect_ratio": None},
+        {"max_aspect_ratio": float("nan")},
     ],
 )
 def test_image_rules_that_cannot_be_used_are_refused_in_one_sentence(rules: dict[str, object]) -> None:

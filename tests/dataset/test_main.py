@@ -32,6 +32,15 @@ def test_recipe_fills_a_file_in_and_overrides_it(tmp_path: Path) -> None:
     assert (full["image"]["size"], full["models"]["en"]["threshold"]) == (384, 0.3)
 
 
+def test_recipe_takes_img2datasets_flags() -> None:
+    flags = "--resize-mode border --image-size 512 --encode-format webp --encode-quality 80 --min-image-size 64"
+    ran = dataset("recipe", *flags.split(), "--max-aspect-ratio", "3", "--set", "filter=false")
+    recipe = Recipe.from_json(json.loads(ran.stdout))
+    assert (recipe.image.resize_mode, recipe.image.size, recipe.image.encode_format) == ("border", 512, "webp")
+    assert (recipe.image.encode_quality, recipe.image.min_image_size, recipe.image.max_aspect_ratio) == (80, 64, 3.0)
+    assert not recipe.filter
+
+
 def test_models_add_prints_the_entry_of_a_recipe(tmp_path: Path) -> None:
     ran = dataset(*ADD, str(DEMO / "open_clip_model.safetensors"), "--store", str(tmp_path / "a store"))
     entry = json.loads(ran.stdout)

@@ -16,7 +16,9 @@ WEIGHTS, OTHER_WEIGHTS, CONFIG, OTHER_CONFIG = ("a" * 64, "b" * 64, "c" * 64, "d
     [
         ([], "The recipe is []"),
         ({"version": 2}, "version"),
-        ({"filter": {}}, "unknown key 'filter'"),
+        ({"filters": {}}, "unknown key 'filters'"),
+        ({"filter": None}, "give true or false"),
+        ({"extra": {"boxes": "tensor"}}, "is no type"),
         ({"text": {"min_chars": 5}}, "unknown key 'min_chars'"),
         ({"text": {"min_characters": 0}}, "min_characters"),
         ({"text": {"min_characters": True}}, "text.min_characters is true: give a whole number"),

@@ -29,6 +29,7 @@ class Link:
     attempt: int = 1
     language: str | None = None
     text: str = "a caption"
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def leaf(database: psycopg.Connection) -> Iterator[psycopg.Connection]:
     database.execute(
         "CREATE TEMPORARY TABLE leaf (pack int8 NOT NULL, pack_row int4 NOT NULL, leaf int4 NOT NULL, "
         "run_id int4 NOT NULL, attempt int2 NOT NULL, subset pg_temp.subset NOT NULL, language text, "
-        "url text NOT NULL, text text NOT NULL)"
+        "url text NOT NULL, text text NOT NULL, extra text NOT NULL)"
     )
     yield database
     database.rollback()
@@ -86,7 +86,10 @@ def copied(connection: psycopg.Connection, buffer: bytes) -> list[tuple[object, 
 
 def expected(table: pa.Table, leaf: int, run_id: int, attempt: int, subset: str) -> list[tuple[object, ...]]:
     return [
-        (row["pack"], row["pack_row"], leaf, run_id, attempt, subset, row["language"], row["url"], row["text"])
+        (
+            *(row["pack"], row["pack_row"], leaf, run_id, attempt, subset),
+            *(row["language"], row["url"], row["text"], row.get("extra") or ""),
+        )
         for row in table.to_pylist()
     ]
 
@@ -95,6 +98,11 @@ def test_odd_strings_arrive_as_they_were(leaf: psycopg.Connection) -> None:
     table = candidates([*ODD_TEXTS])
     buffer = copy_buffer(table, leaf=12, run_id=3, subset="multi", attempt=2)
     assert copied(leaf, buffer) == expected(table, 12, 3, 2, "multi")
+
+
+def test_a_lists_other_columns_arrive_as_they_were_and_none_is_empty(leaf: psycopg.Connection) -> None:
+    table = candidates(["one", "two", "three"], extra=['{"similarity":0.3,"t":"\\t"}', None, ""])
+    assert copied(leaf, copy_buffer(table, leaf=1, run_id=1, subset="en")) == expected(table, 1, 1, 1, "en")
 
 
 def test_odd_urls_arrive_as_they_were(leaf: psycopg.Connection) -> None:

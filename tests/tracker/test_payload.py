@@ -22,8 +22,13 @@ def test_only_a_newline_ends_a_line(character: str) -> None:
     assert [line.text for line in lines] == [text, "next"]
 
 
-def test_the_text_may_hold_backslashes_and_tabs_and_may_be_empty() -> None:
-    assert [line.text for line in read_payload("1\t0\t1\t\tu\tC:\\new\\t\tx\n1\t1\t1\t\tu\t")] == ["C:\\new\\t\tx", ""]
+def test_the_text_may_hold_backslashes_and_may_be_empty() -> None:
+    assert [line.text for line in read_payload("1\t0\t1\t\tu\tC:\\new\\t\n1\t1\t1\t\tu\t")] == ["C:\\new\\t", ""]
+
+
+def test_a_link_of_a_list_brings_its_other_columns() -> None:
+    lines = read_payload('1\t0\t1\t\tu\ttext\t{"punsafe":0.5}\n1\t1\t1\t\tu\ttext')
+    assert [(line.text, line.extra) for line in lines] == [("text", '{"punsafe":0.5}'), ("text", "")]
 
 
 @pytest.mark.parametrize("line", ["", "1\t2\t3\ten\thttps://a.example", "pack\t0\t1\ten\thttps://a.example\ttext"])

@@ -13,10 +13,19 @@ from tracker.database import Connection
 
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
 
-SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe"}
+SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe", "restrictions"}
 OWN = {
     "extract": {"claim", "complete_extract"},
-    "ingest": {"claim", "hold", "complete_ingest", "open_leaves", "bloom_hold", "bloom_release", "bloom_snapshot"},
+    "ingest": {
+        "claim",
+        "hold",
+        "complete_ingest",
+        "complete_list",
+        "open_leaves",
+        "bloom_hold",
+        "bloom_release",
+        "bloom_snapshot",
+    },
     "download": {"draw", "complete_download", "heartbeat_download", "blocks"},
     "filter": {"claim", "complete_filter"},
 }

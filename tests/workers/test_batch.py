@@ -12,6 +12,7 @@ import trio
 
 from dataset.image_rules import ImageRules, ResizeMode
 from dataset.outcomes import Outcome
+from dataset.restricted import Restricted
 from dataset.shards import Sample, ShardError, read_samples
 from dataset.store import Store
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
@@ -31,6 +32,7 @@ class Planted:
     pack_row: int = 0
     language: str | None = "en"
     text: str = "a caption"
+    extra: str = ""
 
 
 async def _never(stream: trio.abc.Stream, head: bytes) -> None:
@@ -68,6 +70,7 @@ async def download(
     stop: trio.Event | None = None,
     rules: ImageRules | None = None,
     decoders: Decoders | None = None,
+    restricted: Restricted | None = None,
     **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
@@ -85,6 +88,7 @@ async def download(
         on_progress=lambda done: None,
         stop=stop or trio.Event(),
         decoders=decoders,
+        restricted=restricted,
     )
 
 

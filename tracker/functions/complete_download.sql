@@ -40,9 +40,10 @@ BEGIN
     FROM jsonb_each_text(p_result -> 'finished') WHERE value::bigint <> 0;
 
     IF cardinality(again_at) > 0 THEN
-        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text)
+        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text, extra)
         SELECT now() + make_interval(secs => pause * 2 ^ (line.attempt - 1)),
-               done.run_id, held.subset, line.attempt + 1, line.pack, line.pack_row, line.language, line.url, line.text
+               done.run_id, held.subset, line.attempt + 1, line.pack, line.pack_row, line.language, line.url, line.text,
+               line.extra
         FROM tracker.lines(held.payload, again_at) AS line
         WHERE line.attempt < held.max_tries;
         GET DIAGNOSTICS moved = ROW_COUNT;
@@ -61,8 +62,8 @@ BEGIN
         SELECT * INTO STRICT home FROM tracker.leaf
         WHERE run_id = done.run_id AND subset = held.subset ORDER BY leaf DESC LIMIT 1;
         EXECUTE format(
-            'INSERT INTO tracker.%I (pack, pack_row, leaf, run_id, attempt, subset, language, url, text)
-             SELECT pack, pack_row, $1, $2, attempt, $3, language, url, text FROM tracker.lines($4, $5)', home.relation)
+            'INSERT INTO tracker.%I (pack, pack_row, leaf, run_id, attempt, subset, language, url, text, extra)
+             SELECT pack, pack_row, $1, $2, attempt, $3, language, url, text, extra FROM tracker.lines($4, $5)', home.relation)
         USING home.leaf, done.run_id, held.subset, held.payload, returned_at;
     END IF;
     DELETE FROM tracker.batch WHERE job_id = p_job;
@@ -80,7 +81,8 @@ BEGIN
         PERFORM tracker.post(done.run_id, p_job, 'stored', entry.label, NULL, entry.n)
         FROM (VALUES ('bytes', stored_n), ('written', stored_n), ('samples', samples_n)) AS entry (label, n);
     END IF;
-    IF samples_n > 0 THEN
+    -- A run without a filter is complete with its shards.
+    IF samples_n > 0 AND (SELECT recipe -> 'filter' FROM tracker.run WHERE run_id = done.run_id) IS DISTINCT FROM 'false' THEN
         INSERT INTO tracker.job (queue, run_id, priority, payload)
         VALUES ('filter', done.run_id, done.priority,
                 jsonb_build_object('shard', tracker.output_path('download', done.run_id, p_job, p_lease),

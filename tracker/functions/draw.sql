@@ -56,10 +56,10 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-            RETURNING pack, pack_row, attempt, language, url, text
+            RETURNING pack, pack_row, attempt, language, url, text, extra
         )
         SELECT string_agg(pack || E'\t' || pack_row || E'\t' || attempt || E'\t' || coalesce(language, '') || E'\t' || url
-                          || E'\t' || text, E'\n'), count(*)
+                          || E'\t' || text || CASE WHEN extra = '' THEN '' ELSE E'\t' || extra END, E'\n'), count(*)
         INTO again_lines, again_n FROM taken;
 
         -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
@@ -72,10 +72,11 @@ BEGIN
                 'WITH taken AS (
                     DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(
                         SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 %2$s))
-                    RETURNING pack, pack_row, attempt, language, url, text
+                    RETURNING pack, pack_row, attempt, language, url, text, extra
                 )
                 SELECT string_agg(pack || E''\t'' || pack_row || E''\t'' || attempt || E''\t'' || coalesce(language, '''')
-                                  || E''\t'' || url || E''\t'' || text, E''\n''), count(*)
+                                  || E''\t'' || url || E''\t'' || text
+                                  || CASE WHEN extra = '''' THEN '''' ELSE E''\t'' || extra END, E''\n''), count(*)
                 FROM taken', target.relation, CASE WHEN alone THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END)
             INTO pool_lines, pool_n
             USING percent, 2 * want + 1000;

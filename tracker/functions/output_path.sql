@@ -5,7 +5,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_t
 AS $$
     SELECT format(
         '%s/%s/%s-%s', name,
-        CASE p_queue WHEN 'extract' THEN 'packs' WHEN 'download' THEN 'shards' WHEN 'filter' THEN 'parts' ELSE 'other' END,
+        CASE p_queue WHEN 'extract' THEN 'packs' WHEN 'ingest' THEN 'packs' WHEN 'download' THEN 'shards' WHEN 'filter' THEN 'parts' ELSE 'other' END,
         lpad(p_job::text, 10, '0'), p_lease)
     FROM tracker.run WHERE run_id = p_run_id
 $$;

@@ -1,0 +1,12 @@
+"""Finished lists of links: their extra columns, image rules' outcomes, and hashes never to keep."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.get_bind().connection.cursor().execute(Path(__file__).with_suffix(".sql").read_text())

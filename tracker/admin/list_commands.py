@@ -1,0 +1,97 @@
+"""The commands for finished lists of links: `tracker seed` given --url-col, and lists."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tracker.admin.changes import record
+from tracker.admin.console import Json, app, open_tracker, show
+from tracker.database import Row, query, translated
+from tracker.errors import TrackerError
+from tracker.seed import ListOptions, read_recipe, seed_list
+from tracker.seed_list import Columns, Listing, is_list, read_listing
+
+DEFAULT_RUN = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says of a list."""
+
+    columns: Columns
+    detect_language: bool
+    keep_duplicates: bool
+    with_filter: bool
+
+
+def require_crawl(sources: Sequence[str], options: Mapping[str, object]) -> None:
+    """Refuse a list that is given as if it were a WAT file, and a list's options for WAT files.
+
+    Raises:
+        TrackerError: it names what is missing.
+    """
+    for source in sources:
+        if is_list(source):
+            raise TrackerError(f"{source} is a list of links: say which column holds the URLs with --url-col")
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise TrackerError(f"--{given[0]} is for a finished list of links: give --url-col, too")
+
+
+def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe: Path | None, as_json: bool) -> None:
+    """Seed finished lists into a run, without a filter unless it is asked for.
+
+    Raises:
+        TrackerError: a list cannot be read, or the run exists with another recipe.
+    """
+    if asked.detect_language and asked.columns.language:
+        raise TrackerError("a language is either detected or the list's own: give one of the two options")
+    listing = read_listing(sources, asked.columns)
+    name = run or DEFAULT_RUN
+    options = ListOptions(asked.columns, asked.detect_language, asked.keep_duplicates)
+    rules = _recipe(read_recipe(recipe) if recipe else {}, listing, with_filter=asked.with_filter)
+    with open_tracker() as connection, translated(), connection.transaction():
+        new = seed_list(connection, listing.pieces, options, run=name, recipe=rules)
+        counted = sum(piece.rows or 0 for piece in listing.pieces)
+        data = {
+            "run": name,
+            "files": len({piece.list for piece in listing.pieces}),
+            "pieces": len(listing.pieces),
+            "new": new,
+            "rows": counted if all(piece.rows is not None for piece in listing.pieces) else None,
+            "extra": dict(listing.extra),
+        }
+        if new:
+            record(connection, "seed", name, before=None, after=data)
+    rows = "rows that nobody has counted" if data["rows"] is None else f"{counted:,} rows"
+    show(data, as_json, lambda: f"run {name}: {new} new of {data['pieces']} pieces of {data['files']} files, {rows}")
+
+
+def _recipe(rules: dict[str, Any], listing: Listing, *, with_filter: bool) -> dict[str, Any]:
+    """The recipe of a list's run: whether its pairs are scored is the command's to say, not a file's default."""
+    chosen = {name: value for name, value in rules.items() if name not in ("filter", "extra")}
+    if not with_filter:
+        chosen["filter"] = False
+    return chosen | ({"extra": dict(listing.extra)} if listing.extra else {})
+
+
+@app.command("lists", rich_help_panel="Jobs")
+def lists(run: Annotated[str | None, typer.Option(help="Only those of a run.")] = None, as_json: Json = False) -> None:
+    """Show what became of finished lists: rows read, candidates, and rows dropped, by reason."""
+    with open_tracker() as connection, translated():
+        rows = connection.execute(query("lists"), {"run": run}).fetchall()
+    show({"lists": rows}, as_json, lambda: _render(rows))
+
+
+def _render(rows: Sequence[Row]) -> Table:
+    table = Table("run", "list", "pieces", "read", "rows", "candidates", "dropped", "mended")
+    for row in rows:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted((row["dropped"] or {}).items()) if n)
+        numbers = (f"{row[name]:,}" for name in ("pieces", "read", "rows", "candidates"))
+        table.add_row(Text(row["run"]), Text(row["list"]), *numbers, Text(reasons or "none"), f"{row['mended']:,}")
+    return table

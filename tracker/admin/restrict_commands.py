@@ -1,0 +1,96 @@
+"""The commands for hashes never to keep: restrict add, list, remove. Workers learn of them with their next batch."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from psycopg.errors import CheckViolation, UniqueViolation
+from psycopg.types.json import Jsonb
+from rich.table import Table
+from rich.text import Text
+
+from tracker.admin.changes import record
+from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
+from tracker.database import Row, translated
+from tracker.errors import TrackerError
+from tracker.restricted_list import write_list
+from tracker.settings import Settings
+
+INSERT = """
+INSERT INTO tracker.restriction (name, reason, path, sha256, hashes)
+VALUES (%(name)s, %(reason)s, %(path)s, %(sha256)s, %(hashes)s)
+"""
+SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.restriction ORDER BY name"
+
+restrict = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
+app.add_typer(restrict, name="restrict", rich_help_panel="Data")
+
+
+class Kind(StrEnum):
+    """What 64 hexadecimal digits are."""
+
+    SHA256 = "sha256"
+    PDQ = "pdq"
+
+
+@restrict.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(help="Text with a hash a line; csv, tsv, parquet: columns sha256, md5, pdq.")],
+    reason: Annotated[str, typer.Option(help="Whose list it is, and why.")],
+    name: Annotated[str | None, typer.Option(help="The list's name; default: the file's.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What a text file's 64 digits are.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a list of hashes: pictures that match it end as blocked, and nothing of them is kept."""
+    name = name or file.stem
+    settings = Settings.from_environment()
+    with open_tracker() as connection:
+        written = write_list(file, kind.value if kind else None, settings.store)
+        values = {"name": name, "reason": reason, "path": written.path, "sha256": written.sha256}
+        try:
+            with translated(), connection.transaction():
+                connection.execute(INSERT, values | {"hashes": Jsonb(written.hashes)})
+                record(connection, "restrict add", name, before=None, after=values | {"hashes": written.hashes})
+        except TrackerError as error:
+            if isinstance(error.__cause__, UniqueViolation):
+                raise TrackerError(
+                    f"there is a list {name} already: remove it first, or give another --name"
+                ) from error
+            if isinstance(error.__cause__, CheckViolation):
+                raise TrackerError(f"'{name}' cannot be a list's name: use letters, digits, '.', '_', '-'") from error
+            raise
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in written.hashes.items() if n)
+    tell({"name": name, "hashes": written.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
+
+
+@restrict.command("list")
+def list_all(as_json: Json = False) -> None:
+    """Show the lists that are in force; never the hashes."""
+    with open_tracker() as connection, translated():
+        rows = connection.execute(SELECT).fetchall()
+    show({"lists": rows}, as_json, lambda: _render(rows))
+
+
+@restrict.command("remove")
+def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Json = False) -> None:
+    """Let a list no longer be in force; its file stays in the store, for workers that are just loading it."""
+    with open_tracker() as connection, translated():
+        found = [row for row in connection.execute(SELECT).fetchall() if row["name"] == name]
+        if not found:
+            raise TrackerError(f"there is no list {name}: `tracker restrict list` shows them")
+        agree({"lists": found}, "Remove this list?", yes=yes, as_json=as_json, text=lambda: _render(found))
+        with connection.transaction():
+            connection.execute("DELETE FROM tracker.restriction WHERE name = %s", (name,))
+            before = {key: found[0][key] for key in ("name", "reason", "path", "sha256", "hashes")}
+            record(connection, "restrict remove", name, before=before, after=None)
+    tell({"name": name, "changed": True}, as_json, f"list {name} is no longer in force")
+
+
+def _render(rows: Sequence[Row]) -> Table:
+    table = Table("list", "sha256", "md5", "pdq", "since", "reason")
+    for row in rows:
+        counts = (f"{row['hashes'][kind]:,}" for kind in ("sha256", "md5", "pdq"))
+        table.add_row(Text(row["name"]), *counts, f"{row['added_at']:%Y-%m-%d %H:%M}", Text(row["reason"]))
+    return table

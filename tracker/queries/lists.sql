@@ -1,0 +1,21 @@
+-- Each file of each finished list: how many of its pieces have been read, and what became of their rows.
+WITH piece AS MATERIALIZED (
+    SELECT job.run_id, job.payload ->> 'list' AS list, job.state, job.result
+    FROM tracker.job JOIN tracker.run USING (run_id)
+    WHERE queue = 'ingest' AND job.payload ->> 'list' IS NOT NULL
+      AND (%(run)s::text IS NULL OR run.name = %(run)s)
+), reason AS (
+    SELECT run_id, list, jsonb_object_agg(key, n) AS dropped
+    FROM (SELECT run_id, list, key, sum(value::bigint) AS n
+          FROM piece, jsonb_each_text(result -> 'dropped') WHERE state = 'done' GROUP BY run_id, list, key) AS counted
+    GROUP BY run_id, list
+)
+SELECT run.name AS run, list, count(*) AS pieces, count(*) FILTER (WHERE state = 'done') AS read,
+       coalesce(sum((result ->> 'rows')::bigint), 0)::bigint AS rows,
+       coalesce(sum((result ->> 'candidates')::bigint), 0)::bigint AS candidates,
+       reason.dropped,
+       coalesce(sum((result ->> 'mended_captions')::bigint), 0)::bigint AS mended,
+       coalesce(sum((result ->> 'bad_extra_values')::bigint), 0)::bigint AS bad_extra
+FROM piece JOIN tracker.run USING (run_id) LEFT JOIN reason USING (run_id, list)
+GROUP BY run.name, list, reason.dropped
+ORDER BY run.name, list

@@ -25,6 +25,8 @@ class Verdict(StrEnum):
     BELOW_THRESHOLD = "below_threshold"
     UNDECODABLE = "undecodable"
     """The shard's row says success, but its picture cannot be read or decoded, so it has no similarity."""
+    WITHOUT_DIRECTION = "without_direction"
+    """The model gave it no finite embedding, so it has no similarity; none of a part is NaN."""
 
 
 PART_SCHEMA = pa.schema(

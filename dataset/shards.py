@@ -236,12 +236,13 @@ class ShardWriter:
 def read_samples(store: Store, output: str) -> Iterator[Sample | LostSample]:
     """Yield one item for each row that says `success`: members in the tar's order, then the lost ones by key.
 
-    Raises: ShardError when the parquet is missing or not a shard's: the shard was never finished.
+    Raises: ShardError when the parquet is missing or not a shard's (the shard was never finished), or the tar is
+    missing; StoreError when the store stops giving it: what a second reading may give is not lost.
     """
     rows = _success_rows(store, output)
     end = "its member is missing from the tar"
     try:
-        with store.open_input(f"{output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        with _opened(store, f"{output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header: 30 MB for a shard
                 key, _, extension = member.name.partition(".")
@@ -254,10 +255,23 @@ def read_samples(store: Store, output: str) -> Iterator[Sample | LostSample]:
                     yield _lost(row, "its member is cut off")
                     continue
                 yield _sample(row, image)
-    except (tarfile.TarError, OSError, EOFError, StoreError, ValueError):
+    except (tarfile.TarError, EOFError, ValueError):
         end = "the tar cannot be read up to its member"
+    except OSError as error:
+        raise StoreError(
+            f"Cannot read {output}.tar in the store {store.uri} ({error}): mend it and try again."
+        ) from error
     for row in rows.values():
         yield _lost(row, end)
+
+
+def _opened(store: Store, path: str) -> pa.NativeFile:
+    try:
+        return store.open_input(path)
+    except StoreError as error:
+        raise ShardError(
+            f"{path} cannot be read, and its parquet is there ({error}): download the batch again."
+        ) from error
 
 
 def _success_rows(store: Store, output: str) -> dict[str, dict[str, object]]:

@@ -30,6 +30,12 @@ app = typer.Typer(
 )
 
 Once = Annotated[bool, typer.Option("--once", help="Claim once, work, and end.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU if there is one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
+DecoderProcesses = Annotated[
+    int | None,
+    typer.Option("--decoders", min=0, help="Processes that decode; default: for a GPU one a core, else none."),
+]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
 
 
@@ -107,14 +113,26 @@ def download(
 def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU if there is one.")] = None,
+    device: Device = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
+    ] = None,
+    batch_size: BatchSize = None,
+    decoders: DecoderProcesses = None,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
     try:
+        from dataset.pipeline import Pipeline, decoder_processes
+        from dataset.towers import Precision
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
-    _work(lambda: Filter(device), Patience(once, until_idle))
+    if precision is not None and precision not in list(Precision):
+        raise typer.BadParameter(f"{precision!r} is no precision: give {', '.join(Precision)}")
+    processes = decoder_processes(device) if decoders is None else decoders
+    with Pipeline(processes, batch_size) as pipeline:
+        _work(lambda: Filter(pipeline, device, Precision(precision) if precision else None), Patience(once, until_idle))
 
 
 def _work(make_stage: Callable[[], Stage[Any]], patience: Patience) -> None:

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-draw bench-extract bench-download compose-test clean
+.PHONY: demo test check format bench-bloom bench-draw bench-extract bench-download bench-filter compose-test clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -32,6 +32,9 @@ bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest be
 
 bench-download: .venv/installed  ## the download worker beside img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
+
+bench-filter: .venv/installed  ## the filter end to end beside the bare forward pass
+	"$(BIN)/python" -m tests.benchmarks.bench_filter
 
 compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine
 	tests/compose/run

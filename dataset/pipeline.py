@@ -58,7 +58,7 @@ class Pipeline:
     """Decoders (`processes` of them, or a thread) and the device's thread; `batch_samples` None: by device."""
 
     def __init__(self, processes: int = 0, batch_samples: int | None = None) -> None:
-        self._decoders = Decoders(processes)
+        self.decoders = Decoders(processes)
         self._device = Turns(1, "device")
         self._batch_samples = batch_samples
         self._ages = count()
@@ -69,7 +69,7 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._decoders.close()
+        self.decoders.close()
         self._device.close()
 
     def batch_samples(self, model: ClipModel) -> int:
@@ -96,7 +96,7 @@ class Pipeline:
         wanted = model.preparation
         shape = (len(samples), wanted.height, wanted.width, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=model.device.type == "cuda")
-        return self._decoders.prepare(samples, wanted, pixels, age=age)
+        return self.decoders.prepare(samples, wanted, pixels, age=age)
 
     def _run(self, batch: "_Batch", age: int) -> Future[Embedded]:
         return self._device.submit(age, lambda: batch.model.towers.embed(batch.pixels, batch.tokens))

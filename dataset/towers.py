@@ -85,7 +85,8 @@ class Towers:
         self.precision = precision
         self.most = 1 << 20
         """Rows run at once; halved for good when the device's memory does not suffice."""
-        self._network = network.eval()
+        self.network = network.eval()
+        self.normalisation = tuple(mean), tuple(std)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -111,22 +112,22 @@ class Towers:
 
     def _images(self, pixels: torch.Tensor) -> torch.Tensor:
         colours = self._there(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)  # (N, 3, H, W)
-        return _unit(self._network.encode_image(colours.sub_(self._mean).div_(self._std)))
+        return _unit(self.network.encode_image(colours.sub_(self._mean).div_(self._std)))
 
     def _texts(self, tokens: torch.Tensor) -> torch.Tensor:
         there = self._there(tokens).long()
-        if not _is_causal(self._network):
-            return _unit(self._network.encode_text(there))
+        if not _is_causal(self.network):
+            return _unit(self.network.encode_text(there))
         length = there.shape[1]
         shortened = {
-            "positional_embedding": self._network.positional_embedding[:length],
-            "attn_mask": self._network.attn_mask[:length, :length],
+            "positional_embedding": self.network.positional_embedding[:length],
+            "attn_mask": self.network.attn_mask[:length, :length],
         }
-        given = functional_call(self._network, shortened, kwargs={"text": there})
+        given = functional_call(self.network, shortened, kwargs={"text": there})
         return _unit(given["text_features"] if isinstance(given, dict) else given[1])
 
     def _texts_by_length(self, tokens: torch.Tensor) -> torch.Tensor:
-        if not _is_causal(self._network) or not len(tokens):
+        if not _is_causal(self.network) or not len(tokens):
             return self._in_pieces(self._texts, tokens)
         ends = tokens.argmax(1)  # the end of a text is the token with the highest number
         rows = None

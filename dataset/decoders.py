@@ -21,7 +21,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-import torch
 
 from dataset.preparing import Pixels, Preparation, Tokens
 from dataset.shards import Sample
@@ -35,20 +34,18 @@ _LENGTH = struct.Struct("<Q")
 
 
 class Prepared:
-    """A batch under way; row i of its tensors is of its i-th sample."""
+    """A batch under way, whose pictures go into memory that the caller gave."""
 
-    def __init__(self, pixels: torch.Tensor, chunks: Sequence[Future[_Chunk]]) -> None:
-        self._pixels = pixels
+    def __init__(self, chunks: Sequence[Future[_Chunk]]) -> None:
         self._chunks = chunks
 
-    def result(self, timeout: float | None = None) -> tuple[list[bool], torch.Tensor, torch.Tensor]:
-        """Wait for which could be decoded, (N); pixels, (N, H, W, 3) uint8; tokens, (N, context) int32.
+    def result(self, timeout: float | None = None) -> _Chunk:
+        """Wait for which pictures could be decoded, N; and all texts' tokens, (N, context) int32.
 
         Raises: TimeoutError when a chunk is not there within `timeout` seconds.
         """
         done = [chunk.result(timeout) for chunk in self._chunks]
-        tokens = torch.from_numpy(np.concatenate([tokens for _, tokens in done]))
-        return [is_good for flags, _ in done for is_good in flags], self._pixels, tokens
+        return [is_good for flags, _ in done for is_good in flags], np.concatenate([tokens for _, tokens in done])
 
     def cancel(self) -> bool:
         """Leave undone what has not been begun; True if nothing had been."""
@@ -72,17 +69,14 @@ class Decoders:
         for _ in range(self._processes):
             self._idle.get().close()
 
-    def prepare(
-        self, samples: Sequence[Sample], preparation: Preparation, pixels: torch.Tensor, *, age: int
-    ) -> Prepared:
+    def prepare(self, samples: Sequence[Sample], preparation: Preparation, pixels: Pixels, *, age: int) -> Prepared:
         """Begin to prepare a batch into `pixels`, (N, H, W, 3) uint8; of several shards the lowest `age` goes first."""
-        rows = pixels.numpy()
         starts = range(0, len(samples), CHUNK_SAMPLES)
         chunks = [
-            self._turns.submit(age, self._work(preparation, samples[start:end], rows[start:end]))
+            self._turns.submit(age, self._work(preparation, samples[start:end], pixels[start:end]))
             for start, end in ((start, start + CHUNK_SAMPLES) for start in starts)
         ]
-        return Prepared(pixels, chunks)
+        return Prepared(chunks)
 
     def _work(self, preparation: Preparation, samples: Sequence[Sample], pixels: Pixels) -> Callable[[], _Chunk]:
         images = [sample.image for sample in samples]
@@ -132,7 +126,7 @@ class _Decoder:
         """
         if preparation not in self._known:
             self._known.append(preparation)
-            _send(self._socket, preparation)
+            _send(self._socket, pickle.dumps(preparation, pickle.HIGHEST_PROTOCOL))
         _send(self._socket, (self._known.index(preparation), pixels.shape, list(images), list(texts)))
         good, tokens = _receive(self._socket)
         _receive_into(self._socket, memoryview(pixels.reshape(-1)))
@@ -152,8 +146,6 @@ class _Decoder:
 
 def serve() -> None:
     """Be a decoder: answer on the socket whose descriptor the command line names, until its other end is closed."""
-    import dataset.operators  # noqa: F401 - before torchvision, whose transforms come with a preparation
-
     os.nice(5)  # what feeds the device comes first
     known: list[Preparation] = []
     with socket.socket(fileno=int(sys.argv[1])) as line:
@@ -162,8 +154,10 @@ def serve() -> None:
                 asked = _receive(line)
             except (EOFError, OSError):
                 return
-            if isinstance(asked, Preparation):
-                known.append(asked)
+            if isinstance(asked, bytes):
+                import dataset.operators  # noqa: F401 - before torchvision, whose transforms a preparation holds
+
+                known.append(pickle.loads(asked))  # noqa: S301 - ours
                 continue
             number, shape, images, texts = asked
             pixels = np.zeros(shape, np.uint8)

@@ -86,19 +86,23 @@ class Pipeline:
         Raises: DeviceError when the device fails; ModelError when a whole batch gets no finite row.
         """
         age = next(self._ages)
-        preparing = (_Preparing(model, samples, self._begin(model, samples, age)) for model, samples in batches)
+        preparing = (self._begin(model, samples, age) for model, samples in batches)
         prepared = ahead(preparing, PREPARED_AHEAD, while_waiting)
         running = (_Running(batch, self._run(batch, age)) for batch in prepared)
         for batch, rows in ahead(running, RUNNING_AHEAD, while_waiting):
             yield self._judged(batch, *rows.result(), age)
 
-    def _begin(self, model: ClipModel, samples: Sequence[Sample], age: int) -> Prepared:
+    def _begin(self, model: ClipModel, samples: Sequence[Sample], age: int) -> "_Preparing":
         wanted = model.preparation
         shape = (len(samples), wanted.height, wanted.width, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=model.device.type == "cuda")
-        return self.decoders.prepare(samples, wanted, pixels, age=age)
+        return _Preparing(model, samples, pixels, self.decoders.prepare(samples, wanted, pixels.numpy(), age=age))
 
     def _run(self, batch: "_Batch", age: int) -> Future[Embedded]:
+        if not batch.samples:
+            nothing: Future[Embedded] = Future()
+            nothing.set_result(Embedded(*(torch.empty(0, batch.model.dimensions) for _ in range(2))))
+            return nothing
         return self._device.submit(age, lambda: batch.model.towers.embed(batch.pixels, batch.tokens))
 
     def _judged(self, batch: "_Batch", images: Embeddings, texts: Embeddings, age: int) -> EmbeddedBatch:
@@ -154,10 +158,12 @@ class _Preparing:
 
     model: ClipModel
     samples: Sequence[Sample]
+    pixels: torch.Tensor  # (N, H, W, 3) uint8, filled while it is under way
     prepared: Prepared
 
     def result(self, timeout: float | None = None) -> _Batch:
-        good, pixels, tokens = self.prepared.result(timeout)
+        good, cut = self.prepared.result(timeout)
+        pixels, tokens = self.pixels, torch.from_numpy(cut)
         if not all(good):
             rows = torch.tensor(good)
             pixels, tokens = pixels[rows], tokens[rows]

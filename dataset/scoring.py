@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import repeat
 
 import numpy as np
 
 from dataset.clip import ClipModel
+from dataset.embeddings import Rows, paired
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.pipeline import EmbeddedBatch, Pipeline
 from dataset.recipe import ModelRole, Recipe, settle
@@ -95,9 +97,10 @@ def judge(batch: EmbeddedBatch, recipe: Recipe) -> list[ScoredPair]:
     `batch.image_features` and `batch.text_features` are (N, D) float32 unit rows, of samples of one role.
     """
     cosines = np.einsum("nd,nd->n", batch.image_features, batch.text_features, dtype=np.float64)  # (N,)
+    rows = paired(batch.image_features, batch.text_features) if recipe.embeddings.keep else repeat(None)
     pairs = [
-        _judged(sample, cosine, recipe.models.of(role_of(sample.subset)).threshold)
-        for sample, cosine in zip(batch.samples, cosines.tolist(), strict=True)
+        _judged(sample, cosine, recipe.models.of(role_of(sample.subset)).threshold, row)
+        for sample, cosine, row in zip(batch.samples, cosines.tolist(), rows, strict=False)
     ]
     for verdict, samples in (
         (Verdict.UNDECODABLE, batch.undecodable),
@@ -130,8 +133,8 @@ def _batches(
     yield from ((models[role], left) for role, left in waiting.items() if left)
 
 
-def _judged(sample: Sample, cosine: float, threshold: float) -> ScoredPair:
+def _judged(sample: Sample, cosine: float, threshold: float, rows: Rows | None) -> ScoredPair:
     if cosine < threshold:
         return ScoredPair(sample.key, sample.url, sample.caption, Verdict.BELOW_THRESHOLD, cosine)
     about = KeptSample(sample.original_width, sample.original_height, sample.language, sample.pack, sample.pack_row)
-    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about)
+    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about, rows)

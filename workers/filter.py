@@ -17,6 +17,7 @@ import trio
 
 from dataset.clip import ClipModel, load_model
 from dataset.models import ModelError
+from dataset.parts import part_bytes
 from dataset.pipeline import Pipeline
 from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
 from dataset.scoring import filter_shard
@@ -64,7 +65,7 @@ class Filter:
         result = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
-            "bytes": desk.store.size(f"{job.output}.parquet"),
+            "bytes": part_bytes(desk.store, job.output),
         }
         desk.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}

@@ -164,7 +164,7 @@ def decode_all(decoders: Decoders, model: ClipModel, samples: Sequence[Sample], 
         decoders.prepare(
             samples[start : start + size],
             model.preparation,
-            torch.empty((len(samples[start : start + size]), *shape), dtype=torch.uint8),
+            np.empty((len(samples[start : start + size]), *shape), np.uint8),
             age=0,
         )
         for start in range(0, len(samples), size)

@@ -129,7 +129,7 @@ class _Decoder:
             _send(self._socket, pickle.dumps(preparation, pickle.HIGHEST_PROTOCOL))
         _send(self._socket, (self._known.index(preparation), pixels.shape, list(images), list(texts)))
         good, tokens = _receive(self._socket)
-        _receive_into(self._socket, memoryview(pixels.reshape(-1)))
+        _receive_into(self._socket, pixels.reshape(-1).data)
         return good, tokens
 
     def another(self) -> "_Decoder":
@@ -162,7 +162,7 @@ def serve() -> None:
             number, shape, images, texts = asked
             pixels = np.zeros(shape, np.uint8)
             _send(line, known[number].fill(images, texts, pixels))
-            line.sendall(memoryview(pixels.reshape(-1)))
+            line.sendall(pixels.reshape(-1).data)
 
 
 def _send(line: socket.socket, message: object) -> None:

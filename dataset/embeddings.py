@@ -48,9 +48,17 @@ def embeddings_folder(output: str) -> str:
 
 
 def write_embeddings(
-    store: Store, output: str, rows: Sequence[Rows], about: pa.Table, metadata: Mapping[str, str]
+    store: Store,
+    output: str,
+    rows: Sequence[Rows],
+    about: pa.Table,
+    metadata: Mapping[str, str],
+    *,
+    dimensions: int = 0,
 ) -> None:
-    """Write the three files; `about` has a row for each of `rows`, with a part's columns.
+    """Write the three files, the metadata last; `about` has a row for each of `rows`, with a part's columns.
+
+    `dimensions` is D, and asked for only where there may be no row.
 
     Raises: EmbeddingsError when the rows are not as many; StoreError.
     """
@@ -59,8 +67,8 @@ def write_embeddings(
             f"{len(rows)} embeddings for {about.num_rows} samples of {output}: keep them of all or of none."
         )
     folder = embeddings_folder(output)
-    store.put(f"{folder}/{IMAGES}", _npy([row.image for row in rows]))
-    store.put(f"{folder}/{TEXTS}", _npy([row.text for row in rows]))
+    store.put(f"{folder}/{IMAGES}", _npy([row.image for row in rows], dimensions))
+    store.put(f"{folder}/{TEXTS}", _npy([row.text for row in rows], dimensions))
     names = [LAION_TO_CLIP_RETRIEVAL.get(name, name) for name in about.column_names]
     store.write_table(f"{folder}/{METADATA}", about.rename_columns(names), metadata)
 
@@ -97,9 +105,9 @@ def read_embeddings(store: Store, output: str) -> tuple[Halves, Halves, pa.Table
     return images, texts, about
 
 
-def _npy(rows: Sequence[Halves]) -> bytes:
+def _npy(rows: Sequence[Halves], dimensions: int) -> bytes:
     file = io.BytesIO()
-    np.save(file, np.stack(rows))
+    np.save(file, np.stack(rows) if rows else np.empty((0, dimensions), np.float16))
     return file.getvalue()
 
 

@@ -61,7 +61,7 @@ class Preparation:
         """Cut texts to the model's context, (N, context) int32, padded as the model wants it."""
         if not texts:
             return np.empty((0, self.context), np.int32)
-        tokens = self.tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).numpy().astype(np.int32)
+        tokens: Tokens = self.tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).numpy().astype(np.int32)
         _bound_cache(self.tokenizer)
         return tokens
 

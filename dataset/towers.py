@@ -60,7 +60,7 @@ class Embedded:
                 torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
                 for rows in (images, texts)
             )
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
         self._images, self._texts = images, texts
 
@@ -89,7 +89,9 @@ class Towers:
         self.normalisation = tuple(mean), tuple(std)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copying = (
+            torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        )
         self._one_at_a_time = threading.Lock()  # functional_call exchanges the network's own tensors
 
     def embed(self, pixels: torch.Tensor, tokens: torch.Tensor, precision: Precision | None = None) -> Embedded:

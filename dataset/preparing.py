@@ -3,8 +3,8 @@
 Invariant: pictures go through open_clip's own transforms, all but the last two (to floats, and normalised), which
 `dataset.towers` does on the device: so a picture travels as one byte a colour and its numbers are the same to the bit.
 
-A picture of 256 pixels takes 2 to 3 ms and a text 147 µs, nearly all of the latter under the interpreter's lock: for a
-GPU that takes 10,000 samples a second this runs in processes of its own (`dataset.decoders`).
+A picture of 256 pixels and 47 KB takes 2.9 ms of a CPU and a text 0.1 ms, all of the latter under the interpreter's
+lock: for a GPU that takes thousands of samples a second this runs in processes of its own (`dataset.decoders`).
 """
 
 import io

@@ -5,8 +5,8 @@ exception, and no similarity is NaN. Batches are held until they are judged, wha
 
 A sample of subset `en` is scored by the English model, all others by the other one. Batches follow the shard's order
 and end with it, because a sum of floats depends on how many rows are summed at once: so a shard filtered twice gives
-the same part. What comes before and after the model goes on over the borders of shards (`dataset.pipeline`), and of a
-shard of 6,000 samples a last batch that is not full costs less than 1 % of the time.
+the same part. What comes before and after the model goes on over the borders of shards (`dataset.pipeline`), so
+that a shard's last batch, which is not full, is all that its border costs.
 """
 
 import json

@@ -9,8 +9,8 @@ a causal tower no place sees what stands behind it, so the cut changes nothing b
 for that.
 
 Precision: float16 on CUDA (autocast: weights and norms stay float32, matrices are multiplied in float16), float32
-elsewhere. bfloat16 has 8 bits where float16 has 11, which moves ten times as many pairs over the threshold; on a CPU
-without bfloat16 instructions it took 7 times as long as float32.
+elsewhere. Similarities of 600 pairs by the demo's model, against float32, mean and max difference: float16 7e-5 and
+4e-4, bfloat16 6e-4 and 4e-3. On a CPU without bfloat16 instructions ViT-B/32 took 7 times as long in it as in float32.
 """
 
 import threading

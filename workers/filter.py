@@ -27,6 +27,9 @@ from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
 
+SHARDS_ABREAST = 3
+"""One is scored, one is read, one is written."""
+
 Models = Mapping[str, ClipModel]
 
 
@@ -35,7 +38,7 @@ class Filter:
     pipeline: Pipeline
     device: str | None = None
     precision: Precision | None = None
-    abreast: int = 3  # one is scored, one is read, one is written
+    abreast: int = SHARDS_ABREAST
     kind: str = "filter"
     _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)  # by recipe, the threshold aside
     _settled: dict[int, tuple[Recipe, Models]] = field(default_factory=dict)

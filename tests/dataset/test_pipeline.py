@@ -168,7 +168,7 @@ def test_a_batch_without_one_finite_row_is_the_machines_fault_and_not_the_sample
         embedded(model, samples)
 
 
-def test_a_picture_that_kills_its_decoder_costs_only_itself(
+def test_a_picture_that_kills_its_decoder_costs_only_itself_and_processes_give_what_a_thread_gives(
     model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = b"a picture that no codec survives"
@@ -181,11 +181,13 @@ def test_a_picture_that_kills_its_decoder_costs_only_itself(
         return fill(decoder, preparation, images, *rest)
 
     monkeypatch.setattr(_Decoder, "fill", deadly)
-    poisoned = [*samples[:3], sample(99, poison, "a caption"), *samples[3:]]
-    batch = embedded(model, poisoned, processes=1)
-    assert batch.undecodable == [poisoned[3]]
-    assert batch.samples == samples
-    assert np.array_equal(batch.image_features, embedded(model, samples).image_features)
+    good = samples * (CHUNK_SAMPLES // len(samples) + 1)  # more than one chunk, of which the first one is whole
+    bad = [sample(97, b"no picture", "🦈" * 3_000), sample(98, poison, "a caption")]
+    here, there = embedded(model, good + bad), embedded(model, good + bad, processes=1)
+    assert here.samples == there.samples == good
+    assert here.undecodable == there.undecodable == bad
+    assert np.array_equal(here.image_features, there.image_features)
+    assert np.array_equal(here.text_features, there.text_features)
 
 
 def test_a_batch_of_which_nothing_can_be_decoded_reaches_no_device(model: ClipModel) -> None:
@@ -195,14 +197,6 @@ def test_a_batch_of_which_nothing_can_be_decoded_reaches_no_device(model: ClipMo
 
 
 # --- that speed changes no number
-
-
-def test_processes_and_a_thread_prepare_the_same(model: ClipModel, samples: list[Sample]) -> None:
-    many = samples * (CHUNK_SAMPLES // len(samples) + 1) + [sample(0, b"no picture", "🦈" * 3_000)]
-    here, there = embedded(model, many), embedded(model, many, processes=1)
-    assert here.undecodable == there.undecodable == many[-1:]
-    assert np.array_equal(here.image_features, there.image_features)
-    assert np.array_equal(here.text_features, there.text_features)
 
 
 def test_a_text_cut_to_its_length_has_the_row_of_the_padded_one(model: ClipModel) -> None:

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -35,6 +35,8 @@ bench-download: .venv/installed  ## the download worker beside img2dataset
 
 hostile: .venv/installed  ## hostile pictures at a download worker for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run
+bench-filter: .venv/installed  ## the filter end to end beside the bare forward pass
+	"$(BIN)/python" -m tests.benchmarks.bench_filter
 
 compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine
 	tests/compose/run

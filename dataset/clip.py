@@ -20,26 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import torch
 from PIL import Image
-from torch.nn import functional
 
 import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
 from dataset.models import ModelError, fetched, sha256_of, weights_in
+from dataset.preparing import Preparation
 from dataset.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
 from dataset.store import Store
+from dataset.towers import Embeddings, Precision, Towers
 
 import open_clip  # isort: skip
-
-Embeddings = npt.NDArray[np.float32]
-
-TOKENIZED_CHARACTERS = 1_000
-"""A context of 77 tokens is about 330 characters of English; byte pair encoding takes quadratic time in a word."""
-
-TOKENIZER_CACHE_WORDS = 200_000
-"""open_clip's tokenizer remembers every word that it has seen, for ever; about 50 MB."""
 
 _LOADING_FAULTS = (
     OSError,
@@ -63,35 +55,34 @@ class ClipModel:
     name: str
     checksums: Checksums
     dimensions: int
-    device: torch.device
-    _network: Any = field(repr=False)
-    _preprocess: Callable[[Image.Image], torch.Tensor] = field(repr=False)
-    _tokenizer: Callable[[list[str]], torch.Tensor] = field(repr=False)
+    preparation: Preparation = field(repr=False)
+    towers: Towers = field(repr=False)
 
     @property
     def sha256(self) -> str:
         """Return the sha256 (hex) of the weights' file."""
         return self.checksums.weights
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the model runs."""
+        return self.towers.device
+
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
         """Embed pictures of any size and mode, (N, D) float32 unit rows."""
         if not images:
             return np.empty((0, self.dimensions), np.float32)
-        pixels = torch.stack([self._preprocess(image) for image in images]).to(self.device)  # (N, 3, S, S)
-        with torch.inference_mode():
-            return self._unit_rows(self._network.encode_image(pixels))
+        pixels = np.stack([self.preparation.pixels(image) for image in images])  # (N, H, W, 3)
+        return self._unit_rows(self.towers.images(torch.from_numpy(pixels)))
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts, cut to the model's context, (N, D) float32 unit rows; an empty text has an embedding too."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
-        tokens = self._tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).to(self.device)  # (N, context)
-        _bound_cache(self._tokenizer)
-        with torch.inference_mode():
-            return self._unit_rows(self._network.encode_text(tokens))
+        return self._unit_rows(self.towers.texts(torch.from_numpy(self.preparation.tokens(texts))))
 
     def _unit_rows(self, embeddings: torch.Tensor) -> Embeddings:
-        rows: Embeddings = functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+        rows: Embeddings = embeddings.cpu().numpy()
         if not np.allclose(np.square(rows).sum(1), 1, atol=1e-3):  # also false for NaN
             raise ModelError(
                 f"{self.name} gave an embedding without a direction: its weights are damaged, replace them."
@@ -99,12 +90,16 @@ class ClipModel:
         return rows
 
 
-def load_model(spec: ModelRecipe, store: Store | None = None, device: str | None = None) -> ClipModel:
-    """Load the model that a recipe names, for evaluation in float32, on `device` or a GPU if there is one.
+def load_model(
+    spec: ModelRecipe, store: Store | None = None, device: str | None = None, precision: Precision | None = None
+) -> ClipModel:
+    """Load the model that a recipe names, for evaluation, on `device` or a GPU if there is one.
+
+    `precision` is the device's own when it is None: float16 on CUDA, else float32.
 
     Raises: ModelError when model or weights do not exist, do not fit one another, or cannot be loaded without code.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = _device(device)
     with _located(spec, store) as source:
         _refuse_torchscript(source.weights)
         try:
@@ -118,10 +113,37 @@ def load_model(spec: ModelRecipe, store: Store | None = None, device: str | None
                 f"The weights {source.weights.name} cannot be loaded as {spec.model} ({_first_line(error)}): "
                 "name weights and configuration that belong together."
             ) from error
-        checksums = Checksums(sha256_of(source.weights), _digest(config, network.visual.preprocess_cfg))
+        wanted = network.visual.preprocess_cfg
+        checksums = Checksums(sha256_of(source.weights), _digest(config, wanted))
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
-    return ClipModel(spec.model, checksums, int(config["embed_dim"]), place, network.eval(), preprocess, tokenizer)
+    return ClipModel(
+        spec.model,
+        checksums,
+        int(config["embed_dim"]),
+        preparation_of(preprocess, tokenizer, wanted["size"]),
+        Towers(network, place, mean=wanted["mean"], std=wanted["std"], precision=precision or Precision.of(place)),
+    )
+
+
+def preparation_of(preprocess: Any, tokenizer: Any, size: int | Sequence[int]) -> Preparation:
+    """Take from open_clip's transforms what is done before the device: all but ToTensor and Normalize."""
+    *steps, to_tensor, normalize = preprocess.transforms
+    assert (type(to_tensor).__name__, type(normalize).__name__) == ("MaybeToTensor", "Normalize"), preprocess
+    height, width = (size, size) if isinstance(size, int) else size
+    return Preparation(tuple(steps), tokenizer, height, width, int(tokenizer.context_length))
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise ModelError(
+            f"There is no device {name} here ({_first_line(error)}): give cpu, cuda or cuda:N, or leave it out."
+        ) from error
 
 
 def pretrained_names() -> list[tuple[str, str]]:
@@ -205,17 +227,6 @@ def _refuse_torchscript(weights: Path) -> None:
 def _digest(config: object, preprocess: object) -> str:
     canonical = json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
-
-
-def _bound_cache(tokenizer: object) -> None:
-    """Forget the words that open_clip's own tokenizer keeps, when they are many; its marks are kept."""
-    cache = getattr(tokenizer, "cache", None)
-    if isinstance(cache, dict) and len(cache) > TOKENIZER_CACHE_WORDS:
-        marks = {
-            word: code for word, code in cache.items() if word in getattr(tokenizer, "encoder", {}) and word == code
-        }
-        cache.clear()
-        cache.update(marks)
 
 
 def _first_line(error: BaseException) -> str:

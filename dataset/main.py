@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dataset.embeddings import EmbeddingsError
 from dataset.errors import DatasetError
 from dataset.image_rules import EncodeFormat, ResizeMode
 from dataset.models import ModelError, add_model, gathered
@@ -98,6 +100,44 @@ def report(
     source = Store.open(store, writable=False)
     write_report(source, source.read_table(manifest), out, title)
     sys.stdout.write(f"{out}\n")
+
+
+@app.command()
+def embed(
+    target: Annotated[str, typer.Option(help="Folder or object store URI for the embeddings, under the model's name.")],
+    model: Annotated[str, typer.Option(help="One of open_clip's names, or an hf-hub: id.")],
+    pretrained: Annotated[str | None, typer.Option(help="Tag, file, folder or store:models/NAME.")] = None,
+    folder: Annotated[str | None, typer.Option(help="WebDataset tars of anyone's, in it and below it.")] = None,
+    store: Annotated[str | None, typer.Option(envvar="SHOAL_STORE", help="Without --folder: the run's store.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only this run's parts; default: all of the manifest.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU if there is one.")] = None,
+) -> None:
+    """Embed kept samples, or a folder of tars, with a second model; called again, it goes on where it was.
+
+    A line a shard: {"name", "embedded", "lost", "skipped", "error"}.
+    """
+    clip = _clip()
+    from dataset import embed as embedding
+    from dataset.pipeline import Pipeline, decoder_processes
+
+    if folder is None and store is None:
+        raise typer.BadParameter("name the tars' --folder, or the --store of a run")
+    source = Store.open(folder or str(store), writable=False)
+    if folder is not None:
+        sources = embedding.sources_of_folder(source)
+    else:
+        listed = source.read_table(MANIFEST, ["kind", "run", "path"]).to_pylist()
+        parts = [row["path"] for row in listed if row["kind"] == "part" and run in (None, row["run"])]
+        sources = embedding.sources_of_parts(source, parts)
+    into = Store.open(target)
+    loaded = clip.load_model(ModelRecipe(model, pretrained, 0.0), source, device)
+    failed = False
+    with Pipeline(decoder_processes(device)) as pipeline:
+        for one in embedding.embed_all(sources, loaded, pipeline, into, embedding.folder_name(model)):
+            sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+            failed |= one.error is not None
+    if failed:
+        raise EmbeddingsError("Some shards could not be embedded: see their error above, and call it again.")
 
 
 def _clip() -> ModuleType:

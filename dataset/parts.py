@@ -15,6 +15,7 @@ from enum import StrEnum
 import mmh3
 import pyarrow as pa
 
+from dataset.embeddings import Rows, delete_embeddings, embeddings_bytes, write_embeddings
 from dataset.store import Store
 
 
@@ -25,6 +26,8 @@ class Verdict(StrEnum):
     BELOW_THRESHOLD = "below_threshold"
     UNDECODABLE = "undecodable"
     """The shard's row says success, but its picture cannot be read or decoded, so it has no similarity."""
+    WITHOUT_DIRECTION = "without_direction"
+    """The model gave it no finite embedding, so it has no similarity; none of a part is NaN."""
 
 
 PART_SCHEMA = pa.schema(
@@ -76,6 +79,8 @@ class ScoredPair:
     verdict: Verdict
     similarity: float | None = None
     sample: KeptSample | None = None
+    rows: Rows | None = None
+    """Its embeddings, where the part keeps them."""
 
 
 def pair_hash(url: str, text: str) -> int:
@@ -87,6 +92,8 @@ def write_part(
     store: Store, output: str, pairs: Iterable[ScoredPair], *, shard: str, metadata: Mapping[str, str]
 ) -> None:
     """Write the part and the scores of a shard's pairs, in the order of their keys.
+
+    Where the kept pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.embeddings`).
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
@@ -104,8 +111,18 @@ def write_part(
     with ExitStack() as undo:
         undo.callback(store.delete, f"{output}.scores.parquet")
         store.write_table(f"{output}.scores.parquet", scores, metadata)
-        store.write_table(f"{output}.parquet", _part_table(ordered, hashes, shard), metadata)
+        part = _part_table(ordered, hashes, shard)
+        rows = [pair.rows for pair in ordered if pair.rows is not None]
+        if rows:
+            undo.callback(delete_embeddings, store, output)
+            write_embeddings(store, output, rows, part, metadata)
+        store.write_table(f"{output}.parquet", part, metadata)
         undo.pop_all()
+
+
+def part_bytes(store: Store, output: str) -> int:
+    """Return the bytes of a part with its embeddings, its scores aside."""
+    return store.size(f"{output}.parquet") + embeddings_bytes(store, output)
 
 
 def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) -> pa.Table:

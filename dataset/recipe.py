@@ -23,7 +23,7 @@ VERSION = 1
 HUB_PREFIX = "hf-hub:"
 STORE_PREFIX = "store:"
 
-Section = TypeVar("Section", "TextRecipe", "LanguageRecipe", "ModelRecipe")
+Section = TypeVar("Section", "TextRecipe", "LanguageRecipe", "ModelRecipe", "EmbeddingsRecipe")
 
 
 class RecipeError(DatasetError):
@@ -121,6 +121,13 @@ class ModelsRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingsRecipe:
+    """Whether a part's embeddings, which the filter has at hand, are kept beside it: 2 KB a sample for ViT-B/32."""
+
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that determines a crawl's data."""
 
@@ -132,6 +139,7 @@ class Recipe:
     """False: the run is complete with its shards, and no model looks at them."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Columns of a finished list that come along into the shards, name and type."""
+    embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
 
     @classmethod
     def from_json(cls, recipe: object) -> Self:
@@ -155,6 +163,7 @@ class Recipe:
             models=ModelsRecipe(
                 **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
             ),
+            embeddings=_read(EmbeddingsRecipe(), sections.get("embeddings", {}), "embeddings"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -230,11 +239,15 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if value in list(kind):
             return kind(value)
         raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give one of {', '.join(kind)}.")
+    if kind is bool and isinstance(value, bool):
+        return value
     if kind is float and type(value) is int:
         return float(value)
-    if isinstance(value, kind) and not isinstance(value, bool):
+    if kind is not bool and isinstance(value, kind) and not isinstance(value, bool):
         return value
-    wanted = {int: "a whole number", float: "a number", str: "a text"}.get(kind, "a text or null")
+    wanted = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
+        kind, "a text or null"
+    )
     raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give {wanted}.")
 
 

@@ -1,48 +1,33 @@
 """The filter: scores every sample of a shard by its model's cosine, and keeps those at or above its threshold.
 
 Invariant: each sample of the shard gets exactly one verdict; a picture that cannot be decoded is one of them, never an
-exception. Pictures are held for one batch at a time, whatever the size of the shard.
+exception, and no similarity is NaN. Batches are held until they are judged, whatever the size of the shard.
 
-A sample of subset `en` is scored by the English model, all others by the other one. Batches follow the shard's order,
-because a sum of floats depends on its neighbours in a batch: so a shard filtered twice gives the same part.
+A sample of subset `en` is scored by the English model, all others by the other one. Batches follow the shard's order
+and end with it, because a sum of floats depends on how many rows are summed at once: so a shard filtered twice gives
+the same part. What comes before and after the model goes on over the borders of shards (`dataset.pipeline`), so
+that a shard's last batch, which is not full, is all that its border costs.
 """
 
-import io
 import json
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import islice
+from itertools import repeat
 
 import numpy as np
-from PIL import Image
 
 from dataset.clip import ClipModel
+from dataset.embeddings import Rows, paired
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
+from dataset.pipeline import EmbeddedBatch, Pipeline
 from dataset.recipe import ModelRole, Recipe, settle
 from dataset.shards import LostSample, Sample, read_samples
 from dataset.store import Store
 
-BATCH_SAMPLES = 128
-"""Enough for a CPU to be busy, 128 x 256 x 256 x 3 = 25 MB of pixels."""
-
 EN_SUBSET = "en"
-
-_CODEC_FAULTS = (
-    OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
-    SyntaxError,
-    ValueError,
-    EOFError,
-    ArithmeticError,
-    LookupError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow was seen to raise for damaged files of the three formats in which a shard keeps pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +46,28 @@ def filter_shard(
     *,
     models: Mapping[str, ClipModel],
     recipe: Recipe,
+    pipeline: Pipeline | None = None,
     on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> FilterReport:
     """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
-    `models` are the recipe's, by role. `on_progress` is told the number of samples done so far, after each batch.
+    `models` are the recipe's, by role. Several shards may be filtered at once, in threads that share a `pipeline`.
+    `on_progress` is told how many more samples are done, after each batch and twice a second while the shard waits;
+    what it raises ends the work.
 
-    Raises: ShardError when the shard is not there; RecipeMismatchError when a model is not the recipe's; StoreError.
+    Raises: ShardError when the shard is not there; RecipeMismatchError when a model is not the recipe's; StoreError;
+    ModelError, DeviceError when this machine cannot go on.
     """
     settle(recipe, {role: model.checksums for role, model in models.items()})
     pairs: list[ScoredPair] = []
-    for batch in _batches(read_samples(store, shard)):
-        pairs.extend(_score(batch, models, recipe))
-        on_progress(len(pairs))
+    lost: list[LostSample] = []
+    with nullcontext(pipeline) if pipeline else Pipeline() as line:
+        batches = _batches(_found(read_samples(store, shard), lost), models, line.batch_samples)
+        for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
+            judged = judge(batch, recipe)
+            pairs += judged
+            on_progress(len(judged))
+    pairs += [ScoredPair(row.key, row.url, row.caption, Verdict.UNDECODABLE) for row in lost]
     write_part(store, output, pairs, shard=shard, metadata=part_metadata(recipe, models))
     verdicts = Counter(pair.verdict for pair in pairs)
     kept = verdicts.pop(Verdict.KEPT, 0)
@@ -81,51 +75,66 @@ def filter_shard(
 
 
 def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel]) -> dict[str, str]:
-    """Say in a part how it was made: the recipe's digest, its models as loaded, and the code's version."""
+    """Say in a part how it was made: the recipe's digest, its models as loaded, their arithmetic, and the version."""
     used = {role: asdict(recipe.models.of(ModelRole(role))) for role in sorted(models)}
     for role, model in models.items():
-        used[role] |= {"sha256": model.checksums.weights, "config_sha256": model.checksums.config}
+        used[role] |= {
+            "sha256": model.checksums.weights,
+            "config_sha256": model.checksums.config,
+            "precision": model.towers.precision.value,
+        }
     return {"shoal.recipe": recipe.digest(), "shoal.models": json.dumps(used), "shoal.version": version("shoal")}
 
 
-def _batches(samples: Iterable[Sample | LostSample]) -> Iterator[list[Sample | LostSample]]:
-    waiting = iter(samples)
-    while batch := list(islice(waiting, BATCH_SAMPLES)):
-        yield batch
+def role_of(subset: str) -> ModelRole:
+    """Name the model by which a subset's samples are scored."""
+    return ModelRole.EN if subset == EN_SUBSET else ModelRole.OTHER
 
 
-def _score(
-    batch: Iterable[Sample | LostSample], models: Mapping[str, ClipModel], recipe: Recipe
-) -> Iterator[ScoredPair]:
-    """Give each sample of a batch its verdict, the undecodable ones first."""
-    by_role: dict[ModelRole, list[tuple[Sample, Image.Image]]] = {}
-    for sample in batch:
-        picture = decoded(sample.image) if isinstance(sample, Sample) else None
-        if picture is None or isinstance(sample, LostSample):
-            yield ScoredPair(sample.key, sample.url, sample.caption, Verdict.UNDECODABLE)
-            continue
-        role = ModelRole.EN if sample.subset == EN_SUBSET else ModelRole.OTHER
-        by_role.setdefault(role, []).append((sample, picture))
-    for role, decodable in by_role.items():
-        images = models[role].embed_images([picture for _, picture in decodable])
-        texts = models[role].embed_texts([sample.caption for sample, _ in decodable])
-        cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
-        threshold = recipe.models.of(role).threshold
-        for (sample, _), cosine in zip(decodable, cosines.tolist(), strict=True):
-            yield _judged(sample, cosine, threshold)
+def judge(batch: EmbeddedBatch, recipe: Recipe) -> list[ScoredPair]:
+    """Give each sample of a batch its verdict; all that is told from its features is told here.
+
+    `batch.image_features` and `batch.text_features` are (N, D) float32 unit rows, of samples of one role.
+    """
+    cosines = np.einsum("nd,nd->n", batch.image_features, batch.text_features, dtype=np.float64)  # (N,)
+    rows = paired(batch.image_features, batch.text_features) if recipe.embeddings.keep else repeat(None)
+    pairs = [
+        _judged(sample, cosine, recipe.models.of(role_of(sample.subset)).threshold, row)
+        for sample, cosine, row in zip(batch.samples, cosines.tolist(), rows, strict=False)
+    ]
+    for verdict, samples in (
+        (Verdict.UNDECODABLE, batch.undecodable),
+        (Verdict.WITHOUT_DIRECTION, batch.without_direction),
+    ):
+        pairs += [ScoredPair(sample.key, sample.url, sample.caption, verdict) for sample in samples]
+    return pairs
 
 
-def _judged(sample: Sample, cosine: float, threshold: float) -> ScoredPair:
+def _found(samples: Iterable[Sample | LostSample], lost: list[LostSample]) -> Iterator[Sample]:
+    """Put aside the samples whose picture is not in the tar."""
+    for sample in samples:
+        if isinstance(sample, LostSample):
+            lost.append(sample)
+        else:
+            yield sample
+
+
+def _batches(
+    samples: Iterable[Sample], models: Mapping[str, ClipModel], batch_samples: Callable[[ClipModel], int]
+) -> Iterator[tuple[ClipModel, list[Sample]]]:
+    """Gather samples into full batches of one role each; at the end, what is left."""
+    waiting: dict[ModelRole, list[Sample]] = {role: [] for role in ModelRole}
+    for sample in samples:
+        role = role_of(sample.subset)
+        waiting[role].append(sample)
+        if len(waiting[role]) == batch_samples(models[role]):
+            yield models[role], waiting[role]
+            waiting[role] = []
+    yield from ((models[role], left) for role, left in waiting.items() if left)
+
+
+def _judged(sample: Sample, cosine: float, threshold: float, rows: Rows | None) -> ScoredPair:
     if cosine < threshold:
         return ScoredPair(sample.key, sample.url, sample.caption, Verdict.BELOW_THRESHOLD, cosine)
     about = KeptSample(sample.original_width, sample.original_height, sample.language, sample.pack, sample.pack_row)
-    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about)
-
-
-def decoded(data: bytes) -> Image.Image | None:
-    """Decode a picture of a shard to RGB, None when it cannot be."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-            return image.convert("RGB")
-    except _CODEC_FAULTS:
-        return None
+    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about, rows)

@@ -267,12 +267,13 @@ def read_samples(store: Store, output: str, pictures: str | None = None) -> Iter
 
     `pictures` is the stem of another tar that has them: the part's, once the shard's own is deleted.
 
-    Raises: ShardError when the parquet is missing or not a shard's: the shard was never finished.
+    Raises: ShardError when the parquet is missing or not a shard's (the shard was never finished), or the tar is
+    missing; StoreError when the store stops giving it: what a second reading may give is not lost.
     """
     rows = _success_rows(store, output)
     end = "its member is missing from the tar"
     try:
-        with store.open_input(f"{pictures or output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        with _opened(store, f"{pictures or output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header: 30 MB for a shard
                 key, _, extension = member.name.partition(".")
@@ -285,10 +286,23 @@ def read_samples(store: Store, output: str, pictures: str | None = None) -> Iter
                     yield _lost(row, "its member is cut off")
                     continue
                 yield _sample(row, image)
-    except (tarfile.TarError, OSError, EOFError, StoreError, ValueError):
+    except (tarfile.TarError, EOFError, ValueError):
         end = "the tar cannot be read up to its member"
+    except OSError as error:
+        raise StoreError(
+            f"Cannot read {output}.tar in the store {store.uri} ({error}): mend it and try again."
+        ) from error
     for row in rows.values():
         yield _lost(row, end)
+
+
+def _opened(store: Store, path: str) -> pa.NativeFile:
+    try:
+        return store.open_input(path)
+    except StoreError as error:
+        raise ShardError(
+            f"{path} cannot be read, and its parquet is there ({error}): download the batch again."
+        ) from error
 
 
 def _success_rows(store: Store, output: str) -> dict[str, dict[str, object]]:

@@ -2,10 +2,14 @@
 
     claim a shard → load and settle the models, once a run → filter_shard → complete
 
+Several shards are worked on at once, each under its own lease: while one is scored, the next is read and decoded, and
+the one before is written. One process owns a device; its shards share one pipeline.
+
 The first filter worker of a run settles its recipe with the checksums of the models that it has loaded; one that has
 others refuses to work, so no run has parts of two models.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,23 +18,32 @@ import trio
 from dataset.clip import ClipModel, load_model
 from dataset.kept import write_kept
 from dataset.models import ModelError
+from dataset.parts import part_bytes
+from dataset.pipeline import Pipeline
 from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
 from dataset.scoring import filter_shard
+from dataset.towers import DeviceError, Precision
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
-from workers.timed_model import TimedModel
+
+SHARDS_ABREAST = 3
+"""One is scored, one is read, one is written."""
 
 Models = Mapping[str, ClipModel]
 
 
 @dataclass(slots=True)
 class Filter:
+    pipeline: Pipeline
     device: str | None = None
+    precision: Precision | None = None
+    abreast: int = SHARDS_ABREAST
     kind: str = "filter"
     _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)  # by recipe, the threshold aside
     _settled: dict[int, tuple[Recipe, Models]] = field(default_factory=dict)
+    _settling: threading.Lock = field(default_factory=threading.Lock)
 
     def claim(self, desk: Desk) -> Sequence[Job]:
         return desk.session.claim()
@@ -39,20 +52,24 @@ class Filter:
         return await trio.to_thread.run_sync(self._filter, held[0], desk)
 
     def _filter(self, job: Job, desk: Desk) -> Mapping[str, object]:
-        recipe, models = self._settle(job, desk)
-        before = desk.progress
-        report = filter_shard(
-            desk.store,
-            job.payload["shard"],
-            job.output,
-            models=models,
-            recipe=recipe,
-            on_progress=lambda done: desk.step(before + done - desk.progress),
-        )
+        with self._settling:  # of several shards the first one's thread loads, and the others wait for it
+            recipe, models = self._settle(job, desk)
+        try:
+            report = filter_shard(
+                desk.store,
+                job.payload["shard"],
+                job.output,
+                models=models,
+                recipe=recipe,
+                pipeline=self.pipeline,
+                on_progress=desk.step,
+            )
+        except (DeviceError, ModelError) as error:
+            raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
         result: dict[str, object] = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
-            "bytes": desk.store.size(f"{job.output}.parquet"),
+            "bytes": part_bytes(desk.store, job.output),
         }
         if job.payload.get("keep_shards") == "kept" and report.kept:
             result["tar_bytes"] = write_kept(desk.store, job.payload["shard"], job.output)
@@ -75,5 +92,5 @@ class Filter:
     def _load(self, spec: ModelRecipe, desk: Desk) -> ClipModel:
         model = replace(spec, threshold=0.0)
         if model not in self._loaded:
-            self._loaded[model] = TimedModel.of(load_model(model, desk.store, self.device))
+            self._loaded[model] = load_model(model, desk.store, self.device, self.precision)
         return self._loaded[model]

@@ -75,7 +75,7 @@ async def run(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
         nursery.start_soon(_watch_signals, desk)
         nursery.start_soon(_beat, desk)
         try:
-            await _work(stage, desk, patience)
+            await _abreast(stage, desk, patience)
         except CannotWork:
             await trio.to_thread.run_sync(desk.session.leave)
             raise
@@ -84,6 +84,27 @@ async def run(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
         finally:
             desk.ask_to_stop()  # also for a thread that works on although the beat has failed
             nursery.cancel_scope.cancel()
+
+
+async def _abreast(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
+    """Work on as many claims at once as the stage wants (its `abreast`), each under its own lease.
+
+    What ends one of them ends all, but in order: the others stop and give their work back.
+    """
+    ends: list[CannotWork | DatabaseDown] = []
+
+    async def work() -> None:
+        try:
+            await _work(stage, desk, patience)
+        except (CannotWork, DatabaseDown) as error:
+            ends.append(error)
+            desk.ask_to_stop()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(1 if patience.once else getattr(stage, "abreast", 1)):
+            nursery.start_soon(work)
+    if ends:
+        raise ends[0]
 
 
 async def _work(stage: Stage[Held], desk: Desk, patience: Patience) -> None:

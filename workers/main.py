@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
@@ -39,6 +40,12 @@ MetricsPort = Annotated[
     typer.Option(min=0, max=65535, envvar="SHOAL_METRICS_PORT", help="Tell Prometheus here; 0: a port that is free."),
 ]
 MetricsHost = Annotated[str, typer.Option(envvar="SHOAL_METRICS_HOST", help="Where that port is.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU if there is one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
+DecoderProcesses = Annotated[
+    int | None,
+    typer.Option("--decoders", min=0, help="Processes that decode; default: for a GPU one a core, else none."),
+]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
 Processes = Annotated[int, typer.Option(min=1, max=1_024, help="Worker processes, under one parent.")]
 
@@ -150,17 +157,34 @@ def download(
 def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU if there is one.")] = None,
     processes: Processes = 1,
+    device: Device = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
+    ] = None,
+    batch_size: BatchSize = None,
+    decoders: DecoderProcesses = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
     try:
+        from dataset.pipeline import Pipeline, decoder_processes
+        from dataset.towers import Precision
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
-    _work(lambda: Filter(device), Patience(once, until_idle), processes, metrics_port, metrics_host)
+    if precision is not None and precision not in list(Precision):
+        raise typer.BadParameter(f"{precision!r} is no precision: give {', '.join(Precision)}")
+    with ExitStack() as until_end:
+
+        def stage() -> Filter:
+            at_decoders = decoder_processes(device) if decoders is None else decoders
+            pipeline = until_end.enter_context(Pipeline(at_decoders, batch_size, metrics.model_busy))
+            return Filter(pipeline, device, Precision(precision) if precision else None)
+
+        _work(stage, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 def _work(

@@ -29,6 +29,7 @@ WEIGHTS, OTHER_WEIGHTS, CONFIG, OTHER_CONFIG = ("a" * 64, "b" * 64, "c" * 64, "d
         ({"image": {"size": 0}}, "size"),
         ({"image": {"sise": 256}}, "sise"),
         ({"image": None}, "give a JSON object"),
+        ({"embeddings": {"keep": 1}}, "embeddings.keep is 1: give true or false"),
         ({"models": {"de": {}}}, "unknown key 'de'"),
         ({"models": {"en": {"threshold": "0.3"}}}, 'models.en.threshold is "0.3": give a number'),
         ({"models": {"en": {"threshold": 28}}}, "is no cosine"),

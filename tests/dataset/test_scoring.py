@@ -19,9 +19,10 @@ from dataset.image_rules import ImageRules
 from dataset.images import prepare
 from dataset.outcomes import Outcome
 from dataset.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash
+from dataset.preparing import decoded
 from dataset.received import Picture
 from dataset.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle
-from dataset.scoring import FilterReport, decoded, filter_shard
+from dataset.scoring import FilterReport, filter_shard
 from dataset.shards import LinkRow, ShardError, ShardWriter
 from dataset.store import Store
 from tests.demo.pictures import caption, mismatched_scene, random_scene, render
@@ -236,4 +237,4 @@ def test_progress_is_told_in_samples(store: Store, models: dict[str, ClipModel],
     write_shard(store, planted(2))
     told: list[int] = []
     filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, on_progress=told.append)
-    assert told == [4]
+    assert sum(told) == 4

@@ -12,6 +12,7 @@ from tests.swarm.proxy import Proxy
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm
 from tests.tracker.filling import scalar
 from tracker.database import Connection
+from workers.filter import SHARDS_ABREAST
 
 STAGES = ("extract", "ingest", "download", "filter")
 
@@ -46,7 +47,8 @@ def test_a_worker_killed_before_it_completes_loses_nothing(swarm: Swarm, admin: 
         worker.wait()
     swarm.expire_all(admin)
     swarm.finish(*STAGES[len(before) :])
-    held_jobs = len(swarm.crawl.wats) if stage == "ingest" else 1  # ingest shuffles all waiting packs together
+    # Ingest shuffles all waiting packs together, the filter works on several shards at once.
+    held_jobs = {"ingest": len(swarm.crawl.wats), "filter": SHARDS_ABREAST}.get(stage, 1)
     assert scalar(admin, "SELECT count(*) FROM tracker.lease WHERE ending = 'taken_over'") == held_jobs
     assert_whole(swarm)
 

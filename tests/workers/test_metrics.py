@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast
 
 import dns.resolver
-import numpy as np
 import pytest
 import trio
 from PIL import Image
@@ -18,7 +17,9 @@ from rich.console import Console
 
 from dataset.clip import load_model
 from dataset.outcomes import Outcome
+from dataset.pipeline import Pipeline
 from dataset.recipe import ModelRecipe
+from dataset.shards import Sample
 from dataset.store import Store
 from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database import Connection
@@ -29,7 +30,6 @@ from workers.errors import CannotWork
 from workers.fetching.failure import LinkFailed
 from workers.fetching.resolve import Resolver
 from workers.fetching.wire import Flow, IdleWires, Wire
-from workers.timed_model import TimedModel
 from workers.watched_session import WatchedSession
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
@@ -241,13 +241,12 @@ def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
     assert ("waiting for work" in said) is is_terminal
 
 
-def test_a_timed_model_embeds_as_the_model_does_and_its_time_is_counted(count: Count) -> None:
+def test_the_time_that_models_work_in_a_pipeline_is_counted(count: Count) -> None:
     model = load_model(ModelRecipe("demo", str(DEMO), 0.28), device="cpu")
-    timed = TimedModel.of(model)
-    words = ["a red circle", "a blue square"]
-    assert np.array_equal(timed.embed_texts(words), model.embed_texts(words))
-    after_texts = count("shoal_worker_model_busy_seconds_total")
-    assert after_texts > 0
-    assert timed.embed_images([Image.new("RGB", (40, 30))]).shape == (1, model.dimensions)
-    assert count("shoal_worker_model_busy_seconds_total") > after_texts
-    assert timed.checksums == model.checksums
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(picture, "PNG")
+    sample = Sample("0", picture.getvalue(), "http://a.example", "a red circle", "en", "en", 1, 0, 40, 30, 40, 30)
+    with Pipeline(busy=metrics.model_busy) as pipeline:
+        (batch,) = pipeline.embed([(model, [sample])])
+    assert [one.key for one in batch.samples] == [sample.key]
+    assert count("shoal_worker_model_busy_seconds_total") > 0

@@ -1,0 +1,181 @@
+"""The filter worker with several shards at once: what is lost, stopped or broken costs only itself."""
+
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import torch
+import trio
+
+from dataset.parts import Verdict
+from dataset.pipeline import Pipeline
+from dataset.shards import ShardWriter
+from dataset.store import Store
+from dataset.towers import Towers
+from tests.dataset.test_scoring import planted
+from tests.tracker.filling import new_run, scalar
+from tracker.database import Connection
+from tracker.session import Session
+from workers.desk import Desk
+from workers.errors import CannotWork
+from workers.filter import Filter
+from workers.loop import Patience, run
+
+DEMO = Path(__file__).parents[1] / "demo" / "clip"
+Register = Callable[[str], Session]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def shards(admin: Connection, store: Store, count: int, pairs: int = 2) -> None:
+    """Make a run of `count` shards that wait for the filter, each of 2 x `pairs` samples."""
+    run_id = new_run(admin)
+    model = f'{{"model": "demo", "pretrained": "{DEMO}", "threshold": 0.28}}'
+    admin.execute(
+        "UPDATE tracker.run SET recipe = jsonb_build_object('models', jsonb_build_object('en', %s::jsonb, "
+        "'other', %s::jsonb)) WHERE run_id = %s",
+        (model, model, run_id),
+    )
+    for number in range(count):
+        with ShardWriter(store, f"shards/{number}", job_id=number, subset="en") as writer:
+            for row in planted(pairs):
+                writer.add(row)
+            writer.publish()
+        admin.execute(
+            "INSERT INTO tracker.job (queue, run_id, payload) VALUES ('filter', %s, "
+            "jsonb_build_object('shard', %s::text, 'subset', 'en', 'samples', %s::int))",
+            (run_id, f"shards/{number}", 2 * pairs),
+        )
+
+
+def states(admin: Connection) -> list[tuple[object, object]]:
+    rows = admin.execute("SELECT state::text, attempt FROM tracker.job ORDER BY job_id").fetchall()
+    return [(row["state"], row["attempt"]) for row in rows]
+
+
+def work(desk: Desk) -> None:
+    with Pipeline() as pipeline:
+        trio.run(run, Filter(pipeline, "cpu"), desk, Patience(until_idle=True))
+
+
+def work_beside(desk: Desk, other: Callable[[], Awaitable[None]]) -> None:
+    """Work until `other`, which runs beside it, has asked to stop."""
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, Filter(pipeline, "cpu"), desk, Patience())
+            await other()
+
+    with Pipeline() as pipeline:
+        trio.run(both)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(120):
+        while not await trio.to_thread.run_sync(holds):  # noqa: ASYNC110 - what is waited for is in Postgres
+            await trio.sleep(0.02)
+
+
+def test_all_shards_become_parts_whatever_was_worked_on_beside_them(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    shards(admin, store, 5)
+    work(Desk(register("filter"), store))
+    assert states(admin) == [("done", 1)] * 5
+    parts = [row["path"] for row in admin.execute("SELECT path FROM tracker.manifest WHERE kind = 'part'")]
+    assert len(parts) == 5
+    similarities = [store.read_table(f"{path}.scores.parquet")["similarity"].to_pylist() for path in parts]
+    assert similarities == similarities[:1] * 5  # all shards hold the same pairs
+    assert scalar(admin, "SELECT count(DISTINCT worker_id) FROM tracker.lease") == 1
+
+
+def test_a_worker_that_is_stopped_gives_all_its_shards_back_untried(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards(admin, store, 4)
+    may_go = threading.Event()
+
+    def blocked(towers: Towers, pixels: torch.Tensor) -> torch.Tensor:
+        assert may_go.wait(60)
+        return images(towers, pixels)
+
+    images = Towers._images
+    monkeypatch.setattr(Towers, "_images", blocked)
+    desk = Desk(register("filter"), store)
+
+    async def stop_in_the_middle() -> None:
+        await until(lambda: states(admin).count(("leased", 1)) == 3)
+        desk.ask_to_stop()
+        may_go.set()
+
+    work_beside(desk, stop_in_the_middle)
+    assert states(admin) == [("ready", 0)] * 4
+    assert scalar(admin, "SELECT count(*) FROM tracker.lease WHERE ending = 'released'") == 3
+
+
+def test_a_lease_that_is_lost_costs_only_its_own_shard(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards(admin, store, 3)
+    session = register("filter")
+    taken: list[int] = []
+    complete = Session.complete
+
+    def taken_over(self: Session, job: object, result: object) -> None:
+        if not taken:
+            taken.append(job.job_id)  # type: ignore[attr-defined]
+            admin.execute(
+                "UPDATE tracker.job SET state = 'ready', worker_id = NULL, lease = NULL, leased_at = NULL, "
+                "ready_at = now() + interval '1 hour' WHERE job_id = %s",
+                (taken[0],),
+            )
+        complete(self, job, result)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "complete", taken_over)
+    desk = Desk(session, store)
+
+    async def stop_when_the_others_are_done() -> None:
+        await until(lambda: states(admin).count(("done", 1)) == 2)
+        desk.ask_to_stop()
+
+    work_beside(desk, stop_when_the_others_are_done)
+    assert sorted(states(admin)) == [("done", 1), ("done", 1), ("ready", 1)]
+    assert scalar(admin, "SELECT count(*) FROM tracker.manifest") == 2
+
+
+def test_a_gpu_that_disappears_ends_the_worker_and_no_attempt_is_used_up(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(towers: Towers, pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: the launch failed")
+
+    shards(admin, store, 3)
+    monkeypatch.setattr(Towers, "_images", gone)
+    desk = Desk(register("filter"), store)
+    with pytest.raises(CannotWork, match="The GPU takes no work any more"):
+        work(desk)
+    assert states(admin) == [("ready", 0)] * 3
+    assert scalar(admin, "SELECT state FROM tracker.worker") == "gone"
+
+
+def test_a_sample_that_is_not_finite_is_dropped_and_counted(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(towers: Towers, pixels: torch.Tensor) -> torch.Tensor:
+        rows = images(towers, pixels)
+        rows[1] = torch.nan
+        return rows
+
+    images = Towers._images
+    monkeypatch.setattr(Towers, "_images", spoilt)
+    shards(admin, store, 1)
+    work(Desk(register("filter"), store))
+    counted = scalar(admin, "SELECT sum(n) FROM tracker.ledger WHERE label = %s", Verdict.WITHOUT_DIRECTION)
+    assert counted == 1
+    (path,) = [row["path"] for row in admin.execute("SELECT path FROM tracker.manifest")]
+    reasons = store.read_table(f"{path}.scores.parquet")["reason"].to_pylist()
+    assert reasons.count("without_direction") == 1

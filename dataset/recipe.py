@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar, get_type_hints
 
 from dataset.errors import DatasetError
 from dataset.image_rules import ImageRules
+from dataset.tag_recipe import SafetyRecipe, TagsRecipe, read_safety, read_tags
 
 VERSION = 1
 HUB_PREFIX = "hf-hub:"
@@ -127,12 +128,15 @@ class Recipe:
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
     image: ImageRules = field(default_factory=ImageRules)
     models: ModelsRecipe = field(default_factory=ModelsRecipe)
+    tags: TagsRecipe = field(default_factory=TagsRecipe)
+    safety: SafetyRecipe = field(default_factory=SafetyRecipe)
 
     @classmethod
     def from_json(cls, recipe: object) -> Self:
         """Read a recipe; what it leaves out has its default.
 
-        Raises: RecipeError (ImageRulesError for the image) for an unknown key or a value that cannot be used.
+        Raises: RecipeError (ImageRulesError for the image, TagRecipeError for tags and safety) for an unknown key or a
+            value that cannot be used.
         """
         sections = dict(_object(recipe, "The recipe"))
         if sections.pop("version", VERSION) != VERSION:
@@ -148,6 +152,8 @@ class Recipe:
             models=ModelsRecipe(
                 **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
             ),
+            tags=read_tags(sections.get("tags", {})),
+            safety=read_safety(sections.get("safety", {})),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from dataset.errors import DatasetError
+from dataset.head_commands import heads_app, safety_app
 from dataset.models import ModelError, add_model, gathered
 from dataset.recipe import ModelRecipe, Recipe, RecipeError
 from dataset.report import write_report
@@ -19,6 +20,8 @@ from dataset.store import Store
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="Models in the store, and those that open_clip knows.")
 app.add_typer(models_app, name="models")
+app.add_typer(heads_app, name="heads")
+app.add_typer(safety_app, name="safety")
 talk = Console(stderr=True)
 
 MANIFEST = "manifest.parquet"

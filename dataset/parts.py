@@ -1,4 +1,4 @@
-"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair.
+"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair that may be known.
 
 Invariant: `<output>.parquet` and `<output>.scores.parquet` are written whole or not at all, and the part last: where it
 is, the scores are. Rows stand in the order of their keys, nothing in the files depends on when or where they were
@@ -9,7 +9,7 @@ Source: names and types from URL to hash are LAION's; `hash` joins a part to its
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import mmh3
@@ -25,6 +25,17 @@ class Verdict(StrEnum):
     BELOW_THRESHOLD = "below_threshold"
     UNDECODABLE = "undecodable"
     """The shard's row says success, but its picture cannot be read or decoded, so it has no similarity."""
+    UNSAFE_MINOR = "unsafe_minor"
+    """A safety rule holds: what is sexual, with a minor."""
+    UNSAFE_ANIMAL = "unsafe_animal"
+    UNSAFE = "unsafe"
+    """A safety rule of the operator's own holds."""
+    RESTRICTED = "restricted"
+    """The picture is on a list of hashes that nobody may hold."""
+
+
+REMOVED = frozenset({Verdict.UNSAFE_MINOR, Verdict.UNSAFE_ANIMAL, Verdict.UNSAFE, Verdict.RESTRICTED})
+"""Verdicts whose samples leave a count and nothing else: no row, no key, no hash, no picture."""
 
 
 PART_SCHEMA = pa.schema(
@@ -37,6 +48,7 @@ PART_SCHEMA = pa.schema(
         ("similarity", pa.float64()),
         ("pwatermark", pa.float64()),  # null until something tags it
         ("punsafe", pa.float64()),
+        ("aesthetic", pa.float64()),
         ("hash", pa.int64()),
         ("key", pa.string()),
         ("pack", pa.int64()),
@@ -68,7 +80,7 @@ class KeptSample:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """A pair that was looked at. `sample` is None unless the verdict is `kept`."""
+    """A pair that was looked at. `sample` is None unless the verdict is `kept`; `tags` by column, null where none."""
 
     key: str
     url: str
@@ -76,6 +88,7 @@ class ScoredPair:
     verdict: Verdict
     similarity: float | None = None
     sample: KeptSample | None = None
+    tags: Mapping[str, float] = field(default_factory=dict)
 
 
 def pair_hash(url: str, text: str) -> int:
@@ -86,11 +99,11 @@ def pair_hash(url: str, text: str) -> int:
 def write_part(
     store: Store, output: str, pairs: Iterable[ScoredPair], *, shard: str, metadata: Mapping[str, str]
 ) -> None:
-    """Write the part and the scores of a shard's pairs, in the order of their keys.
+    """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
-    ordered = sorted(pairs, key=lambda pair: pair.key)
+    ordered = sorted((pair for pair in pairs if pair.verdict not in REMOVED), key=lambda pair: pair.key)
     hashes = [pair_hash(pair.url, pair.text) for pair in ordered]
     scores = pa.table(
         {
@@ -117,8 +130,9 @@ def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) 
             "HEIGHT": pair.sample.height,
             "LANGUAGE": pair.sample.language,
             "similarity": pair.similarity,
-            "pwatermark": None,
-            "punsafe": None,
+            "pwatermark": pair.tags.get("pwatermark"),
+            "punsafe": pair.tags.get("punsafe"),
+            "aesthetic": pair.tags.get("aesthetic"),
             "hash": number,
             "key": pair.key,
             "pack": pair.sample.pack,

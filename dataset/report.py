@@ -117,7 +117,7 @@ def _count_shard(store: Store, path: str, gathered: Gathered) -> None:
 def _count_part(store: Store, path: str, role: str, gathered: Gathered) -> None:
     gathered.kept_by_language.update(_counts(store.read_table(f"{path}.parquet", ["LANGUAGE"])["LANGUAGE"]))
     scores = store.read_table(f"{path}.scores.parquet", ["similarity", "reason"])
-    gathered.verdicts.update(_counts(scores["reason"]))
+    gathered.verdicts.update(_verdicts(scores))
     model = _model(scores, role)
     scored = scores.filter(pc.field("similarity").is_valid())
     kept = pc.equal(scored["reason"], KEPT)
@@ -131,6 +131,12 @@ def _model(table: pa.Table, role: str) -> tuple[str, float]:
     models = json.loads((table.schema.metadata or {}).get(b"shoal.models", b"{}"))
     spec = models.get(role, {"model": role, "threshold": 0.0})
     return f"{spec['model']} ({'English' if role == 'en' else 'other languages'})", float(spec["threshold"])
+
+
+def _verdicts(scores: pa.Table) -> dict[str, int]:
+    """Count a part's verdicts, also those of which no row is left; parts of old versions have only rows."""
+    said = (scores.schema.metadata or {}).get(b"shoal.verdicts")
+    return dict(json.loads(said)) if said else _counts(scores["reason"])
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

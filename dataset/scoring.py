@@ -21,10 +21,12 @@ import numpy as np
 from PIL import Image
 
 from dataset.clip import ClipModel
-from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
+from dataset.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
 from dataset.recipe import ModelRole, Recipe, settle
+from dataset.removal import read_removed, remove_samples
 from dataset.shards import LostSample, Sample, read_samples
 from dataset.store import Store
+from dataset.tagging import Tagger, load_taggers, settle_tagging
 
 BATCH_SAMPLES = 128
 """Enough for a CPU to be busy, 128 x 256 x 256 x 3 = 25 MB of pixels."""
@@ -61,31 +63,49 @@ def filter_shard(
     *,
     models: Mapping[str, ClipModel],
     recipe: Recipe,
+    taggers: Mapping[str, Tagger] | None = None,
     on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> FilterReport:
     """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
-    `models` are the recipe's, by role. `on_progress` is told the number of samples done so far, after each batch.
+    `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
+    are taken out of the shard before a part is written. `on_progress` is told the number of samples done so far, after
+    each batch.
 
-    Raises: ShardError when the shard is not there; RecipeMismatchError when a model is not the recipe's; StoreError.
+    Raises: ShardError when the shard is not there; RecipeMismatchError, TagRecipeError when a model or head is not the
+        recipe's; HeadError, SafetyError; StoreError.
     """
-    settle(recipe, {role: model.checksums for role, model in models.items()})
+    recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
+    taggers = load_taggers(recipe, models, store) if taggers is None else taggers
+    recipe = settle_tagging(recipe, taggers)
+    removed = read_removed(store, shard)
     pairs: list[ScoredPair] = []
     for batch in _batches(read_samples(store, shard)):
-        pairs.extend(_score(batch, models, recipe))
+        pairs.extend(_score(batch, models, taggers, recipe, removed))
         on_progress(len(pairs))
-    write_part(store, output, pairs, shard=shard, metadata=part_metadata(recipe, models))
+    remove_samples(store, shard, {pair.key: pair.verdict for pair in pairs if pair.verdict in REMOVED})
     verdicts = Counter(pair.verdict for pair in pairs)
+    write_part(store, output, pairs, shard=shard, metadata=part_metadata(recipe, models, verdicts))
     kept = verdicts.pop(Verdict.KEPT, 0)
     return FilterReport(samples=len(pairs), kept=kept, dropped=dict(verdicts))
 
 
-def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel]) -> dict[str, str]:
-    """Say in a part how it was made: the recipe's digest, its models as loaded, and the code's version."""
+def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Mapping[Verdict, int]) -> dict[str, str]:
+    """Say in a part how it was made: the recipe's digest, models, heads and prompts as loaded, the code's version.
+
+    `shoal.verdicts` counts every sample of the shard, also those of which no row is left.
+    """
     used = {role: asdict(recipe.models.of(ModelRole(role))) for role in sorted(models)}
     for role, model in models.items():
         used[role] |= {"sha256": model.checksums.weights, "config_sha256": model.checksums.config}
-    return {"shoal.recipe": recipe.digest(), "shoal.models": json.dumps(used), "shoal.version": version("shoal")}
+    return {
+        "shoal.recipe": recipe.digest(),
+        "shoal.models": json.dumps(used),
+        "shoal.tags": json.dumps(asdict(recipe.tags)),
+        "shoal.safety": json.dumps(asdict(recipe.safety)),
+        "shoal.verdicts": json.dumps({verdict.value: verdicts[verdict] for verdict in sorted(verdicts)}),
+        "shoal.version": version("shoal"),
+    }
 
 
 def _batches(samples: Iterable[Sample | LostSample]) -> Iterator[list[Sample | LostSample]]:
@@ -95,11 +115,18 @@ def _batches(samples: Iterable[Sample | LostSample]) -> Iterator[list[Sample | L
 
 
 def _score(
-    batch: Iterable[Sample | LostSample], models: Mapping[str, ClipModel], recipe: Recipe
+    batch: Iterable[Sample | LostSample],
+    models: Mapping[str, ClipModel],
+    taggers: Mapping[str, Tagger],
+    recipe: Recipe,
+    removed: Mapping[str, Verdict],
 ) -> Iterator[ScoredPair]:
-    """Give each sample of a batch its verdict, the undecodable ones first."""
+    """Give each sample of a batch its verdict, those without embeddings first; `removed` are settled, by key."""
     by_role: dict[ModelRole, list[tuple[Sample, Image.Image]]] = {}
     for sample in batch:
+        if sample.key in removed:
+            yield ScoredPair(sample.key, sample.url, sample.caption, removed[sample.key])
+            continue
         picture = decoded(sample.image) if isinstance(sample, Sample) else None
         if picture is None or isinstance(sample, LostSample):
             yield ScoredPair(sample.key, sample.url, sample.caption, Verdict.UNDECODABLE)
@@ -111,15 +138,21 @@ def _score(
         texts = models[role].embed_texts([sample.caption for sample, _ in decodable])
         cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
         threshold = recipe.models.of(role).threshold
-        for (sample, _), cosine in zip(decodable, cosines.tolist(), strict=True):
-            yield _judged(sample, cosine, threshold)
+        drops = taggers[role].drops(images, texts)
+        tags = taggers[role].tags(images, texts, [picture for _, picture in decodable])
+        for place, ((sample, _), cosine, drop) in enumerate(zip(decodable, cosines.tolist(), drops, strict=True)):
+            yield _judged(sample, cosine, threshold, drop, {tag: float(values[place]) for tag, values in tags.items()})
 
 
-def _judged(sample: Sample, cosine: float, threshold: float) -> ScoredPair:
+def _judged(
+    sample: Sample, cosine: float, threshold: float, drop: Verdict | None, tags: Mapping[str, float]
+) -> ScoredPair:
+    if drop is not None:
+        return ScoredPair(sample.key, sample.url, sample.caption, drop)
     if cosine < threshold:
         return ScoredPair(sample.key, sample.url, sample.caption, Verdict.BELOW_THRESHOLD, cosine)
     about = KeptSample(sample.original_width, sample.original_height, sample.language, sample.pack, sample.pack_row)
-    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about)
+    return ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about, tags)
 
 
 def decoded(data: bytes) -> Image.Image | None:

@@ -12,15 +12,31 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from dataset.clip import ClipModel, load_model
+from dataset.heads import HeadError
 from dataset.models import ModelError
 from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
+from dataset.safety import SafetyError
 from dataset.scoring import filter_shard
+from dataset.tag_recipe import TagRecipeError
+from dataset.tagging import Tagger, load_taggers, settle_tagging
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
 
 Models = Mapping[str, ClipModel]
+Taggers = Mapping[str, Tagger]
+
+MISFITS = (
+    ModelError,
+    RecipeError,
+    RecipeMismatchError,
+    RecipeRefused,
+    HeadError,
+    SafetyError,
+    TagRecipeError,
+)
+"""What says that this worker cannot work by a run's recipe; another one may."""
 
 
 @dataclass(slots=True)
@@ -28,7 +44,7 @@ class Filter:
     device: str | None = None
     kind: str = "filter"
     _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)  # by recipe, the threshold aside
-    _settled: dict[int, tuple[Recipe, Models]] = field(default_factory=dict)
+    _settled: dict[int, tuple[Recipe, Models, Taggers]] = field(default_factory=dict)
 
     def claim(self, desk: Desk) -> Sequence[Job]:
         return desk.session.claim()
@@ -37,7 +53,7 @@ class Filter:
         return await trio.to_thread.run_sync(self._filter, held[0], desk)
 
     def _filter(self, job: Job, desk: Desk) -> Mapping[str, object]:
-        recipe, models = self._settle(job, desk)
+        recipe, models, taggers = self._settle(job, desk)
         before = desk.progress
         report = filter_shard(
             desk.store,
@@ -45,6 +61,7 @@ class Filter:
             job.output,
             models=models,
             recipe=recipe,
+            taggers=taggers,
             on_progress=lambda done: desk.step(before + done - desk.progress),
         )
         result = {
@@ -55,17 +72,19 @@ class Filter:
         desk.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}
 
-    def _settle(self, job: Job, desk: Desk) -> tuple[Recipe, Models]:
-        """The run's recipe with the models that it names, loaded and agreed upon with the tracker."""
+    def _settle(self, job: Job, desk: Desk) -> tuple[Recipe, Models, Taggers]:
+        """The run's recipe with the models and heads that it names, loaded and agreed upon with the tracker."""
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)
                 models: Models = {role: self._load(recipe.models.of(role), desk) for role in ModelRole}
                 recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
+                taggers = load_taggers(recipe, models, desk.store, self.device)
+                recipe = settle_tagging(recipe, taggers)
                 desk.session.settle_recipe(job.run_id, recipe.to_json())
-            except (ModelError, RecipeError, RecipeMismatchError, RecipeRefused) as error:
+            except MISFITS as error:
                 raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
-            self._settled[job.run_id] = recipe, models
+            self._settled[job.run_id] = recipe, models, taggers
         return self._settled[job.run_id]
 
     def _load(self, spec: ModelRecipe, desk: Desk) -> ClipModel:

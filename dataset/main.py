@@ -16,12 +16,15 @@ from dataset.models import ModelError, add_model, gathered
 from dataset.recipe import ModelRecipe, Recipe, RecipeError
 from dataset.report import write_report
 from dataset.store import Store
+from dataset.training_commands import calibrate, train_head
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="Models in the store, and those that open_clip knows.")
 app.add_typer(models_app, name="models")
 app.add_typer(heads_app, name="heads")
 app.add_typer(safety_app, name="safety")
+app.command("train-head")(train_head)
+app.command()(calibrate)
 talk = Console(stderr=True)
 
 MANIFEST = "manifest.parquet"

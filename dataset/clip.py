@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,14 @@ from PIL import Image
 from torch.nn import functional
 
 import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
-from dataset.models import ModelError, fetched, sha256_of, weights_in
+from dataset.models import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
 from dataset.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
 from dataset.store import Store
 
 import open_clip  # isort: skip
+
+if TYPE_CHECKING:
+    from dataset.text_tower import TextTower
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -67,6 +70,7 @@ class ClipModel:
     _network: Any = field(repr=False)
     _preprocess: Callable[[Image.Image], torch.Tensor] = field(repr=False)
     _tokenizer: Callable[[list[str]], torch.Tensor] = field(repr=False)
+    _text: "TextTower | None" = field(default=None, repr=False)  # in the place of the network's own
 
     @property
     def sha256(self) -> str:
@@ -85,6 +89,9 @@ class ClipModel:
         """Embed texts, cut to the model's context, (N, D) float32 unit rows; an empty text has an embedding too."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
+        if self._text is not None:
+            with torch.inference_mode():
+                return self._unit_rows(self._text.encode([text[:TOKENIZED_CHARACTERS] for text in texts]))
         tokens = self._tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).to(self.device)  # (N, context)
         _bound_cache(self._tokenizer)
         with torch.inference_mode():
@@ -109,7 +116,7 @@ def load_model(spec: ModelRecipe, store: Store | None = None, device: str | None
         _refuse_torchscript(source.weights)
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
-                source.name, source.pretrained, device=place, weights_only=True
+                source.name, source.pretrained, device=place, weights_only=True, **_beside(source.weights.parent)
             )
             tokenizer = open_clip.get_tokenizer(source.name)
             config = open_clip.get_model_config(source.name)
@@ -118,10 +125,14 @@ def load_model(spec: ModelRecipe, store: Store | None = None, device: str | None
                 f"The weights {source.weights.name} cannot be loaded as {spec.model} ({_first_line(error)}): "
                 "name weights and configuration that belong together."
             ) from error
-        checksums = Checksums(sha256_of(source.weights), _digest(config, network.visual.preprocess_cfg))
+        text = _own_text_tower(source.weights.parent, int(config["embed_dim"]), place)
+        said = _digest(config, network.visual.preprocess_cfg)
+        checksums = Checksums(sha256_of(source.weights), _with_files(said, source.weights.parent) if text else said)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
-    return ClipModel(spec.model, checksums, int(config["embed_dim"]), place, network.eval(), preprocess, tokenizer)
+    return ClipModel(
+        spec.model, checksums, int(config["embed_dim"]), place, network.eval(), preprocess, tokenizer, text
+    )
 
 
 def pretrained_names() -> list[tuple[str, str]]:
@@ -200,6 +211,40 @@ def _refuse_torchscript(weights: Path) -> None:
                 f"{weights.name} is TorchScript, a program and not only weights: for OpenAI's models name the tag "
                 "openai, for others save the state_dict as safetensors."
             )
+
+
+def _beside(folder: Path) -> dict[str, object]:
+    """Let a text tower of transformers' be built from the configuration beside the weights, and not from the hub."""
+    if not (folder / "config.json").is_file() or not (folder / CONFIG_FILE).is_file():
+        return {}
+    text = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _own_text_tower(folder: Path, dimensions: int, place: torch.device) -> "TextTower | None":
+    """Load the text tower that lies beside the weights, if one does.
+
+    Raises: ModelError when its embeddings are not as long as the pictures'.
+    """
+    if not (folder / "text_config.json").is_file():
+        return None
+    from dataset.text_tower import load_text_tower
+
+    tower = load_text_tower(folder, place)
+    if tower.dimensions != dimensions:
+        raise ModelError(
+            f"The text tower gives {tower.dimensions} dimensions and the image tower {dimensions}: name two that "
+            "belong together."
+        )
+    return tower
+
+
+def _with_files(digest: str, folder: Path) -> str:
+    """Take the text tower's files into a configuration's digest."""
+    files = [f"{path.name} {sha256_of(path)}" for path in sorted(folder.glob("text_*"))]
+    return hashlib.sha256("\n".join([digest, *files]).encode("utf-8")).hexdigest()
 
 
 def _digest(config: object, preprocess: object) -> str:

@@ -66,10 +66,14 @@ def models_add(
     config: Annotated[Path, typer.Option(help="open_clip_config.json: model_cfg and preprocess_cfg.")],
     store: StoreOption,
     tokenizer: Annotated[list[Path] | None, typer.Option(help="A file of the model's own tokenizer.")] = None,
+    text_tower: Annotated[
+        Path | None, typer.Option(help="Folder of sentence-transformers' layout, to embed the texts in its place.")
+    ] = None,
 ) -> None:
     """Put a model into the store, after loading it once; prints what a recipe says of it."""
     target = Store.open(store)
-    with gathered(weights, config, tokenizer or []) as folder:
+    tower = _text_tower().text_tower_files(text_tower) if text_tower else {}
+    with gathered(weights, config, tokenizer or [], tower) as folder:
         loaded = _clip().load_model(ModelRecipe(name, str(folder), 0.0), device="cpu")
         add_model(target, name, folder)
     entry = {"model": name, "pretrained": f"store:models/{name}", "sha256": loaded.checksums.weights}
@@ -94,6 +98,15 @@ def report(
     source = Store.open(store, writable=False)
     write_report(source, source.read_table(manifest), out, title)
     sys.stdout.write(f"{out}\n")
+
+
+def _text_tower() -> ModuleType:
+    """Import the text tower's layout: it brings torch."""
+    try:
+        from dataset import text_tower
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed: install Shoal with [models] and `transformers`.") from error
+    return text_tower
 
 
 def _clip() -> ModuleType:

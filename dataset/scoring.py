@@ -47,6 +47,10 @@ _CODEC_FAULTS = (
 """What Pillow was seen to raise for damaged files of the three formats in which a shard keeps pictures."""
 
 
+IsRestricted = Callable[[Sample, Image.Image | None], bool]
+"""Says whether a sample is on a list that nobody may hold: by `sha256`, or by its picture, None if undecodable."""
+
+
 @dataclass(frozen=True, slots=True)
 class FilterReport:
     """What became of a shard's samples: `samples` is the sum of `kept` and the counts in `dropped`."""
@@ -64,12 +68,14 @@ def filter_shard(
     models: Mapping[str, ClipModel],
     recipe: Recipe,
     taggers: Mapping[str, Tagger] | None = None,
+    is_restricted: IsRestricted = lambda _sample, _picture: False,
     on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> FilterReport:
     """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
     `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
-    are taken out of the shard before a part is written. `on_progress` is told the number of samples done so far, after
+    are taken out of the shard before a part is written; so are those of which `is_restricted` says that nobody may hold
+    them, asked before anything else is done with them. `on_progress` is told the number of samples done so far, after
     each batch.
 
     Raises: ShardError when the shard is not there; RecipeMismatchError, TagRecipeError when a model or head is not the
@@ -81,7 +87,7 @@ def filter_shard(
     removed = read_removed(store, shard)
     pairs: list[ScoredPair] = []
     for batch in _batches(read_samples(store, shard)):
-        pairs.extend(_score(batch, models, taggers, recipe, removed))
+        pairs.extend(_score(batch, models, taggers, recipe, removed, is_restricted))
         on_progress(len(pairs))
     remove_samples(store, shard, {pair.key: pair.verdict for pair in pairs if pair.verdict in REMOVED})
     verdicts = Counter(pair.verdict for pair in pairs)
@@ -120,6 +126,7 @@ def _score(
     taggers: Mapping[str, Tagger],
     recipe: Recipe,
     removed: Mapping[str, Verdict],
+    is_restricted: IsRestricted,
 ) -> Iterator[ScoredPair]:
     """Give each sample of a batch its verdict, those without embeddings first; `removed` are settled, by key."""
     by_role: dict[ModelRole, list[tuple[Sample, Image.Image]]] = {}
@@ -128,6 +135,9 @@ def _score(
             yield ScoredPair(sample.key, sample.url, sample.caption, removed[sample.key])
             continue
         picture = decoded(sample.image) if isinstance(sample, Sample) else None
+        if isinstance(sample, Sample) and is_restricted(sample, picture):
+            yield ScoredPair(sample.key, sample.url, sample.caption, Verdict.RESTRICTED)
+            continue
         if picture is None or isinstance(sample, LostSample):
             yield ScoredPair(sample.key, sample.url, sample.caption, Verdict.UNDECODABLE)
             continue

@@ -194,7 +194,7 @@ def _fitted(
     while waited < schedule.patience and epoch < schedule.max_epochs:
         epoch, waited = epoch + 1, waited + 1
         order = training[torch.randperm(len(training), generator=generator)]
-        for batch in order.split(schedule.batch_rows):
+        for batch in torch.split(order, schedule.batch_rows):
             loss = functional.binary_cross_entropy_with_logits(network(rows[batch])[:, 0], wanted[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so

@@ -162,6 +162,25 @@ def test_of_a_dropped_sample_a_count_is_left_and_nothing_else(store: Store, mode
     assert store.read(f"{OUTPUT}.parquet") == store.read("parts/again.parquet")
 
 
+def test_a_restricted_sample_is_gone_before_it_is_scored(store: Store, models: dict[str, ClipModel]) -> None:
+    scenes, rng = scenes_of(4), np.random.default_rng(2)
+    write_shard(store, scenes, rng)
+    known = store.read_table(f"{SHARD}.parquet")["sha256"].to_pylist()[2]
+    report = filter_shard(
+        store,
+        SHARD,
+        OUTPUT,
+        models=models,
+        recipe=recipe_with(),
+        is_restricted=lambda sample, picture: sample.sha256 == known and picture is not None,
+    )
+    assert report.dropped[Verdict.RESTRICTED] == 1
+    assert sample_key(7, 2).encode() not in store.read(f"{SHARD}.tar")
+    assert known not in store.read_table(f"{SHARD}.parquet")["sha256"].to_pylist()
+    later = filter_shard(store, SHARD, "parts/later", models=models, recipe=recipe_with())
+    assert later == report
+
+
 def test_a_part_says_by_which_heads_and_prompts_it_was_made(store: Store, models: dict[str, ClipModel]) -> None:
     place = add_head(store, "a", linear_head().to_bytes())
     write_shard(store, scenes_of(3), np.random.default_rng(2))

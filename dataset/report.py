@@ -24,11 +24,11 @@ from PIL import Image
 
 from dataset.errors import DatasetError
 from dataset.report_chart import Histogram
-from dataset.report_page import Findings, StageRow, Thumbnail, render_page
+from dataset.report_page import Findings, MeasuredRow, StageRow, Thumbnail, render_page
 from dataset.shards import Sample, read_samples
 from dataset.store import Store
 
-__all__ = ["ReportError", "StageRow", "write_report"]
+__all__ = ["MeasuredRow", "ReportError", "StageRow", "write_report"]
 
 GALLERY_PARTS = 9  # parts that thumbnails are taken from: each costs the reading of a shard, some 200 MB
 GALLERY_SAMPLES = 36  # kept, and as many dropped
@@ -63,7 +63,14 @@ class Gathered:
     dropped_bins: dict[tuple[str, float], npt.NDArray[np.int64]] = field(default_factory=dict)
 
 
-def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages: Sequence[StageRow] = ()) -> None:
+def write_report(
+    store: Store,
+    manifest: pa.Table,
+    out: Path,
+    title: str,
+    stages: Sequence[StageRow] = (),
+    measured: Sequence[MeasuredRow] = (),
+) -> None:
     """Write the report on the outputs that `manifest` lists to the local file `out`.
 
     Of the manifest the columns kind ('shard' and 'part' count), path (without extension), job and subset are read.
@@ -98,6 +105,7 @@ def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages
             kept=_by_similarity(kept, pictures),
             dropped=_by_similarity(dropped, pictures),
             stages=stages,
+            measured=measured,
         )
     )
     try:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -25,13 +25,16 @@ import torch
 from PIL import Image
 
 import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
-from dataset.models import ModelError, fetched, sha256_of, weights_in
+from dataset.models import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
 from dataset.preparing import Preparation
 from dataset.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
 from dataset.store import Store
 from dataset.towers import Embeddings, Precision, Towers
 
 import open_clip  # isort: skip
+
+if TYPE_CHECKING:
+    from dataset.text_tower import TextTower
 
 _LOADING_FAULTS = (
     OSError,
@@ -104,7 +107,7 @@ def load_model(
         _refuse_torchscript(source.weights)
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
-                source.name, source.pretrained, device=place, weights_only=True
+                source.name, source.pretrained, device=place, weights_only=True, **_beside(source.weights.parent)
             )
             tokenizer = open_clip.get_tokenizer(source.name)
             config = open_clip.get_model_config(source.name)
@@ -114,15 +117,18 @@ def load_model(
                 "name weights and configuration that belong together."
             ) from error
         wanted = network.visual.preprocess_cfg
-        checksums = Checksums(sha256_of(source.weights), _digest(config, wanted))
+        text = _own_text_tower(source.weights.parent, int(config["embed_dim"]), place)
+        said = _digest(config, wanted)
+        checksums = Checksums(sha256_of(source.weights), _with_files(said, source.weights.parent) if text else said)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
+    kind = precision or Precision.of(place)
     return ClipModel(
         spec.model,
         checksums,
         int(config["embed_dim"]),
-        preparation_of(preprocess, tokenizer, wanted["size"]),
-        Towers(network, place, mean=wanted["mean"], std=wanted["std"], precision=precision or Precision.of(place)),
+        preparation_of(preprocess, text.tokenizer if text else tokenizer, wanted["size"]),
+        Towers(network, place, mean=wanted["mean"], std=wanted["std"], precision=kind, text=text),
     )
 
 
@@ -222,6 +228,40 @@ def _refuse_torchscript(weights: Path) -> None:
                 f"{weights.name} is TorchScript, a program and not only weights: for OpenAI's models name the tag "
                 "openai, for others save the state_dict as safetensors."
             )
+
+
+def _beside(folder: Path) -> dict[str, object]:
+    """Let a text tower of transformers' be built from the configuration beside the weights, and not from the hub."""
+    if not (folder / "config.json").is_file() or not (folder / CONFIG_FILE).is_file():
+        return {}
+    text = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _own_text_tower(folder: Path, dimensions: int, place: torch.device) -> "TextTower | None":
+    """Load the text tower that lies beside the weights, if one does.
+
+    Raises: ModelError when its embeddings are not as long as the pictures'.
+    """
+    if not (folder / "text_config.json").is_file():
+        return None
+    from dataset.text_tower import load_text_tower
+
+    tower = load_text_tower(folder, place)
+    if tower.dimensions != dimensions:
+        raise ModelError(
+            f"The text tower gives {tower.dimensions} dimensions and the image tower {dimensions}: name two that "
+            "belong together."
+        )
+    return tower
+
+
+def _with_files(digest: str, folder: Path) -> str:
+    """Take the text tower's files into a configuration's digest."""
+    files = [f"{path.name} {sha256_of(path)}" for path in sorted(folder.glob("text_*"))]
+    return hashlib.sha256("\n".join([digest, *files]).encode("utf-8")).hexdigest()
 
 
 def _digest(config: object, preprocess: object) -> str:

@@ -13,15 +13,21 @@ from rich.console import Console
 
 from dataset.embeddings import EmbeddingsError
 from dataset.errors import DatasetError
+from dataset.head_commands import heads_app, safety_app
 from dataset.image_rules import EncodeFormat, ResizeMode
 from dataset.models import ModelError, add_model, gathered
 from dataset.recipe import ModelRecipe, Recipe, RecipeError
 from dataset.report import write_report
 from dataset.store import Store
+from dataset.training_commands import calibrate, train_head
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="Models in the store, and those that open_clip knows.")
 app.add_typer(models_app, name="models")
+app.add_typer(heads_app, name="heads")
+app.add_typer(safety_app, name="safety")
+app.command("train-head")(train_head)
+app.command()(calibrate)
 talk = Console(stderr=True)
 
 MANIFEST = "manifest.parquet"
@@ -72,10 +78,14 @@ def models_add(
     config: Annotated[Path, typer.Option(help="open_clip_config.json: model_cfg and preprocess_cfg.")],
     store: StoreOption,
     tokenizer: Annotated[list[Path] | None, typer.Option(help="A file of the model's own tokenizer.")] = None,
+    text_tower: Annotated[
+        Path | None, typer.Option(help="Folder of sentence-transformers' layout, to embed the texts in its place.")
+    ] = None,
 ) -> None:
     """Put a model into the store, after loading it once; prints what a recipe says of it."""
     target = Store.open(store)
-    with gathered(weights, config, tokenizer or []) as folder:
+    tower = _text_tower().text_tower_files(text_tower) if text_tower else {}
+    with gathered(weights, config, tokenizer or [], tower) as folder:
         loaded = _clip().load_model(ModelRecipe(name, str(folder), 0.0), device="cpu")
         add_model(target, name, folder)
     entry = {"model": name, "pretrained": f"store:models/{name}", "sha256": loaded.checksums.weights}
@@ -138,6 +148,15 @@ def embed(
             failed |= one.error is not None
     if failed:
         raise EmbeddingsError("Some shards could not be embedded: see their error above, and call it again.")
+
+
+def _text_tower() -> ModuleType:
+    """Import the text tower's layout: it brings torch."""
+    try:
+        from dataset import text_tower
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed: install Shoal with [models] and `transformers`.") from error
+    return text_tower
 
 
 def _clip() -> ModuleType:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,12 +57,15 @@ def weights_in(folder: Path) -> Path:
 
 
 @contextmanager
-def gathered(weights: Path, config: Path, tokenizer: Sequence[Path] = ()) -> Iterator[Path]:
-    """Give a temporary model folder of these files, under the names that open_clip looks for.
+def gathered(
+    weights: Path, config: Path, tokenizer: Sequence[Path] = (), renamed: Mapping[str, Path] | None = None
+) -> Iterator[Path]:
+    """Give a temporary model folder of these files, under the names that open_clip looks for; `renamed` by their own.
 
     Raises: ModelError when a file is missing or the weights are in no format that is known.
     """
-    for path in (weights, config, *tokenizer):
+    more = dict(renamed or {})
+    for path in (weights, config, *tokenizer, *more.values()):
         if not path.is_file():
             raise ModelError(f"{path} is no file: name the model's files.")
     if weights.suffix not in WEIGHTS_FILES:
@@ -73,6 +76,8 @@ def gathered(weights: Path, config: Path, tokenizer: Sequence[Path] = ()) -> Ite
         shutil.copyfile(config, folder / CONFIG_FILE)
         for path in tokenizer:
             shutil.copyfile(path, folder / path.name)
+        for name, path in more.items():
+            (folder / name).symlink_to(path.absolute())
         yield folder
 
 

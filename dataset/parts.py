@@ -1,4 +1,4 @@
-"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair.
+"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair that may be known.
 
 Invariant: `<output>.parquet` and `<output>.scores.parquet` are written whole or not at all, and the part last: where it
 is, the scores are. Rows stand in the order of their keys, nothing in the files depends on when or where they were
@@ -9,7 +9,7 @@ Source: names and types from URL to hash are LAION's; `hash` joins a part to its
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import mmh3
@@ -28,6 +28,17 @@ class Verdict(StrEnum):
     """The shard's row says success, but its picture cannot be read or decoded, so it has no similarity."""
     WITHOUT_DIRECTION = "without_direction"
     """The model gave it no finite embedding, so it has no similarity; none of a part is NaN."""
+    UNSAFE_MINOR = "unsafe_minor"
+    """A safety rule holds: what is sexual, with a minor."""
+    UNSAFE_ANIMAL = "unsafe_animal"
+    UNSAFE = "unsafe"
+    """A safety rule of the operator's own holds."""
+    RESTRICTED = "restricted"
+    """The picture is on a list of hashes that nobody may hold."""
+
+
+REMOVED = frozenset({Verdict.UNSAFE_MINOR, Verdict.UNSAFE_ANIMAL, Verdict.UNSAFE, Verdict.RESTRICTED})
+"""Verdicts whose samples leave a count and nothing else: no row, no key, no hash, no picture."""
 
 
 PART_SCHEMA = pa.schema(
@@ -40,6 +51,7 @@ PART_SCHEMA = pa.schema(
         ("similarity", pa.float64()),
         ("pwatermark", pa.float64()),  # null until something tags it
         ("punsafe", pa.float64()),
+        ("aesthetic", pa.float64()),
         ("hash", pa.int64()),
         ("key", pa.string()),
         ("pack", pa.int64()),
@@ -71,7 +83,7 @@ class KeptSample:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """A pair that was looked at. `sample` is None unless the verdict is `kept`."""
+    """A pair that was looked at. `sample` is None unless the verdict is `kept`; `tags` by column, null where none."""
 
     key: str
     url: str
@@ -81,6 +93,7 @@ class ScoredPair:
     sample: KeptSample | None = None
     rows: Rows | None = None
     """Its embeddings, where the part keeps them."""
+    tags: Mapping[str, float] = field(default_factory=dict)
 
 
 def pair_hash(url: str, text: str) -> int:
@@ -91,13 +104,13 @@ def pair_hash(url: str, text: str) -> int:
 def write_part(
     store: Store, output: str, pairs: Iterable[ScoredPair], *, shard: str, metadata: Mapping[str, str]
 ) -> None:
-    """Write the part and the scores of a shard's pairs, in the order of their keys.
+    """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
 
     Where the kept pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.embeddings`).
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
-    ordered = sorted(pairs, key=lambda pair: pair.key)
+    ordered = sorted((pair for pair in pairs if pair.verdict not in REMOVED), key=lambda pair: pair.key)
     hashes = [pair_hash(pair.url, pair.text) for pair in ordered]
     scores = pa.table(
         {
@@ -134,8 +147,9 @@ def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) 
             "HEIGHT": pair.sample.height,
             "LANGUAGE": pair.sample.language,
             "similarity": pair.similarity,
-            "pwatermark": None,
-            "punsafe": None,
+            "pwatermark": pair.tags.get("pwatermark"),
+            "punsafe": pair.tags.get("punsafe"),
+            "aesthetic": pair.tags.get("aesthetic"),
             "hash": number,
             "key": pair.key,
             "pack": pair.sample.pack,

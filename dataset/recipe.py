@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar, get_type_hints
 from dataset.errors import DatasetError
 from dataset.extra import ExtraError, arrow_type
 from dataset.image_rules import ImageRules
+from dataset.tag_recipe import SafetyRecipe, TagsRecipe, read_safety, read_tags
 
 VERSION = 1
 HUB_PREFIX = "hf-hub:"
@@ -140,12 +141,15 @@ class Recipe:
     extra: Mapping[str, str] = field(default_factory=dict)
     """Columns of a finished list that come along into the shards, name and type."""
     embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
+    tags: TagsRecipe = field(default_factory=TagsRecipe)
+    safety: SafetyRecipe = field(default_factory=SafetyRecipe)
 
     @classmethod
     def from_json(cls, recipe: object) -> Self:
         """Read a recipe; what it leaves out has its default.
 
-        Raises: RecipeError (ImageRulesError for the image) for an unknown key or a value that cannot be used.
+        Raises: RecipeError (ImageRulesError for the image, TagRecipeError for tags and safety) for an unknown key or a
+            value that cannot be used.
         """
         sections = dict(_object(recipe, "The recipe"))
         if sections.pop("version", VERSION) != VERSION:
@@ -164,6 +168,8 @@ class Recipe:
                 **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
             ),
             embeddings=_read(EmbeddingsRecipe(), sections.get("embeddings", {}), "embeddings"),
+            tags=read_tags(sections.get("tags", {})),
+            safety=read_safety(sections.get("safety", {})),
         )
 
     def to_json(self) -> dict[str, Any]:

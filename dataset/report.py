@@ -24,11 +24,11 @@ from PIL import Image
 
 from dataset.errors import DatasetError
 from dataset.report_chart import Histogram
-from dataset.report_page import Findings, StageRow, Thumbnail, render_page
+from dataset.report_page import Findings, MeasuredRow, StageRow, Thumbnail, render_page
 from dataset.shards import Sample, read_samples
 from dataset.store import Store
 
-__all__ = ["ReportError", "StageRow", "write_report"]
+__all__ = ["MeasuredRow", "ReportError", "StageRow", "write_report"]
 
 GALLERY_PARTS = 9  # parts that thumbnails are taken from: each costs the reading of a shard, some 200 MB
 GALLERY_SAMPLES = 36  # kept, and as many dropped
@@ -63,7 +63,14 @@ class Gathered:
     dropped_bins: dict[tuple[str, float], npt.NDArray[np.int64]] = field(default_factory=dict)
 
 
-def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages: Sequence[StageRow] = ()) -> None:
+def write_report(
+    store: Store,
+    manifest: pa.Table,
+    out: Path,
+    title: str,
+    stages: Sequence[StageRow] = (),
+    measured: Sequence[MeasuredRow] = (),
+) -> None:
     """Write the report on the outputs that `manifest` lists to the local file `out`.
 
     Of the manifest the columns kind ('shard' and 'part' count), path (without extension), job and subset are read, and,
@@ -103,6 +110,7 @@ def write_report(store: Store, manifest: pa.Table, out: Path, title: str, stages
             kept=_by_similarity(kept, pictures),
             dropped=_by_similarity(dropped, pictures),
             stages=stages,
+            measured=measured,
         )
     )
     try:
@@ -122,7 +130,7 @@ def _count_shard(store: Store, path: str, gathered: Gathered) -> None:
 def _count_part(store: Store, path: str, role: str, gathered: Gathered) -> None:
     gathered.kept_by_language.update(_counts(store.read_table(f"{path}.parquet", ["LANGUAGE"])["LANGUAGE"]))
     scores = store.read_table(f"{path}.scores.parquet", ["similarity", "reason"])
-    gathered.verdicts.update(_counts(scores["reason"]))
+    gathered.verdicts.update(_verdicts(scores))
     model = _model(scores, role)
     scored = scores.filter(pc.field("similarity").is_valid())
     kept = pc.equal(scored["reason"], KEPT)
@@ -136,6 +144,12 @@ def _model(table: pa.Table, role: str) -> tuple[str, float]:
     models = json.loads((table.schema.metadata or {}).get(b"shoal.models", b"{}"))
     spec = models.get(role, {"model": role, "threshold": 0.0})
     return f"{spec['model']} ({'English' if role == 'en' else 'other languages'})", float(spec["threshold"])
+
+
+def _verdicts(scores: pa.Table) -> dict[str, int]:
+    """Count a part's verdicts, also those of which no row is left; parts of old versions have only rows."""
+    said = (scores.schema.metadata or {}).get(b"shoal.verdicts")
+    return dict(json.loads(said)) if said else _counts(scores["reason"])
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

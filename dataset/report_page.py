@@ -29,6 +29,18 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredRow:
+    """Something that was measured beside the run: what, its value, and on what."""
+
+    what: str
+    value: str
+    on: str
+
+
+MEASURED_NOTE = "Of the tags and the model, on pictures that neither was trained on."
+
+
+@dataclass(frozen=True, slots=True)
 class Thumbnail:
     """A sample as it is shown; `size` is the original's (width, height) in pixels."""
 
@@ -56,6 +68,7 @@ class Findings:
     kept: Sequence[Thumbnail]
     dropped: Sequence[Thumbnail]
     stages: Sequence[StageRow]
+    measured: Sequence[MeasuredRow] = ()
 
 
 def render_page(findings: Findings) -> str:
@@ -64,6 +77,7 @@ def render_page(findings: Findings) -> str:
         _tiles(findings),
         _section("Stages", _stages(findings.stages)) if findings.stages else "",
         _section("Similarity", draw_histograms(findings.histograms), LEGEND) if findings.histograms else "",
+        _section("Measured", _measured(findings.measured), MEASURED_NOTE) if findings.measured else "",
         '<div class="columns">',
         _section("Outcomes", *_outcomes(findings)),
         _section("Languages", _bars(findings.fetched_by_language, findings.kept_by_language), LANGUAGE_LEGEND),
@@ -118,6 +132,13 @@ def _stages(stages: Sequence[StageRow]) -> str:
     return (
         f"<table><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>{rows}</tbody></table>"
     )
+
+
+def _measured(rows: Sequence[MeasuredRow]) -> str:
+    body = "".join(
+        f"<tr><th>{escape(row.what)}</th><td>{escape(row.value)}</td><td>{escape(row.on)}</td></tr>" for row in rows
+    )
+    return f"<table><thead><tr><th>what</th><th>value</th><th>on</th></tr></thead><tbody>{body}</tbody></table>"
 
 
 def _rate(row: StageRow) -> str:

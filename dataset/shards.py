@@ -111,6 +111,7 @@ class Sample:
     height: int
     original_width: int
     original_height: int
+    sha256: str | None = None  # of the bytes as they were received
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ def _opened(store: Store, path: str) -> pa.NativeFile:
 
 def _success_rows(store: Store, output: str) -> dict[str, dict[str, object]]:
     columns = ["key", "url", "caption", "language", "subset", "pack", "pack_row"]
-    columns += ["width", "height", "original_width", "original_height", "outcome"]
+    columns += ["width", "height", "original_width", "original_height", "sha256", "outcome"]
     try:
         table = store.read_table(f"{output}.parquet", columns)
         rows = [row for row in table.to_pylist() if row["outcome"] == Outcome.SUCCESS.value]

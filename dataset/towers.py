@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from dataset.errors import DatasetError
+
+if TYPE_CHECKING:
+    from dataset.text_tower import TextTower
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -79,13 +82,22 @@ class Towers:
     """A network for evaluation. `mean` and `std` have three values, for colours from 0 to 1."""
 
     def __init__(
-        self, network: Any, device: torch.device, *, mean: Sequence[float], std: Sequence[float], precision: Precision
+        self,
+        network: Any,
+        device: torch.device,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: Precision,
+        text: "TextTower | None" = None,
     ) -> None:
         self.device = device
         self.precision = precision
         self.most = 1 << 20
         """Rows run at once; halved for good when the device's memory does not suffice."""
         self.network = network.eval()
+        self.text = text
+        """In the place of the network's own text tower."""
         self.normalisation = tuple(mean), tuple(std)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
@@ -118,6 +130,8 @@ class Towers:
 
     def _texts(self, tokens: torch.Tensor) -> torch.Tensor:
         there = self._there(tokens).long()
+        if self.text is not None:
+            return _unit(self.text.encode(there))
         if not _is_causal(self.network):
             return _unit(self.network.encode_text(there))
         length = there.shape[1]
@@ -129,7 +143,7 @@ class Towers:
         return _unit(given["text_features"] if isinstance(given, dict) else given[1])
 
     def _texts_by_length(self, tokens: torch.Tensor) -> torch.Tensor:
-        if not _is_causal(self.network) or not len(tokens):
+        if self.text is not None or not _is_causal(self.network) or not len(tokens):
             return self._in_pieces(self._texts, tokens)
         ends = tokens.argmax(1)  # the end of a text is the token with the highest number
         rows = None

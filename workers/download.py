@@ -10,16 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from dataset.pdq import PdqError, require_pdq
-from dataset.restricted import Restricted
+from dataset.pdq import require_pdq
 from tracker.payload import read_payload
 from tracker.session import Batch
 from workers.batch import download_batch
 from workers.decoding import Decoders
 from workers.desk import Desk
-from workers.errors import CannotWork
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.robots import RobotsMemory
+from workers.restrictions import Restrictions, pdq_at_hand
 
 
 @dataclass(slots=True)
@@ -29,8 +28,7 @@ class Download:
     decoders: Decoders = field(default_factory=Decoders)
     """Kept from batch to batch; they end with the worker, however it ends."""
     robots: RobotsMemory = field(default_factory=RobotsMemory)
-    _lists: dict[str, str] = field(default_factory=dict)  # of `_loaded`, sha256 by path
-    _loaded: Restricted = field(default_factory=Restricted)
+    restrictions: Restrictions = field(default_factory=Restrictions)
 
     def claim(self, desk: Desk) -> Sequence[Batch]:
         batch = desk.session.draw()
@@ -40,11 +38,12 @@ class Download:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(desk.follow, batch)
         await desk.beat()  # no host is asked before the blocks and rests of this moment are known
-        restricted = await trio.to_thread.run_sync(self._restricted, desk)
+        restricted = await trio.to_thread.run_sync(self.restrictions.current, desk)
         image = recipe.image
         rules = replace(image, md5=image.md5 or restricted.needs_md5, pdq=image.pdq or restricted.needs_pdq)
         if rules.pdq:
-            _require_pdq()
+            with pdq_at_hand():
+                require_pdq()
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),
@@ -86,21 +85,3 @@ class Download:
             "returned": len(outcome.returned),
             "bytes": outcome.bytes,
         }
-
-    def _restricted(self, desk: Desk) -> Restricted:
-        """What may not be kept now: asked for before each batch, and loaded when it is another than before."""
-        lists = desk.session.restrictions()
-        if lists != self._lists:
-            try:
-                self._loaded = Restricted.load(desk.store, lists, sha256=lists)
-            except PdqError as error:
-                raise CannotWork(str(error)) from error
-            self._lists = lists
-        return self._loaded
-
-
-def _require_pdq() -> None:
-    try:
-        require_pdq()
-    except PdqError as error:
-        raise CannotWork(str(error)) from error

@@ -16,22 +16,39 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from dataset.clip import ClipModel, load_model
+from dataset.heads import HeadError
 from dataset.kept import write_kept
 from dataset.models import ModelError
 from dataset.parts import part_bytes
 from dataset.pipeline import Pipeline
 from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
+from dataset.safety import SafetyError
 from dataset.scoring import filter_shard
+from dataset.tag_recipe import TagRecipeError
+from dataset.tagging import Tagger, load_taggers, settle_tagging
 from dataset.towers import DeviceError, Precision
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
+from workers.restrictions import Restrictions
 
 SHARDS_ABREAST = 3
 """One is scored, one is read, one is written."""
 
 Models = Mapping[str, ClipModel]
+Taggers = Mapping[str, Tagger]
+
+MISFITS = (
+    ModelError,
+    RecipeError,
+    RecipeMismatchError,
+    RecipeRefused,
+    HeadError,
+    SafetyError,
+    TagRecipeError,
+)
+"""What says that this worker cannot work by a run's recipe; another one may."""
 
 
 @dataclass(slots=True)
@@ -42,8 +59,9 @@ class Filter:
     abreast: int = SHARDS_ABREAST
     kind: str = "filter"
     _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)  # by recipe, the threshold aside
-    _settled: dict[int, tuple[Recipe, Models]] = field(default_factory=dict)
+    _settled: dict[int, tuple[Recipe, Models, Taggers]] = field(default_factory=dict)
     _settling: threading.Lock = field(default_factory=threading.Lock)
+    _restrictions: Restrictions = field(default_factory=Restrictions)
 
     def claim(self, desk: Desk) -> Sequence[Job]:
         return desk.session.claim()
@@ -53,7 +71,8 @@ class Filter:
 
     def _filter(self, job: Job, desk: Desk) -> Mapping[str, object]:
         with self._settling:  # of several shards the first one's thread loads, and the others wait for it
-            recipe, models = self._settle(job, desk)
+            recipe, models, taggers = self._settle(job, desk)
+            restricted = self._restrictions.current(desk)
         try:
             report = filter_shard(
                 desk.store,
@@ -61,6 +80,8 @@ class Filter:
                 job.output,
                 models=models,
                 recipe=recipe,
+                taggers=taggers,
+                restricted=restricted,
                 pipeline=self.pipeline,
                 on_progress=desk.step,
             )
@@ -76,17 +97,19 @@ class Filter:
         desk.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}
 
-    def _settle(self, job: Job, desk: Desk) -> tuple[Recipe, Models]:
-        """The run's recipe with the models that it names, loaded and agreed upon with the tracker."""
+    def _settle(self, job: Job, desk: Desk) -> tuple[Recipe, Models, Taggers]:
+        """The run's recipe with the models and heads that it names, loaded and agreed upon with the tracker."""
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)
                 models: Models = {role: self._load(recipe.models.of(role), desk) for role in ModelRole}
                 recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
+                taggers = load_taggers(recipe, models, desk.store, self.device)
+                recipe = settle_tagging(recipe, taggers)
                 desk.session.settle_recipe(job.run_id, recipe.to_json())
-            except (ModelError, RecipeError, RecipeMismatchError, RecipeRefused) as error:
+            except MISFITS as error:
                 raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
-            self._settled[job.run_id] = recipe, models
+            self._settled[job.run_id] = recipe, models, taggers
         return self._settled[job.run_id]
 
     def _load(self, spec: ModelRecipe, desk: Desk) -> ClipModel:

@@ -15,7 +15,7 @@ from PIL import Image
 from dataset.outcomes import Outcome
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.received import Picture
-from dataset.report import GALLERY_SAMPLES, ReportError, StageRow, thumbnail_bytes, write_report
+from dataset.report import GALLERY_SAMPLES, MeasuredRow, ReportError, StageRow, thumbnail_bytes, write_report
 from dataset.shards import LinkRow, ShardWriter, sample_key
 from dataset.store import Store, StoreError
 
@@ -184,6 +184,23 @@ def test_stages_are_listed_with_their_rate(store: Store, tmp_path: Path) -> None
     )
     assert "<td>120</td>" in page
     assert "<td>–</td>" in page
+
+
+def test_what_was_measured_beside_the_run_is_a_table(store: Store, tmp_path: Path) -> None:
+    shard = write_shard(store, 1, [row(0, Outcome.SUCCESS)])
+    measured = [MeasuredRow("punsafe: <recall>", "97.5 %", "412 pictures")]
+    write_report(store, pa.Table.from_pylist([shard]), tmp_path / "page.html", "A run", measured=measured)
+    page = (tmp_path / "page.html").read_text()
+    assert "<th>punsafe: &lt;recall&gt;</th><td>97.5 %</td><td>412 pictures</td>" in page
+    assert "<h2>Measured</h2>" not in report(store, [shard], tmp_path)
+
+
+def test_samples_of_which_no_row_is_left_are_counted(store: Store, tmp_path: Path) -> None:
+    shard = write_shard(store, 1, [row(0, Outcome.SUCCESS), row(1, Outcome.SUCCESS)])
+    part = write_scores(store, 1, [0.5])
+    scores = store.read_table(f"{part['path']}.scores.parquet")
+    store.write_table(f"{part['path']}.scores.parquet", scores, {"shoal.verdicts": '{"kept": 1, "unsafe_minor": 1}'})
+    assert "<b>2</b><span>pairs scored" in report(store, [shard, part], tmp_path)
 
 
 def test_a_manifest_without_shards_is_one_sentence(store: Store, tmp_path: Path) -> None:

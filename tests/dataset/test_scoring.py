@@ -40,7 +40,7 @@ def models() -> dict[str, ClipModel]:
 @pytest.fixture
 def recipe() -> Recipe:
     model = {"model": "demo", "pretrained": "store:models/demo"}
-    return Recipe.from_json({"models": {"en": model, "other": model}})
+    return Recipe.from_json({"models": {"en": model, "other": model}, "safety": {"prompts": None}})
 
 
 @pytest.fixture

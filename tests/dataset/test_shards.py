@@ -71,6 +71,7 @@ def test_samples_come_back_as_they_were_written(store: Store) -> None:
         height=256,
         original_width=600,
         original_height=400,
+        sha256=first.picture.sha256,
     )
 
 

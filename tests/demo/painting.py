@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.demo.marks import is_marked, watermarked
 from tests.demo.pictures import Scene, render
 
 MIN_BYTES = 5_500  # a little above the limit of 5,000, so that no picture is at its edge
@@ -36,6 +37,7 @@ class Order:
     quality: int
     seed: int
     share: float = 1.0  # of the bytes that are written: less than 1 is a file that ends early
+    watermark: bool = False
 
 
 def draw_order(number: int, scene: Scene, rng: np.random.Generator) -> Order:
@@ -47,7 +49,8 @@ def draw_order(number: int, scene: Scene, rng: np.random.Generator) -> Order:
     size = (long, short) if rng.random() < 0.6 else (short, long)
     chosen = "JPEG" if short > 520 else str(rng.choice(["JPEG", "PNG", "WEBP", "GIF"], p=[0.85, 0.05, 0.06, 0.04]))
     quality, seed = int(rng.integers(75, 96)), int(rng.integers(2**62))
-    return Order(f"files/{number:05d}.{SUFFIXES[chosen]}", scene, size, chosen, quality, seed)
+    file = f"files/{number:05d}.{SUFFIXES[chosen]}"
+    return Order(file, scene, size, chosen, quality, seed, watermark=is_marked(number))
 
 
 def small_order(number: int, scene: Scene) -> Order:
@@ -63,6 +66,8 @@ def cut_order(number: int, scene: Scene) -> Order:
 def picture_bytes(order: Order) -> bytes:
     """Paint and pack one picture."""
     picture = render(order.scene, order.size, np.random.default_rng(order.seed))
+    if order.watermark:
+        picture = watermarked(picture)
     packed = _packed(picture, order.format, order.quality)
     if len(packed) < MIN_BYTES and min(order.size) > SMALL_PIXELS:
         packed = _packed(picture, order.format, 97)

@@ -35,6 +35,7 @@ from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows
 from tests.demo.swarm import BIN, DemoError, Swarm, kill_leftovers
+from tests.demo.tag_checks import check_tags, measured_rows, read_tags
 
 MARK = ".shoal-demo"  # in a folder of ours, which may be deleted
 MODEL = Path(__file__).parent / "clip"
@@ -183,9 +184,22 @@ def build(demo: Demo, swarm: Swarm) -> None:
     roles = [
         f"models.{role}.{key}" for role in ("en", "other") for key in ("model=demo", "pretrained=store:models/demo")
     ]
+    heads = train_heads(demo, swarm)
+    roles += [
+        f"tags.{role}.{tag}.head={heads[tag]['head']}" for role in ("en", "other") for tag in ("punsafe", "pwatermark")
+    ]
+    roles.append("safety.prompts=null")  # the demo's model knows none of the built-in words
     overrides = [word for role in roles for word in ("--set", role)]
     swarm.run("recipe", [str(BIN / "dataset"), "recipe", *overrides, "--out", str(demo.folder / "recipe.json")])
     swarm.wait(["crawl"])
+
+
+def train_heads(demo: Demo, swarm: Swarm) -> dict[str, Any]:
+    """Train the demo's heads on its own model's embeddings; what is said of them, by tag."""
+    out = demo.folder / "heads.json"
+    swarm.run("heads", [sys.executable, "-m", "tests.demo.train_heads", str(demo.folder / "store"), str(out)])
+    heads: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return heads
 
 
 def release(demo: Demo, swarm: Swarm) -> None:
@@ -261,8 +275,10 @@ def judge(demo: Demo, swarm: Swarm, status: dict[str, Any]) -> tuple[list[Check]
     store = Store.open(str(demo.folder / "store"))
     manifest = store.read_table("manifest.parquet")
     report = demo.folder / "report.html"
-    write_report(store, manifest, report, "Shoal: the mini crawl", stage_rows(status))
-    checks = check_results(read_expected(demo.folder / "crawl"), read_results(store, manifest))
+    found = read_tags(store, manifest)
+    measured = measured_rows(found, json.loads((demo.folder / "heads.json").read_text(encoding="utf-8")))
+    write_report(store, manifest, report, "Shoal: the mini crawl", stage_rows(status), measured)
+    checks = check_results(read_expected(demo.folder / "crawl"), read_results(store, manifest)) + check_tags(found)
     dead = sum(queue["dead"] for queue in status["queues"].values())
     return [audited(swarm), Check("no job is dead", dead == 0, f"{dead} dead"), *checks], report
 

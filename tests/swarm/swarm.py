@@ -89,4 +89,5 @@ def demo_recipe(model: Path) -> dict[str, object]:
     """The recipe with the demo's model in both places."""
     entry = {"model": "demo", "pretrained": str(model)}
     recipe: dict[str, object] = {"models": {"en": entry | {"threshold": 0.28}, "other": entry | {"threshold": 0.26}}}
+    recipe["safety"] = {"prompts": None}  # the demo's model knows none of the built-in words
     return dict(json.loads(json.dumps(recipe)))

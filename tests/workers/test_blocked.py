@@ -59,6 +59,8 @@ def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kin
 class Lists:
     """Stands in for a session: the lists in force."""
 
+    kind = "filter"
+
     def __init__(self) -> None:
         self.lists: dict[str, str] = {}
 
@@ -71,7 +73,7 @@ def test_a_worker_learns_of_a_list_before_each_batch_and_works_without_none(stor
     stage = Download(FetchPolicy())
 
     async def known() -> Restricted:
-        return stage._restricted(Desk(session, store))  # type: ignore[arg-type]
+        return stage.restrictions.current(Desk(session, store))  # type: ignore[arg-type]
 
     digest = hashlib.sha256(BAD).hexdigest()
     assert not trio.run(known).matches(sha256=digest)

@@ -1,0 +1,78 @@
+"""Reads what was measured or labelled elsewhere: columns of parquet files, and .npy, of which no code is run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dataset.errors import DatasetError
+
+
+class LabelledError(DatasetError):
+    """Labels, embeddings or scores cannot be used."""
+
+
+def read_column(path: Path, column: str) -> npt.NDArray[Any]:
+    """Read a .npy whole, or one column of a parquet file; lists of one length become rows.
+
+    Raises: LabelledError when the file or the column is not there, or cannot be read without running code.
+    """
+    try:
+        if path.suffix == ".npy":
+            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            return array
+        values = pq.read_table(path, columns=[column])[column]
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())[:160]
+        raise LabelledError(f"{path} cannot be read ({said}): give .npy, or parquet with a column {column}.") from error
+    if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        return _rows(values.combine_chunks(), path, column)
+    return np.asarray(values.to_numpy(zero_copy_only=False)) if values.null_count == 0 else _with_nan(values, path)
+
+
+def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np.int64]:
+    """Read `count` labels, each 0 or 1 (or false and true), (N,) int64, of both at least one.
+
+    Raises: LabelledError when they are others, or not as many.
+    """
+    labels = read_column(path, column)
+    if labels.shape != (count,):
+        raise LabelledError(f"{path} has {labels.shape} labels for {count} rows: give one for each, in their order.")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        raise LabelledError(f"{path} has labels other than 0 and 1: give 1 for what is to be found.")
+    whole = labels.astype(np.int64)
+    if whole.min(initial=1) == whole.max(initial=0):
+        raise LabelledError(f"{path} has labels of one kind only: nothing can be told apart.")
+    return whole
+
+
+def read_embeddings(path: Path, column: str = "embedding") -> npt.NDArray[np.float32]:
+    """Read embeddings (N, D), give them as float32 unit rows.
+
+    Raises: LabelledError when they are no matrix of finite numbers, or a row has no direction.
+    """
+    rows = read_column(path, column)
+    if rows.ndim != 2 or rows.dtype.kind != "f":
+        raise LabelledError(f"{path} holds {rows.dtype} of shape {rows.shape}: give floats, a row for each picture.")
+    matrix = rows.astype(np.float32)
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        raise LabelledError(f"{path} has a row without a direction (zero, NaN or infinite): embed it again.")
+    unit: npt.NDArray[np.float32] = matrix / lengths
+    return unit
+
+
+def _rows(values: Any, path: Path, column: str) -> npt.NDArray[Any]:
+    if len(pc.unique(pc.list_value_length(values))) != 1 or values.null_count:
+        raise LabelledError(f"{path} has no rows of one length in {column}: give a list of D floats in each.")
+    return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), -1)
+
+
+def _with_nan(values: Any, path: Path) -> npt.NDArray[Any]:
+    if not pa.types.is_floating(values.type):
+        raise LabelledError(f"{path} has nulls: leave those rows out.")
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)

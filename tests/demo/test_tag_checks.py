@@ -1,0 +1,50 @@
+"""The demo's word on tags: it says no when a tag is missing or finds nothing."""
+
+from tests.demo.marks import is_marked, truth_in, truth_of, watermarked
+from tests.demo.pictures import Colour, Position, Scene, Shape, Texture, render
+from tests.demo.tag_checks import check_tags, counted, measured_rows
+
+GOOD = counted([0.9] * 10 + [0.1] * 30, [True] * 10 + [False] * 30)
+BLIND = counted([0.1] * 40, [True] * 10 + [False] * 30)
+HALF_TAGGED = counted([0.9] * 10 + [0.1] * 20 + [None] * 10, [True] * 10 + [False] * 30)
+
+
+def refused(**found: object) -> set[str]:
+    return {check.question for check in check_tags(found) if not check.holds}  # type: ignore[arg-type]
+
+
+def test_good_tags_pass_and_blind_ones_do_not() -> None:
+    assert refused(pwatermark=GOOD, punsafe=GOOD) == set()
+    assert refused(pwatermark=BLIND, punsafe=GOOD) == {"pwatermark finds watermarks"}
+    assert refused(pwatermark=GOOD, punsafe=BLIND) == {"punsafe finds the planted concept"}
+
+
+def test_a_sample_without_a_tag_is_missed() -> None:
+    assert refused(pwatermark=GOOD, punsafe=HALF_TAGGED) == {"every kept sample is tagged"}
+
+
+def test_no_kept_sample_is_no_success() -> None:
+    empty = counted([], [])
+    assert refused(pwatermark=empty, punsafe=empty) == {
+        "pwatermark finds watermarks",
+        "punsafe finds the planted concept",
+    }
+
+
+def test_the_report_says_what_was_measured() -> None:
+    trained = {"pwatermark": {"auc": 0.9}, "punsafe": {"auc": 1.0}, "recall_at_1": 0.67, "pictures": 1_400}
+    rows = measured_rows({"pwatermark": GOOD, "punsafe": BLIND}, trained)
+    assert rows[0].value == "precision 100.0 %, recall 100.0 %"
+    assert rows[-1].value == "67.0 %"
+
+
+def test_the_truth_is_read_from_the_url_and_agrees_with_the_picture() -> None:
+    scene = Scene(Shape.STAR, Colour.PURPLE, 2, Position.CENTRE, Texture.PLAIN)
+    assert truth_in("http://127.1.1.1:80/media/2023/purple-star-00012.jpg") == truth_of(scene, is_marked(12))
+    assert truth_in("http://127.1.1.1:80/a/red-star-00011.jpg") == truth_of(
+        Scene(Shape.STAR, Colour.RED, 2, Position.CENTRE, Texture.PLAIN), is_marked(11)
+    )
+    assert truth_in("data:image/gif;base64,AA") is None
+    picture = render(scene)
+    assert watermarked(picture).tobytes() != picture.tobytes()
+    assert watermarked(picture).size == picture.size

@@ -16,6 +16,7 @@ from typing import Any
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import create_backend_app
+from moto.s3.models import get_canned_acl
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 BUCKET = "crawl"
@@ -86,7 +87,7 @@ class S3:
         left = [10**9 if times is None else times]
 
         def plan(asked: Asked) -> Fault | None:
-            if left[0] == 0 or not all(part in getattr(asked, name) for name, part in which.items()):
+            if left[0] == 0 or not all(part in (getattr(asked, name) or "") for name, part in which.items()):
                 return None
             left[0] -= 1
             return fault
@@ -95,6 +96,10 @@ class S3:
 
     def heal(self) -> None:
         self.plan = lambda _: None
+
+    def store(self, key: str, data: bytes) -> None:
+        """Put an object that all may read, without asking over HTTP."""
+        _account().put_object(BUCKET, key, data).set_acl(get_canned_acl("public-read"))
 
     def stored(self) -> dict[str, bytes]:
         """What lies in the bucket, by key."""

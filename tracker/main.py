@@ -21,7 +21,7 @@ from tracker import manifest as manifests
 from tracker import migrate as migrating
 from tracker import seed as seeding
 from tracker import serve as serving
-from tracker.admin import control_commands, job_commands, passwords, worker_commands  # noqa: F401
+from tracker.admin import control_commands, job_commands, launch_command, passwords, worker_commands  # noqa: F401
 from tracker.admin import status as statuses
 from tracker.admin.changes import record
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 from moto.backends import get_backend
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import get_canned_acl
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -150,7 +150,6 @@ def serving() -> Iterator[S3]:
         protocol_version = "HTTP/1.1"
 
     server = make_server("127.0.0.1", 0, s3, threaded=True, request_handler=Handler)
-    server.daemon_threads = True
     s3.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

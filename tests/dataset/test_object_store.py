@@ -97,7 +97,7 @@ def test_packs_shards_parts_and_the_manifest_come_back_as_they_went(s3: S3, stor
     ids=["whole", "part", "completion"],
 )
 def test_an_upload_goes_on_after_a_fault_that_passes(s3: S3, store: Store, fault: Fault, which: dict[str, str]) -> None:
-    s3.fail(fault, times=1, **which)
+    s3.fail(fault, 1, **which)
     path, data = ("small", b"small") if "path" in which else ("big", BIG)
     store.put(path, data)
     assert store.read(path) == data
@@ -134,7 +134,7 @@ def test_an_upload_that_fails_for_good_says_so_once_and_leaves_the_old_file(
     store.put(path, b"old")
     monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
     hasty = Store.open(URI)
-    s3.fail(fault, **which)
+    s3.fail(fault, None, **which)
     with pytest.raises(StoreError, match=rf"^Cannot write {path} in the store s3://crawl/run \(.*{sentence}"):
         hasty.put(path, data)
     s3.heal()

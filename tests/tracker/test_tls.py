@@ -39,7 +39,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
         as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
     def run(program: str, *arguments: str) -> None:
-        command = [str(BINARIES / program), *arguments]  # type: ignore[operator]
+        command = [str(BINARIES / program), *arguments]
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60, **as_user)  # type: ignore[call-overload]
 
     run("initdb", "-D", str(data), "-U", "owner", "--auth=scram-sha-256", f"--pwfile={home / 'password'}", "--no-sync")

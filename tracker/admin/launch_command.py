@@ -64,8 +64,9 @@ def launch(
                 _write(folder, files)
     if folder is not None:
         return tell({"machines": names, "out": str(folder)}, as_json, f"machines enrolled: {count}; written: {folder}")
-    data = {"machines": names, "files": {path: content for path, (_, content) in files.items()}}
-    return show(data, True, str) if as_json else typer.echo(next(iter(data["files"].values())), nl=False)
+    contents = {path: content for path, (_, content) in files.items()}
+    data = {"machines": names, "files": contents}
+    return show(data, True, str) if as_json else typer.echo(next(iter(contents.values())), nl=False)
 
 
 def _places(folder: Path, form: Form, names: list[str]) -> list[Path]:

@@ -1,6 +1,6 @@
 """The drill of the stack: docker stack deploy, download workers scaled up and down at work, and nothing lost.
 
-    build → swarm init, unless this node is in one → stack deploy → download 1 → 4 → 1 → 3 → the crawl's end
+    build → swarm init, unless this node is in one → stack deploy → download 4 → 1 → 3 at work → the crawl's end
           → audit, exact → every link held against what was planted → stack rm, volumes, swarm leave
 
 Bounded in time as a whole; what it brought up it takes down in any case.
@@ -21,8 +21,9 @@ from tests.compose.drill import PATIENCE_SECONDS, SETTINGS, step
 from tests.compose.engine import BUILD_SECONDS, CALL_SECONDS, Compose, DrillError, require_engine, run, wait_for
 
 GONE_SECONDS = 120.0  # a worker closes its shard, and the network goes last
+# Smaller batches than the other drill's: a container takes its time to come, and the crawl must not be over by then.
+SMALL = {"SHOAL_SETTINGS": SETTINGS["SHOAL_SETTINGS"].replace("batch_size=120", "batch_size=40")}
 LEASED = "SELECT count(*) FROM tracker.job WHERE queue = 'download' AND state = 'leased'"
-LEASES = "SELECT count(*) FILTER (WHERE ending = 'released'), count(*) FROM tracker.lease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def main() -> None:
     except DrillError as error:
         sys.stderr.write(f"stack: {error}\n")
         sys.exit(2)
-    stack = Stack(f"shoal-stack-{os.getpid()}", SETTINGS)
+    stack = Stack(f"shoal-stack-{os.getpid()}", {**SETTINGS, **SMALL})
     try:
         if "--no-build" not in sys.argv[1:]:
             step("images are built", partial(stack.build, BUILD_SECONDS))
@@ -106,14 +107,14 @@ def swarm() -> Iterator[None]:
 
 def scale_at_work(stack: Stack, deadline: float) -> None:
     """Scale up and down while batches are held; everything has to hold in spite of it."""
+    stack.scale("download", 4)
     step("the schema is there", partial(wait_for, "the schema", partial(has_schema, stack), deadline))
-    step("one worker holds a batch", partial(wait_for, "a batch", partial(held, stack, 1), deadline, 0.2))
-    for n, at_once in ((4, 3), (1, 0), (3, 2)):
+    step("two workers hold a batch at once", partial(wait_for, "batches", partial(held, stack, 2), deadline, 0.2))
+    for n, at_once in ((1, 1), (3, 0)):
         stack.scale("download", n)
         name = f"download is {n}"
         step(name, partial(wait_for, name, partial(is_scaled, stack, n, at_once), deadline, 0.2))
     step("the crawl ends", partial(wait_for, "the crawl's end", partial(drill.has_ended, stack), deadline))
-    step("leases given back by workers that were scaled away, and all", partial(stack.ask, LEASES))
     step("the audit holds", partial(drill.check_audit, stack))
     step("the manifest is written", partial(stack.owner, "tracker", "manifest"))
     step("all that was planted came out", stack.judge)

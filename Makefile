@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter stack-test clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -40,6 +40,9 @@ bench-filter: .venv/installed  ## the filter end to end beside the bare forward 
 
 compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine
 	tests/compose/run
+
+stack-test:  ## docker stack deploy, download scaled up and down at work, nothing lost; needs a Docker engine
+	tests/compose/stack
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,10 +1,15 @@
 """The store: where packs, shards, parts and models live, a local folder or an object store.
 
 Invariant: a path holds a whole file or nothing. In a folder a file is written aside, synced to the disk and renamed;
-for an object store it is spooled on the local disk and put in one call. Of two writers of a path the last wins, whole.
+for an object store it is spooled on the local disk and uploaded once it is whole. Of two writers of a path the last
+wins, whole.
 
 Source: `pyarrow.fs` speaks s3://, gs:// and abfs://. Rejected: writing straight into pyarrow's upload stream, because
-leaving its `with` block on an error completes the upload with what had been written until then.
+leaving its `with` block on an error completes the upload with what had been written until then; and
+`pyarrow.fs.copy_files`, which drops the error of the upload's last request and so reports a lost file as written.
+
+An upload that fails for good leaves its parts behind in the bucket, invisible and paid for, because pyarrow cannot
+abort it: give the bucket a rule that does (docs/operations.md).
 """
 
 import os
@@ -20,9 +25,22 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
+from dataset.object_store import open_s3
 
 PARTIAL_SUFFIX = ".partial"
 """What is being written carries it, and `list` never shows it."""
+UPLOAD_BYTES = 8 << 20
+"""Read from the spooled file at a time."""
+# What an object store's error says, and what helps; the first that fits is taken. A HEAD has no body to say why: S3
+# answers an expired token there with a bare 400.
+REMEDIES = (
+    (("SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "status 5"),
+     "it was asked again for about a minute; check the network and the store's limits, and try again later"),
+    (("NO_SUCH_BUCKET",), "make the bucket, or mend the setting"),
+    (("Expired", "TokenRefreshRequired", "status 400"), "the credentials have expired or are malformed: renew them"),
+    (("ACCESS_DENIED", "InvalidAccessKeyId", "INVALID_ACCESS_KEY_ID", "SIGNATURE", "status 403"),
+     "let these credentials read, write, list and delete there, or give others (AWS_ACCESS_KEY_ID, ~/.aws, a role)"),
+)  # fmt: skip
 
 
 class StoreError(DatasetError):
@@ -45,18 +63,19 @@ class Store:
         Raises: StoreError when it cannot be reached or written; with `writable=False` nothing is made or probed.
         """
         try:
-            if "://" in uri:
+            if uri.startswith("s3://"):
+                filesystem, root = open_s3(uri)
+            elif "://" in uri:
                 filesystem, root = pa.fs.FileSystem.from_uri(uri)
             else:
                 filesystem, root = pa.fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
             store = cls(uri, filesystem, root)
             if writable:
                 store._probe()
-        except (OSError, pa.ArrowException, StoreError) as error:
+        except (OSError, ValueError, pa.ArrowException, StoreError) as error:
             reason = error.__cause__ or error
-            raise StoreError(
-                f"The store {uri} cannot be used ({reason}): name a folder or bucket to write in."
-            ) from error
+            help_ = _remedy(str(reason)) or "name a folder or bucket to write in"
+            raise StoreError(f"The store {_without_secrets(uri)} cannot be used ({_line(reason)}): {help_}.") from error
         return store
 
     @contextmanager
@@ -167,12 +186,28 @@ class Store:
 
     def _publish(self, aside: Path, place: str) -> None:
         if not self._is_folder:
-            local = pa.fs.LocalFileSystem()
-            pa.fs.copy_files(str(aside), place, source_filesystem=local, destination_filesystem=self._filesystem)
+            self._upload(aside, place)
             return
         _sync(aside)  # a rename can reach the disk before the bytes do, and a crash then leaves an empty file
         aside.replace(place)
         _sync(Path(place).parent)
+
+    def _upload(self, aside: Path, place: str) -> None:
+        """Put a local file at `place`.
+
+        Closing completes the upload, and so does forgetting it: what cannot be read to its end is taken away again.
+        """
+        with aside.open("rb") as source:
+            upload = self._filesystem.open_output_stream(place, compression=None)
+            try:
+                while chunk := source.read(UPLOAD_BYTES):
+                    upload.write(chunk)
+            except BaseException:
+                with suppress(OSError, pa.ArrowException):
+                    upload.close()  # raises when a part was refused: then there is nothing to take away
+                    self._filesystem.delete_file(place)
+                raise
+            upload.close()
 
     @contextmanager
     def _translated(self, verb: str, path: str) -> Iterator[None]:
@@ -181,9 +216,24 @@ class Store:
         except FileNotFoundError as error:
             raise StoreError(f"{path} is missing from the store {self.uri}: check the path, or the setting.") from error
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"Cannot {verb} {path} in the store {self.uri} ({error}): mend it and try again."
-            ) from error
+            help_ = _remedy(str(error)) or "mend it and try again"
+            raise StoreError(f"Cannot {verb} {path} in the store {self.uri} ({_line(error)}): {help_}.") from error
+
+
+def _remedy(said: str) -> str | None:
+    return next((remedy for signs, remedy in REMEDIES if any(sign in said for sign in signs)), None)
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
+
+
+def _without_secrets(uri: str) -> str:
+    """The URI, without what stands before an @ in its host."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else uri
 
 
 def _sync(place: Path) -> None:

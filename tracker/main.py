@@ -25,6 +25,7 @@ from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
     job_commands,
+    launch_command,
     list_commands,
     passwords,
     plan_commands,
@@ -66,6 +67,10 @@ def seed(
     sources: Annotated[list[str], typer.Argument(help="WAT files or wat.paths.gz: a path, https:// or s3://.")],
     run: Annotated[str | None, typer.Option(help="The run's name; default: the crawl's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON from `dataset recipe`; default: LAION's rules.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N of the WAT files, drawn at random.")
+    ] = None,
+    random_seed: Annotated[int, typer.Option(help="Of --sample; the same one draws the same files.")] = 0,
     keep_shards: Annotated[
         str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
     ] = None,
@@ -92,14 +97,18 @@ def seed(
                   "detect-language": detect_language, "keep-duplicates": keep_duplicates, "filter": with_filter}
     )  # fmt: skip
     wats = [wat for source in sources for wat in seed_source.list_wats(source)]
+    drawn = {} if sample is None else {"sample": sample, "of": len(wats), "random_seed": random_seed}
+    if sample is not None:
+        wats = seed_source.sample(wats, sample, random_seed)
     known = seeding.read_recipe(recipe) if recipe else None
     name = run or seeding.run_name(sources)
     with open_tracker() as connection, translated(), connection.transaction():
         seeded = seeding.seed(connection, wats, run=name, recipe=known, keep_shards=keep_shards)
-        data = {"run": seeded.run, "wats": seeded.wats, "new": seeded.new}
+        data = {"run": seeded.run, "wats": seeded.wats, "new": seeded.new, **drawn}
         if seeded.new:
             record(connection, "seed", seeded.run, before=None, after=data)
-    show(data, as_json, lambda: f"run {seeded.run}: {seeded.new} new WAT files of {seeded.wats}")
+    said = f", drawn from {drawn['of']} with random seed {random_seed}" if drawn else ""
+    show(data, as_json, lambda: f"run {seeded.run}: {seeded.new} new WAT files of {seeded.wats}{said}")
     return None
 
 

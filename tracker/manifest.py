@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tracker.database import Connection, query, translated
 from tracker.errors import TrackerError
+from tracker.object_store import open_s3
 
 NAME = "manifest.parquet"
 SCHEMA = pa.schema(
@@ -40,13 +41,15 @@ def open_store(uri: str) -> pafs.FileSystem:
         TrackerError: the URI names no file system that is known.
     """
     try:
-        if "://" in uri:
+        if uri.startswith("s3://"):
+            filesystem, root = open_s3(uri)
+        elif "://" in uri:
             filesystem, root = pafs.FileSystem.from_uri(uri)
         else:
             filesystem, root = pafs.LocalFileSystem(), uri
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TrackerError(
-            f"the store {uri} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"
+            f"the store {uri.rpartition('@')[2]} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"
         ) from error
     return pafs.SubTreeFileSystem(root, filesystem)
 
@@ -68,7 +71,11 @@ def write_manifest(connection: Connection, uri: str) -> int:
             pq.write_table(table, aside, filesystem=store, compression="zstd")
             store.move(aside, NAME)
         else:
-            pq.write_table(table, NAME, filesystem=store, compression="zstd")  # an object appears when it is whole
+            whole = pa.BufferOutputStream()  # an upload that is left on an error is completed with what it has
+            pq.write_table(table, whole, compression="zstd")
+            upload = store.open_output_stream(NAME, compression=None)
+            upload.write(whole.getvalue())
+            upload.close()
     except (pa.ArrowException, OSError) as error:
         raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
     return int(table.num_rows)

@@ -9,22 +9,25 @@ server. The one module of this package that may ask the network, and only for a 
 """
 
 import http.client
+import random
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-import pyarrow.fs
 
 from tracker.errors import TrackerError
+from tracker.object_store import open_s3
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 LIST_SUFFIXES = (".paths", ".paths.gz")
 MAX_LIST_BYTES = 64 << 20
 """Unpacked; Common Crawl's lists are 10 MB for 100,000 files."""
 TIMEOUT_SECONDS = 60.0
+USER_AGENT = "shoal/0.1"
 
 
 class SourceError(TrackerError):
@@ -44,6 +47,20 @@ def list_wats(source: str) -> list[str]:
     if not wats:
         raise SourceError(f"The list {source} names no WAT file: check that it is the right one.")
     return wats
+
+
+def sample(wats: Sequence[str], n: int, random_seed: int) -> list[str]:
+    """Draw `n` WAT files at random, without replacement, in the order of `wats`.
+
+    With the same seed a larger sample holds the smaller one, so a run can grow by sampling again.
+
+    Raises: SourceError when there are fewer.
+    """
+    if n > len(wats):
+        raise SourceError(f"There are {len(wats)} WAT files, fewer than --sample {n}: leave --sample away.")
+    places = list(range(len(wats)))
+    random.Random(random_seed).shuffle(places)  # noqa: S311 — a draw that can be repeated, no secret
+    return [wats[place] for place in sorted(places[:n])]
 
 
 def _existing(path: str) -> str:
@@ -76,17 +93,18 @@ def _read(listing: str) -> bytes:
     try:
         match _scheme(listing):
             case "http" | "https":
-                with urllib.request.urlopen(listing, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+                request = urllib.request.Request(listing, headers={"User-Agent": USER_AGENT})  # noqa: S310
+                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
                     return bytes(response.read(MAX_LIST_BYTES))
             case "s3":
-                filesystem, path = pa.fs.FileSystem.from_uri(listing)
+                filesystem, path = open_s3(listing)
                 with filesystem.open_input_stream(path, compression=None) as stream:
                     return bytes(stream.read(MAX_LIST_BYTES))
             case "file":
                 return _local(listing).read_bytes()
             case scheme:
                 raise SourceError(f"A list cannot be read from {scheme}://: name a path, https:// or s3://.")
-    except (OSError, pa.ArrowException, http.client.HTTPException) as error:
+    except (OSError, ValueError, pa.ArrowException, http.client.HTTPException) as error:
         raise SourceError(f"The list {listing} cannot be read ({error}): check the address.") from error
 
 

@@ -24,9 +24,9 @@ from workers.restrictions import Restrictions, pdq_at_hand
 @dataclass(slots=True)
 class Download:
     policy: FetchPolicy
+    decoders: Decoders
+    """Whoever opened them ends them; they serve one batch after the other."""
     kind: str = "download"
-    decoders: Decoders = field(default_factory=Decoders)
-    """Kept from batch to batch; they end with the worker, however it ends."""
     robots: RobotsMemory = field(default_factory=RobotsMemory)
     restrictions: Restrictions = field(default_factory=Restrictions)
 

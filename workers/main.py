@@ -128,6 +128,7 @@ def download(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Batches of links in, shards of images out."""
+    from workers.decoding import Decoders
     from workers.download import Download
 
     wishes = {
@@ -150,7 +151,14 @@ def download(
         )
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
-    _work(lambda: Download(policy), Patience(once, until_idle), processes, metrics_port, metrics_host)
+    with ExitStack() as until_end:
+        _work(
+            lambda: Download(policy, until_end.enter_context(Decoders())),
+            Patience(once, until_idle),
+            processes,
+            metrics_port,
+            metrics_host,
+        )
 
 
 @app.command("filter")

@@ -4,9 +4,10 @@ Invariant: the bytes given are those of one version of the file, from the first 
 connection that is cut is taken up again at the byte where it broke, and a server that then answers with another file
 or from another place is refused. Retries are bounded; what is left is the job's next attempt.
 
-urllib suffices for one long body at a time, and blocks only the thread that extracts. Common Crawl answers 503 when it
-is asked too often and wants to be left alone for a while; its bucket lets nobody in anonymously since 2022, so
-https://data.commoncrawl.org is the way in without an account.
+urllib suffices for one long body at a time, and blocks only the thread that extracts. Common Crawl answers 503 or 403
+when it is asked too often and wants to be left alone for a while, for as long as Retry-After says if it says so; its
+bucket lets nobody in anonymously since 2022, so https://data.commoncrawl.org is the way in without an account. From a
+bucket each read is a request of its own for a range, so a broken one is asked for again by itself.
 """
 
 import http.client
@@ -18,13 +19,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import pyarrow as pa
-import pyarrow.fs
 
+from dataset.object_store import open_s3
 from workers.errors import WorkerError
+from workers.wat_slots import take_slot
 
 TIMEOUT_SECONDS = 60.0
 """Without a byte; a body takes as long as it takes."""
@@ -33,9 +37,14 @@ MAX_RETRIES = 6
 MAX_RESUMES = 100
 """Of one file in all, whatever came in between."""
 PAUSE_SECONDS = 1.0  # before the first retry, twice as long before each further one
+MAX_RETRY_AFTER_SECONDS = 120.0
+"""A server that wants to be left alone for longer is: the job is another worker's, later."""
 BUFFER_BYTES = 1 << 20
+S3_READ_BYTES = 8 << 20
+"""One request; a WAT file of 350 MB takes 44."""
 USER_AGENT = "shoal/0.1"
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
+"""403 is how Common Crawl's front answers whom it finds too fast; a file that is forbidden costs a minute more."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
 
 
@@ -43,15 +52,17 @@ class SourceError(WorkerError):
     """The WAT file cannot be read from where it should be."""
 
 
-def open_wat(wat: str) -> BinaryIO:
+def open_wat(wat: str, *, pause: Callable[[float], object] = time.sleep) -> BinaryIO:
     """Open a WAT file named by a path, file:, http(s):// or s3:// URI, as it is stored; the caller closes it.
+
+    `pause` waits for so many seconds, between retries and for one of the machine's connections; what it raises passes.
 
     Raises: SourceError when there is no such file or nobody lets us read it; later reads may raise it, too.
     """
     scheme, separator, rest = wat.partition("://")
     match scheme if separator else "file":
         case "http" | "https":
-            return io.BufferedReader(HttpFile(wat), BUFFER_BYTES)
+            return io.BufferedReader(HttpFile(wat, pause=pause), BUFFER_BYTES)
         case "s3":
             return _open_s3(wat)
         case "file":
@@ -74,7 +85,12 @@ class HttpFile(io.RawIOBase):
         self._version: str | None = None  # a strong ETag, else Last-Modified
         self._retries = 0
         self._resumes = 0
-        self._response = self._connect()
+        self._slot: int | None = take_slot(urlsplit(url).netloc, pause)
+        try:
+            self._response = self._connect()
+        except BaseException:
+            self._free_slot()
+            raise
 
     def readable(self) -> bool:
         return True
@@ -99,7 +115,13 @@ class HttpFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed and hasattr(self, "_response"):
             self._response.close()
+        self._free_slot()
         super().close()
+
+    def _free_slot(self) -> None:
+        if getattr(self, "_slot", None) is not None:
+            os.close(cast(int, self._slot))
+            self._slot = None
 
     def _resume(self, why: str) -> None:
         self._response.close()
@@ -109,19 +131,23 @@ class HttpFile(io.RawIOBase):
         self._retry(why)
         self._response = self._connect()
 
-    def _retry(self, why: str) -> None:
+    def _retry(self, why: str, at_least_seconds: float = 0.0) -> None:
         """Wait before the next request, or give up.
 
-        Raises: SourceError after too many in a row.
+        Raises: SourceError after too many in a row, or when the server wants to be left alone for long.
         """
         if self._retries >= MAX_RETRIES:
             raise SourceError(f"{self._url} cannot be read ({why}): check the network, or try again later.")
-        self._pause(PAUSE_SECONDS * 2**self._retries * random.uniform(0.5, 1.5))  # noqa: S311 — spreads the workers
+        if at_least_seconds > MAX_RETRY_AFTER_SECONDS:
+            raise SourceError(f"{self._url} is not to be asked for {at_least_seconds:.0f} s ({why}): try again then.")
+        pause = PAUSE_SECONDS * 2**self._retries * random.uniform(0.5, 1.5)  # noqa: S311 — spreads the workers
+        self._pause(at_least_seconds + pause)
         self._retries += 1
 
     def _connect(self) -> http.client.HTTPResponse:
         """Ask for the rest of the file, until it is given or refused for good."""
         while True:
+            left_alone_seconds = 0.0
             try:
                 response = self._ask()
             except urllib.error.HTTPError as error:
@@ -130,13 +156,13 @@ class HttpFile(io.RawIOBase):
                     raise SourceError(
                         f"The WAT file {self._url} is not to be had ({error}): check the address."
                     ) from error
-                why = str(error)
+                why, left_alone_seconds = str(error), _retry_after_seconds(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException) as error:
                 why = repr(error)
             else:
                 self._accept(response)
                 return response
-            self._retry(why)
+            self._retry(why, left_alone_seconds)
 
     def _ask(self) -> http.client.HTTPResponse:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
@@ -180,21 +206,23 @@ def _open_local(path: Path) -> BinaryIO:
         raise SourceError(f"The WAT file {path} cannot be read ({error.strerror}): check the path.") from error
 
 
-def _open_s3(uri: str) -> BinaryIO:
+def _retry_after_seconds(header: str | None) -> float:
+    """Read Retry-After, RFC 9110 10.2.3: seconds, or a date; 0 for none and for nonsense."""
+    if header is None:
+        return 0.0
+    if header.strip().isdecimal():
+        return float(header)
     try:
-        if _has_s3_credentials():
-            filesystem, path = pa.fs.FileSystem.from_uri(uri)
-        else:
-            path = uri.removeprefix("s3://")
-            region = pa.fs.resolve_s3_region(path.partition("/")[0])
-            filesystem = pa.fs.S3FileSystem(anonymous=True, region=region)
-        return cast(BinaryIO, filesystem.open_input_stream(path, buffer_size=BUFFER_BYTES))
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(
-            f"The WAT file {uri} cannot be read ({error}): check it, and your AWS credentials."
-        ) from error
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
-def _has_s3_credentials() -> bool:
-    named = any(name in os.environ for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"))
-    return named or (Path.home() / ".aws").is_dir()
+def _open_s3(uri: str) -> BinaryIO:
+    """Open an object with the credentials that are found in the usual places; without any, as nobody."""
+    try:
+        filesystem, path = open_s3(uri)
+        return cast(BinaryIO, filesystem.open_input_stream(path, compression=None, buffer_size=S3_READ_BYTES))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise SourceError(f"The WAT file {uri} cannot be read ({said}): check it, and your AWS credentials.") from error

@@ -10,7 +10,7 @@ ONCE = ("migrate", "enroll", "seed")
 STAY = ("postgres", "tracker", "web", *WORKERS)
 BASE = "python:3.11-slim-bookworm"
 DOWNLOAD_IMAGE = "shoal-download"
-MAX_DOWNLOAD_MB = 500  # over its base; OpenCV, which halves the time of a resize, takes 160 of them
+MAX_DOWNLOAD_MB = 350  # over its base; OpenCV, which halves the time of a resize, takes 108 of them
 USER_ID = "10001"
 GRACE_SECONDS = 60  # stop_grace_period
 

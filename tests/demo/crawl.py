@@ -8,7 +8,7 @@
 
 It is a pure function of its arguments. Links carry the web's port in their URL, so another port is another crawl.
 
-    python -m tests.demo.crawl FOLDER --port P [--images N]
+    python -m tests.demo.crawl FOLDER --port P [--images N] [--domain crawl.test --hosts N]
 """
 
 import argparse
@@ -53,14 +53,19 @@ def build_crawl(
     seed: int = 1,
     images: int = FULL_IMAGES,
     hosts: int = 60,
+    domain: str | None = None,
     wats: int = 8,
     processes: int | None = None,
 ) -> Crawl:
-    """Write a crawl with `images` sound pictures; nobody may listen on `dead_port` (None: the port after `port`)."""
+    """Write a crawl with `images` sound pictures; nobody may listen on `dead_port` (None: the port after `port`).
+
+    Its hosts are loopback addresses, or with a `domain` names in it, which a web in a network of containers answers to.
+    """
     rng = np.random.default_rng(seed)
     web = folder / "web"
     (web / "files").mkdir(parents=True)
-    planner = Planner(_addresses(hosts, rng), port, port + 1 if dead_port is None else dead_port, rng)
+    places = _names(hosts, domain) if domain else _addresses(hosts, rng)
+    planner = Planner(places, port, port + 1 if dead_port is None else dead_port, rng)
     links = tuple(planner.plan(plant) for plant in list_plants(images, rng))
     paint(web, planner.orders, processes or os.cpu_count() or 1)
     (web / BOMB_FILE).write_bytes(bomb_bytes())
@@ -82,6 +87,10 @@ def read_expected(folder: Path) -> list[Link]:
 def _addresses(hosts: int, rng: np.random.Generator) -> list[str]:
     """Draw addresses of 127.0.0.0/8, all different."""
     return [f"127.{10 + host // 8}.{rng.integers(256)}.{1 + host % 8 * 31}" for host in range(hosts)]
+
+
+def _names(hosts: int, domain: str) -> list[str]:
+    return [f"h{host:02d}.{domain}" for host in range(hosts)]
 
 
 def list_plants(images: int, rng: np.random.Generator) -> list[Plant]:
@@ -125,8 +134,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, required=True, help="of its web; the next port has to stay closed")
     parser.add_argument("--images", type=int, default=FULL_IMAGES, help="sound pictures (%(default)s)")
+    parser.add_argument("--hosts", type=int, default=60, help="%(default)s")
+    parser.add_argument("--domain", help="of the hosts' names; default: they are loopback addresses")
     arguments = parser.parse_args()
-    crawl = build_crawl(arguments.folder, port=arguments.port, images=arguments.images)
+    crawl = build_crawl(
+        arguments.folder,
+        port=arguments.port,
+        images=arguments.images,
+        hosts=arguments.hosts,
+        domain=arguments.domain,
+    )
     print(f"{len(crawl.links)} links, {len(crawl.hosts)} hosts, {len(crawl.wats)} WAT files")
 
 

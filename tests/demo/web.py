@@ -5,10 +5,11 @@ beside the files, keyed by 'host/path?query'; the host is the address that was c
 says. Each host address is bound by itself, never 0.0.0.0, so nothing outside this machine can reach it. Every endless
 answer is bounded, so a client that does not defend itself fails its test and not the machine.
 
-    python -m tests.demo.web FOLDER --port P
+    python -m tests.demo.web FOLDER --port P [--by-name]
 
-prints one line when it listens and ends on SIGTERM, on SIGINT, and when its standard input closes: so it cannot outlive
-the process that started it.
+With `--by-name`, for a network of containers, it binds all addresses, and the host is the one that the request names.
+It prints one line when it listens and ends on SIGTERM, on SIGINT, and when its standard input closes: so it cannot
+outlive the process that started it.
 """
 
 import argparse
@@ -62,6 +63,7 @@ class Request:
     """What the web cares about in a request."""
 
     target: str
+    host: str
     keep_alive: bool
     head_only: bool
 
@@ -88,15 +90,17 @@ def load_routes(folder: Path) -> tuple[list[str], dict[str, Route]]:
 class Web:
     """The files and routes of one folder, answered to one connection after another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, by_name: bool = False) -> None:
         self.folder = folder
+        self.by_name = by_name
         self.hosts, self.routes = load_routes(folder)
         self.connections: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self, port: int) -> AsyncIterator[None]:
         """Listen on every host address at `port`; leaving ends the connections too."""
-        server = await asyncio.start_server(self.accept, host=self.hosts, port=port, backlog=256)
+        hosts = "0.0.0.0" if self.by_name else self.hosts
+        server = await asyncio.start_server(self.accept, host=hosts, port=port, backlog=256)
         try:
             yield
         finally:
@@ -117,8 +121,10 @@ class Web:
         with contextlib.suppress(
             ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, BadRequestError
         ):
-            while await self.answer(host, await read_request(reader), writer):
-                pass
+            while True:
+                request = await read_request(reader)
+                if not await self.answer(request.host if self.by_name else host, request, writer):
+                    break
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -168,7 +174,13 @@ async def read_request(reader: asyncio.StreamReader) -> Request:
     if len(parts) != 3 or not parts[2].startswith("HTTP/"):
         raise BadRequestError(line)
     closing = any(field.lower().replace(" ", "") == "connection:close" for field in fields)
-    return Request(parts[1], keep_alive=parts[2] == "HTTP/1.1" and not closing, head_only=parts[0] == "HEAD")
+    named = next((field.partition(":")[2].strip() for field in fields if field.lower().startswith("host:")), "")
+    return Request(
+        parts[1],
+        named.partition(":")[0].lower(),
+        keep_alive=parts[2] == "HTTP/1.1" and not closing,
+        head_only=parts[0] == "HEAD",
+    )
 
 
 def response_head(status: int, headers: Mapping[str, str]) -> bytes:
@@ -216,13 +228,13 @@ def stop_when_stdin_closes(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
     threading.Thread(target=watch, daemon=True).start()
 
 
-async def serve(folder: Path, port: int) -> None:
+async def serve(folder: Path, port: int, *, by_name: bool = False) -> None:
     """Serve until told to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    web = Web(folder)
+    web = Web(folder, by_name=by_name)
     async with web.listening(port):
         print(f"ready hosts={len(web.hosts)} routes={len(web.routes)} port={port}", flush=True)
         stop_when_stdin_closes(loop, stop)
@@ -234,9 +246,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.demo.web", description="Serve a mini crawl's web.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--by-name", action="store_true", help="for a network of containers: bind all addresses")
     arguments = parser.parse_args()
     try:
-        asyncio.run(serve(arguments.folder, arguments.port))
+        asyncio.run(serve(arguments.folder, arguments.port, by_name=arguments.by_name))
     except OSError as error:
         sys.exit(f"the web cannot listen on port {arguments.port} ({error.strerror}): choose another with --port")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.tracker.talking import Console
 from tracker import seed_source
-from tracker.seed_source import SourceError, list_wats
+from tracker.seed_source import SourceError, list_wats, sample
 
 PATHS = [f"crawl-data/CC-MAIN-2024-22/segments/1/wat/{n}.warc.wat.gz" for n in (1, 2)]
 LINES = "\n\n".join(PATHS) + "\n"
@@ -99,3 +100,33 @@ def test_a_list_that_is_none_is_refused(
     (tmp_path / "wat.paths.gz").write_bytes(content)
     with pytest.raises(SourceError, match=why):
         list_wats(str(tmp_path / "wat.paths.gz"))
+
+
+def test_a_sample_is_drawn_alike_each_time_and_a_larger_one_holds_it() -> None:
+    wats = [f"https://host/{n:05d}.wat.gz" for n in range(10_000)]
+    small, large = sample(wats, 100, 7), sample(wats, 1_000, 7)
+    assert small == sample(wats, 100, 7) == sorted(small)
+    assert set(small) < set(large)
+    assert len(set(large)) == 1_000
+    assert sample(wats, 100, 8) != small
+    quarters = [len(set(large) & set(wats[start : start + 2_500])) for start in range(0, 10_000, 2_500)]
+    assert all(200 < n < 300 for n in quarters)  # 250, and 13.7 is the standard deviation
+
+
+def test_a_sample_of_more_than_there_is_is_refused() -> None:
+    with pytest.raises(SourceError, match=r"^There are 2 WAT files, fewer than --sample 3: leave --sample away\.$"):
+        sample(["a", "b"], 3, 0)
+
+
+def test_a_sampled_run_says_of_what_and_with_which_seed(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(database, monkeypatch, capsys)
+    (tmp_path / "wat.paths").write_text("".join(f"crawl-data/{n}.warc.wat.gz\n" for n in range(50)))
+    listing = str(tmp_path / "wat.paths")
+    small = console.json("seed", listing, "--sample", 5, "--random-seed", 3)
+    assert small == {"run": "crawl", "wats": 5, "new": 5, "sample": 5, "of": 50, "random_seed": 3}
+    assert "drawn from 50 with random seed 3" in console("seed", listing, "--sample", 5, "--random-seed", 3).out
+    assert console.json("seed", listing, "--sample", 8, "--random-seed", 3)["new"] == 3
+    assert console.json("log")["changes"][0]["after"]["sample"] == 8
+    assert "fewer than --sample 51" in console.refusal("seed", listing, "--sample", 51)

@@ -15,6 +15,7 @@ from dataset.store import Store
 from tests.workers.odd_web import answer, odd_web, picture, response, run
 from tests.workers.test_batch import Planted, download
 from tracker.restricted_list import pack
+from workers.decoding import Decoders
 from workers.desk import Desk
 from workers.download import Download
 from workers.fetching.policy import FetchPolicy
@@ -70,7 +71,7 @@ class Lists:
 
 def test_a_worker_learns_of_a_list_before_each_batch_and_works_without_none(store: Store) -> None:
     session = Lists()
-    stage = Download(FetchPolicy())
+    stage = Download(FetchPolicy(), Decoders())
 
     async def known() -> Restricted:
         return stage.restrictions.current(Desk(session, store))  # type: ignore[arg-type]

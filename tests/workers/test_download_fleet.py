@@ -15,6 +15,7 @@ from tracker.admin.blocks import block
 from tracker.audit import audit
 from tracker.database import Connection
 from tracker.session import Session
+from workers.decoding import Decoders
 from workers.desk import Desk
 from workers.download import Download
 from workers.fetching.policy import FetchPolicy
@@ -63,7 +64,8 @@ def test_a_refusing_host_is_asked_once_a_blocked_one_never_and_no_link_is_lost(
                 allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=tuple({web.port for web in webs})
             )
             desk = Desk(register("download"), Store.open(str(tmp_path)))
-            await run(Download(policy), desk, Patience(once=True))
+            with Decoders() as decoders:
+                await run(Download(policy, decoders), desk, Patience(once=True))
             assert [len(web.requests) for web in webs] == [1, 10, 0, 10]
 
     work(test)
@@ -99,7 +101,8 @@ def test_a_host_that_is_blocked_while_a_batch_is_under_way_is_asked_no_more(
         async with odd_web({"*": ban}, host="127.0.0.2") as web:
             fill(admin, [f"http://127.0.0.2:{web.port}/{n}" for n in range(10)])
             policy = FetchPolicy(allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=(web.port,))
-            await run(Download(policy), desk, Patience(once=True))
+            with Decoders() as decoders:
+                await run(Download(policy, decoders), desk, Patience(once=True))
             assert len(web.requests) == 1
 
     work(test)

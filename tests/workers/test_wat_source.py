@@ -1,7 +1,10 @@
 import gzip
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.object_store import CUT_DOWN, serving
 from workers import wat_source
+from workers.errors import Stopped, WorkerError
 from workers.wat_source import HttpFile, SourceError, open_wat
 
 BODY = bytes(range(256)) * 4000
@@ -24,6 +29,7 @@ class Shelf:
     body: bytes = BODY
     resumable: bool = True
     sized: bool = True
+    retry_after: str = ""
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -31,7 +37,11 @@ class Shelf:
         self.asked.append((request.headers["Range"], request.headers["If-Range"]))
         step = self.plan.pop(0) if self.plan else len(self.body)
         if 400 <= step < 600:
-            request.send_error(step)
+            request.send_response(step)
+            if self.retry_after:
+                request.send_header("Retry-After", self.retry_after)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         start = int(request.headers["Range"][6:-1]) if request.headers["Range"] and self.resumable else 0
         request.send_response(206 if start else 200)
@@ -98,10 +108,91 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
 def test_a_server_that_is_busy_is_left_alone_for_longer_and_longer(
     shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]
 ) -> None:
-    shelf.plan = [503, 429, 500]
+    shelf.plan = [503, 403, 500]
     assert fetch() == BODY
     assert len(pauses) == 3
     assert pauses[0] < 1.5 < pauses[2] < 6.0
+
+
+def test_a_server_that_says_for_how_long_is_left_alone_for_that_long(
+    shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]
+) -> None:
+    shelf.plan, shelf.retry_after = [503, 503], "30"
+    assert fetch() == BODY
+    assert all(30 < pause < 34 for pause in pauses)
+    shelf.plan, shelf.retry_after = [403], format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert fetch() == BODY
+    assert 55 < pauses[2] < 63
+    shelf.plan, shelf.retry_after = [503], "soon"
+    assert fetch() == BODY
+    assert pauses[3] < 2
+
+
+def test_a_server_that_wants_to_be_left_alone_for_an_hour_is(shelf: Shelf, pauses: list[float]) -> None:
+    shelf.plan, shelf.retry_after = [503], "3600"
+    with pytest.raises(SourceError, match=r"is not to be asked for 3600 s .*: try again then\.$"):
+        HttpFile(shelf.url, pause=pauses.append)
+    assert pauses == []
+
+
+def test_a_machine_has_so_many_connections_to_a_host_and_no_more(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SHOAL_WAT_CONNECTIONS", "2")
+    monkeypatch.setenv("SHOAL_WAT_SLOTS", str(tmp_path / "slots"))
+    first, second = open_wat(shelf.url), open_wat(shelf.url)
+
+    def end_one(_: float) -> None:
+        assert len(shelf.asked) == 2  # the third has not asked
+        first.close()
+
+    with open_wat(shelf.url, pause=end_one) as third:
+        assert third.read() == BODY
+    second.close()
+    assert len(shelf.asked) == 3
+
+
+def test_a_stop_ends_the_wait_for_a_connection(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHOAL_WAT_CONNECTIONS", "1")
+    monkeypatch.setenv("SHOAL_WAT_SLOTS", str(tmp_path / "slots"))
+
+    def stop(_: float) -> None:
+        raise Stopped("asked to stop")
+
+    with open_wat(shelf.url), pytest.raises(Stopped):
+        open_wat(shelf.url, pause=stop)
+    shelf.plan = [404]
+    with pytest.raises(SourceError):
+        open_wat(shelf.url)
+    with open_wat(shelf.url, pause=stop) as file:  # a refusal has freed its slot
+        assert file.read() == BODY
+
+
+@pytest.mark.parametrize("most", ["0", "many"])
+def test_a_bound_that_is_none_is_refused(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
+    monkeypatch.setenv("SHOAL_WAT_CONNECTIONS", most)
+    with pytest.raises(WorkerError, match="set it to a number from 1 on"):
+        open_wat(shelf.url)
+
+
+@pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "KEYOFOURS", "AWS_SECRET_ACCESS_KEY": "secret"}])
+def test_a_bucket_is_read_with_the_credentials_there_are_or_as_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: dict[str, str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with serving() as s3:
+        found = {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_DEFAULT_REGION": "us-east-1", "HOME": str(tmp_path)}
+        for name, value in {**found, "AWS_EC2_METADATA_DISABLED": "true", **keys}.items():
+            monkeypatch.setenv(name, value)
+        body = BODY * 20  # 20 MB: three requests
+        s3.store("crawl-data/1.warc.wat.gz", body)
+        s3.fail(CUT_DOWN, times=1, range="bytes=8388608-")
+        with open_wat("s3://crawl/crawl-data/1.warc.wat.gz") as file:
+            assert file.read() == body
+        assert s3.keys == set(filter(None, [keys.get("AWS_ACCESS_KEY_ID")]))
+        with pytest.raises(SourceError, match=r"^The WAT file s3://crawl/none .*: check it, and your AWS credentials"):
+            open_wat("s3://crawl/none")
 
 
 def test_a_server_that_stays_busy_is_given_up_after_a_minute(
@@ -124,7 +215,7 @@ def test_a_server_that_gives_crumbs_is_given_up_too(
     assert len(shelf.asked) == 6
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
+@pytest.mark.parametrize("status", [401, 404, 410])
 def test_a_file_that_is_not_there_is_said_so_at_once(shelf: Shelf, pauses: list[float], status: int) -> None:
     shelf.plan = [status]
     with pytest.raises(SourceError, match=f"not to be had .HTTP Error {status}"):

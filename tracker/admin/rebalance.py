@@ -131,7 +131,9 @@ def _watermarks(settings: Mapping[str, float], drawn: float) -> list[Change]:
     new_resume = max(resume, 2 * least)
     if high < RESERVE * new_resume:
         wanted["pool_high"] = (high, math.ceil(RESERVE * new_resume), "a fifth above where ingest goes on")
-    return [Change(name, before, after, why) for name, (before, after, why) in wanted.items()]
+    # From the top down: a mark is never set above the one over it.
+    order = ("pool_high", "pool_resume", "pool_low")
+    return [Change(name, *wanted[name]) for name in order if name in wanted]
 
 
 def _weights(settings: Mapping[str, float], waiting: Mapping[str, int]) -> list[Change]:

@@ -1,0 +1,97 @@
+"""The command `tracker launch`."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracker.admin import enroll as enrolling
+from tracker.admin import launch as launching
+from tracker.admin.changes import record
+from tracker.admin.console import Json, Queue, app, open_tracker, show, tell
+from tracker.admin.launch import Form, Machine
+from tracker.admin.passwords import LOGIN, read_password
+from tracker.database import translated
+from tracker.errors import TrackerError
+from tracker.settings import Settings
+
+command = partial(app.command, rich_help_panel="Workers and machines")
+
+
+@command()
+def launch(
+    name: Annotated[str, typer.Argument(help="Of the machine; of several, NAME-001 and so on.")],
+    kind: Annotated[Queue, typer.Option(help="What its workers do.")],
+    image: Annotated[str, typer.Option(help="What they run, as registry/name:tag.")],
+    password_file: Annotated[Path, typer.Option(help="Its first line is the class's password; see tracker rotate.")],
+    form: Annotated[Form, typer.Option("--format", help="What to print.")] = Form.CLOUD_INIT,
+    count: Annotated[int, typer.Option(min=1, help="How many machines; each gets a token of its own.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="On each; default: one for each processor.")] = None,
+    database: Annotated[
+        str | None, typer.Option("--database-url", help="As the machines reach it, without a password.")
+    ] = None,
+    user_agent: Annotated[str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="Who fetches.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Write files into a folder instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Enroll machines, and print what they boot with: a provider's user-data, or files for a machine that runs."""
+    alone = count == 1 and form is not Form.COMPOSE
+    if folder is None and not alone and not as_json:
+        raise TrackerError("these are several files: give --out FOLDER, or --json")
+    names = launching.machine_names(name, count)
+    with open_tracker() as connection:
+        url = database or enrolling.login_url(connection, kind.value).replace(":PASSWORD@", "@")
+        if folder is not None and (there := [path for path in _places(folder, form, names) if path.exists()]):
+            raise TrackerError(f"{there[0]} is there already: give another --out, or another name")
+        machine = Machine(
+            kind=kind.value,
+            image=image,
+            database_url=_with_login(url, kind.value),
+            store=Settings.from_environment().store,
+            password=read_password(password_file),
+            workers=workers,
+            user_agent=user_agent,
+        )
+        with translated(), connection.transaction():
+            tokens = {each: enrolling.enroll(connection, each, kind.value) for each in names}
+            record(
+                connection, "launch", name, before=None, after={"kind": kind.value, "machines": count, "image": image}
+            )
+            files = launching.rendered(form, machine, tokens)
+            if folder is not None:
+                _write(folder, files)
+    if folder is not None:
+        return tell({"machines": names, "out": str(folder)}, as_json, f"machines enrolled: {count}; written: {folder}")
+    contents = {path: content for path, (_, content) in files.items()}
+    data = {"machines": names, "files": contents}
+    return show(data, True, str) if as_json else typer.echo(next(iter(contents.values())), nl=False)
+
+
+def _places(folder: Path, form: Form, names: list[str]) -> list[Path]:
+    suffix = {Form.CLOUD_INIT: ".yaml", Form.SYSTEMD: ".sh", Form.COMPOSE: ""}[form]
+    return [folder / f"{name}{suffix}" for name in names]
+
+
+def _with_login(url: str, kind: str) -> str:
+    """The URL with the class's login in it, unless it names one."""
+    scheme, separator, rest = url.partition("://")
+    host = rest.partition("/")[0]
+    return url if not separator or "@" in host else f"{scheme}://{LOGIN.format(kind=kind)}@{rest}"
+
+
+def _write(folder: Path, files: dict[str, tuple[int, str]]) -> None:
+    """Write files that nobody else may read, not even for a moment.
+
+    Raises:
+        TrackerError: the folder cannot be written.
+    """
+    try:
+        for path, (mode, content) in files.items():
+            place = folder / path
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+                file.write(content)
+    except OSError as error:
+        raise TrackerError(f"{folder} cannot be written ({error.strerror}): name another with --out") from error

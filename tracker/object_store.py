@@ -1,0 +1,62 @@
+"""How the tracker speaks S3: where, as whom, how long it waits and how often it asks again.
+
+Credentials come from the usual places and from nowhere else: AWS_ACCESS_KEY_ID and its companions, ~/.aws and
+AWS_PROFILE, a web identity, the machine's role. A URI with a secret in it is refused: URIs are logged.
+
+Source: `pyarrow.fs`. Rejected: `FileSystem.from_uri`, which asks again each 0.2 s for 6 s and then gives up; a bucket
+that says SlowDown wants pauses that grow, and is back within a minute. The same rules stand in dataset/object_store.py,
+because the two packages do not know each other; a test holds them against each other.
+"""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs
+
+MAX_ATTEMPTS = 10
+"""Pauses are drawn from (0, 1), (0, 2), (0, 4) … seconds, up to 20: 50 s in the mean."""
+CONNECT_TIMEOUT_SECONDS = 10.0
+REQUEST_TIMEOUT_SECONDS = 60.0
+"""Without a byte. S3 may take a minute to put an upload's parts together; the SDK's own limit is 3 s."""
+ENDPOINT_NAMES = ("SHOAL_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+QUERY_NAMES = frozenset({"region", "endpoint_override", "scheme"})
+
+
+def open_s3(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[pa.fs.S3FileSystem, str]:
+    """Return the file system and the path (bucket/folder) of s3://bucket/folder[?region=…&endpoint_override=…&scheme=…].
+
+    The endpoint, for MinIO, Ceph, R2 and the like, is the URI's, else the first of ENDPOINT_NAMES that is set.
+    AWS_CA_BUNDLE names the certificates to trust there.
+
+    Raises: ValueError when the URI cannot be meant, with what to write instead.
+    """
+    parts = urlsplit(uri)
+    query = dict(parse_qsl(parts.query))
+    if parts.username is not None or parts.password is not None or not query.keys() <= QUERY_NAMES:
+        raise ValueError("an s3:// URI may say region, endpoint_override and scheme; put keys into AWS_… variables")
+    if not parts.hostname:
+        raise ValueError("an s3:// URI begins with its bucket: s3://bucket/folder")
+    bucket = parts.netloc
+    override = query.get("endpoint_override") or next(
+        (environment[n] for n in ENDPOINT_NAMES if environment.get(n)), ""
+    )
+    scheme, separator, endpoint = override.rpartition("://")
+    scheme = query.get("scheme") or scheme or "https"
+    if scheme not in ("http", "https") or (separator and not endpoint):
+        raise ValueError(f"{override!r} is no endpoint: write https://host or http://host:port")
+    region = query.get("region") or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    if region is None and not endpoint:
+        region = pa.fs.resolve_s3_region(bucket)
+    filesystem = pa.fs.S3FileSystem(
+        region=region,
+        scheme=scheme,
+        endpoint_override=endpoint.rstrip("/") or None,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        request_timeout=REQUEST_TIMEOUT_SECONDS,
+        retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
+        allow_delayed_open=True,  # a file under 10 MB goes in one request instead of three
+        tls_ca_file_path=environment.get("AWS_CA_BUNDLE"),
+    )
+    return filesystem, bucket + parts.path.rstrip("/")

@@ -6,8 +6,8 @@ A download worker starts without torch: each stage is imported by its own subcom
 import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
@@ -74,7 +74,7 @@ def extract(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """WAT files in, packs of candidates out."""
-    _work(Extract, Patience(once, until_idle), processes, metrics_port, metrics_host)
+    _work("extract", lambda: nullcontext(Extract()), Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command()
@@ -86,7 +86,7 @@ def ingest(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Packs and finished lists in, new candidates into the pool."""
-    _work(Ingest, Patience(once, until_idle), processes, metrics_port, metrics_host)
+    _work("ingest", lambda: nullcontext(Ingest()), Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command()
@@ -151,14 +151,13 @@ def download(
         )
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
-    with ExitStack() as until_end:
-        _work(
-            lambda: Download(policy, until_end.enter_context(Decoders())),
-            Patience(once, until_idle),
-            processes,
-            metrics_port,
-            metrics_host,
-        )
+
+    @contextmanager
+    def stage() -> Iterator[Download]:
+        with Decoders() as decoders:
+            yield Download(policy, decoders)
+
+    _work("download", stage, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 @app.command("filter")
@@ -185,18 +184,19 @@ def filter_shards(
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
     if precision is not None and precision not in list(Precision):
         raise typer.BadParameter(f"{precision!r} is no precision: give {', '.join(Precision)}")
-    with ExitStack() as until_end:
 
-        def stage() -> Filter:
-            at_decoders = decoder_processes(device) if decoders is None else decoders
-            pipeline = until_end.enter_context(Pipeline(at_decoders, batch_size, metrics.model_busy))
-            return Filter(pipeline, device, Precision(precision) if precision else None)
+    @contextmanager
+    def stage() -> Iterator[Filter]:
+        at_decoders = decoder_processes(device) if decoders is None else decoders
+        with Pipeline(at_decoders, batch_size, metrics.model_busy) as pipeline:
+            yield Filter(pipeline, device, Precision(precision) if precision else None)
 
-        _work(stage, Patience(once, until_idle), processes, metrics_port, metrics_host)
+    _work("filter", stage, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
 def _work(
-    make_stage: Callable[[], Stage[Any]],
+    kind: str,
+    opened: Callable[[], AbstractContextManager[Stage[Any]]],
     patience: Patience,
     processes: int,
     metrics_port: int | None,
@@ -210,18 +210,19 @@ def _work(
     with connect(url) as connection:
         require_head(connection)
     store = Store.open(settings.store)
-    stage = make_stage()
-    with metrics.told(stage.kind, own_port(metrics_port, os.environ), metrics_host):
-        session = WatchedSession.register(url, stage.kind, token=settings.token)
+    with metrics.told(kind, own_port(metrics_port, os.environ), metrics_host):
+        session = WatchedSession.register(url, kind, token=settings.token)
         try:
-            trio.run(_run, stage, session, store, patience)
+            trio.run(_run, opened, session, store, patience)
         finally:
             session.close()
 
 
-async def _run(stage: Stage[Any], session: WatchedSession, store: Store, patience: Patience) -> None:
+async def _run(
+    opened: Callable[[], AbstractContextManager[Stage[Any]]], session: WatchedSession, store: Store, patience: Patience
+) -> None:
     desk = Desk(session, store)
-    with progress_bar.shown(desk, session):
+    with opened() as stage, progress_bar.shown(desk, session):
         await run(stage, desk, patience)
 
 

@@ -105,6 +105,13 @@ class BloomFilter:
             chunk = hashes[start : start + CHUNK_KEYS]
             self._insert(_spread(chunk[self.first_seen(chunk)]))
 
+    def add_new(self, hashes: Hashes) -> None:
+        """Add keys that `first_seen` has marked, before which nothing was added since: they are not asked about again.
+
+        Others than those would be counted twice.
+        """
+        self._insert(_spread(hashes))
+
     def estimated_rate(self) -> float:
         """Measure, from the bits as they stand, the chance that a new key is found; reads all memory once."""
         passes = 1.0

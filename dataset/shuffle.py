@@ -37,9 +37,9 @@ class Shuffled:
     table: pa.Table
     rows: Mapping[str, npt.NDArray[np.intp]]
 
-    def part(self, value: str) -> pa.Table:
-        """Take a part's rows in their order; the columns are those of the packs."""
-        return self.table.take(pa.array(self.rows.get(value, np.empty(0, np.intp))))
+    def part(self, value: str, start: int = 0, end: int | None = None) -> pa.Table:
+        """Take a part's rows in their order, or those from `start` to `end`, without the column that names the part."""
+        return self.table.take(pa.array(self.rows.get(value, np.empty(0, np.intp))[start:end]))
 
 
 def number_rows(table: pa.Table, pack: int) -> pa.Table:
@@ -56,14 +56,19 @@ def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], part_by: str
     Raises:
         ShuffleError: there is no pack, the packs differ in schema, or they are too large to be one table.
     """
-    table = _joined(tables)
+    table = join_packs(tables)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(np.concatenate(keep)))
     values = table[part_by].combine_chunks().dictionary_encode()
     codes = values.indices.to_numpy(zero_copy_only=False)[order]
+    table = table.drop_columns([part_by])
     return Shuffled(table, {value: order[codes == code] for code, value in enumerate(values.dictionary.to_pylist())})
 
 
-def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+def join_packs(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put packs one after the other, each column in one chunk, which costs a copy; a table joined before costs none.
+
+    Raises: ShuffleError as `shuffled_rows`.
+    """
     if not tables:
         raise ShuffleError("there is nothing to shuffle; give at least one pack")
     try:

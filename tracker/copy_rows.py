@@ -5,11 +5,13 @@
 Source: https://www.postgresql.org/docs/current/sql-copy.html (signature, rows of length-prefixed fields in network
 order, trailer). Nothing is escaped, so no caption can break out of its field.
 
-Invariant: what Postgres or a batch's payload cannot hold is refused before the first byte is sent.
+Invariant: what Postgres or a batch's payload cannot hold is refused before the first byte of its piece is sent.
 
 Rejected: text, joined by Arrow in the same way. Build and COPY of 200,000 rows into a logged table, two busy cores:
 299,000-319,000 rows/s as text, 342,000-414,000 as binary, whose buffer alone is built at 2.8M rows/s.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,21 +35,34 @@ FORBIDDEN = b"\0\t\n"
 COPY = SQL("COPY tracker.{leaf} ({columns}) FROM STDIN (FORMAT binary)")
 
 Head = npt.NDArray[np.void]
+Piece = bytes | memoryview
+Buffer = bytes | Iterable[Piece]
+"""All that COPY is sent, whole, or in pieces of any size."""
 
 
 class CopyError(TrackerError):
     """Candidates that the pool cannot hold."""
 
 
-def copy_into(connection: Connection, relation: str, buffer: bytes) -> None:
-    """Copy a prepared buffer into a leaf's relation, in the connection's transaction."""
+def copy_into(connection: Connection, relation: str, buffer: Buffer) -> None:
+    """Copy a prepared buffer into a leaf's relation, in the connection's transaction.
+
+    Raises: whatever the buffer's pieces raise as they are asked for; the transaction is then to be given up.
+    """
     statement = COPY.format(leaf=Identifier(relation), columns=SQL(", ").join(map(Identifier, COLUMNS)))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(buffer)
+        for piece in (buffer,) if isinstance(buffer, bytes) else buffer:
+            copy.write(piece)
 
 
 def copy_buffer(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> bytes:
-    """Turn the candidates of one subset into the buffer that copies them into a leaf.
+    """Turn the candidates of one subset into the whole buffer that copies them into a leaf; else as `copy_rows`."""
+    rows = copy_rows(candidates, leaf=leaf, run_id=run_id, subset=subset, attempt=attempt)
+    return b"".join((SIGNATURE, rows, TRAILER))
+
+
+def copy_rows(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> memoryview:
+    """Turn the candidates of one subset into rows for a leaf: a piece that goes between SIGNATURE and TRAILER.
 
     `candidates` has the columns pack int64, pack_row int32, language (string or null), url and text (string), may have
     extra (string or null, a list's other columns as JSON), and others.
@@ -71,8 +86,7 @@ def copy_buffer(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, at
     head["language_length"] = pc.fill_null(pc.binary_length(language), NULL).to_numpy()
 
     texts = (_lengths(url), url, _lengths(text), text, *_extra(candidates))
-    rows = pc.binary_join_element_wise(_as_binary(head), pc.fill_null(language, b""), *texts, NOTHING)
-    return b"".join((SIGNATURE, _content(rows), TRAILER))
+    return _content(pc.binary_join_element_wise(_as_binary(head), pc.fill_null(language, b""), *texts, NOTHING))
 
 
 def _extra(candidates: pa.Table) -> tuple[pa.Array | pa.Scalar, ...]:

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from psycopg.types.json import Jsonb
 
-from tracker.copy_rows import copy_into
+from tracker.copy_rows import Buffer, copy_into
 from tracker.database import Connection, connect, translated
 from tracker.errors import DatabaseDown
 
@@ -93,13 +93,16 @@ class FilterSlot:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """New candidates of one subset, for one leaf: `buffer` is a prepared COPY of `n` rows."""
+    """New candidates of one subset, for one leaf: `buffer` is a COPY of `n` rows.
+
+    A call that is made again asks for its pieces again: it is no iterator.
+    """
 
     relation: str
     subset: str
     leaf: int
     n: int
-    buffer: bytes
+    buffer: Buffer
 
 
 class Session:

@@ -7,14 +7,26 @@ This worker holds its slot of the filter alone, and one transaction is under way
 flight need no reserving. The filter in memory is derived; after any failure it is dropped and built anew from its
 snapshot and the packs committed since.
 
-Where the time goes, for 20 packs with 557,000 rows: 0.70 CPU-seconds to read (0.23), hash (0.07), ask the filter
-(0.05), shuffle, drop and part in one move, and prepare the buffers (0.19); then Postgres copies for 0.8 s or more. On 2
-busy cores the whole runs at a third to a half of a bare COPY's rate; to be won: reading and preparing while Postgres
-copies. Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and 1.0 CPU-seconds, and no less time.
+While Postgres copies a group of packs, a thread beside prepares its rows a piece ahead of COPY (`copy_pieces`), and
+then reads and hashes the next group, which is claimed before the COPY begins (`pack_reading`). The filter is asked
+about that group after this one's commit, so what overlaps touches no state. Packs claimed ahead are held like others:
+the next `claim` gives them to the loop, a worker that leaves gives them back, and they go when the slot goes.
+
+Where the time goes, for a group of 18 packs with 500,000 rows, on 2 cores: beside 0.25 to 0.4 CPU-seconds to read, join
+and hash, 0.3 to move and prepare; before and after COPY, 0.2 s to ask the filter (0.05), shuffle (0.04), claim (0.03)
+and add (0.07); COPY 0.8 to 1.1 s, where it takes 1.0 s alone. So two groups come in at 0.7 of a bare COPY's rate, of
+which the first is read and the last copied alone; one after the other they took 0.55. What helped besides: joining the
+packs while they are read (0.2 s less before COPY), not to move the subset's column (0.07), not to ask the filter again
+about keys that it has just said are new (0.05). Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and
+1.0 CPU-seconds for 0.7, and no less time; DELTA_LENGTH_BYTE_ARRAY in packs, which is read no faster. To be won: packs
+in lz4 are read in half the time of zstd, and are half as large again; URL, text and language joined before the shuffle
+are moved in half the CPU-time (0.18 for 0.34 s), most of it beside, but so are the rows that are dropped.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,30 +35,39 @@ import pyarrow.compute as pc
 import trio
 
 from dataset.bloom import BloomFilter
-from dataset.keys import Hashes, url_hashes
-from dataset.packs import LIST_PACK_SCHEMA
-from dataset.shuffle import Mask, Shuffled, number_rows, shuffled_rows
-from dataset.store import StoreError
-from tracker.copy_rows import copy_buffer
+from dataset.shuffle import Mask, shuffled_rows
+from tracker.errors import LeaseLost
 from tracker.session import Added, FilterSlot, Job
+from workers.copy_pieces import Pieces
 from workers.desk import Desk
 from workers.lists import ingest_list, is_list
+from workers.pack_reading import ReadPacks, RunPacks, hash_rows, read_packs
 
 log = logging.getLogger("shoal.worker")
 
 # Packs are shuffled together up to this many rows: with 40 rows on a page of the pool, one of 20 packs then gives a
-# page two neighbours. 500,000 candidates are some 150 MB here.
+# page two neighbours. 500,000 candidates are some 150 MB here, as much again once they are prepared, and those that are
+# read ahead come on top.
 ROWS_TOGETHER = 500_000
 PACKS_TOGETHER = 20
 
-COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it
-EXTRA = LIST_PACK_SCHEMA.field("extra")
+Results = list[tuple[Job, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Jobs that were claimed before the loop asked for them; `reading` is None for a list's piece."""
+
+    held: Sequence[Job]
+    reading: Future[ReadPacks] | None
 
 
 class Ingest:
     kind = "ingest"
 
     def __init__(self) -> None:
+        self._beside = ThreadPoolExecutor(1, "ingest")  # first the pieces that COPY waits for, then the next packs
+        self._ahead: _Ahead | None = None
         self._filter: BloomFilter | None = None
         self._slot: FilterSlot | None = None
         self._known = 0  # the ordinal of the last pack in the filter
@@ -54,50 +75,67 @@ class Ingest:
     def claim(self, desk: Desk) -> Sequence[Job]:
         """Hold a slot of the Bloom filter, and claim packs of it; a slot without packs is let go for another."""
         slot = desk.session.hold_slot()
+        if self._ahead is not None and (slot is None or self._slot is None or self._slot.slot != slot.slot):
+            self._let_go(self._ahead, desk)  # the slot was lost, and its packs with it
         if slot is None:
             return []
         if self._slot is None or self._slot.slot != slot.slot or self._known < slot.snapshot_ordinal:
             self._filter = None  # another slot's, or older than what the tracker still lists
         self._slot = slot
-        held: list[Job] = []
-        while len(held) < PACKS_TOGETHER and sum(job.payload["rows"] for job in held) < ROWS_TOGETHER:
-            more = desk.session.claim()
-            alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
-            if held and alone:
-                desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
-                break
-            held += more
-            if not more or alone:
-                break
+        held = self._ahead.held if self._ahead is not None else _claim_packs(desk)
         if not held:
             desk.session.release_slot()
         return held
 
     async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+        ahead, self._ahead = self._ahead, None
         if is_list(held[0]):
             return await trio.to_thread.run_sync(ingest_list, held[0], desk)
-        return await trio.to_thread.run_sync(self._ingest, held, desk)
+        reading = ahead.reading if ahead is not None and ahead.held == held else None
+        reading = reading or self._beside.submit(read_packs, held, desk)
+        return await trio.to_thread.run_sync(self._ingest, reading, desk)
 
-    def _ingest(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+    def _ingest(self, reading: Future[ReadPacks], desk: Desk) -> Mapping[str, object]:
         known, self._filter = self._current_filter(desk), None  # back once all has gone well
-        held, packs = _read_all(held, desk)
-        if not held:
+        read = reading.result()
+        _fail_unreadable(read, desk)
+        if not read.runs:
             self._filter = known
             return {"packs": 0}
-        hashes = [_hashes(pack, desk) for pack in packs]
-        new = np.split(known.first_seen(np.concatenate(hashes)), np.cumsum([len(pack) for pack in packs])[:-1])
-        for job, mask in zip(held, new, strict=True):
-            mask |= job.payload.get("keep_duplicates", False)
-        added, results = _prepare(held, packs, new, desk)
+        hashes = np.concatenate([run.hashes for run in read.runs])
+        first_seen = known.first_seen(hashes)
+        added, results = self._prepare(read, first_seen, desk)
         for _, told in results:
             told["expected_wrong"] = known.expected_wrong(sum(one["n"] for one in told["added"]))
+        self._look_ahead(desk)
         desk.session.complete_ingest(results, added)
-        known.add(np.concatenate(hashes))
-        self._known += len(held)
+        known.add_new(hashes[first_seen])
+        self._known += len(results)
         self._filter = known
         self._snapshot_if_due(desk)
-        rows, candidates = sum(map(len, packs)), sum(one.n for one in added)
-        return {"packs": len(held), "rows": rows, "candidates": candidates, "duplicates": rows - candidates}
+        rows, candidates = len(hashes), sum(one.n for one in added)
+        return {"packs": len(results), "rows": rows, "candidates": candidates, "duplicates": rows - candidates}
+
+    def _look_ahead(self, desk: Desk) -> None:
+        """Claim the packs that come next, to be read while these are copied; a worker that leaves gives them back."""
+        try:
+            held = [] if desk.stopping.is_set() else _claim_packs(desk)
+        except LeaseLost as error:  # the claim's reply was lost for so long that its packs went to another
+            log.warning("claim.lost stage=ingest error=%r", str(error))
+            return
+        if held:
+            self._ahead = _Ahead(held, None if is_list(held[0]) else self._beside.submit(read_packs, held, desk))
+
+    def _let_go(self, ahead: _Ahead, desk: Desk) -> None:
+        """Give back what was claimed ahead; packs that went to another with the slot are another's."""
+        self._ahead = None
+        if ahead.reading is not None:
+            ahead.reading.cancel()
+        for job in ahead.held:
+            try:
+                desk.session.release(job)
+            except LeaseLost as error:
+                log.warning("job.lost stage=ingest job=%s error=%r", job.job_id, str(error))
 
     def _current_filter(self, desk: Desk) -> BloomFilter:
         """The filter of our slot with every pack in it that was committed through the slot."""
@@ -112,11 +150,29 @@ class Ingest:
                 with desk.store.open_input(slot.snapshot_path) as file:
                     self._filter = BloomFilter.load(file)
         for path in slot.packs[self._known - slot.snapshot_ordinal :]:
-            self._filter.add(_hashes(desk.store.read_table(f"{path}.parquet", ["url", "language"]), desk))
+            self._filter.add(hash_rows(desk.store.read_table(f"{path}.parquet", ["url", "language"]), desk))
             self._known += 1
             desk.step(1)
         assert self._known == slot.ordinal
         return self._filter
+
+    def _prepare(self, read: ReadPacks, first_seen: Mask, desk: Desk) -> tuple[list[Added], Results]:
+        """Shuffle each run's new rows, have their COPY prepared beside, and work out what to tell of each job."""
+        added: list[Added] = []
+        results: Results = []
+        ends = np.cumsum([len(run.hashes) for run in read.runs])[:-1]
+        for run, new in zip(read.runs, np.split(first_seen.copy(), ends), strict=True):
+            for job, rows in zip(run.jobs, run.split(), strict=True):
+                new[rows] |= job.payload.get("keep_duplicates", False)
+            leaves = desk.session.open_leaves(run.run_id)
+            mixed = shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id)
+            for subset, (leaf, relation) in leaves.items():
+                n = len(mixed.rows.get(subset, ()))
+                if n:
+                    pieces = Pieces(self._beside, mixed, subset, leaf=leaf, run_id=run.run_id)
+                    added.append(Added(relation, subset, leaf, n, pieces))
+            results += _told(run, new, leaves)
+        return added, results
 
     def _snapshot_if_due(self, desk: Desk) -> None:
         slot, known = self._slot, self._filter
@@ -130,66 +186,34 @@ class Ingest:
         desk.session.note_snapshot(slot.slot, self._known, path)
 
 
-def _read_all(held: Sequence[Job], desk: Desk) -> tuple[list[Job], list[pa.Table]]:
-    """Read the packs; a job whose pack cannot be read fails by itself, and the others go on."""
-    readable: list[Job] = []
-    packs: list[pa.Table] = []
-    for job in held:
-        try:
-            pack = desk.store.read_table(f"{job.payload['path']}.parquet", COLUMNS)
-        except StoreError as error:
-            log.warning("job.failed stage=ingest job=%s error=%r", job.job_id, str(error))
-            desk.session.fail(job, str(error))
-            continue
-        desk.step(len(pack))
-        readable.append(job)
-        packs.append(number_rows(pack, job.payload["pack"]))
-    return readable, packs
+def _claim_packs(desk: Desk) -> list[Job]:
+    """Claim packs of the slot that is held, as many as are shuffled together, or one piece of a list."""
+    held: list[Job] = []
+    while len(held) < PACKS_TOGETHER and sum(job.payload["rows"] for job in held) < ROWS_TOGETHER:
+        more = desk.session.claim()
+        alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
+        if held and alone:
+            desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
+            break
+        held += more
+        if not more or alone:
+            break
+    return held
 
 
-def _hashes(pack: pa.Table, desk: Desk) -> Hashes:
-    return url_hashes(pack["url"], pack["language"] if desk.session.settings["bloom_language"] else None)
+def _fail_unreadable(read: ReadPacks, desk: Desk) -> None:
+    """A job whose pack cannot be read fails by itself, and the others go on."""
+    for job, reason in read.unreadable:
+        log.warning("job.failed stage=ingest job=%s error=%r", job.job_id, reason)
+        desk.session.fail(job, reason)
 
 
-def _prepare(
-    held: Sequence[Job], packs: Sequence[pa.Table], new: Sequence[Mask], desk: Desk
-) -> tuple[list[Added], list[tuple[Job, dict[str, Any]]]]:
-    """Shuffle the new rows of each run's packs together and prepare their COPY; what is to be told of each job."""
-    added: list[Added] = []
-    results: list[tuple[Job, dict[str, Any]]] = []
-    for run_id in sorted({job.run_id for job in held}):
-        leaves = desk.session.open_leaves(run_id)
-        of_run = [at for at, job in enumerate(held) if job.run_id == run_id]
-        mixed = shuffled_rows(
-            _alike([packs[at] for at in of_run]), [new[at] for at in of_run], "subset", seed=held[of_run[0]].job_id
-        )
-        parts = [_buffer(mixed, subset, leaf, run_id) for subset, leaf in leaves.items()]
-        added += [part for part in parts if part.n]
-        for at in of_run:
-            fresh = packs[at]["subset"].filter(pa.array(new[at]))
-            counts = {row["values"]: row["counts"] for row in pc.value_counts(fresh).to_pylist()}
-            results.append(
-                (
-                    held[at],
-                    {
-                        "duplicates": len(packs[at]) - len(fresh),
-                        "added": [{"subset": s, "leaf": leaves[s][0], "n": n} for s, n in counts.items()],
-                    },
-                )
-            )
-    return added, results
-
-
-def _alike(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:
-    """Packs of one schema: beside a list's, which have `extra`, a crawl's have it empty."""
-    if len({pack.num_columns for pack in packs}) == 1:
-        return packs
-    return [
-        pack if "extra" in pack.column_names else pack.append_column(EXTRA, pa.array([""] * len(pack), pa.string()))
-        for pack in packs
-    ]
-
-
-def _buffer(mixed: Shuffled, subset: str, into: tuple[int, str], run_id: int) -> Added:
-    rows, (leaf, relation) = mixed.part(subset), into
-    return Added(relation, subset, leaf, len(rows), copy_buffer(rows, leaf=leaf, run_id=run_id, subset=subset))
+def _told(run: RunPacks, new: Mask, leaves: Mapping[str, tuple[int, str]]) -> Results:
+    """What the tracker is told of each job: its duplicates, and how many rows go to which leaf."""
+    told: Results = []
+    for job, rows in zip(run.jobs, run.split(), strict=True):
+        fresh = run.rows["subset"][rows].filter(pa.array(new[rows]))
+        counts = {row["values"]: row["counts"] for row in pc.value_counts(fresh).to_pylist()}
+        added = [{"subset": subset, "leaf": leaves[subset][0], "n": n} for subset, n in counts.items()]
+        told.append((job, {"duplicates": rows.stop - rows.start - len(fresh), "added": added}))
+    return told

@@ -3,7 +3,8 @@
 Both go into tables of one embedded Postgres with its usual settings: ingest into the pool's leaves, through the
 worker's own stage and session; COPY into tables like them, in one transaction. What ingest does besides is to read the
 packs, hash and look up their URLs, shuffle, and prepare the buffers. Its rate counts the rows that came in, not those
-that it dropped.
+that it dropped. A round is two groups of packs that are shuffled together, so that one can be read while the other is
+copied; the first is read and the last copied alone, which a worker that never runs dry does once.
 """
 
 import shutil
@@ -103,14 +104,14 @@ def _ingest(stage: Ingest, desk: Desk) -> tuple[Sequence[Added], float]:
             seconds += time.perf_counter() - start
 
 
-def _copy(admin: Connection, buffers: Sequence[Added]) -> float:
-    """Copy the buffers into fresh tables like the pool's leaves -> seconds."""
-    relations = {one.relation for one in buffers}
-    for relation in relations:
+def _copy(admin: Connection, added: Sequence[Added]) -> float:
+    """Copy the buffers, each in one piece, into fresh tables like the pool's leaves -> seconds."""
+    for relation in {one.relation for one in added}:
         admin.execute(f"DROP TABLE IF EXISTS tracker.bare_{relation}".encode())
         admin.execute(f"CREATE TABLE tracker.bare_{relation} (LIKE tracker.{relation} INCLUDING ALL)".encode())
+    buffers = [(one.relation, one.buffer if isinstance(one.buffer, bytes) else b"".join(one.buffer)) for one in added]
     start = time.perf_counter()
     with admin.transaction():
-        for one in buffers:
-            copy_into(admin, f"bare_{one.relation}", one.buffer)
+        for relation, buffer in buffers:
+            copy_into(admin, f"bare_{relation}", buffer)
     return time.perf_counter() - start

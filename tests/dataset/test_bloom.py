@@ -39,6 +39,18 @@ def test_a_key_that_was_added_is_always_found(added: list[list[int]], capacity: 
     assert bloom.contains(hashes_of([value for values in added for value in values])).all()
 
 
+@given(batches, st.integers(1, 40))
+def test_adding_only_what_was_first_seen_makes_the_filter_that_adding_all_makes(
+    added: list[list[int]], capacity: int
+) -> None:
+    asked, unasked = BloomFilter(capacity, 0.01), BloomFilter(capacity, 0.01)
+    for values in added:
+        hashes = hashes_of(values)
+        asked.add(hashes)
+        unasked.add_new(hashes[unasked.first_seen(hashes)])
+    assert snapshot(unasked) == snapshot(asked)
+
+
 @given(batches, hash_lists, st.integers(1, 40))
 def test_a_snapshot_comes_back_as_it_was_saved(added: list[list[int]], asked: list[int], capacity: int) -> None:
     bloom = BloomFilter(capacity, 0.01)

@@ -1,21 +1,27 @@
 """Ingest beside other workers and broken packs: one bad pack spoils no other, and the filter never forgets."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import trio
 
 from dataset.packs import PACK_SCHEMA
+from dataset.shuffle import Shuffled, shuffled_rows
 from dataset.store import Store
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
 from tracker.admin.controls import change_setting
 from tracker.audit import audit
+from tracker.copy_rows import CopyError, copy_buffer
 from tracker.database import Connection
 from tracker.errors import TrackerError
 from tracker.main import _audit_lines
 from tracker.session import Session
+from workers.copy_pieces import Pieces
 from workers.desk import Desk
 from workers.ingest import Ingest
 
@@ -40,6 +46,10 @@ def write_pack(store: Store, path: str, urls: range, language: str = "en") -> No
         for i in urls
     ]
     store.write_table(f"{path}.parquet", pa.Table.from_pylist(rows, schema=PACK_SCHEMA))
+
+
+def groups_of(packs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.ingest.PACKS_TOGETHER", packs)
 
 
 def work(worker: Session, store: Store, stage: Ingest | None = None) -> Ingest:
@@ -184,3 +194,133 @@ def test_the_audit_tells_the_filters_rate_and_what_it_cost_in_links(
 
 def cost_of(admin: Connection, account: str) -> int:
     return int(str(scalar(admin, "SELECT sum(n) FROM tracker.tally WHERE account = %s::tracker.account", account)))
+
+
+def test_packs_that_were_read_ahead_come_in_next(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups_of(2, monkeypatch)
+    run_id = new_run(admin)
+    for i in range(5):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(5 * i, 5 * i + 10))  # each knows half of the next
+    worker, stage = register("ingest"), Ingest()
+    for done in (2, 4, 5):
+        work(worker, store, stage)
+        assert scalar(admin, "SELECT count(*) FROM tracker.bloom_pack") == done
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 30
+    assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 30
+    assert audit(admin).holds
+
+
+def test_a_worker_that_leaves_gives_back_what_it_claimed_ahead(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups_of(1, monkeypatch)
+    run_id = new_run(admin)
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+    worker = register("ingest")
+    work(worker, store)
+    ahead = "SELECT count(*) FROM tracker.job WHERE queue = 'ingest' AND state = 'leased'"
+    assert scalar(admin, ahead) == 1
+    worker.leave()
+    assert scalar(admin, ahead) == 0
+    work(register("ingest"), store)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
+    assert scalar(admin, "SELECT max(attempt) FROM tracker.job WHERE queue = 'ingest'") == 1
+
+
+def test_a_worker_asked_to_stop_claims_nothing_ahead(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups_of(1, monkeypatch)
+    run_id = new_run(admin)
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10))
+    worker, stage = register("ingest"), Ingest()
+    desk = Desk(worker, store)
+    held = stage.claim(desk)
+    complete = Session.complete_ingest
+    seen = []
+
+    def shuffle_and_stop(*arguments: Any, **named: Any) -> Shuffled:
+        desk.stopping.set()
+        return shuffled_rows(*arguments, **named)
+
+    def look_and_complete(self: Session, *arguments: Any) -> None:
+        seen.append(scalar(admin, "SELECT count(*) FROM tracker.job WHERE queue = 'ingest' AND state = 'leased'"))
+        complete(self, *arguments)
+
+    monkeypatch.setattr("workers.ingest.shuffled_rows", shuffle_and_stop)
+    monkeypatch.setattr(Session, "complete_ingest", look_and_complete)
+    trio.run(stage.work, held, desk)
+    assert seen == [1]
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 10
+
+
+def test_packs_claimed_ahead_go_with_the_slot(
+    admin: Connection,
+    register: Register,
+    store: Store,
+    expire: Callable[[Session], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups_of(1, monkeypatch)
+    run_id = new_run(admin)
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+    late, stage = register("ingest"), Ingest()
+    work(late, store, stage)
+    expire(late)
+    work(register("ingest"), store)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
+    late.heartbeat(1)
+    assert stage.claim(Desk(late, store)) == []
+    assert audit(admin).holds
+
+
+def test_a_piece_that_cannot_be_copied_ends_the_transaction_and_not_what_was_read_ahead(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups_of(1, monkeypatch)
+    monkeypatch.setattr("workers.copy_pieces.PIECE_ROWS", 4)
+    run_id = new_run(admin)
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+    spoilt = store.read_table("packs/0.parquet")
+    texts = pa.array([*["fine"] * 9, "two\nlines"], pa.string())
+    store.write_table("packs/0.parquet", spoilt.set_column(1, spoilt.schema.field("text"), texts))
+    worker, stage = register("ingest"), Ingest()
+    with pytest.raises(CopyError, match="text holds the character"):
+        work(worker, store, stage)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 0
+    work(worker, store, stage)
+    assert scalar(admin, "SELECT min(pack_row) || ' ' || count(*) FROM tracker.candidate") == "0 10"
+    assert scalar(admin, "SELECT count(*) FROM tracker.bloom_pack") == 1
+    assert audit(admin).holds
+
+
+def test_a_copy_in_pieces_is_the_whole_copy_as_often_as_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.copy_pieces.PIECE_ROWS", 3)
+    n = 10
+    rows = pa.table(
+        {
+            "pack": pa.array([7] * n, pa.int64()),
+            "pack_row": pa.array(range(n), pa.int32()),
+            "url": [f"http://a.example/{i}" for i in range(n)],
+            "text": ["a caption"] * n,
+            "language": ["en", None] * 5,
+            "subset": ["en"] * n,
+        }
+    )
+    mixed = shuffled_rows([rows], [np.ones(n, np.bool_)], "subset", seed=1)
+    whole = copy_buffer(mixed.part("en"), leaf=3, run_id=2, subset="en")
+    with ThreadPoolExecutor(1) as beside:
+        pieces = Pieces(beside, mixed, "en", leaf=3, run_id=2)
+        assert len(list(pieces)) == 2 + 4
+        assert b"".join(pieces) == whole

@@ -1,0 +1,87 @@
+"""Packs read, hashed and joined: all of ingest that asks neither the filter nor the tracker, so it may be done ahead.
+
+Invariant: every job is in a run's packs or among the unreadable ones, whose packs spoil no other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dataset.keys import Hashes, url_hashes
+from dataset.packs import LIST_PACK_SCHEMA
+from dataset.shuffle import join_packs, number_rows
+from dataset.store import StoreError
+from tracker.session import Job
+from workers.desk import Desk
+
+COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it
+EXTRA = LIST_PACK_SCHEMA.field("extra")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPacks:
+    """The packs of one run, one after the other."""
+
+    run_id: int
+    jobs: Sequence[Job]
+    sizes: Sequence[int]
+    """Rows, by job."""
+    rows: pa.Table
+    hashes: Hashes
+
+    def split(self) -> Sequence[slice]:
+        """Each job's rows."""
+        ends = np.cumsum(self.sizes).tolist()
+        return [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPacks:
+    runs: Sequence[RunPacks]
+    unreadable: Sequence[tuple[Job, str]]
+    """Jobs whose pack could not be read, and why."""
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        return [job for run in self.runs for job in run.jobs]
+
+
+def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
+    """Read the packs of these jobs.
+
+    Raises: Stopped between two packs; ShuffleError when packs cannot be one table.
+    """
+    by_run: dict[int, list[tuple[Job, pa.Table]]] = {}
+    unreadable: list[tuple[Job, str]] = []
+    for job in held:
+        try:
+            pack = desk.store.read_table(f"{job.payload['path']}.parquet", COLUMNS)
+        except StoreError as error:
+            unreadable.append((job, str(error)))
+            continue
+        desk.step(len(pack))
+        by_run.setdefault(job.run_id, []).append((job, number_rows(pack, job.payload["pack"])))
+    return ReadPacks([_joined(run_id, by_run[run_id], desk) for run_id in sorted(by_run)], unreadable)
+
+
+def hash_rows(rows: pa.Table, desk: Desk) -> Hashes:
+    """Hash rows as this swarm's filter knows them, by URL or by URL and language."""
+    return url_hashes(rows["url"], rows["language"] if desk.session.settings["bloom_language"] else None)
+
+
+def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], desk: Desk) -> RunPacks:
+    packs = [pack for _, pack in read]
+    rows = join_packs(_alike(packs))
+    return RunPacks(run_id, [job for job, _ in read], [len(pack) for pack in packs], rows, hash_rows(rows, desk))
+
+
+def _alike(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:
+    """Packs of one schema: beside a list's, which have `extra`, a crawl's have it empty."""
+    if len({pack.num_columns for pack in packs}) == 1:
+        return packs
+    return [
+        pack if "extra" in pack.column_names else pack.append_column(EXTRA, pa.array([""] * len(pack), pa.string()))
+        for pack in packs
+    ]

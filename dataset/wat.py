@@ -13,6 +13,10 @@ images in the record's text: 27 µs. That is safe because the whole was valid: a
 Where an image is not written as Common Crawl writes it (compact, its path first, then url, alt and the rest, all of
 them strings), the page's links are walked one by one.
 
+Records are opened as they come, since one that is corrupt changes where the next begins; the images of BYTES_TOGETHER
+are looked for together, and their pages given one after the other. With inflating, opening, searching and sifting page
+by page, each threw the others' code and data out of the processor's caches: 0.60 CPU-seconds for what takes 0.48 so.
+
 Rejected: the same without the first parse, a JSON parser of our own to be trusted; the record split at its images'
 paths and each piece looked at by itself (25 to 29 µs); cutting the images out and parsing those with simdjson (as much,
 and the cut besides); links as dictionaries, all of them (97 µs).
@@ -34,6 +38,8 @@ _IMAGES = re.compile(  # every place where the path stands; the third group is t
     rb'IMG@/src(?:(?<=\{"path":"IMG@/src)","url":%b(?:,"alt":%b)?(?:,"(?!path"|url"|alt")[a-z-]+":"[^"\\]*")*(\}))?'
     % (_STRING, _STRING)
 )
+BYTES_TOGETHER = 1 << 20  # a hundred pages; from 0.2 to 3 MB made no difference
+
 _ADDRESS = "/Envelope/WARC-Header-Metadata/WARC-Target-URI"
 _HTML = "/Envelope/Payload-Metadata/HTTP-Response-Metadata/HTML-Metadata"
 
@@ -49,6 +55,17 @@ class Page(NamedTuple):
     base: str | None
     images: list[Image]
     images_without_alt: int
+
+
+class _Opened(NamedTuple):
+    """A record that is valid JSON and has links; without, all is empty."""
+
+    url: str
+    base: str | None
+    body: bytes
+
+
+_NO_LINKS = _Opened("", None, b"")
 
 
 class WatFile:
@@ -74,31 +91,50 @@ class WatFile:
 
         Raises: WarcError when the file is no WARC file; whatever the source raises.
         """
+        waiting: list[_Opened] = []
+        waiting_bytes = 0
         for body in self._records:
             if not _looks_whole(body):
                 self._records.distrust()
             elif _IMAGE_BYTES in body:
-                page = self._read_page(body)
-                if page is None:
+                opened = self._open(body)
+                if opened is None:
                     self._records.distrust()
-                elif page.images or page.images_without_alt:
-                    yield page
+                    continue
+                waiting.append(opened)
+                waiting_bytes += len(opened.body)
+                if waiting_bytes >= BYTES_TOGETHER:
+                    yield from self._pages(waiting)
+                    waiting, waiting_bytes = [], 0
+        yield from self._pages(waiting)
 
-    def _read_page(self, body: bytes) -> Page | None:
-        """Read a record; None when it is corrupt."""
+    def _open(self, body: bytes) -> _Opened | None:
+        """Prove that a record is JSON and take its addresses; None when it is corrupt."""
         try:
-            return _page_of(self._parser.parse(body), body)
+            return _opened(self._parser.parse(body), body)
         except (ValueError, RuntimeError):  # RuntimeError: nested too deeply, for simdjson and for json
             pass
         try:
             mended = _mended(body)
-            return _page_of(self._parser.parse(mended), mended)
+            return _opened(self._parser.parse(mended), mended)
         except (ValueError, RuntimeError):
             return None
 
+    def _pages(self, records: list[_Opened]) -> list[Page]:
+        """Look for the images of records, and leave out those that have none."""
+        found = [(record, _images_found(record.body) or self._images_walked(record.body)) for record in records]
+        return [
+            Page(record.url, record.base, images, without_alt)
+            for record, (images, without_alt) in found
+            if images or without_alt
+        ]
 
-def _page_of(document: Any, body: bytes) -> Page:
-    """Take a page out of a record, parsed and as it stands; one without an address or links has no images.
+    def _images_walked(self, body: bytes) -> tuple[list[Image], int]:
+        return _images_walked(_at(self._parser.parse(body), f"{_HTML}/Links"))
+
+
+def _opened(document: Any, body: bytes) -> _Opened:
+    """Take the addresses out of a record.
 
     Raises: ValueError when the record is JSON, but no object.
     """
@@ -107,9 +143,8 @@ def _page_of(document: Any, body: bytes) -> Page:
     url, html = _at(document, _ADDRESS), _at(document, _HTML)
     links = html.get("Links") if isinstance(html, simdjson.Object) else None
     if not isinstance(url, str) or not isinstance(links, simdjson.Array):
-        return Page("", None, [], 0)
-    images, without_alt = _images_found(body) or _images_walked(links)
-    return Page(url, _base_of(html), images, without_alt)
+        return _NO_LINKS
+    return _Opened(url, _base_of(html), body)
 
 
 def _base_of(html: Any) -> str | None:

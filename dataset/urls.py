@@ -94,10 +94,17 @@ def _as_it_stands(src: str, base: str) -> str | None:
     elif src.startswith("/"):
         url = origin + src
     elif src and ":" not in src and not src.startswith("?"):
+        while src.startswith("../") and folder:
+            src, folder = src[3:], _folder_above(folder, origin)
         url = folder + src
     else:
         return None
     return url if _is_canonical(url) else None
+
+
+def _folder_above(folder: str, origin: str) -> str:
+    """Go one folder up; above the root is the root."""
+    return folder[: folder.rindex("/", 0, -1) + 1] if len(folder) > len(origin) + 1 else folder
 
 
 def _resolved_at_length(src: str, base: str) -> str | Unresolved:

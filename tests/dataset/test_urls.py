@@ -1,8 +1,17 @@
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.urls import MAX_URL_CHARACTERS, Unresolved, page_base, resolve
+from dataset.urls import (
+    MAX_URL_CHARACTERS,
+    Unresolved,
+    _as_it_stands,
+    _resolved_at_length,
+    page_base,
+    resolve,
+)
 
 PAGE = "https://www.example.com/shop/list.html?page=2"
 
@@ -169,3 +178,20 @@ def test_resolving_twice_is_resolving_once(src: str) -> None:
     url = resolve(src, PAGE)
     if not isinstance(url, Unresolved):
         assert resolve(url, "http://elsewhere.example/") == url
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://a.example/x/y/z.html?q=/a/b",
+        "http://a.example",
+        "http://A.example:81/x/y",
+        "http://a.example//x//y",
+        "x",
+    ],
+)
+def test_the_short_way_gives_what_the_long_way_gives(base: str) -> None:
+    steps = ["..", ".", "", "a", "b.jpg", "?q", "..a", "#f"]
+    for src in ("/".join(taken) for n in range(1, 5) for taken in product(steps, repeat=n)):
+        short = _as_it_stands(src, base)
+        assert short is None or short == _resolved_at_length(src, base)

@@ -48,6 +48,7 @@ def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
     with connect(server.url) as admin:
         run_id = new_run(admin, f"draw-{rows}")
         set_setting(admin, "batch_size", BATCH)
+        set_setting(admin, "lease_seconds", 3600)  # nobody beats here, and an expired batch would be drawn again
         fill(admin, run_id, rows)
         leaves = [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
         read_through(admin, leaves)

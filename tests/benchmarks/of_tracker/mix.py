@@ -55,6 +55,7 @@ def measure_mix(server: Server, packs: int, draws: int) -> dict[str, Mix]:
     found = {}
     with connect(server.url) as admin:
         set_setting(admin, "batch_size", BATCH)
+        set_setting(admin, "lease_seconds", 3600)
         for name, groups in (("shuffled", _shuffled(made)), ("as the packs stand", made)):
             _fill(admin, f"mix-{name[:2]}", groups)
             found[name] = _mix(_drawn(server, draws))

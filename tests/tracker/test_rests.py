@@ -153,6 +153,24 @@ def test_links_kept_for_later_use_up_no_try_and_come_back_when_their_host_has_re
     assert audit(admin).holds
 
 
+def test_a_lists_other_columns_come_along_whichever_way_a_link_waits(admin: Connection, register: Register) -> None:
+    worker = register("download")
+    fill_pool(admin, new_run(admin), 10)
+    admin.execute("UPDATE tracker.candidate SET extra = '{\"n\":' || pack_row || '}'")
+    batch = worker.draw()
+    assert batch is not None
+    worker.complete(batch, result(0, again=[0, 1], later=[[2, 9.0], [3, 9.0]], returned=[4, 5, 6, 7, 8, 9]))
+    for table in ("again", "candidate"):
+        rows = admin.execute(f"SELECT pack_row, extra FROM tracker.{table}".encode()).fetchall()
+        assert [row["extra"] for row in rows] == [f'{{"n":{row["pack_row"]}}}' for row in rows]
+    admin.execute("UPDATE tracker.again SET due_at = now()")
+    drawn_again = worker.draw()
+    assert drawn_again is not None
+    assert sorted(line.split("\t")[6] for line in drawn_again.payload.split("\n")) == [
+        f'{{"n":{i}}}' for i in range(10)
+    ]
+
+
 @pytest.mark.parametrize("later", [[[3, 1.0], [3, 1.0]], [[10, 1.0]], [[1, 1.0], [2, 1.0]], [[-1, 1.0], [2, 1.0]]])
 def test_links_kept_for_later_are_accounted_for_once_each(
     admin: Connection, register: Register, later: list[list[float]]

@@ -52,9 +52,10 @@ BEGIN
         END IF;
     END IF;
     IF cardinality(later_at) > 0 THEN
-        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text)
+        INSERT INTO tracker.again (due_at, run_id, subset, attempt, pack, pack_row, language, url, text, extra)
         SELECT now() + make_interval(secs => least(greatest((told ->> 1)::float8, 0), 86400)),
-               done.run_id, held.subset, line.attempt, line.pack, line.pack_row, line.language, line.url, line.text
+               done.run_id, held.subset, line.attempt, line.pack, line.pack_row, line.language, line.url, line.text,
+               line.extra
         FROM tracker.lines(held.payload, later_at) AS line
         JOIN jsonb_array_elements(p_result -> 'later') AS told ON (told ->> 0)::int = line.place;
     END IF;

@@ -22,7 +22,9 @@ BEGIN
     PERFORM tracker.require_worker(done.worker_id);
     UPDATE tracker.lease SET ending = 'completed', ended_at = now() WHERE lease = p_lease;
     PERFORM tracker.post(done.run_id, p_job, 'jobs', p_queue::text, NULL, 1);
-    PERFORM tracker.post(done.run_id, p_job, 'milliseconds', p_queue::text, NULL,
+    -- Reading a list is told apart, as its rows are: ingest's rate would else be too low by the time it took.
+    PERFORM tracker.post(done.run_id, p_job, 'milliseconds',
+                         CASE WHEN done.payload ? 'list' THEN 'list' ELSE p_queue::text END, NULL,
                          (1000 * extract(epoch FROM clock_timestamp() - done.leased_at))::bigint);
     RETURN true;
 END

@@ -9,7 +9,8 @@ WITH discarded AS MATERIALIZED (
            (payload ->> 'samples')::bigint
     FROM discarded WHERE queue = 'filter'
     UNION ALL
-    SELECT run_id, job_id, 'packed', NULL, NULL, -(payload ->> 'rows')::bigint FROM discarded WHERE queue = 'ingest'
+    SELECT run_id, job_id, 'packed', NULL, NULL, -(payload ->> 'rows')::bigint
+    FROM discarded WHERE queue = 'ingest' AND payload ? 'pack'  -- not a list's piece, whose rows are in no pack yet
     UNION ALL
     SELECT run_id, job_id, entry.account, entry.label, batch.subset, entry.n
     FROM discarded JOIN tracker.batch USING (job_id),

@@ -1,5 +1,6 @@
 -- What each queue did in each of the last 30 minutes: minute 0 is the current one. Rows are images → candidates for
 -- extract, packs' rows → new candidates for ingest, links that ended → samples for download, samples → pairs for filter.
+-- A list's piece counts as a job; its rows come in with its packs.
 -- A lease that was granted more than 6 hours ago is not looked for: the index is by when it was granted.
 SELECT job.queue::text AS queue, floor(extract(epoch FROM now() - lease.ended_at) / 60)::int AS minute,
        count(*) FILTER (WHERE ending = 'completed') AS jobs,
@@ -10,7 +11,7 @@ FROM tracker.lease JOIN tracker.job USING (job_id)
 CROSS JOIN LATERAL (
     SELECT CASE job.queue
                WHEN 'extract' THEN (job.result ->> 'images')::bigint
-               WHEN 'ingest' THEN (job.payload ->> 'rows')::bigint
+               WHEN 'ingest' THEN CASE WHEN job.payload ? 'pack' THEN (job.payload ->> 'rows')::bigint END
                WHEN 'download' THEN (SELECT sum(value::bigint) FROM jsonb_each_text(job.result -> 'finished'))
                WHEN 'filter' THEN (job.payload ->> 'samples')::bigint
            END AS n_in,

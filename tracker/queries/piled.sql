@@ -7,7 +7,7 @@ FROM (
     FROM tracker.tally WHERE account = 'packed' OR (account = 'stored' AND label <> 'written')
     UNION ALL
     SELECT run_id, 'candidates in packs', 0, (payload ->> 'rows')::bigint
-    FROM tracker.job WHERE queue = 'ingest' AND state NOT IN ('done', 'discarded')
+    FROM tracker.job WHERE queue = 'ingest' AND state NOT IN ('done', 'discarded') AND payload ? 'pack'
     UNION ALL
     SELECT run_id, entry.what, 0, entry.n
     FROM tracker.manifest,

@@ -147,6 +147,25 @@ def test_a_held_queue_says_what_holds_it(admin: Connection, register: Register, 
     }
 
 
+@pytest.mark.parametrize("wish", ["recipe = '{\"filter\": false}'", "keep_shards = 'forever'"])
+def test_shards_that_are_there_to_stay_hold_nothing(admin: Connection, register: Register, wish: str) -> None:
+    staying = new_run(admin, "staying")
+    admin.execute(f"UPDATE tracker.run SET {wish}".encode())
+    fill_pool(admin, staying, 100)
+    worker = register("download")
+    complete(worker, draw(worker))
+    set_setting(admin, "shard_samples_high", 50)
+    set_setting(admin, "shard_bytes_high", 50)
+    for mark in ("shard_samples_resume", "shard_bytes_resume"):
+        set_setting(admin, mark, 0)
+    fill_pool(admin, staying, 100)
+    complete(worker, draw(worker))
+    fill_pool(admin, new_run(admin, "passing"), 100)
+    complete(worker, draw(worker))
+    fill_pool(admin, staying, 100)
+    assert worker.draw() is None  # for the other run's shards, which will go
+
+
 def test_a_high_mark_is_never_set_below_its_resume_mark(admin: Connection) -> None:
     for stem, most in (("packs", 10**12), ("pool", 10**12), ("shard_bytes", 10**18), ("shard_samples", 10**12)):
         for name, value in ((f"{stem}_high", 10), (f"{stem}_resume", most)):

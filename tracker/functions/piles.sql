@@ -3,6 +3,8 @@
 -- a sample a link, and in bytes what a link has come to so far; before the first shard 14,000, which is 700 TB over the
 -- 50 billion links of LAION's crawls. So the marks are overshot at most by the batches that are drawn at one moment, and
 -- in bytes by as much as those under way are larger than usual.
+-- The shards of a run without a filter, or that keeps its shards for ever, are what is wanted and never go: they do not
+-- pile up, and a queue that they held would be held for ever.
 CREATE FUNCTION tracker.piles(p_queue tracker.queue)
 RETURNS TABLE (what text, amount numeric, high numeric, resume numeric)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -26,7 +28,9 @@ BEGIN
                sum(n) FILTER (WHERE account = 'rows_in') AS links
         INTO sums
         FROM tracker.tally
-        WHERE account IN ('stored', 'leased') OR (account = 'rows_in' AND label = 'download');
+        WHERE (account IN ('stored', 'leased') OR (account = 'rows_in' AND label = 'download'))
+          AND run_id IN (SELECT run.run_id FROM tracker.run
+                         WHERE recipe -> 'filter' IS DISTINCT FROM 'false' AND keep_shards <> 'forever');
         RETURN QUERY VALUES
             ('bytes in shards', ceil(sums.bytes + sums.leased * coalesce(sums.written / nullif(sums.links, 0), 14000)),
              tracker.setting('shard_bytes_high'), tracker.setting('shard_bytes_resume')),

@@ -334,6 +334,14 @@ def test_the_same_request_twice_in_flight_gets_one_batch(admin: Connection, data
     assert scalar(admin, "SELECT count(*) FROM tracker.batch") == 1
 
 
+def test_a_draw_does_without_the_lock_that_only_a_superuser_can_grant(admin: Connection, register: Register) -> None:
+    fill_pool(admin, new_run(admin), 100)
+    admin.execute("REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock(int, int) FROM shoal_owner, PUBLIC")
+    batch = register("download").draw()
+    assert batch is not None
+    assert batch.n == 100
+
+
 def test_opening_leaves_does_not_hold_up_a_draw(admin: Connection, database: str, register: Register) -> None:
     run_id = new_run(admin)
     fill_pool(admin, run_id, 10)

@@ -28,7 +28,7 @@ DECLARE
     again_n int := 0;
     share float8;
     percent float8;
-    alone boolean;
+    alone boolean := false;
 BEGIN
     PERFORM tracker.allow('download');
     -- The same request may be in flight twice, its first connection cut: one after the other, they get one batch.
@@ -66,7 +66,10 @@ BEGIN
         -- an empty sample: then another is drawn, twice as large.
         percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
                         ELSE 100 * (want - again_n) / target.waiting::float8 END;
-        alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
+        -- Where a superuser's migrate took this function from PUBLIC, and a later one was no superuser's, it is nobody's.
+        IF has_function_privilege('pg_try_advisory_xact_lock(int, int)', 'EXECUTE') THEN
+            alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
+        END IF;
         WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
             EXECUTE format(
                 'WITH taken AS (

@@ -3,10 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter stack-test clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter stack-test chaos clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
+
+chaos: .venv/installed  ## the swarm under 1,000 faults, about 15 minutes; prints the verdict as JSON
+	"$(BIN)/python" -m tests.chaos.run $(CHAOS)
 
 test: .venv/installed  ## all tests, against the embedded Postgres or SHOAL_TEST_DATABASE_URL
 	"$(BIN)/python" -m pytest

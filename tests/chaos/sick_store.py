@@ -1,0 +1,69 @@
+"""A store that fails while a control file is there: its content names where and with what, e.g. `publish EIO`.
+
+Only what stands under the store is replaced, the operating system's answers: `write` when a file is opened, `publish`
+when a whole file is to be put in its place, `read` when one is opened or looked up. What the store makes of the errors
+is its own code. (A disk that is full needs none of this where the run may mount one: see tests.chaos.machine.)
+"""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from dataset.store import Store
+
+CONTROL = "SHOAL_CHAOS_STORE"
+
+
+def illness() -> tuple[str, int]:
+    """Where the store fails now, and with which errno; ("", 0) while it is well."""
+    try:
+        where, name = Path(os.environ[CONTROL]).read_text().split()
+    except (OSError, KeyError, ValueError):
+        return "", 0
+    return where, getattr(errno, name)
+
+
+def _maybe_fail(here: str) -> None:
+    where, number = illness()
+    if where == here:
+        raise OSError(number, f"{os.strerror(number)}, as the chaos run wants it")
+
+
+class _SickFileSystem:
+    def __init__(self, well: pafs.FileSystem) -> None:
+        self._well = well
+
+    def open_input_file(self, path: str) -> Any:
+        _maybe_fail("read")
+        return self._well.open_input_file(path)
+
+    def get_file_info(self, what: Any) -> Any:
+        _maybe_fail("read")
+        return self._well.get_file_info(what)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._well, name)
+
+
+def sicken() -> None:
+    """Let every store of this process fall ill when the control file says so."""
+    begin, aside, publish = Store.__init__, Store._aside, Store._publish
+
+    def sick_init(store: Store, uri: str, filesystem: pafs.FileSystem, root: str) -> None:
+        begin(store, uri, filesystem, root)
+        store._filesystem = _SickFileSystem(filesystem)
+
+    def sick_aside(store: Store, place: str) -> Path:
+        _maybe_fail("write")
+        return aside(store, place)
+
+    def sick_publish(store: Store, written: Path, place: str) -> None:
+        _maybe_fail("publish")
+        publish(store, written, place)
+
+    Store.__init__ = sick_init  # type: ignore[method-assign]
+    Store._aside = sick_aside  # type: ignore[method-assign]
+    Store._publish = sick_publish  # type: ignore[method-assign]

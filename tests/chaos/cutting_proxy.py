@@ -4,8 +4,9 @@ A cut waits for the next request that contains its needle:
 
     request     half of the request is let through, then both sides are cut: a COPY that breaks off
     flight      the request is let through, and both sides are cut at once: nobody knows whether it was committed
-    reply       the request is let through, its reply is read up to Postgres's "ready, no transaction", and thrown
-                away: it was committed, and the worker does not know
+    reply       the request is let through, its reply is read up to Postgres's "ready", and thrown away: outside a
+                transaction it was committed, and the worker does not know
+    silence     the request is let through and its reply is not; neither side is cut for SILENT_SECONDS
 
 and `cut_any` cuts a connection whatever it does.
 """
@@ -19,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 CHUNK_BYTES = 1 << 16
-READY = (
-    b"Z\x00\x00\x00\x05I"  # ReadyForQuery, idle: https://www.postgresql.org/docs/current/protocol-message-formats.html
-)
+# ReadyForQuery, and then one byte: https://www.postgresql.org/docs/current/protocol-message-formats.html
+READY = b"Z\x00\x00\x00\x05"
+SILENT_SECONDS = 6.0
 VERB = re.compile(rb"tracker\.(\w+)\s*\(|(COPY|COMMIT|BEGIN)")
 
 
@@ -36,6 +37,7 @@ class _Pair:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     swallowing: bool = False
+    is_ready_the_end: bool = False
     held: bytearray = field(default_factory=bytearray)
 
     def cut(self) -> None:
@@ -131,9 +133,12 @@ class CuttingProxy:
                     continue
                 self._cuts.remove(cut)
                 self.done[cut.where, _verb(data)] += 1
-                pair.swallowing = cut.where == "reply"
+                pair.swallowing = cut.where in ("reply", "silence")
+                pair.is_ready_the_end = cut.where == "reply"
                 pair.server.write(data[: len(data) // 2] if cut.where == "request" else data)
                 await pair.server.drain()
+                if cut.where == "silence":
+                    await asyncio.sleep(SILENT_SECONDS)
                 if cut.where != "reply":
                     pair.cut()
                     return
@@ -143,8 +148,8 @@ class CuttingProxy:
         with suppress(OSError):
             while data := await answers.read(CHUNK_BYTES):
                 if pair.swallowing:
-                    pair.held = (pair.held + data)[-len(READY) :]
-                    if pair.held == READY:
+                    pair.held = (pair.held + data)[-len(READY) - 1 :]
+                    if pair.held.startswith(READY) and pair.is_ready_the_end:
                         break
                     continue
                 pair.client.write(data)

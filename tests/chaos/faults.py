@@ -20,19 +20,18 @@ from tests.chaos.swarm import ChaosSwarm
 STORE_SECONDS = (0.5, 2.0)
 MOST_ARMED = 3
 ILLNESSES = ("write EIO", "publish EIO", "read EIO", "publish ENOSPC", "write EROFS")
-NEEDLES = (
+# What is committed by its own end, and what stands within ingest's transaction.
+COMMITTED = (
     b"tracker.complete_extract",
-    b"tracker.complete_ingest",
     b"tracker.complete_download",
     b"tracker.complete_filter",
     b"tracker.draw",
     b"tracker.claim",
-    b"tracker.hold",
     b"tracker.heartbeat",
     b"tracker.bloom_hold",
-    b"PGCOPY",
     b"COMMIT",
 )
+NEEDLES = (*COMMITTED, b"tracker.hold", b"PGCOPY", b"tracker.complete_ingest")
 
 
 class Fault(StrEnum):
@@ -43,6 +42,7 @@ class Fault(StrEnum):
     CUT_REQUEST = "connection cut in the middle of a request"
     CUT_FLIGHT = "connection cut while a request was under way"
     CUT_REPLY = "connection cut after the commit, before the reply"
+    SILENCE = "connection silent, then cut"
     STORE_FAILS = "store fails"
     STORE_FULL = "store full"
     POSTGRES = "Postgres crashed and restarted"
@@ -51,19 +51,25 @@ class Fault(StrEnum):
 
 # In a thousand. Those that stop everybody are few: between them work must get done for faults to hit.
 OFTEN = {
-    Fault.KILLED: 330,
+    Fault.KILLED: 310,
     Fault.STOPPED: 110,
     Fault.TERMINATED: 110,
     Fault.CUT: 100,
     Fault.CUT_REQUEST: 70,
     Fault.CUT_FLIGHT: 70,
     Fault.CUT_REPLY: 100,
+    Fault.SILENCE: 20,
     Fault.STORE_FAILS: 50,
     Fault.STORE_FULL: 20,
     Fault.POSTGRES: 20,
     Fault.BOUNCER: 20,
 }
-CUTS = {Fault.CUT_REQUEST: "request", Fault.CUT_FLIGHT: "flight", Fault.CUT_REPLY: "reply"}
+CUTS = {
+    Fault.CUT_REQUEST: "request",
+    Fault.CUT_FLIGHT: "flight",
+    Fault.CUT_REPLY: "reply",
+    Fault.SILENCE: "silence",
+}
 
 
 @dataclass(slots=True)
@@ -119,10 +125,11 @@ class Injector:
                 return self._counting(fault, self._stop_one())
             case Fault.CUT:
                 return self._counting(fault, self.machine.proxy.cut_any(self.choice))
-            case Fault.CUT_REQUEST | Fault.CUT_FLIGHT | Fault.CUT_REPLY:
+            case Fault.CUT_REQUEST | Fault.CUT_FLIGHT | Fault.CUT_REPLY | Fault.SILENCE:
                 if self.machine.proxy.armed >= MOST_ARMED:
                     return False
-                self.machine.proxy.arm(Cut(CUTS[fault], self.choice.choice(NEEDLES)))
+                needle = self.choice.choice(COMMITTED if fault is Fault.CUT_REPLY else NEEDLES)
+                self.machine.proxy.arm(Cut(CUTS[fault], needle))
                 return True  # the proxy counts it when it happens
             case Fault.STORE_FAILS | Fault.STORE_FULL:
                 return self._counting(fault, self._sicken(fault))

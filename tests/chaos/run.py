@@ -51,7 +51,7 @@ SETTINGS = {
     "bloom_rate": 1e-9,  # no link may be dropped by chance: each must have its outcome
     "bloom_snapshot_packs": 3,
 }
-PAUSE_SECONDS = (0.05, 0.7)  # between two faults
+PAUSE_SECONDS = (0.05, 0.6)  # between two faults
 READY_FILES = 3  # WAT files that wait, at least, while faults are due
 DRAIN_SECONDS = 240
 TIMEOUT_SECONDS = 8  # of a link; more than a worker is stopped for would be as good as none
@@ -241,6 +241,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a new folder that is kept; default: a temporary one")
     arguments = parser.parse_args()
     _own_mounts()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)  # everything is taken down
     with ExitStack() as held:
         if arguments.folder:
             folder = arguments.folder.absolute()
@@ -252,6 +254,8 @@ def main() -> None:
             said = run(folder, arguments.faults, arguments.minutes, arguments.seed)
         except DatabaseDown as error:
             sys.exit(f"chaos: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
     print(json.dumps(said, indent=2))
     sys.exit(0 if said["holds"] else 1)
 

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from psycopg.conninfo import make_conninfo
@@ -204,9 +204,9 @@ class Tracker(RuleBasedStateMachine):
         for lease in self.model.leases[known:]:
             self.complete_for(lease, data.draw)
 
-    @rule(data=st.data(), queue=st.sampled_from(QUEUES))
+    @rule(data=st.data(), queue=st.sampled_from(("ingest", "download", "download", "filter")))
     def work_on(self, data: st.DataObject, queue: str) -> None:
-        """Once more, so that it is chosen more often."""
+        """Once more, so that it is chosen more often, and towards the end of the flow."""
         self.work(data, queue)
 
     @rule(data=st.data())
@@ -505,6 +505,7 @@ def test_no_order_of_verbs_loses_a_candidate_or_ends_it_twice(server: str, templ
                 stateful_step_count=60,
                 deadline=None,
                 database=None,
+                phases=(Phase.generate,),  # shrinking what it found would take minutes
                 derandomize=True,  # the same sequences each time: what is found once is found by all
                 suppress_health_check=list(HealthCheck),
             ),

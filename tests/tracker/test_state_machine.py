@@ -501,7 +501,7 @@ def test_no_order_of_verbs_loses_a_candidate_or_ends_it_twice(server: str, templ
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             OnFreshDatabase,
             settings=settings(
-                max_examples=20,
+                max_examples=15,
                 stateful_step_count=60,
                 deadline=None,
                 database=None,

@@ -64,6 +64,6 @@ def sicken() -> None:
         _maybe_fail("publish")
         publish(store, written, place)
 
-    Store.__init__ = sick_init  # type: ignore[method-assign]
-    Store._aside = sick_aside  # type: ignore[method-assign]
-    Store._publish = sick_publish  # type: ignore[method-assign]
+    Store.__init__ = sick_init  # type: ignore[method-assign, assignment]
+    Store._aside = sick_aside  # type: ignore[method-assign, assignment]
+    Store._publish = sick_publish  # type: ignore[method-assign, assignment]

@@ -61,7 +61,7 @@ def way(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest.
     process = subprocess.Popen(
         [BOUNCER, "-q", str(folder / "ini")], user=user if os.geteuid() == 0 else None, stderr=subprocess.DEVNULL
     )
-    made = {"host": "127.0.0.1", "port": own, "sslmode": "disable", "gssencmode": "disable"}
+    made: dict[str, str | int] = {"host": "127.0.0.1", "port": own, "sslmode": "disable", "gssencmode": "disable"}
 
     def login(kind: str) -> Connection:
         while True:

@@ -498,7 +498,7 @@ def test_no_order_of_verbs_loses_a_candidate_or_ends_it_twice(server: str, templ
                 self.admin.close()
                 keeper.execute(f"DROP DATABASE {self.name} WITH (FORCE)".encode())
 
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             OnFreshDatabase,
             settings=settings(
                 max_examples=15,

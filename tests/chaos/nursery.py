@@ -21,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 MODULES = ("tracker.main", "workers.main", "workers.download", "workers.filter", "tests.chaos.sick_store")
@@ -33,7 +34,10 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.nursery"], stdin=theirs, env=environment, start_new_session=True
+                [sys.executable, "-m", "tests.chaos.nursery"],
+                stdin=theirs.fileno(),
+                env=environment,
+                start_new_session=True,
             )
         self._socket = ours
         self._lines = ours.makefile("r")
@@ -51,12 +55,12 @@ class Nursery:
         self._socket.close()
         self._process.wait(30)
 
-    def _ask(self, order: dict[str, object]) -> dict[str, "dict[str, int]"]:
+    def _ask(self, order: dict[str, object]) -> dict[str, Any]:
         self._socket.sendall(json.dumps(order).encode() + b"\n")
         line = self._lines.readline()
         if not line:
             raise RuntimeError("the nursery has ended: see what it said above")
-        answer: dict[str, dict[str, int]] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
 
@@ -79,7 +83,7 @@ def main() -> None:
 
 
 def _reaped() -> list[tuple[int, int]]:
-    found = []
+    found: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download compose-test hostile bench-filter stack-test chaos clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter chaos hostile compose-test stack-test clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run

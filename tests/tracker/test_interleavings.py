@@ -142,6 +142,8 @@ def test_a_copy_whose_connection_is_closed_leaves_no_row_and_the_job_to_others(
     worker = register("ingest")
     job = claim_one(worker)
     rows = added(worker, job, 10)
+    whole = rows.buffer
+    assert isinstance(whole, bytes)
     statement = COPY.format(leaf=Identifier(rows.relation), columns=SQL(", ").join(map(Identifier, COLUMNS)))
     dying = connect(database)
     dying.autocommit = False
@@ -149,9 +151,9 @@ def test_a_copy_whose_connection_is_closed_leaves_no_row_and_the_job_to_others(
 
     def copy_half() -> None:
         with dying.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(rows.buffer[: len(rows.buffer) // 2])
+            copy.write(whole[: len(whole) // 2])
             dying.pgconn.finish()  # as the kernel does when the process dies
-            copy.write(rows.buffer[len(rows.buffer) // 2 :])
+            copy.write(whole[len(whole) // 2 :])
 
     with pytest.raises(psycopg.OperationalError):
         copy_half()

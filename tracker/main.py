@@ -87,10 +87,13 @@ def seed(
 ) -> None:
     """Add WAT files to a run, one extract job each; or finished lists of links, given --url-col."""
     if url_col is not None:
+        if sample is not None:
+            raise TrackerError("--sample draws WAT files, a list is read whole: leave it out, or name fewer files")
         columns = Columns(url_col, caption_col, language_col, split_names(extra_cols))
         asked = list_commands.Asked(
-            columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter
-        )
+            columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter,
+            keep_shards=keep_shards,
+        )  # fmt: skip
         return list_commands.seed_lists(sources, asked, run=run, recipe=recipe, as_json=as_json)
     list_commands.require_crawl(
         sources, {"caption-col": caption_col, "extra-cols": extra_cols, "language-col": language_col,

@@ -124,6 +124,16 @@ def test_a_list_is_seeded_once_and_its_run_has_no_filter(console: Console, admin
     assert (row["run"], row["list"], row["pieces"], row["read"]) == ("laion", str(path), 1, 0)
 
 
+def test_how_long_a_lists_shards_stay_is_said_where_they_are_filtered(
+    console: Console, admin: Connection, tmp_path: Path
+) -> None:
+    command = ("seed", write_list(tmp_path / "a.parquet"), "--url-col", "URL", "--run", "laion")
+    assert "give --filter, too" in console.refusal(*command, "--keep-shards", "7d")
+    assert "a list is read whole" in console.refusal(*command, "--sample", 1)
+    console.json(*command, "--filter", "--keep-shards", "7d")
+    assert scalar(admin, "SELECT keep_shards FROM tracker.run") == "7d"
+
+
 def test_a_list_without_a_filter_does_not_join_a_run_that_has_one(
     console: Console, admin: Connection, tmp_path: Path
 ) -> None:

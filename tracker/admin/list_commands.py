@@ -27,6 +27,7 @@ class Asked:
     detect_language: bool
     keep_duplicates: bool
     with_filter: bool
+    keep_shards: str | None = None
 
 
 def require_crawl(sources: Sequence[str], options: Mapping[str, object]) -> None:
@@ -51,12 +52,16 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
     """
     if asked.detect_language and asked.columns.language:
         raise TrackerError("a language is either detected or the list's own: give one of the two options")
+    if asked.keep_shards is not None and not asked.with_filter:
+        raise TrackerError(
+            "this list is not filtered, so its shards stay: leave out --keep-shards, or give --filter, too"
+        )
     listing = read_listing(sources, asked.columns)
     name = run or DEFAULT_RUN
     options = ListOptions(asked.columns, asked.detect_language, asked.keep_duplicates)
     rules = _recipe(read_recipe(recipe) if recipe else {}, listing, with_filter=asked.with_filter)
     with open_tracker() as connection, translated(), connection.transaction():
-        new = seed_list(connection, listing.pieces, options, run=name, recipe=rules)
+        new = seed_list(connection, listing.pieces, options, run=name, recipe=rules, keep_shards=asked.keep_shards)
         counted = sum(piece.rows or 0 for piece in listing.pieces)
         data = {
             "run": name,

@@ -102,11 +102,6 @@ class TextTower:
         return rows
 
 
-def has_text_tower(folder: Path) -> bool:
-    """Say whether a model's folder brings a text tower of its own."""
-    return (folder / CONFIG).is_file()
-
-
 def text_tower_files(source: Path) -> dict[str, Path]:
     """Name the files of a folder as sentence-transformers writes it by their names in a model's folder.
 

@@ -26,6 +26,8 @@ Numbers = npt.NDArray[np.int64]
 
 DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
 TARS_AT_ONCE = 1000
+TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
+"""Where an output's rows are, if not in `<path>.parquet`."""
 STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
 
 
@@ -106,7 +108,7 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
     finals: Counter[tuple[str, str, str]] = Counter()
     links: defaultdict[str, list[Numbers]] = defaultdict(list)  # a link is in one run
     for output in listed.to_pylist():
-        path = f"{output['path']}.parquet"
+        path = f"{output['path']}{TABLES.get(output['kind'], '.parquet')}"
         try:
             if output["kind"] == "shard":
                 table = pq.read_table(

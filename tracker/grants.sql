@@ -1,10 +1,10 @@
 -- What each class of worker may do: execute its functions, and read or write no table (ingest: insert into the pool).
-GRANT USAGE ON SCHEMA tracker TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
+GRANT USAGE ON SCHEMA tracker TO shoal_extract, shoal_ingest, shoal_download, shoal_filter, shoal_embed;
 GRANT EXECUTE ON FUNCTION
     tracker.register, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
     tracker.settle_recipe, tracker.restrictions
-TO shoal_extract, shoal_ingest, shoal_download, shoal_filter;
-GRANT EXECUTE ON FUNCTION tracker.claim TO shoal_extract, shoal_ingest, shoal_filter;
+TO shoal_extract, shoal_ingest, shoal_download, shoal_filter, shoal_embed;
+GRANT EXECUTE ON FUNCTION tracker.claim TO shoal_extract, shoal_ingest, shoal_filter, shoal_embed;
 GRANT EXECUTE ON FUNCTION tracker.complete_extract TO shoal_extract;
 GRANT EXECUTE ON FUNCTION
     tracker.hold, tracker.complete_ingest, tracker.complete_list, tracker.open_leaves,
@@ -14,3 +14,4 @@ GRANT EXECUTE ON FUNCTION
     tracker.draw, tracker.complete_download, tracker.heartbeat_download, tracker.blocks
 TO shoal_download;
 GRANT EXECUTE ON FUNCTION tracker.complete_filter TO shoal_filter;
+GRANT EXECUTE ON FUNCTION tracker.settle_model, tracker.complete_embed TO shoal_embed;

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(schema="tracker")
 
-QUEUES = ("extract", "ingest", "download", "filter")
+QUEUES = ("extract", "ingest", "download", "filter", "embed")
 SUBSETS = ("en", "multi", "nolang")
 # The outcomes of a link, final ones and passing ones alike; `dataset.outcomes` says what each means.
 OUTCOMES = (
@@ -89,7 +89,7 @@ account = Enum(*ACCOUNTS, name="account", metadata=metadata)
 job_state = Enum("ready", "leased", "done", "dead", "discarded", name="job_state", metadata=metadata)
 worker_state = Enum("active", "draining", "gone", name="worker_state", metadata=metadata)
 lease_ending = Enum("completed", "released", "failed", "taken_over", "evicted", name="lease_ending", metadata=metadata)
-output_kind = Enum("pack", "shard", "part", name="output_kind", metadata=metadata)
+output_kind = Enum("pack", "shard", "part", "embeddings", name="output_kind", metadata=metadata)
 
 Moment = DateTime(timezone=True)
 NOW = text("now()")
@@ -121,6 +121,7 @@ run = Table(
     CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
 )
 
+# A queue without a row here is open and has no limit.
 control = Table(
     "control",
     metadata,
@@ -224,6 +225,14 @@ Index(
     unique=True,
     postgresql_where=text("queue = 'ingest' AND payload ->> 'list' IS NOT NULL"),
 )
+Index(
+    "job_embedding_for_seed",
+    job.c.run_id,
+    text("(payload ->> 'embedding')"),
+    text("(payload ->> 'source')"),
+    unique=True,
+    postgresql_where=text("payload ->> 'embedding' IS NOT NULL"),
+)
 Index("job_error_for_status", job.c.job_id, postgresql_where=text("error IS NOT NULL AND state <> 'done'"))
 Index("job_dead_for_admin", job.c.queue, postgresql_where=text("state = 'dead'"))
 
@@ -322,6 +331,8 @@ manifest = Table(
     # Of a shard: since when its part is in (or it was discarded), and whether nothing that is kept is in it alone.
     Column("filtered_at", Moment),
     Column("kept_apart", Boolean, nullable=False, server_default=text("false")),
+    # Embed jobs that still need the shard's tar: it stays until there is none.
+    Column("embeds", Integer, nullable=False, server_default=text("0")),
     # From the first on, nobody may count on the tar; from the second on it is gone. The parquet stays.
     Column("tar_deleting_at", Moment),
     Column("tar_deleted_at", Moment),
@@ -335,7 +346,7 @@ Index(
     manifest.c.run_id,
     manifest.c.kept_apart,
     manifest.c.filtered_at,
-    postgresql_where=text("filtered_at IS NOT NULL AND tar_deleting_at IS NULL"),
+    postgresql_where=text("filtered_at IS NOT NULL AND tar_deleting_at IS NULL AND embeds = 0"),
 )
 Index(
     "manifest_deleting_for_retention",
@@ -343,6 +354,21 @@ Index(
     postgresql_where=text("tar_deleting_at IS NOT NULL AND tar_deleted_at IS NULL"),
 )
 Index("manifest_by_run_for_publish", manifest.c.run_id, manifest.c.kind)
+
+# A second model over a run's samples. The first embed worker settles the checksums of the model that it has loaded.
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("run_id", Integer, ForeignKey("tracker.run.run_id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("pretrained", Text),
+    Column("sha256", Text),
+    Column("config_sha256", Text),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="embedding_name_fits_a_path"),
+    CheckConstraint("(sha256 IS NULL) = (config_sha256 IS NULL)", name="embedding_is_settled_whole"),
+)
 
 bloom = Table(
     "bloom",

@@ -156,7 +156,7 @@ class Session:
         return Batch(**rows[0]) if rows else None
 
     def complete(self, job: Job | Batch, result: Mapping[str, Any]) -> None:
-        """End a job of extract, download or filter with its result; see tracker/functions/complete_<queue>.sql.
+        """End a job of extract, download, filter or embed with its result; see tracker/functions/complete_<queue>.sql.
 
         Raises:
             LeaseLost: another worker has the job; nothing was recorded.
@@ -232,6 +232,18 @@ class Session:
         )
         assert isinstance(settled, dict)
         return settled
+
+    def settle_model(self, job: Job, sha256: str, config_sha256: str) -> None:
+        """Settle the checksums of an embed job's model, or match what others settled.
+
+        Raises:
+            RecipeRefused: another model has been settled.
+            LeaseLost: the job is another's.
+        """
+        self._work.value(
+            "SELECT tracker.settle_model(%s, %s, %s, %s, %s, %s)",
+            job.job_id, job.lease, job.payload["model"], job.payload["pretrained"], sha256, config_sha256,
+        )  # fmt: skip
 
     def close(self) -> None:
         self._work.close()

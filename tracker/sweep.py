@@ -35,7 +35,7 @@ MIN_AGE = timedelta(hours=1)
 """A worker may be writing a file for as long; one that stands still for half of it loses its lease."""
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>(?:\.[^/]*)?)")
+OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>\.embeddings/.+|(?:\.[^/]*)?)")
 SNAPSHOT = re.compile(rf"bloom/\d+-\d{{10}}-(?P<worker>{UUID})\.bloom")
 ASIDE = re.compile(r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial|\.manifest\.parquet\.[0-9a-f]{32}")
 

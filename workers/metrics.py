@@ -65,6 +65,7 @@ READ = Counter("shoal_worker_rows_read", "Rows of packs that were ingested, dupl
 INGESTED = Counter("shoal_worker_candidates_ingested", "New candidates put into the pool.", registry=REGISTRY)
 SCORED = Counter("shoal_worker_samples_scored", "Samples that got a verdict.", registry=REGISTRY)
 KEPT = Counter("shoal_worker_samples_kept", "Samples that passed the filter.", registry=REGISTRY)
+EMBEDDED = Counter("shoal_worker_samples_embedded", "Samples that a second model has embedded.", registry=REGISTRY)
 MODEL_BUSY = Counter(
     "shoal_worker_model_busy_seconds",
     "Time within models; its rate is the share that they are busy.",

@@ -23,7 +23,7 @@ LOOKS_A_SECOND = 4
 RATE_SECONDS = 10.0
 BAR_WIDTH = 30
 # What a stage counts as its progress.
-UNITS = {"extract": "images", "ingest": "rows", "download": "links", "filter": "samples"}
+UNITS = {"extract": "images", "ingest": "rows", "download": "links", "filter": "samples", "embed": "samples"}
 
 
 class Bar:

@@ -11,7 +11,7 @@ from tracker.session import Added, Batch, Job, Session
 from workers import metrics
 
 # What a job's payload says of its size, in the steps in which its stage counts progress; extract's is not known before.
-SIZES = {"ingest": "rows", "filter": "samples"}
+SIZES = {"ingest": "rows", "filter": "samples", "embed": "samples"}
 
 
 @dataclass(slots=True)
@@ -53,6 +53,8 @@ class WatchedSession(Session):
             case "filter":
                 metrics.SCORED.inc(result["kept"] + sum(result["dropped"].values()))
                 metrics.KEPT.inc(result["kept"])
+            case "embed":
+                metrics.EMBEDDED.inc(result["embedded"])
 
     def complete_ingest(self, results: Sequence[tuple[Job, Mapping[str, Any]]], added: Sequence[Added]) -> None:
         with _timed("complete"), self._ending(*(job for job, _ in results)):

@@ -82,10 +82,10 @@ def test_a_limit_that_is_no_number_is_wrong_usage(console: Console, number: str)
 
 
 def test_pausing_all_stops_every_queue_and_resuming_one_opens_it(admin: Connection, console: Console) -> None:
-    assert console.json("pause", "all")["changed"] == ["extract", "ingest", "download", "filter"]
+    assert console.json("pause", "all")["changed"] == ["extract", "ingest", "download", "filter", "embed"]
     assert console.json("pause", "ingest")["changed"] == []
     assert console.json("resume", "ingest") == {"paused": False, "changed": ["ingest"]}
-    assert scalar(admin, "SELECT count(*) FROM tracker.control WHERE paused") == 3
+    assert scalar(admin, "SELECT count(*) FROM tracker.control WHERE paused") == 4
 
 
 def test_every_change_is_in_the_log_with_who_before_and_after(

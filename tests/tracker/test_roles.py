@@ -28,6 +28,7 @@ OWN = {
     },
     "download": {"draw", "complete_download", "heartbeat_download", "blocks"},
     "filter": {"claim", "complete_filter"},
+    "embed": {"claim", "settle_model", "complete_embed"},
 }
 KINDS = sorted(OWN)
 

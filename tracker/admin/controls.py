@@ -12,6 +12,10 @@ from tracker.errors import TrackerError
 # A filter that has keys stays as it was made: with another kind of key it would know none of them.
 FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"})
 
+# A queue that a later version added has no row until somebody sets something.
+HAVE_ROWS = """
+INSERT INTO tracker.control (queue) SELECT unnest(%s::tracker.queue[]) ON CONFLICT (queue) DO NOTHING
+"""
 SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
 
 
@@ -84,6 +88,7 @@ def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -
     """Let queues give nothing out, or work again; those that this changed."""
     changed = []
     with translated(), connection.transaction():
+        connection.execute(HAVE_ROWS, (list(queues),))
         for queue in queues:
             if connection.execute(
                 "UPDATE tracker.control SET paused = %(paused)s WHERE queue = %(queue)s AND paused <> %(paused)s",
@@ -101,6 +106,7 @@ def set_limit(connection: Connection, queue: str, most: int | None) -> int | Non
     What is leased already goes on, also above the limit.
     """
     with translated(), connection.transaction():
+        connection.execute(HAVE_ROWS, ([queue],))
         row = connection.execute(
             "SELECT max_leased FROM tracker.control WHERE queue = %s FOR UPDATE", (queue,)
         ).fetchone()

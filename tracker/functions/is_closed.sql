@@ -1,5 +1,5 @@
 -- Whether a queue gives nothing out: paused by the admin, at its limit, or held by a watermark: from a high mark on,
--- until everything that piles up behind it has fallen to its resume mark.
+-- until everything that piles up behind it has fallen to its resume mark. A queue without a row in control is open.
 CREATE FUNCTION tracker.is_closed(p_queue tracker.queue) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -13,6 +13,6 @@ BEGIN
     UPDATE tracker.control SET held = CASE WHEN held THEN is_above ELSE is_full END
     WHERE queue = p_queue AND held <> CASE WHEN held THEN is_above ELSE is_full END;
     SELECT paused OR held INTO now_closed FROM tracker.control WHERE queue = p_queue;
-    RETURN now_closed OR coalesce(tracker.room(p_queue) < 1, false);
+    RETURN coalesce(now_closed, false) OR coalesce(tracker.room(p_queue) < 1, false);
 END
 $$;

@@ -1,5 +1,6 @@
 -- Dead jobs end for good. The links of a batch end as `discarded`, and its row stays, for the exact audit to count
--- them; a pack's candidates wait no longer; the samples of a shard that is never filtered are dropped, as `discarded`.
+-- them; a pack's candidates wait no longer; the samples of a shard that is never filtered are dropped, as `discarded`;
+-- pictures that were to be embedded are held no longer.
 WITH discarded AS MATERIALIZED (
     UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead'
     RETURNING job_id, queue, run_id, payload
@@ -19,5 +20,9 @@ WITH discarded AS MATERIALIZED (
 ), unfiltered AS (
     UPDATE tracker.manifest SET filtered_at = now(), kept_apart = true
     WHERE path = ANY (ARRAY(SELECT payload ->> 'shard' FROM discarded WHERE queue = 'filter'))
+), unembedded AS (
+    UPDATE tracker.manifest SET embeds = embeds - dropped.jobs
+    FROM (SELECT payload ->> 'shard' AS shard, count(*)::int AS jobs FROM discarded WHERE queue = 'embed' GROUP BY 1) AS dropped
+    WHERE path = dropped.shard
 )
 SELECT job_id FROM discarded

@@ -1,11 +1,11 @@
 -- Give up the tars of shards that have been filtered for as long as their run keeps them; the longest filtered first.
--- Two index ranges for each run, whatever number of shards stays. A row that another round holds is passed over.
+-- What an embed job waits for stays. Two index ranges for each run, whatever number of shards stays. A row that another round holds is passed over.
 WITH over AS MATERIALIZED (
     SELECT oldest.output_id
     FROM tracker.run CROSS JOIN (VALUES (true), (false)) AS pictures (apart), LATERAL (
         SELECT output_id FROM tracker.manifest
         WHERE manifest.run_id = run.run_id AND kept_apart = pictures.apart
-          AND filtered_at IS NOT NULL AND tar_deleting_at IS NULL
+          AND filtered_at IS NOT NULL AND tar_deleting_at IS NULL AND embeds = 0
           AND filtered_at <= now() - CASE WHEN run.keep_shards IN ('kept', 'forever') THEN interval '0'
                                           ELSE run.keep_shards::interval END
         ORDER BY filtered_at LIMIT %(most)s

@@ -1,6 +1,6 @@
 """Embed: a second model over samples that are there already, a shard at a time.
 
-    the kept samples of a run's shards  ──┐
+    the kept samples of a run's shards  ──┐    (all of a shard, where a run has no filter)
     anyone's WebDataset tars            ──┴─▶ Pipeline ─▶ <target>/<model>/<source>.embeddings
 
 Invariant: a shard's metadata are written last and name the model's checksums; where they are and name these, the shard
@@ -24,7 +24,7 @@ from dataset.models import ModelError
 from dataset.parts import pair_hash
 from dataset.pipeline import Pipeline
 from dataset.recipe import HUB_PREFIX
-from dataset.shards import Sample, read_samples
+from dataset.shards import Sample, ShardError, read_samples
 from dataset.store import Store, StoreError
 from dataset.towers import DeviceError
 from dataset.turns import ahead
@@ -63,7 +63,7 @@ def folder_name(model: str) -> str:
 def sources_of_parts(store: Store, paths: Iterable[str]) -> Iterator[Source]:
     """Give the kept samples of parts, which lie in `store` with their shards."""
     for path in paths:
-        yield _source_of_part(store, path)
+        yield source_of_part(store, path)
 
 
 def sources_of_folder(folder: Store) -> Iterator[Source]:
@@ -75,7 +75,7 @@ def sources_of_folder(folder: Store) -> Iterator[Source]:
     if not tars:
         raise EmbeddingsError(f"{folder.uri} holds no tar: name a folder of WebDataset shards.")
     for path in tars:
-        yield _source_of_tar(folder, path)
+        yield source_of_tar(folder, path)
 
 
 def embed_all(
@@ -99,10 +99,20 @@ def _embed_or_say_why(source: Source, model: ClipModel, pipeline: Pipeline, targ
         return Embedding(source.name, 0, 0, error=str(error))
 
 
-def embed(source: Source, model: ClipModel, pipeline: Pipeline, target: Store, output: str) -> Embedding:
+def embed(
+    source: Source,
+    model: ClipModel,
+    pipeline: Pipeline,
+    target: Store,
+    output: str,
+    on_progress: Callable[[int], object] = lambda _samples: None,
+) -> Embedding:
     """Embed one source into `<output>.embeddings`, unless that is done.
 
-    Raises: ShardError, StoreError when it cannot be read or written; DeviceError, ModelError.
+    `on_progress` is called with the samples of each batch that has left the pipeline, and may raise to end it all.
+
+    Raises: ShardError, StoreError when it cannot be read or written; DeviceError, ModelError; whatever `on_progress`
+    raises.
     """
     made_with = {
         "shoal.model": model.name,
@@ -110,6 +120,7 @@ def embed(source: Source, model: ClipModel, pipeline: Pipeline, target: Store, o
         "shoal.config_sha256": model.checksums.config,
         "shoal.precision": model.towers.precision.value,
         "shoal.version": version("shoal"),
+        "shoal.source": source.name,
     }
     if _is_done(target, output, made_with):
         return Embedding(source.name, 0, 0, skipped=True)
@@ -120,6 +131,7 @@ def embed(source: Source, model: ClipModel, pipeline: Pipeline, target: Store, o
         samples += [_without_picture(sample) for sample in batch.samples]
         rows += paired(batch.image_features, batch.text_features)
         lost += len(batch.undecodable) + len(batch.without_direction)
+        on_progress(len(batch.samples) + len(batch.undecodable) + len(batch.without_direction))
     order = sorted(range(len(samples)), key=lambda i: samples[i].key)
     samples, rows = [samples[i] for i in order], [rows[i] for i in order]
     write_embeddings(target, output, rows, source.about(samples), made_with, dimensions=model.dimensions)
@@ -139,14 +151,20 @@ def _is_done(target: Store, output: str, made_with: dict[str, str]) -> bool:
     raise EmbeddingsError(f"{path} is of another model of this name: give the model another name, or another target.")
 
 
-def _source_of_part(store: Store, path: str) -> Source:
+def source_of_part(store: Store, path: str) -> Source:
+    """Give the kept samples of a part: from its own tar if it has one, else from its shard's.
+
+    Raises: StoreError when there is no such part; reading it, ShardError when the pictures are deleted.
+    """
     part = store.read_table(f"{path}.parquet")
     kept = set(part["key"].to_pylist())
-    shards = set(part["shard"].to_pylist())
+    shards = sorted(set(part["shard"].to_pylist()))
 
     def read() -> Iterator[Sample]:
-        for shard in sorted(shards):
-            for sample in read_samples(store, shard):
+        has_own = store.exists(f"{path}.tar")
+        for shard in shards:
+            _require_pictures(store, path if has_own else shard)
+            for sample in read_samples(store, shard, path if has_own else None):
                 if isinstance(sample, Sample) and sample.key in kept:
                     yield sample
 
@@ -156,18 +174,42 @@ def _source_of_part(store: Store, path: str) -> Source:
     return Source(path, read, about)
 
 
-def _source_of_tar(folder: Store, path: str) -> Source:
-    def about(samples: Sequence[Sample]) -> pa.Table:
-        return pa.table(
-            {
-                "key": pa.array([sample.key for sample in samples], pa.string()),
-                "URL": pa.array([sample.url for sample in samples], pa.string()),
-                "TEXT": pa.array([sample.caption for sample in samples], pa.string()),
-                "hash": pa.array([pair_hash(sample.url, sample.caption) for sample in samples], pa.int64()),
-            }
+def source_of_shard(store: Store, path: str) -> Source:
+    """Give all samples of a shard, for a run without a filter.
+
+    Raises: reading it, ShardError when it was never finished or its pictures are deleted.
+    """
+
+    def read() -> Iterator[Sample]:
+        _require_pictures(store, path)
+        return (sample for sample in read_samples(store, path) if isinstance(sample, Sample))
+
+    return Source(path, read, _told_by_samples)
+
+
+def source_of_tar(folder: Store, path: str) -> Source:
+    """Give the samples of a WebDataset tar of anyone's; `dataset.webdataset` says which those are."""
+    name = path.partition(".tar")[0].removesuffix(".tgz")
+    return Source(name, lambda: read_webdataset(folder, path), _told_by_samples)
+
+
+def _require_pictures(store: Store, stem: str) -> None:
+    if not store.exists(f"{stem}.tar"):
+        raise ShardError(
+            f"{stem}.tar is no longer in the store {store.uri}: its pictures were deleted, so nothing can embed them; "
+            "let runs that are to be embedded keep their shards longer (tracker keep-shards)."
         )
 
-    return Source(path.partition(".tar")[0].removesuffix(".tgz"), lambda: read_webdataset(folder, path), about)
+
+def _told_by_samples(samples: Sequence[Sample]) -> pa.Table:
+    return pa.table(
+        {
+            "key": pa.array([sample.key for sample in samples], pa.string()),
+            "URL": pa.array([sample.url for sample in samples], pa.string()),
+            "TEXT": pa.array([sample.caption for sample in samples], pa.string()),
+            "hash": pa.array([pair_hash(sample.url, sample.caption) for sample in samples], pa.int64()),
+        }
+    )
 
 
 def _without_picture(sample: Sample) -> Sample:

@@ -24,6 +24,7 @@ from tracker import serve as serving
 from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
+    embed_command,
     job_commands,
     launch_command,
     list_commands,

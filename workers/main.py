@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import trio
 import typer
@@ -41,6 +41,10 @@ MetricsPort = Annotated[
 ]
 MetricsHost = Annotated[str, typer.Option(envvar="SHOAL_METRICS_HOST", help="Where that port is.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU if there is one.")]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
 DecoderProcesses = Annotated[
     int | None,
@@ -166,19 +170,50 @@ def filter_shards(
     until_idle: UntilIdle = False,
     processes: Processes = 1,
     device: Device = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
-    ] = None,
+    precision: PrecisionName = None,
     batch_size: BatchSize = None,
     decoders: DecoderProcesses = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
+    options = (precision, device, batch_size, decoders)
+    _run_models("filter", *options, Patience(once, until_idle), processes, metrics_port, metrics_host)
+
+
+@app.command()
+def embed(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    processes: Processes = 1,
+    device: Device = None,
+    precision: PrecisionName = None,
+    batch_size: BatchSize = None,
+    decoders: DecoderProcesses = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
+    """Parts, or tars of anyone's, in; embeddings by a second model out (`tracker embed` says of what)."""
+    options = (precision, device, batch_size, decoders)
+    _run_models("embed", *options, Patience(once, until_idle), processes, metrics_port, metrics_host)
+
+
+def _run_models(
+    kind: Literal["filter", "embed"],
+    precision: str | None,
+    device: str | None,
+    batch_size: int | None,
+    decoders: int | None,
+    patience: Patience,
+    processes: int,
+    metrics_port: int | None,
+    metrics_host: str,
+) -> None:
+    """Work with a model on a device: filter or embed."""
     try:
         from dataset.pipeline import Pipeline, decoder_processes
         from dataset.towers import Precision
+        from workers.embed import Embed
         from workers.filter import Filter
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
@@ -186,12 +221,13 @@ def filter_shards(
         raise typer.BadParameter(f"{precision!r} is no precision: give {', '.join(Precision)}")
 
     @contextmanager
-    def stage() -> Iterator[Filter]:
+    def stage() -> Iterator[Filter | Embed]:
         at_decoders = decoder_processes(device) if decoders is None else decoders
+        make = Filter if kind == "filter" else Embed
         with Pipeline(at_decoders, batch_size, metrics.model_busy) as pipeline:
-            yield Filter(pipeline, device, Precision(precision) if precision else None)
+            yield make(pipeline, device, Precision(precision) if precision else None)
 
-    _work("filter", stage, Patience(once, until_idle), processes, metrics_port, metrics_host)
+    _work(kind, stage, patience, processes, metrics_port, metrics_host)
 
 
 def _work(

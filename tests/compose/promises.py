@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 from tests.compose.engine import Compose, DrillError, inspect, run, wait_for
 
@@ -13,6 +14,7 @@ DOWNLOAD_IMAGE = "shoal-download"
 MAX_DOWNLOAD_MB = 350  # over its base; OpenCV, which halves the time of a resize, takes 108 of them
 USER_ID = "10001"
 GRACE_SECONDS = 60  # stop_grace_period
+DECODER = "workers.codec"
 
 
 def check_download_image() -> str:
@@ -60,6 +62,38 @@ def check_closed(compose: Compose, gone: set[str]) -> str:
     return "user 10001, read-only, no capabilities, its class's login only"
 
 
+def check_decoders(compose: Compose, gone: set[str], deadline: float) -> str:
+    """Wait until a download worker, in its read-only container, has pictures decoded by processes of their own."""
+    found: set[int] = set()
+
+    def some() -> bool:
+        found.update(*(decoders(container) for container in compose.containers("download") if container not in gone))
+        return bool(found)
+
+    wait_for("decoders", some, deadline, pause_seconds=0.5)
+    return f"{len(found)} processes"
+
+
+def decoders(container: str) -> set[int]:
+    """The decoding processes of a container that runs, as the host numbers them."""
+    listed = [line.split(maxsplit=1) for line in run(["docker", "top", container, "-eo", "pid,args"]).splitlines()[1:]]
+    return {int(pid) for pid, command in listed if DECODER in command}
+
+
+def check_no_orphan(pids: set[int]) -> None:
+    """Raise DrillError when one of these processes still decodes; needs an engine on this machine."""
+    left = {pid for pid in pids if DECODER.encode() in _command(pid)}
+    if left:
+        raise DrillError(f"decoders outlive their worker: {sorted(left)}")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
 def check_logins(compose: Compose) -> str:
     """Ask Postgres who is connected: workers as their class, the tracker alone as the owner."""
     owners = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shoal' AND client_addr IS NOT NULL"
@@ -92,10 +126,12 @@ def check_health(compose: Compose, gone: set[str], deadline: float) -> str:
 def check_stop(compose: Compose, gone: set[str]) -> str:
     """Stop everything: each worker has to end by itself, with exit code 0, before it would be killed."""
     workers = {container: service for service in WORKERS for container in compose.containers(service)}
+    apart = set[int]().union(*(decoders(found) for found in compose.containers("download") if found not in gone))
     started = time.monotonic()
     compose.call("stop", seconds=2 * GRACE_SECONDS)
     for container, service in workers.items():
         code = inspect(container)["State"]["ExitCode"]
         if container not in gone and code != 0:
             raise DrillError(f"{service} ended with exit code {code} when it was stopped")
-    return f"{len(workers) - len(gone)} workers in {time.monotonic() - started:.0f} s"
+    check_no_orphan(apart)
+    return f"{len(workers) - len(gone)} workers, {len(apart)} decoders in {time.monotonic() - started:.0f} s"

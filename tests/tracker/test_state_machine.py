@@ -2,19 +2,23 @@
 
 The model is a dictionary: where each candidate is, what each job's state is, what became of each lease. Hypothesis
 finds sequences of verbs; after each, the tables are held against the model and the ledger against its law.
+
+A rule asks Hypothesis for its verb and one number, from which it makes its choices: what a draw takes is the database's
+chance, so how many choices there are is not known beforehand, and Hypothesis wants the same from the same sequence.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
@@ -41,14 +45,17 @@ SETTINGS = {
     "leaf_rows": 5,
 }
 
+SEEDS = st.integers(0, 2**32 - 1)
+
 Link = tuple[int, int]  # pack and row
-Draw = Callable[[Any], Any]
 Place = tuple[str, object]
 
 
-def largest(strategy: Any) -> Any:
-    """Draw the most that a range of integers has."""
-    return strategy.wrapped_strategy.end if hasattr(strategy, "wrapped_strategy") else strategy.end
+class Most(Random):
+    """Chance at its kindest: the most of every range."""
+
+    def randint(self, a: int, b: int) -> int:
+        return b
 
 
 @dataclass(slots=True)
@@ -129,7 +136,7 @@ class Tracker(RuleBasedStateMachine):
             self.register(kind)
         for queue in QUEUES[:2]:  # something to draw from the beginning
             self.claim_for(next(worker for worker in self.model.workers if worker.kind == queue))
-            self.complete_for(self.model.leases[-1], largest)
+            self.complete_for(self.model.leases[-1], Most())
 
     def call(self, statement: str, *values: object) -> list[dict[str, Any]]:
         with translated():
@@ -142,36 +149,41 @@ class Tracker(RuleBasedStateMachine):
         (row,) = self.call("SELECT worker_id FROM tracker.register(%s, 'host', 1, '1', 1)", kind)
         self.model.workers.append(Worker(row["worker_id"], kind))
 
-    @rule(data=st.data())
-    def be_silent(self, data: st.DataObject) -> None:
+    @rule(seed=SEEDS)
+    def be_silent(self, seed: int) -> None:
+        chance = Random(seed)
         holding = [lease.worker for lease in self.model.leases if lease.state == "held"]
-        worker = data.draw(st.sampled_from(holding)) if holding else self.any_worker(data)
+        worker = chance.choice(holding) if holding else self.any_worker(chance)
         worker.is_silent = True
         self.call(
             "UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE worker_id = %s RETURNING 1",
             worker.worker_id,
         )
 
-    @rule(data=st.data(), progress=st.integers(0, 3))
-    def beat(self, data: st.DataObject, progress: int) -> None:
-        worker = self.any_worker(data)
+    @rule(seed=SEEDS, progress=st.integers(0, 3))
+    def beat(self, seed: int, progress: int) -> None:
+        chance = Random(seed)
+        worker = self.any_worker(chance)
         with self.refused(worker.state == "gone"):
             (row,) = self.call("SELECT tracker.heartbeat(%s, %s) AS state", worker.worker_id, progress)
             assert row["state"] == worker.state
             worker.is_silent = False
 
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        worker = self.any_worker(data)
+    @rule(seed=SEEDS)
+    def leave(self, seed: int) -> None:
+        chance = Random(seed)
+        worker = self.any_worker(chance)
         with self.refused(worker.state == "gone"):
             self.call("SELECT tracker.leave(%s)", worker.worker_id)
             self.model.give_back(worker)
             worker.state = "gone"
 
-    @precondition(lambda self: any(worker.state != "gone" for worker in self.model.workers))
-    @rule(data=st.data(), verb=st.sampled_from(("drain", "evict")))
-    def send_away(self, data: st.DataObject, verb: str) -> None:
-        worker = data.draw(st.sampled_from([worker for worker in self.model.workers if worker.state != "gone"]))
+    @rule(seed=SEEDS, verb=st.sampled_from(("drain", "evict")))
+    def send_away(self, seed: int, verb: str) -> None:
+        chance = Random(seed)
+        if not any(worker.state != "gone" for worker in self.model.workers):
+            return
+        worker = chance.choice([worker for worker in self.model.workers if worker.state != "gone"])
         found = fleet.find(self.admin, str(worker.worker_id))
         if verb == "drain":
             fleet.drain(self.admin, found)
@@ -190,28 +202,31 @@ class Tracker(RuleBasedStateMachine):
         seed(self.admin, wats, run="test", recipe=None)
         self.learn_jobs()
 
-    @rule(data=st.data(), queue=st.sampled_from(QUEUES))
-    def claim(self, data: st.DataObject, queue: str) -> None:
-        self.claim_for(self.any_worker(data, queue))
+    @rule(seed=SEEDS, queue=st.sampled_from(QUEUES))
+    def claim(self, seed: int, queue: str) -> None:
+        chance = Random(seed)
+        self.claim_for(self.any_worker(chance, queue))
 
-    @rule(data=st.data(), queue=st.sampled_from(QUEUES))
-    def work(self, data: st.DataObject, queue: str) -> None:
+    @rule(seed=SEEDS, queue=st.sampled_from(QUEUES))
+    def work(self, seed: int, queue: str) -> None:
         """Claim and complete, as it goes nearly always."""
+        chance = Random(seed)
         if not any(worker.kind == queue and worker.state == "active" for worker in self.model.workers):
             self.register(queue)
         known = len(self.model.leases)
         self.claim_for(next(w for w in self.model.workers if w.kind == queue and w.state == "active"))
         for lease in self.model.leases[known:]:
-            self.complete_for(lease, data.draw)
+            self.complete_for(lease, chance)
 
-    @rule(data=st.data(), queue=st.sampled_from(("ingest", "download", "download", "filter")))
-    def work_on(self, data: st.DataObject, queue: str) -> None:
+    @rule(seed=SEEDS, queue=st.sampled_from(("ingest", "download", "download", "filter")))
+    def work_on(self, seed: int, queue: str) -> None:
         """Once more, so that it is chosen more often, and towards the end of the flow."""
-        self.work(data, queue)
+        self.work(seed, queue)
 
-    @rule(data=st.data())
-    def draw_batch(self, data: st.DataObject) -> None:
-        self.claim_for(self.any_worker(data, "download"))
+    @rule(seed=SEEDS)
+    def draw_batch(self, seed: int) -> None:
+        chance = Random(seed)
+        self.claim_for(self.any_worker(chance, "download"))
 
     def claim_for(self, worker: Worker) -> None:
         queue, request = worker.kind, uuid4()
@@ -227,11 +242,13 @@ class Tracker(RuleBasedStateMachine):
             waiting = self.model.ready(queue)
             self.grant(worker, request, rows, waiting)
 
-    @precondition(lambda self: self.model.leases)
-    @rule(data=st.data())
-    def ask_again(self, data: st.DataObject) -> None:
+    @rule(seed=SEEDS)
+    def ask_again(self, seed: int) -> None:
         """The reply to a claim was lost."""
-        lease = self.any_lease(data)
+        chance = Random(seed)
+        if not (self.model.leases):
+            return
+        lease = self.any_lease(chance)
         if lease.worker.state == "gone":
             with pytest.raises(Refused):
                 self.ask(lease.worker, lease.request)
@@ -242,20 +259,24 @@ class Tracker(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 self.ask(lease.worker, lease.request)
 
-    @precondition(lambda self: self.model.leases)
-    @rule(data=st.data())
-    def complete(self, data: st.DataObject) -> None:
+    @rule(seed=SEEDS)
+    def complete(self, seed: int) -> None:
         """In time, or again after a lost reply, or late: then nothing may come of it."""
-        self.complete_for(self.any_lease(data), data.draw)
+        chance = Random(seed)
+        if not (self.model.leases):
+            return
+        self.complete_for(self.any_lease(chance), chance)
 
-    @precondition(lambda self: any(lease.state == "ended" for lease in self.model.leases))
-    @rule(data=st.data())
-    def complete_late(self, data: st.DataObject) -> None:
+    @rule(seed=SEEDS)
+    def complete_late(self, seed: int) -> None:
+        chance = Random(seed)
+        if not any(lease.state == "ended" for lease in self.model.leases):
+            return
         late = [lease for lease in self.model.leases if lease.state == "ended"]
-        self.complete_for(data.draw(st.sampled_from(late)), data.draw)
+        self.complete_for(chance.choice(late), chance)
 
-    def complete_for(self, lease: Lease, draw: Draw) -> None:
-        result, then = getattr(self, f"result_of_{lease.queue}")(lease, draw)
+    def complete_for(self, lease: Lease, chance: Random) -> None:
+        result, then = getattr(self, f"result_of_{lease.queue}")(lease, chance)
         with self.lost(lease.state == "ended"):
             self.send(lease, result)
             if lease.state == "held":
@@ -263,10 +284,12 @@ class Tracker(RuleBasedStateMachine):
                 then()
                 self.learn_jobs()
 
-    @precondition(lambda self: self.model.leases)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        lease = self.any_lease(data)
+    @rule(seed=SEEDS)
+    def fail(self, seed: int) -> None:
+        chance = Random(seed)
+        if not (self.model.leases):
+            return
+        lease = self.any_lease(chance)
         job = self.model.jobs[lease.job_id]
         with self.lost(lease.state == "ended"):
             (row,) = self.call("SELECT tracker.fail(%s, %s, 'it broke') AS state", lease.job_id, lease.lease)
@@ -276,10 +299,12 @@ class Tracker(RuleBasedStateMachine):
             else:
                 assert row["state"] == "done"
 
-    @precondition(lambda self: self.model.leases)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        lease = self.any_lease(data)
+    @rule(seed=SEEDS)
+    def release(self, seed: int) -> None:
+        chance = Random(seed)
+        if not (self.model.leases):
+            return
+        lease = self.any_lease(chance)
         job = self.model.jobs[lease.job_id]
         with self.lost(lease.state == "ended"):
             self.call("SELECT tracker.release(%s, %s)", lease.job_id, lease.lease)
@@ -296,11 +321,13 @@ class Tracker(RuleBasedStateMachine):
         set_paused(self.admin, sorted(chosen), paused=not self.model.paused)
         self.model.paused = set() if self.model.paused else chosen
 
-    @precondition(lambda self: any(job.state == "dead" for job in self.model.jobs.values()))
-    @rule(data=st.data(), again=st.booleans())
-    def retry_or_discard(self, data: st.DataObject, again: bool) -> None:
+    @rule(seed=SEEDS, again=st.booleans())
+    def retry_or_discard(self, seed: int, again: bool) -> None:
+        chance = Random(seed)
+        if not any(job.state == "dead" for job in self.model.jobs.values()):
+            return
         dead = sorted(number for number, job in self.model.jobs.items() if job.state == "dead")
-        number = data.draw(st.sampled_from(dead))
+        number = chance.choice(dead)
         job, chosen = self.model.jobs[number], choose(self.admin, Choice(ids=(number,)), "retry", ("dead",))
         if again:
             assert retry(self.admin, chosen) == 1
@@ -348,13 +375,13 @@ class Tracker(RuleBasedStateMachine):
 
     # How it is asked.
 
-    def any_worker(self, data: st.DataObject, kind: str | None = None) -> Worker:
-        return data.draw(st.sampled_from([worker for worker in self.model.workers if kind in {None, worker.kind}]))
+    def any_worker(self, chance: Random, kind: str | None = None) -> Worker:
+        return chance.choice([worker for worker in self.model.workers if kind in {None, worker.kind}])
 
-    def any_lease(self, data: st.DataObject) -> Lease:
+    def any_lease(self, chance: Random) -> Lease:
         """Of two thirds of those that are held, if there are any: else most would be long over."""
         held = [lease for lease in self.model.leases if lease.state == "held"]
-        return data.draw(st.sampled_from(held * 2 + self.model.leases))
+        return chance.choice(held * 2 + self.model.leases)
 
     @contextmanager
     def refused(self, so: bool) -> Iterator[None]:
@@ -440,14 +467,14 @@ class Tracker(RuleBasedStateMachine):
                 added["from"] + added["n"] - 1,
             )
 
-    def result_of_extract(self, _: Lease, draw: Draw) -> tuple[dict[str, Any], Callable[[], None]]:
-        n = draw(st.integers(0, 9))
+    def result_of_extract(self, _: Lease, chance: Random) -> tuple[dict[str, Any], Callable[[], None]]:
+        n = chance.randint(0, 9)
         return {"images": n, "candidates": n, "slots": [{"rows": n, "bytes": n}]}, lambda: None
 
-    def result_of_ingest(self, lease: Lease, draw: Draw) -> tuple[dict[str, Any], Callable[[], None]]:
+    def result_of_ingest(self, lease: Lease, chance: Random) -> tuple[dict[str, Any], Callable[[], None]]:
         n, pack = lease.payload["rows"], lease.payload["pack"]
-        english = draw(st.integers(0, n))
-        others = draw(st.integers(0, n - english))
+        english = chance.randint(0, n)
+        others = chance.randint(0, n - english)
         leaves = {row["subset"]: row["leaf"] for row in self.call("SELECT * FROM tracker.open_leaves(%s)", self.run_id)}
         added = [
             {"subset": subset, "leaf": leaves[subset], "n": many, "from": first}
@@ -460,14 +487,14 @@ class Tracker(RuleBasedStateMachine):
 
         return {"duplicates": n - english - others, "added": added}, then
 
-    def result_of_download(self, lease: Lease, draw: Draw) -> tuple[dict[str, Any], Callable[[], None]]:
+    def result_of_download(self, lease: Lease, chance: Random) -> tuple[dict[str, Any], Callable[[], None]]:
         """Each link of the batch ends, waits for another try, or goes back."""
         places: dict[Link, Place] = {}
         again, returned = [], []
         finished: Counter[str] = Counter()
         for line in read_payload(lease.payload):
             ends = ["success", "gone", "timeout", "returned"] + (["again"] if line.attempt < MAX_TRIES else [])
-            match draw(st.sampled_from(ends)):
+            match chance.choice(ends):
                 case "again":
                     again.append(line.position)
                     places[line.pack, line.pack_row] = ("again", line.attempt + 1)
@@ -480,8 +507,8 @@ class Tracker(RuleBasedStateMachine):
         result = {"finished": dict(finished), "again": again, "returned": returned, "samples": finished["success"]}
         return result | {"bytes": 1}, lambda: self.model.links.update(places)
 
-    def result_of_filter(self, lease: Lease, draw: Draw) -> tuple[dict[str, Any], Callable[[], None]]:
-        kept = draw(st.integers(0, lease.payload["samples"]))
+    def result_of_filter(self, lease: Lease, chance: Random) -> tuple[dict[str, Any], Callable[[], None]]:
+        kept = chance.randint(0, lease.payload["samples"])
         return {"kept": kept, "dropped": {"low": lease.payload["samples"] - kept}, "bytes": 1}, lambda: None
 
 

@@ -57,7 +57,7 @@ class Web:
         picture = self._pictures[hash(target) % PICTURES]
         if plant == "flaky" and host + target not in self._met:
             self._met.add(host + target)
-            return 503, {}, b""
+            return 502, {}, b""  # 503 would let its host rest for a minute
         match plant:
             case "success" | "flaky":
                 return 200, jpeg, picture

@@ -7,12 +7,12 @@ decoder. No decoder outlives the worker.
 A decoder (`workers.codec`) holds one picture at a time, so it is certain on which it ended. Bytes go through a socket
 pair once each way.
 
-Measured, resized to 256: a picture of the whole download takes 3.35 ms of CPU instead of 3.18 in the worker's own
-thread while the machine is quiet, and 0.3 to 0.6 ms more where its two cores are overloaded; the worker uses all its
-cores instead of one. Starting takes 0.25 s of CPU a worker, a fork 10 ms.
+Measured, resized to 256: a picture of the whole download takes 3.4 to 3.6 ms of CPU instead of 3.2 in the worker's own
+thread, in separate runs, and 0.3 to 0.6 ms more than it where two cores are overloaded; the worker uses all its cores
+instead of one. Starting takes 0.25 s of CPU a worker, a fork 10 ms.
 
-Rejected: several pictures to a message (a crash then has
-several suspects), shared memory (two copies of 55 KB are not what costs), a process for each picture.
+Rejected: several pictures to a message (a crash then has several suspects), shared memory (two copies of 55 KB are not
+what costs), a process for each picture.
 
 What is kept as received is not decoded at all (`dataset.received`), and needs none of this.
 """

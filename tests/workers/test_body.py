@@ -5,7 +5,7 @@ import gzip
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataset.outcomes import Outcome
@@ -16,6 +16,7 @@ from workers.fetching.failure import LinkFailed
 MEGABYTE = 1 << 20
 
 
+@example(body=b"", size=1, coding=b"gzip")
 @given(st.binary(max_size=3_000), st.integers(1, 700), st.sampled_from([b"", b"gzip", b"x-gzip", b"none"]))
 def test_a_body_is_the_same_in_whatever_pieces_it_comes(body: bytes, size: int, coding: bytes) -> None:
     sent = gzip.compress(body) if b"gzip" in coding else body

@@ -53,7 +53,7 @@ class Decoder:
         Raises: LinkFailed: too_large beyond the limit, bad_response when they are not what the header says.
         """
         if self._coding and self._inflate is None:
-            data = self._pending + data
+            data, self._pending = self._pending + data, b""
             if len(data) < 2:
                 self._pending = data
                 return
@@ -145,9 +145,13 @@ class MemoryShare:
     def __enter__(self) -> Self:
         return self
 
+    def covers(self, size: int) -> bool:
+        """Say whether a body of `size` bytes may be held without asking the budget."""
+        return size <= FREE_BYTES or self._size > 0
+
     async def cover(self, size: int) -> None:
         """Make sure that a body of `size` bytes may be held; only the first call that needs memory may wait."""
-        if size <= FREE_BYTES or self._size:
+        if self.covers(size):
             return
         size = min(size, self._budget.limit)
         await self._budget.take(size)

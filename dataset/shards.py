@@ -337,11 +337,15 @@ def _status(outcome: Outcome) -> str:
 
 def _tar_header(name: str, size: int) -> bytes:
     """Make the 512 bytes before a member: a plain file, readable by all, owned by root, dated 1970."""
-    fields = b"%b%b%b%b%011o\0%011o\0" % (name.encode("ascii").ljust(100, b"\0"), *_OWNER, size, 0)
-    rest = b"0".ljust(101, b"\0") + b"ustar\x0000"
-    checksum = sum(fields) + 8 * ord(" ") + sum(rest)
-    return (fields + b"%06o\0 " % checksum + rest).ljust(tarfile.BLOCKSIZE, b"\0")
+    fields = b"%b%b%011o\0%011o\0" % (name.encode("ascii").ljust(100, b"\0"), _OWNER, size, 0)
+    checksum = sum(fields) + 8 * ord(" ") + _REST_SUM
+    return (fields + b"%06o\0 " % checksum + _REST).ljust(tarfile.BLOCKSIZE, b"\0")
 
 
-_OWNER = (b"0000444\0", b"0000000\0", b"0000000\0")
+_OWNER = b"0000444\0" + 2 * b"0000000\0"
 """Mode, user and group, in octal."""
+
+_REST = b"0".ljust(101, b"\0") + b"ustar\x0000"
+"""A plain file's type, no link, and the format."""
+
+_REST_SUM = sum(_REST)

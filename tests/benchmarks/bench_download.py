@@ -82,6 +82,8 @@ def compare(mode: str, port: int, asked: argparse.Namespace) -> dict[str, float]
     sides = {"ours": ours, "img2dataset": img2dataset}
     starts = dict.fromkeys(sides, math.inf)
     whole = dict.fromkeys(sides, math.inf)
+    for name, run in sides.items():
+        print(f"  {name:12} peak {run(mode, port, asked.links, asked.connections, is_watched=True).peak_mib:5.0f} MiB")
     for _ in range(asked.turns):
         for name, run in sides.items():
             starts[name] = min(starts[name], run(mode, port, START_LINKS, asked.connections).cpu_seconds)
@@ -91,7 +93,7 @@ def compare(mode: str, port: int, asked: argparse.Namespace) -> dict[str, float]
             whole[name] = min(whole[name], took.cpu_seconds)
             print(
                 f"  {name:12} {took.images / took.cpu_seconds:6.0f} images/CPU-s  {took.wall_seconds:6.1f} s  "
-                f"{took.peak_mib:5.0f} MiB  start {starts[name]:.1f} CPU-s"
+                f"start {starts[name]:.1f} CPU-s"
             )
     less = {name: whole[name] - starts[name] for name in sides}
     ratios = {
@@ -102,14 +104,14 @@ def compare(mode: str, port: int, asked: argparse.Namespace) -> dict[str, float]
     return ratios
 
 
-def ours(mode: str, port: int, links: int, connections: int, batches: int = 1) -> Run:
+def ours(mode: str, port: int, links: int, connections: int, batches: int = 1, *, is_watched: bool = False) -> Run:
     with tempfile.TemporaryDirectory(dir=HOME) as folder:
         module = "tests.benchmarks.bench_download_worker"
         numbers = map(str, (port, links, connections, batches))
-        return measure([sys.executable, "-m", module, folder, mode, *numbers], Path(folder))
+        return measure([sys.executable, "-m", module, folder, mode, *numbers], Path(folder), is_watched=is_watched)
 
 
-def img2dataset(mode: str, port: int, links: int, connections: int) -> Run:
+def img2dataset(mode: str, port: int, links: int, connections: int, *, is_watched: bool = False) -> Run:
     environment = HOME / "img2dataset"
     program = environment / "bin" / "img2dataset"
     if not program.exists():
@@ -122,11 +124,14 @@ def img2dataset(mode: str, port: int, links: int, connections: int) -> Run:
         command += ["--url_col", "url", "--caption_col", "caption", "--output_format", "webdataset"]
         command += ["--output_folder", f"{folder}/out", "--processes_count", "1", "--thread_count", str(connections)]
         command += ["--number_sample_per_shard", "10000", "--enable_wandb", "False", *IMG2DATASET_MODES[mode]]
-        return measure(command, Path(folder) / "out")
+        return measure(command, Path(folder) / "out", is_watched=is_watched)
 
 
-def measure(command: list[str], shards: Path) -> Run:
-    """Run a side to its end, watching its memory; it must end well, and its shards lie below `shards`."""
+def measure(command: list[str], shards: Path, *, is_watched: bool) -> Run:
+    """Run a side to its end; it must end well, and its shards lie below `shards`.
+
+    Watching its memory costs it CPU time (the kernel walks its pages meanwhile), so the two are measured apart.
+    """
     log = HOME / "side.log"
     began = time.monotonic()
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as side:
@@ -136,7 +141,8 @@ def measure(command: list[str], shards: Path) -> Run:
             if pid:
                 side.returncode = os.waitstatus_to_exitcode(status)
                 break
-            peak = max(peak, tree_pss(side.pid))
+            if is_watched:
+                peak = max(peak, tree_pss(side.pid))
             time.sleep(SAMPLE_SECONDS)
     seconds = time.monotonic() - began
     if side.returncode:
@@ -147,7 +153,7 @@ def measure(command: list[str], shards: Path) -> Run:
 
 
 def peak_of_batches(port: int, batches: int) -> float:
-    took = ours("resize_256", port, 10_000, 512, batches)
+    took = ours("resize_256", port, 10_000, 512, batches, is_watched=True)
     rate = took.images / took.cpu_seconds
     print(f"\n512 connections, {batches} x 10,000 links: peak {took.peak_mib:.0f} MiB, {rate:.0f} images/CPU-s")
     return round(took.peak_mib, 1)
@@ -157,7 +163,7 @@ def growth_over_batches(port: int, batches: int) -> float:
     """Return how much more the worker holds after its last batch than it held after the fourth part of them."""
     if batches < 4:
         return 0.0
-    took = ours("resize_256", port, 2_000, 512, batches)
+    took = ours("resize_256", port, 2_000, 512, batches, is_watched=True)
     print(f"\n512 connections, {batches} x 2,000 links: peak {took.peak_mib:.0f} MiB; PSS after each batch, MiB:")
     after = [float(line.split()[-1]) for line in (HOME / "side.log").read_text().splitlines() if "pss_mib" in line]
     print("  " + " ".join(f"{mib:.0f}" for mib in after))
@@ -174,7 +180,7 @@ def slow_web() -> float:
         try:
             ports = web.stdout.readline().split()
             module = "tests.benchmarks.bench_download_worker"
-            took = measure([sys.executable, "-m", module, folder, "slow", *ports], Path(folder))
+            took = measure([sys.executable, "-m", module, folder, "slow", *ports], Path(folder), is_watched=False)
         finally:
             web.terminate()
     print(f"slow web, 10,000 links: {took.images} images, {took.wall_seconds:.1f} s, {took.cpu_seconds:.1f} CPU-s")

@@ -40,6 +40,9 @@ WIRE_SLACK_BYTES = 1 << 20
 MIN_CHUNK_BYTES = 64
 """On average, after the first thousand: parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
 
+_SOME_GET = h11.Request(method="GET", target="/", headers=[("Host", "host")])
+"""The method is all that framing a response asks of its request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -93,7 +96,7 @@ class ResponseReader:
         self._is_kept = wire.requests > 0
         self._wire_bytes = 0
 
-    async def read(self, connection: h11.Connection, request: h11.Request) -> Reply:
+    async def read(self) -> Reply:
         """Return the response; its body only if it is wanted.
 
         Raises: LinkFailed; StaleConnectionError when a kept connection ends before it gives a byte.
@@ -102,9 +105,7 @@ class ResponseReader:
             head, rest = await self._receive_head_in_time()
             body: _Body
             if head.length is None:
-                connection.send(request)
-                connection.send(h11.EndOfMessage())
-                body = _FramedBody(self._receive, connection, head, rest)
+                body = _FramedBody(self._receive, head, rest)
             else:
                 body = _CountedBody(self._receive, head, rest)
             reply = Reply(head.status, head.fields)
@@ -193,6 +194,8 @@ class ResponseReader:
 
     async def _cover(self, size: int) -> float:
         """Take memory for the body; return the seconds waited, by which the link's deadline has moved."""
+        if self._errand.share.covers(size):
+            return 0.0
         asked = trio.current_time()
         await self._errand.share.cover(size)
         waited = trio.current_time() - asked
@@ -260,20 +263,20 @@ class _CountedBody:
 class _FramedBody:
     """A body in chunks, one that ends with the connection, or none; framed by h11."""
 
-    def __init__(
-        self, receive: Callable[[], Awaitable[bytes]], connection: h11.Connection, head: Head, rest: bytes
-    ) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
         self._receive = receive
-        self._connection = connection
+        self._connection = h11.Connection(our_role=h11.CLIENT)
+        self._connection.send(_SOME_GET)
+        self._connection.send(h11.EndOfMessage())
         self._has_ended = False
         try:
-            connection.receive_data(head.to_bytes())
-            if not isinstance(connection.next_event(), h11.Response):
+            self._connection.receive_data(head.to_bytes())
+            if not isinstance(self._connection.next_event(), h11.Response):
                 raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
         except h11.RemoteProtocolError as error:
             raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error
         if rest:
-            connection.receive_data(rest)
+            self._connection.receive_data(rest)
 
     @property
     def is_over(self) -> bool:

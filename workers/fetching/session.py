@@ -3,7 +3,7 @@
 Invariant: one call of `CheckedSession.ask` is one request and one response over a connection to an address that was
 checked; no redirect is followed, no cookie kept, nothing read beyond the bounds. Whatever goes wrong is a `LinkFailed`.
 
-asks builds the request (headers, quoting of the path) and drives h11; what it would do next is replaced, because of
+asks writes the fields of the requests, h11 checks them, and asks quotes each path; the rest is replaced, because of
 what was read in asks 3.0.0 and tried:
 
 - `Session._connect` resolves the name itself, and cuts IPv6 hosts at the colon → we connect to the checked address and
@@ -13,8 +13,9 @@ what was read in asks 3.0.0 and tried:
   a kept connection gave nothing at all.
 - `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it told to close, and parses
   cookies → one request, one response.
-- `_send` writes the request and its empty end in two calls through h11's states (16 µs) → one write of the request that
-  asks has built and h11 has checked; the states are kept only for a response that h11 frames.
+- `make_request` collects and checks the same fields for every link, and `_send` writes the request and its empty end in
+  two calls through h11's states (a sixth of all CPU time together) → the fields once for a session, then one write a
+  link; its Host and path cannot break out of their lines, for a `Target` has a checked host and asks quotes the path.
 - `_grab_connection` takes the URL apart and together again → the target's own origin.
 - `_catch_response` decodes headers as strict UTF-8, takes a body without length for none, does not skip interim
   responses and has no limit → `ResponseReader`.
@@ -29,6 +30,7 @@ import h11
 import trio
 from asks.request_object import RequestProcessor
 from asks.sessions import Session
+from asks.utils import requote_uri
 
 from dataset.outcomes import Outcome
 from workers.fetching.addresses import Address, AddressRule
@@ -55,6 +57,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         self._gate = AddressGate(policy.per_address)
         self._idle = IdleWires(policy.concurrency)
         self._tls: ssl.SSLContext | None = None
+        self._fields = b""
 
     async def ask(self, target: Target, errand: Errand) -> Reply:
         """Send one GET and return its response.
@@ -78,16 +81,24 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
                 wire = await self._make_connection(target.origin)
             assert wire is not None
             try:
-                request = _OneRequest(self, target, wire, errand)
-                _, reply = await request.make_request()
+                return await self._exchange(target, wire, errand)
             except StaleConnectionError:
                 continue
-            except h11.LocalProtocolError as error:
-                raise LinkFailed(Outcome.BAD_URL, "no request can be made from it") from error
             finally:
                 await self.return_to_pool(wire)
-            assert isinstance(reply, Reply)
-            return reply
+
+    async def _exchange(self, target: Target, wire: Wire, errand: Errand) -> Reply:
+        if not self._fields:
+            self._fields = await _RequestFields.of(self)
+        path = requote_uri(target.url.removeprefix(target.origin)).encode("ascii")
+        reader = ResponseReader(wire, self.policy, errand)
+        wire.begin()
+        try:
+            host = target.authority.encode("ascii")
+            await wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (path, host, self._fields))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise reader.broken("the connection broke before a response") from error
+        return await reader.read()
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -155,30 +166,25 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         return secured
 
 
-class _OneRequest(RequestProcessor):  # type: ignore[misc]  # asks is not annotated
-    """One request, one response: no redirect, no cookie, no second try."""
+class _RequestFields(RequestProcessor):  # type: ignore[misc]  # asks is not annotated
+    """What all requests of a session say alike, Host left out."""
 
-    def __init__(self, session: CheckedSession, target: Target, wire: Wire, errand: Errand) -> None:
+    @classmethod
+    async def of(cls, session: CheckedSession) -> bytes:
+        """Have asks build them and h11 check them."""
         headers = {
-            "Host": target.authority,
             "User-Agent": session.policy.user_agent,
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",  # pictures are compressed already
             "Connection": "keep-alive",
         }
-        super().__init__(session, "GET", target.url, str(target.port), headers=headers, sock=wire, encoding="utf-8")
-        self._reader = ResponseReader(wire, session.policy, errand)
-        wire.begin()
+        form = cls(session, "GET", "http://host/", "80", headers=headers, encoding="utf-8")
+        _, fields = await form.make_request()
+        return bytes(fields)
 
-    async def _request_io(self, h11_request: h11.Request, h11_body: object, h11_connection: h11.Connection) -> Reply:  # noqa: ARG002  # asks' signature
-        lines = [b"%b %b HTTP/1.1" % (h11_request.method, h11_request.target)]
-        fields = h11_request.headers.raw_items()
-        lines += [b"%b: %b" % field for field in fields if field[0] != b"Content-Length"]
-        try:
-            await self.sock.send(b"\r\n".join((*lines, b"", b"")))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise self._reader.broken("the connection broke before a response") from error
-        return await self._reader.read(h11_connection, h11_request)
+    async def _request_io(self, h11_request: h11.Request, *_: object) -> bytes:
+        own = (b"Host", b"Content-Length")
+        return b"\r\n".join(b"%b: %b" % field for field in h11_request.headers.raw_items() if field[0] not in own)
 
 
 def _tls_context(policy: FetchPolicy) -> ssl.SSLContext:

@@ -24,8 +24,8 @@ On a quiet core it is 1.9 ms to OpenCV's 2.9: decoding 1.1, softening 0.26, samp
 Huffman coding alone takes 0.77, and nothing that we found does it faster.
 
 Rejected: libvips (6.3 ms, and it undoes nothing that we need); scales of eighths such as 5/8, which libjpeg-turbo
-decodes without SIMD, slower than the whole; planes of YCbCr resized one by one (3.0: Pillow gives them interleaved; PyAV gives
-planes and would save about 0.4 ms, for 104 MB of image and a decoder that takes damaged files for whole ones).
+decodes without SIMD, slower than the whole; planes of YCbCr resized one by one (3.0: Pillow gives them interleaved;
+PyAV gives planes and would save about 0.4 ms, for 104 MB of image and a decoder that conceals damage).
 """
 
 import cv2

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.fs
 
-from dataset.lists import ListPiece, read_list
+from dataset.list_rows import ListPiece
+from dataset.lists import read_list
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import WorkerError

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset import lists
+from dataset import list_rows, lists
 from dataset.extra import ExtraError, arrow_type, pack_extra, unpack_extra
-from dataset.lists import Dropped, ListPiece, ListReadError, ListReport, read_list
+from dataset.list_rows import Dropped, ListPiece, ListReadError, ListReport
+from dataset.lists import read_list
 from dataset.packs import LIST_PACK_SCHEMA
 
 BASE: dict[str, Any] = {"url": "URL", "caption": "TEXT", "language": None, "extra": {}}
@@ -156,7 +157,7 @@ def test_row_groups_of_a_piece_are_read_and_no_others() -> None:
 
 
 def test_a_long_piece_becomes_several_packs_each_split_by_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "ROWS_HELD", 10)
+    monkeypatch.setattr(list_rows, "ROWS_HELD", 10)
     monkeypatch.setattr(lists, "ROWS_A_PACK", 30)
     lines = b"URL,TEXT\n" + b"".join(b"http://a.example/%d,x\n" % i for i in range(100))
     report, packs = read(lines, "csv", slots=3)

@@ -64,7 +64,7 @@ def translated() -> Iterator[None]:
         ) from error
     except pg.InsufficientPrivilege as error:
         raise Refused(f"{_said(error)}; use the login of the right class") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, pg.IdleInTransactionSessionTimeout) as error:
         raise DatabaseDown(f"the database broke off: {_said(error)}; check that it runs, and try again") from error
     except psycopg.Error as error:
         kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)

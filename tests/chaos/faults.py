@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from tests.bouncer import Bouncer
 from tests.chaos.cutting_proxy import Cut, CuttingProxy
-from tests.chaos.machine import Bouncer, Disk, Server
+from tests.chaos.machine import Disk, Server
 from tests.chaos.swarm import ChaosSwarm
 
 STORE_SECONDS = (0.5, 2.0)

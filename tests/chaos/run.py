@@ -24,10 +24,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tests.bouncer import Bouncer
 from tests.chaos.crawl import HOSTS, MAX_TRIES, ChaosCrawl, Planted, recipe
 from tests.chaos.cutting_proxy import CuttingProxy
 from tests.chaos.faults import Fault, Injector, Machine
-from tests.chaos.machine import Bouncer, Disk, Server
+from tests.chaos.machine import Disk, Server
 from tests.chaos.nursery import Nursery
 from tests.chaos.sick_store import CONTROL
 from tests.chaos.swarm import ChaosSwarm, Place
@@ -137,8 +138,8 @@ def chaos(folder: Path, chance: int) -> Iterator[Chaos]:
         server = Server(folder / "home")
         held.callback(server.close)
         bouncer = disk = None
-        if program := Bouncer.program():
-            bouncer = Bouncer(program, server, folder / "bouncer")
+        if Bouncer.program():
+            bouncer = Bouncer(server.url, folder / "bouncer")
             held.callback(bouncer.close)
         else:
             skipped.append(f"{Fault.BOUNCER}: pgbouncer is not installed")

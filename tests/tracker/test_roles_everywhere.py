@@ -1,43 +1,21 @@
 """Every statement that a stolen login could try, on every table and function, directly and through pgbouncer."""
 
-import getpass
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
-from tests.demo.small_crawl import free_port
+from tests.bouncer import Bouncer
 from tests.tracker.filling import fill_pool, new_run, scalar
 from tests.tracker.test_roles import KINDS, OWN, SHARED, Login
-from tracker import embedded
 from tracker.admin.enroll import enroll
 from tracker.audit import audit
 from tracker.database import Connection, connect
-
-BOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-
-CONFIGURATION = """
-[databases]
-* = host={host} port={port}
-
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {own}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users
-pool_mode = transaction
-ignore_startup_parameters = extra_float_digits,options
-logfile = {folder}/log
-pidfile = {folder}/pid
-"""
 
 
 @pytest.fixture(params=["directly", "through pgbouncer"])
@@ -46,33 +24,13 @@ def way(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest.
     if request.param == "directly":
         yield lambda kind: connect(make_conninfo(database, user=f"shoal_{kind}"))
         return
-    if BOUNCER is None:
+    if Bouncer.program() is None:
         pytest.skip("pgbouncer is not installed")
-    folder = Path(tmp_path_factory.mktemp("bouncer"))
-    for parent in (folder, *folder.parents[:3]):
+    home = Path(tmp_path_factory.mktemp("bouncer"))
+    for parent in (home, *home.parents[:3]):
         parent.chmod(0o755)
-    target, own = conninfo_to_dict(database), free_port()
-    (folder / "users").write_text("".join(f'"shoal_{kind}" ""\n' for kind in KINDS))
-    (folder / "ini").write_text(
-        CONFIGURATION.format(host=target["host"], port=target.get("port") or 5432, own=own, folder=folder)
-    )
-    user = embedded.SYSTEM_USER if os.geteuid() == 0 else getpass.getuser()
-    shutil.chown(folder, user)
-    process = subprocess.Popen(
-        [BOUNCER, "-q", str(folder / "ini")], user=user if os.geteuid() == 0 else None, stderr=subprocess.DEVNULL
-    )
-    made: dict[str, str | int] = {"host": "127.0.0.1", "port": own, "sslmode": "disable", "gssencmode": "disable"}
-
-    def login(kind: str) -> Connection:
-        while True:
-            try:
-                return connect(make_conninfo(database, user=f"shoal_{kind}", **made))
-            except Exception:  # noqa: BLE001 — it is just opening; once it has ended, that is told below
-                assert process.poll() is None, (folder / "log").read_text()
-
-    yield login
-    process.kill()
-    process.wait()
+    with closing(Bouncer(database, home / "bouncer", users=[f"shoal_{kind}" for kind in KINDS])) as bouncer:
+        yield lambda kind: connect(bouncer.url(f"shoal_{kind}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

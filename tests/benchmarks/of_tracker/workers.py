@@ -9,24 +9,19 @@ pgbouncer, as `tracker.session` has; they speak its statements over asyncio, bec
 import asyncio
 import random
 import resource
-import shutil
-import subprocess
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 from tests.benchmarks.of_tracker.filling import book, candidates, fill
 from tests.benchmarks.of_tracker.server import Server
+from tests.bouncer import Bouncer
 from tests.tracker.filling import new_run, set_setting
 from tracker.copy_rows import copy_buffer, copy_into
 from tracker.database import connect
@@ -37,25 +32,6 @@ THINK_SECONDS = (600.0, 900.0)
 BEAT_SECONDS = 15.0
 POOL_SIZE = 16  # connections of pgbouncer to Postgres
 PACK_ROWS = 200_000
-PORT = 16432
-
-CONFIGURATION = """
-[databases]
-postgres = host={sockets} dbname=postgres user=postgres
-
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-max_client_conn = 10000
-default_pool_size = {pool_size}
-query_wait_timeout = 60
-ignore_startup_parameters = extra_float_digits,options
-logfile = {folder}/pgbouncer.log
-pidfile = {folder}/pgbouncer.pid
-"""
 
 
 @dataclass(slots=True)
@@ -81,43 +57,8 @@ def measure_workers(server: Server, numbers: list[int], seconds: float) -> list[
         run_id = new_run(admin, "workers")
         set_setting(admin, "batch_size", BATCH)
         fill(admin, run_id, most * BATCH + 4_000_000)
-    with pgbouncer(server) as url:
-        return asyncio.run(_measured(server, url, run_id, sorted(numbers), seconds))
-
-
-@contextmanager
-def pgbouncer(server: Server) -> Iterator[str]:
-    """pgbouncer in transaction mode before the server -> the URL for its clients."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        raise SystemExit("pgbouncer is missing: install it (Debian: apt-get install pgbouncer) and try again")
-    sockets = conninfo_to_dict(server.url)["host"]
-    with tempfile.TemporaryDirectory(prefix="shoal-bouncer-") as made:
-        folder = Path(made)
-        shutil.chown(folder, "shoal")
-        (folder / "pgbouncer.ini").write_text(
-            CONFIGURATION.format(sockets=sockets, port=PORT, pool_size=POOL_SIZE, folder=folder)
-        )
-        process = subprocess.Popen(
-            [program, "-q", str(folder / "pgbouncer.ini")], user="shoal", stderr=subprocess.DEVNULL
-        )
-        try:
-            _wait_until_open(process, folder)
-            yield f"postgresql://postgres@127.0.0.1:{PORT}/postgres"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_until_open(process: "subprocess.Popen[bytes]", folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(f"postgresql://postgres@127.0.0.1:{PORT}/postgres").close()
-            return
-        time.sleep(0.1)
-    log = folder / "pgbouncer.log"
-    raise SystemExit(f"pgbouncer did not open: {log.read_text()[-500:] if log.exists() else 'it wrote no log'}")
+    with closing(Bouncer(server.url, server.home / "bouncer", pool_size=POOL_SIZE)) as bouncer:
+        return asyncio.run(_measured(server, bouncer.url("postgres"), run_id, sorted(numbers), seconds))
 
 
 class _Swarm:

@@ -125,6 +125,9 @@ def download(
         int | None,
         typer.Option(help="The same to one address, whatever hosts share it; 0: any number."),
     ] = None,
+    address_spacing: Annotated[
+        float | None, typer.Option(help="Seconds between two requests to one address; default: the profile's.")
+    ] = None,
     nameserver: Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")] = None,
     verify_tls: Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")] = True,
     processes: Processes = 1,
@@ -141,6 +144,7 @@ def download(
         "per_host": per_host,
         "per_address": per_address,
         "host_spacing_seconds": host_spacing,
+        "address_spacing_seconds": address_spacing,
     }
     settings = PROFILES[profile] | {name: value for name, value in wishes.items() if value is not None}
     try:

@@ -1,6 +1,6 @@
 """Hosts that share an address share a bound."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import trio
 import trio.testing
@@ -41,6 +41,32 @@ def test_a_place_is_given_in_the_order_of_asking_and_a_cancelled_wait_loses_none
         assert len(gate) == 0
 
     run(test)
+
+
+def test_requests_to_one_address_begin_apart_and_to_another_at_once() -> None:
+    async def test() -> None:
+        gate = AddressGate(0, spacing_seconds=2.0)
+        began: list[tuple[str, float]] = []
+
+        async def come(name: str, address: IPv4Address | IPv6Address, scope: trio.CancelScope) -> None:
+            with scope:
+                await gate.enter(address)
+                began.append((name, trio.current_time() - start))
+                gate.leave(address)
+
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(4)]
+            for scope, (name, address) in zip(
+                scopes, [("a", HERE), ("gives up", HERE), ("b", HERE), ("other", THERE)], strict=True
+            ):
+                nursery.start_soon(come, name, address, scope)
+                await trio.testing.wait_all_tasks_blocked()
+            scopes[1].cancel()
+        assert began == [("a", 0.0), ("other", 0.0), ("b", 4.0)]
+        assert len(gate) == 0
+
+    trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_names_with_one_address_are_asked_together_no_more_often_than_allowed() -> None:

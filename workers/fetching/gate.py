@@ -1,12 +1,13 @@
-"""How many requests may be under way at once to one address, whatever hosts share it.
+"""How many requests may be under way at once to one address, and how soon after each other, whatever hosts share it.
 
-Thousands of small hosts live behind one address of a hosting firm, and each of them alone is within the bound per host.
-The address is the first that the host resolves to.
+Thousands of small hosts live behind one address of a hosting firm, and each of them alone is within the bounds for
+hosts. The address is the first that the host resolves to.
 
 Rejected: holding such links back in the queue, as for hosts; an address is known only once the name was looked up. So
 links of an address that is both slow and shared wait here, each in a place among those under way at once.
 """
 
+import math
 from collections import deque
 
 import trio
@@ -15,19 +16,36 @@ from workers.fetching.addresses import Address
 
 
 class AddressGate:
-    """Lets `limit` in at once for each address, in the order in which they came."""
+    """Lets `limit` in at once for each address, in the order in which they came, `spacing_seconds` apart at least."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, spacing_seconds: float = 0.0) -> None:
+        """A limit of 0 is none."""
+        self._limit = limit or math.inf
+        self._spacing_seconds = spacing_seconds
         self._inside: dict[Address, int] = {}
         self._waiting: dict[Address, deque[trio.Event]] = {}
+        self._next_begin: dict[Address, float] = {}
 
     def __len__(self) -> int:
         """Count the addresses that somebody is with."""
         return len(self._inside)
 
     async def enter(self, address: Address) -> None:
-        """Wait for a place, which `leave` must give back."""
+        """Wait for a place, which `leave` must give back, and for the time to begin."""
+        await self._take_place(address)
+        if not self._spacing_seconds:
+            return
+        begin = max(trio.current_time(), self._next_begin.get(address, -math.inf))
+        self._next_begin[address] = begin + self._spacing_seconds
+        is_in = False
+        try:
+            await trio.sleep_until(begin)
+            is_in = True
+        finally:
+            if not is_in:
+                self.leave(address)
+
+    async def _take_place(self, address: Address) -> None:
         if self._inside.get(address, 0) < self._limit:
             self._inside[address] = self._inside.get(address, 0) + 1
             return

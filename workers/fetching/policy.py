@@ -22,8 +22,14 @@ class Profile(StrEnum):
 PROFILES: dict[Profile, dict[str, float]] = {
     Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
     # One request at a time, one in 2 s at most: 300 of one host in a batch of ten minutes, where few have that many.
-    # 16 to one address: hosting firms put thousands of hosts behind one, of a few machines.
-    Profile.POLITE: {"per_host": 1, "per_address": 16, "host_spacing_seconds": 2.0, "robots": True},
+    # 16 to one address and 20 a second: hosting firms put thousands of hosts behind one, of a few machines.
+    Profile.POLITE: {
+        "per_host": 1,
+        "host_spacing_seconds": 2.0,
+        "per_address": 16,
+        "address_spacing_seconds": 0.05,
+        "robots": True,
+    },
 }
 
 
@@ -45,6 +51,8 @@ class FetchPolicy:
     """At least, between the beginnings of two requests to one host."""
     per_address: int = 0
     """Requests under way at once to one address, whatever hosts share it; 0 for any number."""
+    address_spacing_seconds: float = 0.0
+    """At least, between the beginnings of two requests to one address."""
     host_failures: int = 8
     """In a row, after which a host is given up for the batch; its other links are tried in a later one."""
     max_rest_seconds: float = 30.0
@@ -89,7 +97,7 @@ class FetchPolicy:
         for name in ("rest_seconds", "timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
             if not getattr(self, name) > 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give more than 0 seconds.")
-        for name in ("host_spacing_seconds", "max_redirects", "per_address"):
+        for name in ("host_spacing_seconds", "address_spacing_seconds", "max_redirects", "per_address"):
             if not getattr(self, name) >= 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 0 or more.")
         if not all(0 < port < 65_536 for port in self.allow_ports):

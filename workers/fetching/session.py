@@ -54,7 +54,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         self.policy = policy
         self._resolver = resolver
         self._rule = AddressRule(policy.allow_networks, policy.allow_ports)
-        self._gate = AddressGate(policy.per_address)
+        self._gate = AddressGate(policy.per_address, policy.address_spacing_seconds)
         self._idle = IdleWires(policy.concurrency)
         self._tls: ssl.SSLContext | None = None
         self._fields = b""
@@ -64,7 +64,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
 
         Raises: LinkFailed.
         """
-        if not self.policy.per_address:
+        if not (self.policy.per_address or self.policy.address_spacing_seconds):
             return await self._ask(target, errand)
         with errand.paused():  # DNS has its own limit, and others' requests are not this link's fault
             addresses = await self._resolver.resolve(target.host)

@@ -58,9 +58,11 @@ def retain(connection: Connection, uri: str) -> Deleted:
     store = open_store(uri)
     _require_ours(store, uri, given_up)
     with ThreadPoolExecutor(DELETES_AT_ONCE) as threads:
-        done = threads.map(lambda row: _delete(store, row), given_up)
-        gone = [row["output_id"] for row, is_gone in zip(given_up, done, strict=True) if is_gone]
+        done = list(threads.map(lambda row: _delete(store, row), given_up))
+    gone = [row["output_id"] for row, is_gone in zip(given_up, done, strict=True) if is_gone]
+    stays = [row["output_id"] for row, is_gone in zip(given_up, done, strict=True) if not is_gone]
     with translated():
+        connection.execute(query("put_off_tars"), {"ids": stays})
         row = connection.execute(query("write_off_tars"), {"ids": gone}).fetchone()
     assert row is not None
     return Deleted(row["shards"], row["bytes"])

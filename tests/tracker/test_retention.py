@@ -154,6 +154,23 @@ def test_a_round_that_died_on_the_way_is_gone_on_with(
     assert tars(tmp_path) == []
 
 
+def test_a_tar_that_cannot_be_deleted_does_not_keep_the_others(
+    admin: Connection, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, *others = [make_shard(admin, register, tmp_path) for _ in range(3)]
+    for _ in range(3):
+        filter_shard(register, kept=4)
+    keep(admin, "0s")
+    (tmp_path / f"{stuck}.tar").unlink()
+    (tmp_path / f"{stuck}.tar").mkdir()
+    monkeypatch.setattr(retention, "TARS_IN_A_ROUND", 1)
+    rounds = [retain(admin, str(tmp_path)) for _ in range(6)]
+    assert sum(deleted.shards for deleted in rounds) == len(others)
+    assert tars(tmp_path) == [stuck]
+    (tmp_path / f"{stuck}.tar").rmdir()
+    assert [retain(admin, str(tmp_path)) for _ in range(2)].count(Deleted(shards=1, bytes=500)) == 1
+
+
 def test_two_rounds_at_once_write_a_tar_off_once(
     admin: Connection, database: str, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

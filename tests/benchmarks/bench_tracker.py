@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.of_tracker.draw import Row, at_500_million, measure_draw
+from tests.benchmarks.of_tracker.draw import Row, at_500_million, measure_draw, measure_leaves
+from tests.benchmarks.of_tracker.filling import LEAF_ROWS
 from tests.benchmarks.of_tracker.mix import measure_mix
 from tests.benchmarks.of_tracker.peers import measure_peers
 from tests.benchmarks.of_tracker.server import Server, tuned_server
@@ -46,6 +47,7 @@ def _draw(server: Server, asked: argparse.Namespace) -> dict[str, float]:
     found: list[Row] = []
     for rows in sorted(asked.rows):
         found += measure_draw(server, rows, asked.draws)
+    found.append(measure_leaves(server, max(rows for rows in asked.rows if rows <= LEAF_ROWS), asked.draws))
     _show("Draw of about 10,000, each committed", found)
     p50 = {(row["who"], row["how"], row["rows"]): float(row["p50_ms"]) for row in found}
     ours, laion = ({rows: p50[who, "full, warm", rows] for rows in asked.rows} for who in ("ours", "LAION"))

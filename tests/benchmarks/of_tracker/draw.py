@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from tests.benchmarks.of_tracker.filling import fill, read_through, thin_out
+from tests.benchmarks.of_tracker.filling import LEAF_ROWS, fill, read_through, thin_out
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting
 from tracker.database import Connection, connect
@@ -21,7 +21,8 @@ from tracker.session import Session
 BATCH = 10_000
 CLIENTS = 16
 FILLS = (30, 5)  # percent of the pages, after the full pool
-PAGE_HASH_NANOSECONDS = 11  # TABLESAMPLE hashes each block number of the leaf
+LEAVES_AT_500M = 500_000_000 // LEAF_ROWS
+MANY_LEAVES = f"full, warm, {LEAVES_AT_500M} leaves"
 
 LAION_TABLE = (
     "CREATE TABLE laion (sampleid bigint, url text, text text, language text, status smallint)",
@@ -47,8 +48,7 @@ def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
     found = []
     with connect(server.url) as admin:
         run_id = new_run(admin, f"draw-{rows}")
-        set_setting(admin, "batch_size", BATCH)
-        set_setting(admin, "lease_seconds", 3600)  # nobody beats here, and an expired batch would be drawn again
+        _set_up(admin)
         fill(admin, run_id, rows)
         leaves = [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
         read_through(admin, leaves)
@@ -81,28 +81,39 @@ def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
     return [{"rows": rows, **row} for row in found]
 
 
-def at_500_million(found: list[Row]) -> dict[str, float]:
-    """What a draw costs from 500M candidates, from the growth measured.
+def measure_leaves(server: Server, rows: int, draws: int) -> Row:
+    """The same draw from as many leaves as 500 million candidates have, of `rows` in all."""
+    with connect(server.url) as admin:
+        run_id = new_run(admin, "leaves")
+        _set_up(admin)
+        set_setting(admin, "leaf_rows", -(-rows // LEAVES_AT_500M))
+        fill(admin, run_id, rows, -(-rows // LEAVES_AT_500M))
+        read_through(
+            admin, [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
+        )
+        found = _row("ours", MANY_LEAVES, _one_client(_ours(server), draws))
+        _empty(admin)
+    return {"rows": rows, **found}
 
-    The leaf that a draw names never has more than 20 million rows, so from the second leaf on only the choice of the
-    leaf grows: one counter row for each of 25 leaves. The growth from the largest pool of one leaf to the largest
-    measured, in ms a leaf, is carried on to 25 leaves; cold, the pages of a batch are read as in the cold draw.
+
+def at_500_million(found: list[Row]) -> dict[str, float]:
+    """What a draw costs from 500M candidates, from what was measured.
+
+    The leaf that a draw names never has more than 20 million rows; what grows with the pool is the choice among 25
+    leaves. So: the largest pool's draw, and for each leaf that 500M has more, what a leaf costs by the same number of
+    rows in one leaf and in 25. Cold, as warm.
     """
-    warm = {
-        int(row["rows"]): float(row["p50_ms"]) for row in found if (row["who"], row["how"]) == ("ours", "full, warm")
-    }
-    cold = {
-        int(row["rows"]): float(row["p50_ms"]) for row in found if (row["who"], row["how"]) == ("ours", "full, cold")
-    }
-    sizes = sorted(warm)
-    largest = sizes[-1]
-    single = max((size for size in sizes if size <= 20_000_000), default=largest)
-    leaves = -(-largest // 20_000_000)
-    growth = max(0.0, (warm[largest] - warm[single]) / (leaves - 1)) if leaves > 1 else 0.0
-    return {
-        "draw_500m_warm_ms": round(warm[largest] + growth * (25 - leaves), 1),
-        "draw_500m_cold_ms": round(cold[largest] + growth * (25 - leaves), 1),
-    }
+    p50 = {(row["how"], int(row["rows"])): float(row["p50_ms"]) for row in found if row["who"] == "ours"}
+    largest = max(rows for _, rows in p50)
+    (spread,) = (rows for how, rows in p50 if how == MANY_LEAVES)
+    a_leaf = max(0.0, p50[MANY_LEAVES, spread] - p50["full, warm", spread]) / (LEAVES_AT_500M - 1)
+    more = a_leaf * (LEAVES_AT_500M - -(-largest // LEAF_ROWS))
+    return {f"draw_500m_{how}_ms": round(p50[f"full, {how}", largest] + more, 1) for how in ("warm", "cold")}
+
+
+def _set_up(admin: Connection) -> None:
+    set_setting(admin, "batch_size", BATCH)
+    set_setting(admin, "lease_seconds", 3600)  # nobody beats here, and an expired batch would be drawn again
 
 
 def _ours(server: Server) -> Draw:

@@ -35,10 +35,10 @@ def candidates(n: int, *, pack: int = 1) -> pa.Table:
     )
 
 
-def fill(admin: Connection, run_id: int, rows: int) -> None:
-    """Copy `rows` candidates into leaves of 20 million of subset en, and book them."""
+def fill(admin: Connection, run_id: int, rows: int, leaf_rows: int = LEAF_ROWS) -> None:
+    """Copy `rows` candidates into leaves of `leaf_rows` of subset en, and book them."""
     table = candidates(min(CHUNK, rows))
-    for of_leaf in _parts(rows, LEAF_ROWS):
+    for of_leaf in _parts(rows, leaf_rows):
         leaf, relation = _leaf(admin, run_id)
         for n in _parts(of_leaf, CHUNK):
             buffer = copy_buffer(table.slice(0, n), leaf=leaf, run_id=run_id, subset="en")

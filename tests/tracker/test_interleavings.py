@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_setting
 from tests.tracker.test_ingest_verbs import added, claim_one, result
+from tracker.admin.controls import change_setting
 from tracker.audit import audit, audit_exact
 from tracker.copy_rows import COLUMNS, COPY, copy_into
 from tracker.database import Connection, connect, translated
@@ -111,6 +112,24 @@ def test_a_draw_that_is_rolled_back_gives_every_row_to_the_next(
     batch = two.draw()
     assert batch is not None
     assert {line.pack_row for line in read_payload(batch.payload)} == set(range(40))
+    assert audit(admin).holds
+
+
+def test_a_draw_that_finds_its_leaf_taken_turns_to_another(
+    admin: Connection, database: str, register: Register
+) -> None:
+    run_id = new_run(admin)
+    fill_pool(admin, run_id, 40, "en")
+    fill_pool(admin, run_id, 5, "multi")
+    change_setting(admin, "weight_multi", 0)
+    one, two = register("download"), register("download")
+    with connect(database) as first, first.transaction():
+        first.execute("SELECT * FROM tracker.draw(%s, %s)", (one.worker_id, uuid4()))
+        change_setting(admin, "weight_multi", 0.0001)  # the leaf of en is chosen first, and nothing is left there
+        batch = two.draw()
+    assert batch is not None
+    assert (batch.subset, batch.n) == ("multi", 5)
+    assert two.draw() is None
     assert audit(admin).holds
 
 

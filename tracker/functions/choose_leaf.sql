@@ -1,8 +1,9 @@
--- The leaf that the next batch comes from, at random in proportion to what waits in it, times its subset's weight.
+-- The leaf that the next batch comes from, at random in proportion to what waits in it, times its subset's weight; none
+-- of those that were tried.
 -- Now and then (again_share) it is one of the run and subset whose second try has been due longest, so that a run whose
 -- pool has run dry is finished beside others that are full; without such a leaf, waiting is 0.
 -- Efraimidis and Spirakis 2006: the largest of ln(u)/w is a draw with probability in proportion to w.
-CREATE FUNCTION tracker.choose_leaf()
+CREATE FUNCTION tracker.choose_leaf(p_tried int[] DEFAULT '{}')
 RETURNS TABLE (run_id int, subset tracker.subset, leaf int, relation text, waiting bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -25,7 +26,7 @@ BEGIN
     FROM (SELECT leaf, sum(n) AS n FROM tracker.tally WHERE account = 'pool' GROUP BY leaf) AS held
     JOIN tracker.leaf USING (leaf)
     CROSS JOIN LATERAL (SELECT held.n * tracker.setting('weight_' || leaf.subset) AS weight) AS w
-    WHERE held.n > 0 AND weight > 0
+    WHERE held.n > 0 AND weight > 0 AND leaf.leaf <> ALL (p_tried)
       AND (NOT for_due OR (leaf.run_id = due.run_id AND leaf.subset = due.subset))
     ORDER BY ln(1 - random()) / weight DESC
     LIMIT 1;

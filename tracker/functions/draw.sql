@@ -6,7 +6,8 @@
 -- pages and make the sample anything but uniform. (The one below, at twice a batch, is only reached when an ingest
 -- commits between the count and the sample.) Sample and DELETE name the same leaf: a ctid is unique only in it.
 -- A draw that has a leaf to itself deletes at once. One that meets another there locks its rows first and passes by what
--- is locked, so that it waits for nobody; that writes every row twice (38 ms a draw, not 30).
+-- is locked, so that it waits for nobody; that writes every row twice (38 ms a draw, not 30). One that finds nothing,
+-- because others are just taking the last of its leaf, turns to another leaf.
 -- Links whose second try is due go first, up to their share. An empty pool costs no scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
 RETURNS TABLE (
@@ -21,6 +22,7 @@ DECLARE
     mine bigint[];
     new_job tracker.job;
     target record;
+    tried int[] := '{}';
     want int := tracker.setting('batch_size');
     pool_lines text;
     pool_n int := 0;
@@ -42,53 +44,60 @@ BEGIN
     END IF;
 
     IF mine IS NULL THEN
-        SELECT * INTO target FROM tracker.choose_leaf();
-        IF NOT FOUND THEN
-            RETURN;
-        END IF;
-        share := CASE WHEN target.waiting > 0 THEN tracker.setting('again_share') ELSE 1 END;
+        LOOP
+            SELECT * INTO target FROM tracker.choose_leaf(tried);
+            IF NOT FOUND THEN
+                RETURN;
+            END IF;
+            share := CASE WHEN target.waiting > 0 THEN tracker.setting('again_share') ELSE 1 END;
 
-        WITH due AS MATERIALIZED (
-            SELECT ctid FROM tracker.again
-            WHERE due_at <= now() AND run_id = target.run_id AND subset = target.subset
-            ORDER BY due_at
-            LIMIT ceil(want * share)
-            FOR UPDATE SKIP LOCKED
-        ), taken AS (
-            DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-            RETURNING pack, pack_row, attempt, language, url, text, extra
-        )
-        SELECT string_agg(pack || E'\t' || pack_row || E'\t' || attempt || E'\t' || coalesce(language, '') || E'\t' || url
-                          || E'\t' || text || CASE WHEN extra = '' THEN '' ELSE E'\t' || extra END, E'\n'), count(*)
-        INTO again_lines, again_n FROM taken;
+            WITH due AS MATERIALIZED (
+                SELECT ctid FROM tracker.again
+                WHERE due_at <= now() AND run_id = target.run_id AND subset = target.subset
+                ORDER BY due_at
+                LIMIT ceil(want * share)
+                FOR UPDATE SKIP LOCKED
+            ), taken AS (
+                DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
+                RETURNING pack, pack_row, attempt, language, url, text, extra
+            )
+            SELECT string_agg(pack || E'\t' || pack_row || E'\t' || attempt || E'\t' || coalesce(language, '')
+                              || E'\t' || url || E'\t' || text
+                              || CASE WHEN extra = '' THEN '' ELSE E'\t' || extra END, E'\n'), count(*)
+            INTO again_lines, again_n FROM taken;
 
-        -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
-        -- an empty sample: then another is drawn, twice as large.
-        percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
-                        ELSE 100 * (want - again_n) / target.waiting::float8 END;
-        -- Where a superuser's migrate took this function from PUBLIC, and a later one was no superuser's, it is nobody's.
-        IF has_function_privilege('pg_try_advisory_xact_lock(int, int)', 'EXECUTE') THEN
-            alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
-        END IF;
-        WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
-            EXECUTE format(
-                'WITH taken AS (
-                    DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(
-                        SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 %2$s))
-                    RETURNING pack, pack_row, attempt, language, url, text, extra
-                )
-                SELECT string_agg(pack || E''\t'' || pack_row || E''\t'' || attempt || E''\t'' || coalesce(language, '''')
-                                  || E''\t'' || url || E''\t'' || text
-                                  || CASE WHEN extra = '''' THEN '''' ELSE E''\t'' || extra END, E''\n''), count(*)
-                FROM taken', target.relation, CASE WHEN alone THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END)
-            INTO pool_lines, pool_n
-            USING percent, 2 * want + 1000;
-            EXIT WHEN percent = 100;
-            percent := least(100, 2 * percent);
+            -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
+            -- an empty sample: then another is drawn, twice as large.
+            percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
+                            ELSE 100 * (want - again_n) / target.waiting::float8 END;
+            -- Where a superuser's migrate took this function from PUBLIC, and a later one was no superuser's, it is
+            -- nobody's.
+            IF has_function_privilege('pg_try_advisory_xact_lock(int, int)', 'EXECUTE') THEN
+                alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
+            END IF;
+            WHILE target.waiting > 0 AND again_n < want AND pool_n = 0 LOOP
+                EXECUTE format(
+                    'WITH taken AS (
+                        DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(
+                            SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 %2$s))
+                        RETURNING pack, pack_row, attempt, language, url, text, extra
+                    )
+                    SELECT string_agg(pack || E''\t'' || pack_row || E''\t'' || attempt || E''\t'' || coalesce(language, '''')
+                                      || E''\t'' || url || E''\t'' || text
+                                      || CASE WHEN extra = '''' THEN '''' ELSE E''\t'' || extra END, E''\n''), count(*)
+                    FROM taken', target.relation, CASE WHEN alone THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END)
+                INTO pool_lines, pool_n
+                USING percent, 2 * want + 1000;
+                EXIT WHEN percent = 100;
+                percent := least(100, 2 * percent);
+            END LOOP;
+            EXIT WHEN pool_n + again_n > 0;
+            -- Others are just taking the last of this leaf.
+            IF target.leaf IS NULL THEN
+                RETURN;
+            END IF;
+            tried := tried || target.leaf;
         END LOOP;
-        IF pool_n + again_n = 0 THEN
-            RETURN;
-        END IF;
 
         INSERT INTO tracker.job (queue, state, run_id, attempt, worker_id, lease, leased_at)
         VALUES ('download', 'leased', target.run_id, 1, p_worker, gen_random_uuid(), now())

@@ -30,6 +30,7 @@ from tracker.serve import tick
 BATCH = 10_000
 THINK_SECONDS = (600.0, 900.0)
 BEAT_SECONDS = 15.0
+IDLE_SECONDS = 2.0  # as the loop of a worker that was given nothing
 POOL_SIZE = 16  # connections of pgbouncer to Postgres
 PACK_ROWS = 200_000
 
@@ -98,9 +99,9 @@ class _Swarm:
         return await psycopg.AsyncConnection.connect(self.url, autocommit=True, prepare_threshold=None)
 
     async def _draw(self, work: psycopg.AsyncConnection[Any], worker: UUID) -> tuple[int, UUID, int]:
-        row = await self.timed(
-            "draw", work, "SELECT job_id, lease, n, payload FROM tracker.draw(%s, %s)", (worker, uuid4())
-        )
+        ask = "SELECT job_id, lease, n, payload FROM tracker.draw(%s, %s)"
+        while (row := await self.timed("draw", work, ask, (worker, uuid4()))) is None:  # noqa: ASYNC110 — a worker asks again
+            await asyncio.sleep(IDLE_SECONDS)
         self.links += row[2]
         return row[0], row[1], row[2]
 

@@ -10,6 +10,7 @@ import multiprocessing as mp
 import threading
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 
@@ -144,9 +145,8 @@ def _draw(url: str, taken: "Synchronized[int]", waiting: "Synchronized[int]", st
             continue
         batch = session.draw()
         assert batch is not None
-        again = list(range(0, batch.n, int(1 / AGAIN)))
-        if batch.payload.split("\t", 3)[2] != "1":  # second tries come first in a batch; they are let go here
-            again = []
+        second_tries = _second_tries(batch.payload)
+        again = [] if second_tries else list(range(0, batch.n, int(1 / AGAIN)))  # those that come again are let go
         kept = int(0.6 * batch.n)
         finished = {"success": kept, "not_found": batch.n - len(again) - kept}
         session.complete(
@@ -155,7 +155,12 @@ def _draw(url: str, taken: "Synchronized[int]", waiting: "Synchronized[int]", st
         with taken.get_lock():
             taken.value += batch.n
         with waiting.get_lock():
-            waiting.value -= batch.n
+            waiting.value -= batch.n - second_tries
+
+
+def _second_tries(payload: str) -> int:
+    """Count the links that were tried before: they come first, and not from the pool."""
+    return sum(1 for _ in takewhile(lambda line: line.split("\t", 3)[2] != "1", payload.split("\n")))
 
 
 def _make_bare(admin: Connection) -> None:

@@ -105,7 +105,8 @@ def measured(store: Store, shards: Sequence[str], model: ClipModel) -> Result:
     plain = timed(lambda: [open_clips_way(model, pixels, tokens) for pixels, tokens in batches])
     models = {"en": model, "other": model}
     spec = {"model": model.name, "pretrained": "random"}
-    recipe = Recipe.from_json({"models": {"en": spec, "other": spec}})
+    # No prompts: random weights would drop samples at random, and a worker embeds them once a run, not for each shard.
+    recipe = Recipe.from_json({"models": {"en": spec, "other": spec}, "safety": {"prompts": None}})
     with Pipeline(decoder_processes(kind)) as pipeline, ThreadPoolExecutor(ABREAST) as threads:
         filter_shard(store, shards[0], "parts/warm", models=models, recipe=recipe, pipeline=pipeline)
 

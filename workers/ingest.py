@@ -36,6 +36,7 @@ import trio
 
 from dataset.bloom import BloomFilter
 from dataset.shuffle import Mask, shuffled_rows
+from dataset.store import StoreError
 from tracker.errors import LeaseLost
 from tracker.session import Added, FilterSlot, Job
 from workers.copy_pieces import Pieces
@@ -184,6 +185,16 @@ class Ingest:
         with desk.store.write(path) as file:
             known.save(file)
         desk.session.note_snapshot(slot.slot, self._known, path)
+        if slot.snapshot_path is not None:
+            _forget_snapshot(slot.snapshot_path, desk)
+
+
+def _forget_snapshot(path: str, desk: Desk) -> None:
+    """Delete what was replaced, and is as large as the filter: whoever holds the slot replays from the new one."""
+    try:
+        desk.store.delete(path)
+    except StoreError as error:
+        log.warning("snapshot.stays path=%s error=%r; tracker sweep deletes it", path, str(error))
 
 
 def _claim_packs(desk: Desk) -> list[Job]:

@@ -12,7 +12,7 @@ import trio
 
 from dataset.packs import PACK_SCHEMA
 from dataset.shuffle import Shuffled, shuffled_rows
-from dataset.store import Store
+from dataset.store import Store, StoreError
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
 from tracker.admin.controls import change_setting
 from tracker.audit import audit
@@ -131,6 +131,34 @@ def test_a_filter_kept_while_another_held_the_slot_is_brought_up_to_date(
     work(first, store, kept)
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 70
     assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 70
+
+
+def test_a_snapshot_that_was_replaced_is_deleted(admin: Connection, register: Register, store: Store) -> None:
+    set_setting(admin, "bloom_snapshot_packs", 2)
+    run_id, worker, stage = new_run(admin), register("ingest"), Ingest()
+    for i in range(6):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+        work(worker, store, stage)
+    assert scalar(admin, "SELECT snapshot_ordinal FROM tracker.bloom") == 6
+    assert store.list("bloom") == [scalar(admin, "SELECT snapshot_path FROM tracker.bloom")]
+
+
+def test_a_snapshot_that_cannot_be_deleted_costs_nothing_but_its_place(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Store, path: str) -> None:
+        raise StoreError(f"cannot delete {path}")
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    set_setting(admin, "bloom_snapshot_packs", 1)
+    run_id, worker, stage = new_run(admin), register("ingest"), Ingest()
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+        work(worker, store, stage)
+    assert len(store.list("bloom")) == 2
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
 
 
 def test_a_transaction_that_fails_leaves_nothing_in_the_filter(

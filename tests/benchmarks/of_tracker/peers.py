@@ -1,9 +1,10 @@
 """The same batches as messages in other queues on the same Postgres: procrastinate and pgqueuer.
 
-A message is 10,000 links as JSON, put in by one process and taken out and finished by another, as each library's own
-documentation does it. They get their batches ready made: what a tracker does besides, drawing at random from a pool
-that a person can query, is not asked of them. pgmq is an extension of the server that no package index has, so it is
-not here. Each runs in an environment of its own under .shoal/bench/.
+A message is 10,000 links as JSON, of those that our own pool is filled with, put in by one process and taken out and
+finished by another, as each library's own documentation does it. They get their batches ready made, and the same one
+every time: what a tracker does besides, drawing at random from a pool that a person can query, is not asked of them.
+pgmq is an extension of the server that no package index has, so it is not here. Each runs in an environment of its own
+under .shoal/bench/.
 """
 
 import json
@@ -14,24 +15,19 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.benchmarks.of_tracker.filling import candidates
 from tests.benchmarks.of_tracker.server import Server
 from tracker.database import connect
 
 FOLDER = Path(".shoal/bench/queues")
 PACKAGES = ("procrastinate==3.10.0", "pgqueuer[asyncpg]==1.6.0", "psycopg[binary]>=3.2")
 
-BATCH_OF_LINKS = """
-import json
-LINKS = [[1, i, 1, "en", f"https://host-{i:06}.example.com/images/2022/05/{i * 2654435761:032x}.jpg",
-          f"a caption of some length {i * 40503:030x}"] for i in range(10_000)]
-"""
-
-# A process each: argument 1 is the URL, 2 what to do, 3 for how many seconds; prints how many messages.
-PROCRASTINATE = (
-    BATCH_OF_LINKS
-    + """
-import asyncio, sys, time, threading
+# A process each: argument 1 is the URL, 2 what to do, 3 for how many seconds, 4 the file of links; prints how many
+# messages.
+PROCRASTINATE = """
+import asyncio, json, sys, time
 import procrastinate
+LINKS = json.load(open(sys.argv[4]))
 url, role, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 done = 0
 if role == "put":
@@ -60,17 +56,15 @@ else:
     asyncio.run(main())
 print(done)
 """
-)
 
-PGQUEUER = (
-    BATCH_OF_LINKS
-    + """
-import asyncio, sys, time
+PGQUEUER = """
+import asyncio, json, sys, time
 import asyncpg
 from datetime import timedelta
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
+LINKS = json.load(open(sys.argv[4]))
 url, role, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 done = 0
 async def main():
@@ -96,8 +90,6 @@ async def main():
 asyncio.run(main())
 print(done)
 """
-)
-
 
 PROCRASTINATE_SCHEMA = """
 import sys
@@ -121,6 +113,8 @@ asyncio.run(main())
 def measure_peers(server: Server, seconds: float) -> dict[str, float]:
     """Links a second that went in and out of each queue: the slower of its two ends."""
     python = _environment()
+    links = FOLDER / "links.json"
+    links.write_text(json.dumps(_links(10_000)))
     found = {}
     for name, program, prepare in (
         ("procrastinate", PROCRASTINATE, PROCRASTINATE_SCHEMA),
@@ -129,7 +123,9 @@ def measure_peers(server: Server, seconds: float) -> dict[str, float]:
         url = _database(server, name)
         subprocess.run([python, "-c", prepare, url], check=True, stdout=sys.stderr)
         ends = [
-            subprocess.Popen([python, "-c", program, url, role, str(seconds)], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [python, "-c", program, url, role, str(seconds), str(links)], stdout=subprocess.PIPE, text=True
+            )
             for role in ("put", "take")
         ]
         said = [end.communicate(timeout=seconds + 120)[0] for end in ends]
@@ -137,6 +133,12 @@ def measure_peers(server: Server, seconds: float) -> dict[str, float]:
             raise RuntimeError(f"{name} ended with an error: see above")
         found[name] = min(int(one.split()[-1]) for one in said) * 10_000 / seconds
     return found
+
+
+def _links(n: int) -> list[list[object]]:
+    """Candidates as a batch's payload has them: pack, row, attempt, language, url, text."""
+    rows = candidates(n).to_pylist()
+    return [[row["pack"], row["pack_row"], 1, row["language"], row["url"], row["text"]] for row in rows]
 
 
 def _environment() -> str:

@@ -24,10 +24,10 @@ DECLARE
     target record;
     tried int[] := '{}';
     want int := tracker.setting('batch_size');
-    pool_lines text;
     pool_n int := 0;
     again_lines text;
     again_n int := 0;
+    drawn text;  -- a new batch's payload: each copy of it costs half a millisecond, and to read it back 4
     share float8;
     percent float8;
     alone boolean := false;
@@ -59,12 +59,10 @@ BEGIN
                 FOR UPDATE SKIP LOCKED
             ), taken AS (
                 DELETE FROM tracker.again WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-                RETURNING pack, pack_row, attempt, language, url, text, extra
+                RETURNING concat_ws(E'\t', pack, pack_row, attempt, coalesce(language, ''), url, text, nullif(extra, ''))
+                          AS line
             )
-            SELECT string_agg(pack || E'\t' || pack_row || E'\t' || attempt || E'\t' || coalesce(language, '')
-                              || E'\t' || url || E'\t' || text
-                              || CASE WHEN extra = '' THEN '' ELSE E'\t' || extra END, E'\n'), count(*)
-            INTO again_lines, again_n FROM taken;
+            SELECT string_agg(line, E'\n'), count(*) INTO again_lines, again_n FROM taken;
 
             -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
             -- an empty sample: then another is drawn, twice as large.
@@ -80,13 +78,12 @@ BEGIN
                     'WITH taken AS (
                         DELETE FROM ONLY tracker.%1$I WHERE ctid = ANY (ARRAY(
                             SELECT ctid FROM ONLY tracker.%1$I TABLESAMPLE SYSTEM ($1) LIMIT $2 %2$s))
-                        RETURNING pack, pack_row, attempt, language, url, text, extra
+                        RETURNING concat_ws(E''\t'', pack, pack_row, attempt, coalesce(language, ''''), url, text,
+                                            nullif(extra, '''')) AS line
                     )
-                    SELECT string_agg(pack || E''\t'' || pack_row || E''\t'' || attempt || E''\t'' || coalesce(language, '''')
-                                      || E''\t'' || url || E''\t'' || text
-                                      || CASE WHEN extra = '''' THEN '''' ELSE E''\t'' || extra END, E''\n''), count(*)
+                    SELECT string_agg(line, E''\n''), count(*)
                     FROM taken', target.relation, CASE WHEN alone THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END)
-                INTO pool_lines, pool_n
+                INTO drawn, pool_n
                 USING percent, 2 * want + 1000;
                 EXIT WHEN percent = 100;
                 percent := least(100, 2 * percent);
@@ -99,12 +96,14 @@ BEGIN
             tried := tried || target.leaf;
         END LOOP;
 
+        IF again_n > 0 THEN
+            drawn := concat_ws(E'\n', again_lines, drawn);
+        END IF;
         INSERT INTO tracker.job (queue, state, run_id, attempt, worker_id, lease, leased_at)
         VALUES ('download', 'leased', target.run_id, 1, p_worker, gen_random_uuid(), now())
         RETURNING * INTO new_job;
         INSERT INTO tracker.batch (job_id, subset, n, max_tries, payload)
-        VALUES (new_job.job_id, target.subset, pool_n + again_n, tracker.setting('max_tries'),
-                concat_ws(E'\n', again_lines, pool_lines));
+        VALUES (new_job.job_id, target.subset, pool_n + again_n, tracker.setting('max_tries'), drawn);
         INSERT INTO tracker.lease (lease, job_id, worker_id, request)
         VALUES (new_job.lease, new_job.job_id, p_worker, p_request);
         INSERT INTO tracker.ledger (run_id, account, subset, leaf, n, job_id)
@@ -118,7 +117,7 @@ BEGIN
 
     RETURN QUERY
     SELECT seen.job_id, seen.lease, seen.attempt, seen.run_id, seen.run, seen.recipe, seen.output,
-           batch.subset, batch.n, batch.max_tries, batch.payload
+           batch.subset, batch.n, batch.max_tries, coalesce(drawn, batch.payload)
     FROM tracker.job
     JOIN tracker.batch USING (job_id), tracker.describe(job) AS seen
     WHERE job.job_id = ANY (mine);

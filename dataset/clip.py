@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
+from dataset.errors import said_by
 from dataset.models import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
 from dataset.preparing import Preparation
 from dataset.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
@@ -113,7 +114,7 @@ def load_model(
             config = open_clip.get_model_config(source.name)
         except _LOADING_FAULTS as error:
             raise ModelError(
-                f"The weights {source.weights.name} cannot be loaded as {spec.model} ({_first_line(error)}): "
+                f"The weights {source.weights.name} cannot be loaded as {spec.model} ({said_by(error)}): "
                 "name weights and configuration that belong together."
             ) from error
         wanted = network.visual.preprocess_cfg
@@ -148,7 +149,7 @@ def _device(name: str | None) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
         raise ModelError(
-            f"There is no device {name} here ({_first_line(error)}): give cpu, cuda or cuda:N, or leave it out."
+            f"There is no device {name} here ({said_by(error)}): give cpu, cuda or cuda:N, or leave it out."
         ) from error
 
 
@@ -213,7 +214,7 @@ def _downloaded(spec: ModelRecipe, download: Callable[[], str]) -> Path:
         return Path(download())
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"The weights of {spec.model} cannot be fetched ({_first_line(error)}): fetch them on a machine with a "
+            f"The weights of {spec.model} cannot be fetched ({said_by(error)}): fetch them on a machine with a "
             "network, and put them into the store with `dataset models add`."
         ) from error
 
@@ -267,8 +268,3 @@ def _with_files(digest: str, folder: Path) -> str:
 def _digest(config: object, preprocess: object) -> str:
     canonical = json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:200] if lines else type(error).__name__

@@ -98,6 +98,7 @@ def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Map
             "sha256": model.checksums.weights,
             "config_sha256": model.checksums.config,
             "precision": model.towers.precision.value,
+            "compiled": model.towers.compiled,
         }
     return {
         "shoal.recipe": recipe.digest(),

@@ -14,28 +14,27 @@ from dataclasses import dataclass, field
 
 import trio
 
-from dataset.clip import ClipModel, load_model
+from dataset.clip import ClipModel
 from dataset.embed import SHARDS_ABREAST, Source, embed, source_of_part, source_of_shard, source_of_tar
 from dataset.embeddings import embeddings_bytes
 from dataset.models import ModelError
 from dataset.pipeline import Pipeline
 from dataset.recipe import ModelRecipe, RecipeError
 from dataset.store import Store
-from dataset.towers import DeviceError, Precision
+from dataset.towers import DeviceError
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
+from workers.loading import Loader
 
 
 @dataclass(slots=True)
 class Embed:
     pipeline: Pipeline
-    device: str | None = None
-    precision: Precision | None = None
+    loader: Loader = field(default_factory=Loader)
     abreast: int = SHARDS_ABREAST
     kind: str = "embed"
-    _loaded: dict[tuple[str, str | None], ClipModel] = field(default_factory=dict)  # by model and weights
     _settled: set[tuple[int, str, str, str | None]] = field(default_factory=set)
     _settling: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,10 +67,7 @@ class Embed:
         """The job's model, loaded and agreed upon with the tracker."""
         spec = job.payload["model"], job.payload["pretrained"]
         try:
-            if spec not in self._loaded:
-                recipe = ModelRecipe(*spec, threshold=0.0)
-                self._loaded[spec] = load_model(recipe, desk.store, self.device, self.precision)
-            model = self._loaded[spec]
+            model = self.loader.load(ModelRecipe(*spec, threshold=0.0), desk.store, self.pipeline.batch_samples)
             agreed = (job.run_id, job.payload["embedding"], *spec)
             if agreed not in self._settled:
                 desk.session.settle_model(job, model.checksums.weights, model.checksums.config)

@@ -11,26 +11,27 @@ others refuses to work, so no run has parts of two models.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import trio
 
-from dataset.clip import ClipModel, load_model
+from dataset.clip import ClipModel
 from dataset.heads import HeadError
 from dataset.kept import write_kept
 from dataset.models import ModelError
 from dataset.parts import part_bytes
 from dataset.pipeline import Pipeline
-from dataset.recipe import ModelRecipe, ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
+from dataset.recipe import ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
 from dataset.safety import SafetyError
 from dataset.scoring import filter_shard
 from dataset.tag_recipe import TagRecipeError
 from dataset.tagging import Tagger, load_taggers, settle_tagging
-from dataset.towers import DeviceError, Precision
+from dataset.towers import DeviceError
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import CannotWork
+from workers.loading import Loader
 from workers.restrictions import Restrictions
 
 SHARDS_ABREAST = 3
@@ -54,11 +55,9 @@ MISFITS = (
 @dataclass(slots=True)
 class Filter:
     pipeline: Pipeline
-    device: str | None = None
-    precision: Precision | None = None
+    loader: Loader = field(default_factory=Loader)
     abreast: int = SHARDS_ABREAST
     kind: str = "filter"
-    _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)  # by recipe, the threshold aside
     _settled: dict[int, tuple[Recipe, Models, Taggers]] = field(default_factory=dict)
     _settling: threading.Lock = field(default_factory=threading.Lock)
     _restrictions: Restrictions = field(default_factory=Restrictions)
@@ -102,18 +101,15 @@ class Filter:
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)
-                models: Models = {role: self._load(recipe.models.of(role), desk) for role in ModelRole}
+                models: Models = {
+                    role: self.loader.load(recipe.models.of(role), desk.store, self.pipeline.batch_samples)
+                    for role in ModelRole
+                }
                 recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
-                taggers = load_taggers(recipe, models, desk.store, self.device)
+                taggers = load_taggers(recipe, models, desk.store, self.loader.device)
                 recipe = settle_tagging(recipe, taggers)
                 desk.session.settle_recipe(job.run_id, recipe.to_json())
             except MISFITS as error:
                 raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
             self._settled[job.run_id] = recipe, models, taggers
         return self._settled[job.run_id]
-
-    def _load(self, spec: ModelRecipe, desk: Desk) -> ClipModel:
-        model = replace(spec, threshold=0.0)
-        if model not in self._loaded:
-            self._loaded[model] = load_model(model, desk.store, self.device, self.precision)
-        return self._loaded[model]

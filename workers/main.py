@@ -45,6 +45,9 @@ PrecisionName = Annotated[
     str | None,
     typer.Option("--precision", help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Have the image tower compiled, where a compiler is; takes a minute at first.")
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
 DecoderProcesses = Annotated[
     int | None,
@@ -175,13 +178,14 @@ def filter_shards(
     processes: Processes = 1,
     device: Device = None,
     precision: PrecisionName = None,
+    compiled: Compiled = False,
     batch_size: BatchSize = None,
     decoders: DecoderProcesses = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
-    options = (precision, device, batch_size, decoders)
+    options = (precision, device, compiled, batch_size, decoders)
     _run_models("filter", *options, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
@@ -192,13 +196,14 @@ def embed(
     processes: Processes = 1,
     device: Device = None,
     precision: PrecisionName = None,
+    compiled: Compiled = False,
     batch_size: BatchSize = None,
     decoders: DecoderProcesses = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Parts, or tars of anyone's, in; embeddings by a second model out (`tracker embed` says of what)."""
-    options = (precision, device, batch_size, decoders)
+    options = (precision, device, compiled, batch_size, decoders)
     _run_models("embed", *options, Patience(once, until_idle), processes, metrics_port, metrics_host)
 
 
@@ -206,6 +211,7 @@ def _run_models(
     kind: Literal["filter", "embed"],
     precision: str | None,
     device: str | None,
+    compiled: bool,
     batch_size: int | None,
     decoders: int | None,
     patience: Patience,
@@ -219,17 +225,20 @@ def _run_models(
         from dataset.towers import Precision
         from workers.embed import Embed
         from workers.filter import Filter
+        from workers.loading import Loader
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
     if precision is not None and precision not in list(Precision):
         raise typer.BadParameter(f"{precision!r} is no precision: give {', '.join(Precision)}")
+
+    loader = Loader(device, Precision(precision) if precision else None, compiled)
 
     @contextmanager
     def stage() -> Iterator[Filter | Embed]:
         at_decoders = decoder_processes(device) if decoders is None else decoders
         make = Filter if kind == "filter" else Embed
         with Pipeline(at_decoders, batch_size, metrics.model_busy) as pipeline:
-            yield make(pipeline, device, Precision(precision) if precision else None)
+            yield make(pipeline, loader)
 
     _work(kind, stage, patience, processes, metrics_port, metrics_host)
 

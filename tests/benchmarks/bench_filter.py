@@ -84,6 +84,7 @@ def main() -> None:
                 said[key] = round(result.filter, 1)
                 said[key.replace("per_s", "vs_forward")] = round(result.filter / result.bare, 3)
                 limits(store, shards, model)
+                said[f"{key}_compiled"] = measured_compiled(store, shards, model)
         else:
             result = measured(store, shards, random_model(folder, "ViT-B-32", "cpu"))
             said["cpu_vs_forward"] = round(result.filter / result.bare, 3)
@@ -133,6 +134,14 @@ def measured(store: Store, shards: Sequence[str], model: ClipModel) -> Result:
     print(f"  open_clip, padded   {result.open_clip:9.1f}")
     print(f"  filter, end to end  {result.filter:9.1f}   {result.filter / result.bare:.3f} of the bare forward pass")
     return result
+
+
+def measured_compiled(store: Store, shards: Sequence[str], model: ClipModel) -> float | None:
+    """The same with the image tower compiled, in samples a second; None where that cannot be."""
+    started = time.perf_counter()
+    reason = model.towers.compile((model.preparation.height, model.preparation.width), BATCH_SAMPLES[model.device.type])
+    print(f"compiled in {time.perf_counter() - started:.0f} s" if reason is None else f"not compiled: {reason}")
+    return round(measured(store, shards, model).filter, 1) if reason is None else None
 
 
 def limits(store: Store, shards: Sequence[str], model: ClipModel) -> None:

@@ -298,3 +298,42 @@ def test_a_decoder_ends_with_its_socket() -> None:
     assert decoder.process.wait(60) == 0
     decoders._idle.put(decoder)
     decoders.close()
+
+
+# --- the compiled tower
+
+
+def bent(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+    """Stand in for a compiler that changes numbers."""
+    return lambda *inputs: tuple(out * torch.linspace(0.9, 1.1, out.shape[-1]) for out in graph(*inputs))
+
+
+def broken(_: torch.fx.GraphModule, __: list[torch.Tensor]) -> Callable[..., Any]:
+    raise RuntimeError("no compiler here\nsee the manual")
+
+
+@pytest.fixture
+def towers() -> Towers:
+    return load_model(SPEC, device="cpu").towers
+
+
+def test_a_compiled_tower_gives_the_same_rows_for_any_number(towers: Towers) -> None:
+    pixels = torch.randint(0, 256, (7, 64, 64, 3), dtype=torch.uint8)
+    plain = [towers.images(pixels[:n]) for n in (7, 4, 1)]
+    assert towers.compile((64, 64), 7, "aot_eager") is None
+    assert towers.compiled
+    for rows in plain:
+        assert torch.allclose(towers.images(pixels[: len(rows)]), rows, atol=1e-6)
+
+
+@pytest.mark.parametrize(("backend", "reason"), [(bent, "rows stray by"), (broken, "no compiler here")])
+def test_a_tower_that_cannot_be_compiled_well_stays_as_it_is(
+    towers: Towers, backend: Callable[..., Any], reason: str
+) -> None:
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    plain = towers.images(pixels)
+    said = towers.compile((64, 64), 2, backend)
+    assert said is not None
+    assert reason in said
+    assert not towers.compiled
+    assert torch.equal(towers.images(pixels), plain)

@@ -20,10 +20,11 @@ from tests.workers.test_filter import DEMO, shards, work
 from tracker.database import Connection
 from tracker.embedding import Model, embed_folder, embed_run
 from tracker.session import Session
-from workers import embed as stage
+from workers import loading
 from workers.desk import Desk
 from workers.embed import Embed
 from workers.errors import CannotWork
+from workers.loading import Loader
 from workers.loop import Patience, run
 
 MODEL = Model.checked("demo", str(DEMO), "second")
@@ -37,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 def embed(session: Session, store: Store, patience: Patience = Patience(until_idle=True)) -> None:  # noqa: B008
     with Pipeline() as pipeline:
-        trio.run(run, Embed(pipeline, "cpu"), Desk(session, store), patience)
+        trio.run(run, Embed(pipeline, Loader("cpu")), Desk(session, store), patience)
 
 
 def listed(admin: Connection, kind: str) -> list[str]:
@@ -133,7 +134,7 @@ def test_a_worker_with_other_weights_gives_its_job_back_untried_and_ends(
         model = load_model(ModelRecipe("demo", str(DEMO), 0.0), device="cpu")
         return replace(model, checksums=replace(model.checksums, config="0" * 64))
 
-    monkeypatch.setattr(stage, "load_model", other)
+    monkeypatch.setattr(loading, "load_model", other)
     with pytest.raises(CannotWork, match="not the one that this worker has loaded"):
         embed(register("embed"), store)
     assert len(listed(admin, "embeddings")) == 1

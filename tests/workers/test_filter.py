@@ -20,6 +20,7 @@ from tracker.session import Session
 from workers.desk import Desk
 from workers.errors import CannotWork
 from workers.filter import Filter
+from workers.loading import Loader
 from workers.loop import Patience, run
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
@@ -59,7 +60,7 @@ def states(admin: Connection) -> list[tuple[object, object]]:
 
 def work(desk: Desk) -> None:
     with Pipeline() as pipeline:
-        trio.run(run, Filter(pipeline, "cpu"), desk, Patience(until_idle=True))
+        trio.run(run, Filter(pipeline, Loader("cpu")), desk, Patience(until_idle=True))
 
 
 def work_beside(desk: Desk, other: Callable[[], Awaitable[None]]) -> None:
@@ -67,7 +68,7 @@ def work_beside(desk: Desk, other: Callable[[], Awaitable[None]]) -> None:
 
     async def both() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, Filter(pipeline, "cpu"), desk, Patience())
+            nursery.start_soon(run, Filter(pipeline, Loader("cpu")), desk, Patience())
             await other()
 
     with Pipeline() as pipeline:

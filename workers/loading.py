@@ -1,0 +1,45 @@
+"""How filter and embed load a model: once for each, on one device, in one precision."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from dataset.clip import ClipModel, load_model
+from dataset.recipe import ModelRecipe
+from dataset.store import Store
+from dataset.towers import Precision
+
+log = logging.getLogger("shoal.worker")
+
+
+@dataclass(slots=True)
+class Loader:
+    """Keeps what it has loaded; the threshold makes no other model."""
+
+    device: str | None = None
+    precision: Precision | None = None
+    compiled: bool = False
+    _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)
+
+    def load(self, spec: ModelRecipe, store: Store, batch_samples: Callable[[ClipModel], int]) -> ClipModel:
+        """Load the model that a recipe names, compiled where that was asked for and goes well.
+
+        Raises: ModelError as `load_model` does.
+        """
+        spec = replace(spec, threshold=0.0)
+        if spec not in self._loaded:
+            model = load_model(spec, store, self.device, self.precision)
+            if self.compiled:
+                _compile(model, batch_samples(model))
+            self._loaded[spec] = model
+        return self._loaded[spec]
+
+
+def _compile(model: ClipModel, rows: int) -> None:
+    started = time.monotonic()
+    reason = model.towers.compile((model.preparation.height, model.preparation.width), rows)
+    if reason is None:
+        log.info("model.compiled model=%s seconds=%.1f", model.name, time.monotonic() - started)
+    else:
+        log.warning("model.not_compiled model=%s reason=%r", model.name, reason)

@@ -1,8 +1,8 @@
 """Samples are prepared beside the model: in a thread of this process, or in processes of their own.
 
 Invariant: whatever the bytes of a picture do to the process that decodes them, each sample gets its answer. A decoder
-that dies takes its chunk along; its samples are then tried one by one, and the one that kills its decoder again counts
-as undecodable.
+that dies, or does not answer in time, takes its chunk along; its samples are then tried one by one, and the one that
+ends its decoder again counts as undecodable.
 
 A process answers over a socket with raw pixels, which go straight into the batch's memory: 1.5 GB/s at 10,000 samples a
 second, received without the interpreter's lock. Rejected: shared memory, of which a container has 64 MB unless told
@@ -28,6 +28,9 @@ from dataset.turns import Turns
 
 CHUNK_SAMPLES = 32
 """Given to a decoder at once: 60 to 100 ms of work, 5 MB of pixels."""
+
+ANSWER_SECONDS = 300.0
+"""For a chunk; the largest picture that a download lets through takes four, on a core of its own."""
 
 _Chunk = tuple[list[bool], Tokens]
 _LENGTH = struct.Struct("<Q")
@@ -110,6 +113,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(ANSWER_SECONDS)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from dataset.decoders import serve; serve()", str(theirs.fileno())],
@@ -122,7 +126,7 @@ class _Decoder:
     def fill(self, preparation: Preparation, images: Sequence[bytes], texts: Sequence[str], pixels: Pixels) -> _Chunk:
         """Do as `Preparation.fill`, over there.
 
-        Raises: OSError, EOFError when the process has died.
+        Raises: OSError, EOFError when the process has died or does not answer.
         """
         if preparation not in self._known:
             self._known.append(preparation)

@@ -168,16 +168,17 @@ def test_a_batch_without_one_finite_row_is_the_machines_fault_and_not_the_sample
         embedded(model, samples)
 
 
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_picture_that_kills_its_decoder_costs_only_itself_and_processes_give_what_a_thread_gives(
-    model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    model: ClipModel, samples: list[Sample], fate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = b"a picture that no codec survives"
     fill = _Decoder.fill
 
     def deadly(decoder: _Decoder, preparation: Any, images: Any, *rest: Any) -> Any:
         if poison in images:
-            os.kill(decoder.process.pid, signal.SIGKILL)
-            decoder.process.wait()
+            decoder._socket.settimeout(0.05)
+            os.kill(decoder.process.pid, fate)
         return fill(decoder, preparation, images, *rest)
 
     monkeypatch.setattr(_Decoder, "fill", deadly)

@@ -43,7 +43,7 @@ class Dropped(StrEnum):
     BAD_URL = "bad_url"
     """White space or a control character inside."""
     TOO_LONG = "too_long"
-    """URL over MAX_URL_BYTES, or caption or extra columns over 64 KiB: the pool is no place for documents."""
+    """URL over 8 KiB, or caption or extra columns over 64 KiB: the pool is no place for documents."""
 
 
 @dataclass(frozen=True, slots=True)

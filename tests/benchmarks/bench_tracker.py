@@ -21,7 +21,6 @@ from tests.benchmarks.of_tracker.server import Server, tuned_server
 from tests.benchmarks.of_tracker.throughput import measure_throughput
 from tests.benchmarks.of_tracker.workers import measure_workers
 
-PARTS = ("draw", "mix", "throughput", "workers")
 console = Console(width=130)
 
 
@@ -32,14 +31,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of throughput at equilibrium")
     parser.add_argument("--workers", type=int, nargs="+", default=[300, 1_000, 3_000])
     parser.add_argument("--worker-seconds", type=float, default=180, help="for each number of workers")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--folder", type=Path, default=None, help="where the database lies; default: the system's")
     asked = parser.parse_args()
     figures: dict[str, float] = {}
     for part in asked.only:
         print(f"{part} …", file=sys.stderr)
         with tuned_server(asked.folder) as server:
-            figures |= globals()[f"_{part}"](server, asked)
+            figures |= PARTS[part](server, asked)
     print(json.dumps(figures))
 
 
@@ -131,6 +130,9 @@ def _show(title: str, rows: list[Row]) -> None:
             *[f"{value:,}" if isinstance(value := row.get(heading, ""), int | float) else value for heading in headings]
         )
     console.print(table)
+
+
+PARTS = {"draw": _draw, "mix": _mix, "throughput": _throughput, "workers": _workers}
 
 
 if __name__ == "__main__":

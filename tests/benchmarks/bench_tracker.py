@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100, help="of each kind; fewer from a small pool")
     parser.add_argument("--minutes", type=float, default=10, help="of throughput at equilibrium")
     parser.add_argument("--workers", type=int, nargs="+", default=[300, 1_000, 3_000])
+    parser.add_argument("--pace", type=int, default=10, help="so many workers' work is done by one simulated worker")
     parser.add_argument("--worker-seconds", type=float, default=180, help="for each number of workers")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--folder", type=Path, default=None, help="where the database lies; default: the system's")
@@ -103,9 +104,9 @@ def _throughput(server: Server, asked: argparse.Namespace) -> dict[str, float]:
 
 
 def _workers(server: Server, asked: argparse.Namespace) -> dict[str, float]:
-    loads = measure_workers(server, asked.workers, asked.worker_seconds)
+    loads = measure_workers(server, asked.workers, asked.worker_seconds, asked.pace)
     _show(
-        "Workers through pgbouncer, in real time",
+        f"Workers through pgbouncer, one simulated for {asked.pace}",
         [
             {
                 "workers": load.workers,

@@ -1,9 +1,13 @@
-"""Thousands of workers at once through pgbouncer in transaction mode, at the pace of real ones.
+"""Thousands of workers through pgbouncer in transaction mode, as Postgres meets them.
 
 A worker beats every 15 s and completes a batch and draws the next every 10 to 15 minutes; 3,000 of them draw 40,000
-links a second, and ingest copies as many into the pool. Nothing is compressed: at the start every worker already holds
-a batch and is somewhere in the middle of it, so that any minute is like any other. Each has two connections to
-pgbouncer, as `tracker.session` has; they speak its statements over asyncio, because 3,000 threads would measure Python.
+links a second, and ingest copies as many into the pool. At the start every worker already holds a batch and is
+somewhere in the middle of it, so that any minute is like any other. Each has two connections to pgbouncer, as
+`tracker.session` has; they speak its statements over asyncio, because 3,000 threads would measure Python.
+
+By default one simulated worker does what ten do, in a tenth of the time: Postgres gets the same statements at the same
+rate, and the 5 GB and the better part of a core that 3,000 clients' buffers and loops take stay out of what is
+measured on the same machine. `--pace 1` lets every worker be one.
 """
 
 import asyncio
@@ -49,8 +53,9 @@ class Load:
     """Of pgbouncer to Postgres."""
 
 
-def measure_workers(server: Server, numbers: list[int], seconds: float) -> list[Load]:
-    """Let so many workers work for so long each; the later ones join the earlier."""
+def measure_workers(server: Server, numbers: list[int], seconds: float, pace: int) -> list[Load]:
+    """Let so many workers work for so long each; the later ones join the earlier. One simulated worker does the work of
+    `pace`, at their pace together."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 20_000)), hard))
     most = max(numbers)
@@ -59,12 +64,14 @@ def measure_workers(server: Server, numbers: list[int], seconds: float) -> list[
         set_setting(admin, "batch_size", BATCH)
         fill(admin, run_id, most * BATCH + 4_000_000)
     with closing(Bouncer(server.url, server.home / "bouncer", pool_size=POOL_SIZE)) as bouncer:
-        return asyncio.run(_measured(server, bouncer.url("postgres"), run_id, sorted(numbers), seconds))
+        swarm = _Swarm(bouncer.url("postgres"), pace)
+        return asyncio.run(_measured(server, swarm, run_id, sorted(numbers), seconds))
 
 
 class _Swarm:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pace: int) -> None:
         self.url = url
+        self.pace = pace
         self.times: dict[str, list[float]] = defaultdict(list)
         self.links = 0
 
@@ -88,12 +95,15 @@ class _Swarm:
         ready.put_nowait(None)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._beat(beat, worker))
-            think = random.uniform(*THINK_SECONDS) * random.random()
+            think = self._think() * random.random()
             while True:
                 await asyncio.sleep(think)
                 await self._complete(work, batch)
                 batch = await self._draw(work, worker)
-                think = random.uniform(*THINK_SECONDS)
+                think = self._think()
+
+    def _think(self) -> float:
+        return random.uniform(*THINK_SECONDS) / self.pace
 
     async def _line(self) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(self.url, autocommit=True, prepare_threshold=None)
@@ -119,23 +129,23 @@ class _Swarm:
         await self.timed("complete", work, "SELECT tracker.complete_download(%s, %s, %s)", (job, lease, Jsonb(result)))
 
     async def _beat(self, line: psycopg.AsyncConnection[Any], worker: UUID) -> None:
-        await asyncio.sleep(random.uniform(0, BEAT_SECONDS))
+        await asyncio.sleep(random.uniform(0, BEAT_SECONDS) / self.pace)
         progress = 0
         while True:
             progress += 150
             await self.timed("heartbeat", line, "SELECT tracker.heartbeat(%s, %s)", (worker, progress))
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(BEAT_SECONDS / self.pace)
 
 
-async def _measured(server: Server, url: str, run_id: int, numbers: list[int], seconds: float) -> list[Load]:
-    swarm, found = _Swarm(url), []
+async def _measured(server: Server, swarm: _Swarm, run_id: int, numbers: list[int], seconds: float) -> list[Load]:
+    found = []
     ready: asyncio.Queue[None] = asyncio.Queue()
     gate = asyncio.Semaphore(POOL_SIZE)  # the start is not what is measured
     feeding: dict[str, float] = {"rows_per_s": 0.0}
     tasks = [asyncio.create_task(asyncio.to_thread(_feed, server, run_id, feeding))]
     try:
         for number in numbers:
-            new = number - (len(tasks) - 1)
+            new = number // swarm.pace - (len(tasks) - 1)
             tasks += [asyncio.create_task(swarm.worker(ready, gate)) for _ in range(new)]
             for _ in range(new):
                 await _or_failure(ready, tasks)

@@ -133,13 +133,17 @@ def test_a_filter_kept_while_another_held_the_slot_is_brought_up_to_date(
     assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 70
 
 
-def test_a_snapshot_that_was_replaced_is_deleted(admin: Connection, register: Register, store: Store) -> None:
-    set_setting(admin, "bloom_snapshot_packs", 2)
-    run_id, worker, stage = new_run(admin), register("ingest"), Ingest()
-    for i in range(6):
+def ingest_one_by_one(packs: int, admin: Connection, worker: Session, store: Store) -> None:
+    run_id, stage = new_run(admin), Ingest()
+    for i in range(packs):
         listed_pack(admin, run_id, 10, path=f"packs/{i}")
         write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
         work(worker, store, stage)
+
+
+def test_a_snapshot_that_was_replaced_is_deleted(admin: Connection, register: Register, store: Store) -> None:
+    set_setting(admin, "bloom_snapshot_packs", 2)
+    ingest_one_by_one(6, admin, register("ingest"), store)
     assert scalar(admin, "SELECT snapshot_ordinal FROM tracker.bloom") == 6
     assert store.list("bloom") == [scalar(admin, "SELECT snapshot_path FROM tracker.bloom")]
 
@@ -152,11 +156,7 @@ def test_a_snapshot_that_cannot_be_deleted_costs_nothing_but_its_place(
 
     monkeypatch.setattr(Store, "delete", refuse)
     set_setting(admin, "bloom_snapshot_packs", 1)
-    run_id, worker, stage = new_run(admin), register("ingest"), Ingest()
-    for i in range(2):
-        listed_pack(admin, run_id, 10, path=f"packs/{i}")
-        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
-        work(worker, store, stage)
+    ingest_one_by_one(2, admin, register("ingest"), store)
     assert len(store.list("bloom")) == 2
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
 

@@ -30,7 +30,8 @@ CHUNK_SAMPLES = 32
 """Given to a decoder at once: 60 to 100 ms of work, 5 MB of pixels."""
 
 ANSWER_SECONDS = 300.0
-"""For a chunk; the largest picture that a download lets through takes four, on a core of its own."""
+"""For a chunk, the process's start with it; the largest picture that a download lets through takes four to ten. Ample,
+since a picture counts as undecodable after it: a machine that is only slow must not lose one."""
 
 _Chunk = tuple[list[bool], Tokens]
 _LENGTH = struct.Struct("<Q")

@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--folder", type=Path, default=None, help="where the database lies; default: the system's")
     asked = parser.parse_args()
+    if any(number % asked.pace for number in asked.workers):
+        parser.error(f"--workers must be multiples of --pace, {asked.pace}")
     figures: dict[str, float] = {}
     for part in asked.only:
         print(f"{part} …", file=sys.stderr)

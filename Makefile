@@ -8,7 +8,7 @@ BIN := .venv/bin
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
 
-chaos: .venv/installed  ## the swarm under 1,000 faults, about 15 minutes; prints the verdict as JSON
+chaos: .venv/installed  ## the swarm under 1,000 faults, 8 minutes or so; prints the verdict as JSON
 	"$(BIN)/python" -m tests.chaos.run $(CHAOS)
 
 test: .venv/installed  ## all tests, against the embedded Postgres or SHOAL_TEST_DATABASE_URL

@@ -4,7 +4,7 @@ It never loses a key that was added, and finds one that was not at most at the s
 stages' rates fall by TIGHTENING and sum up to the rate. Source: Almeida, Baquero, Preguica, Hutchison, "Scalable Bloom
 Filters" (2007), on `dataset.split_block`.
 
-A filter is derived from the packs that were committed: add keys once their rows are committed, never before. A
+A filter is derived from the packs that were committed: keys whose rows were not are dropped with the filter. A
 snapshot carries its writer's metadata, so that it can name the packs that it covers; the ones committed since are
 replayed, and replaying a pack twice changes nothing. Snapshots are little-endian: magic, version, length of the header,
 header (JSON), its XXH3-64, each stage's words, XXH3-64 of all words.

@@ -2,22 +2,22 @@
 
     claim packs → drop what the Bloom filter knows → shuffle → COPY and complete, in one transaction → add to the filter
 
-Keys are added only after the commit: a transaction that fails leaves nothing in the filter, so its links are not lost.
-This worker holds its slot of the filter alone, and one transaction is under way at a time, so the keys of packs in
-flight need no reserving. The filter in memory is derived; after any failure it is dropped and built anew from its
-snapshot and the packs committed since.
+A transaction that fails leaves nothing in the filter, so its links are not lost: the filter in memory is derived, and
+after any failure it is dropped and built anew from its snapshot and the packs committed since. So keys may be added
+while their rows are copied; a snapshot is taken after the commit. This worker holds its slot of the filter alone, and
+one transaction is under way at a time.
 
-While Postgres copies a group of packs, a thread beside prepares its rows a piece ahead of COPY (`copy_pieces`), and
-then reads and hashes the next group, which is claimed before the COPY begins (`pack_reading`). The filter is asked
-about that group after this one's commit, so what overlaps touches no state. Packs claimed ahead are held like others:
-the next `claim` gives them to the loop, a worker that leaves gives them back, and they go when the slot goes.
+While Postgres copies a group of packs, a thread beside prepares its rows a piece ahead of COPY (`copy_pieces`), adds
+its keys, and then reads the next group, which is claimed before the COPY begins, holds it against the filter and
+shuffles it (`pack_reading`). What a filter said ahead is worth only with that very filter: where a transaction has
+failed since, the new one is asked. Packs claimed ahead are held like others: the next `claim` gives them to the loop, a
+worker that leaves gives them back, and they go when the slot goes.
 
 Where the time goes, for a group of 18 packs with 500,000 rows, on 2 cores: beside 0.25 to 0.4 CPU-seconds to read, join
-and hash, 0.3 to move and prepare; before and after COPY, 0.2 s to ask the filter (0.05), shuffle (0.04), claim (0.03)
-and add (0.07); COPY 0.8 to 1.1 s, where it takes 1.0 s alone. So two groups come in at 0.7 of a bare COPY's rate, of
-which the first is read and the last copied alone; one after the other they took 0.55. What helped besides: joining the
-packs while they are read (0.2 s less before COPY), not to move the subset's column (0.07), not to ask the filter again
-about keys that it has just said are new (0.05). Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and
+and hash, 0.3 to move and prepare, 0.2 to ask the filter (0.05), shuffle (0.04) and add (0.07); before COPY, 0.03 s to
+claim; COPY 0.8 to 1.1 s, where it takes 1.0 s alone. What helped besides: joining the packs while they are read (0.2 s
+less before COPY), not to move the subset's column (0.07), not to ask the filter again about keys that it has just said
+are new (0.05). Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and
 1.0 CPU-seconds for 0.7, and no less time; DELTA_LENGTH_BYTE_ARRAY in packs, which is read no faster. To be won: packs
 in lz4 are read in half the time of zstd, and are half as large again; URL, text and language joined before the shuffle
 are moved in half the CPU-time (0.18 for 0.34 s), most of it beside, but so are the rows that are dropped.
@@ -29,20 +29,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import trio
 
 from dataset.bloom import BloomFilter
-from dataset.shuffle import Mask, shuffled_rows
 from dataset.store import StoreError
 from tracker.errors import LeaseLost
 from tracker.session import Added, FilterSlot, Job
 from workers.copy_pieces import Pieces
 from workers.desk import Desk
 from workers.lists import ingest_list, is_list
-from workers.pack_reading import ReadPacks, RunPacks, hash_rows, read_packs
+from workers.pack_reading import NewRows, Picked, ReadPacks, hash_rows, pick_new, read_packs
 
 log = logging.getLogger("shoal.worker")
 
@@ -57,10 +55,29 @@ Results = list[tuple[Job, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """Jobs that were claimed before the loop asked for them; `reading` is None for a list's piece."""
+    """Jobs that were claimed before the loop asked for them."""
 
     held: Sequence[Job]
-    reading: Future[ReadPacks] | None
+    group: "_Group | None"
+    """None for a list's piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Packs that are read beside, and held against a filter there if they came ahead."""
+
+    reading: Future[ReadPacks]
+    picking: Future[Picked] | None = None
+
+    def picked(self, known: BloomFilter) -> Picked:
+        """What goes to the pool by what this filter knows."""
+        picked = self.picking.result() if self.picking is not None else None
+        return picked if picked is not None and picked.holds_for(known) else pick_new(self.reading.result(), known)
+
+    def cancel(self) -> None:
+        for future in (self.picking, self.reading):
+            if future is not None:
+                future.cancel()
 
 
 class Ingest:
@@ -92,46 +109,50 @@ class Ingest:
         ahead, self._ahead = self._ahead, None
         if is_list(held[0]):
             return await trio.to_thread.run_sync(ingest_list, held[0], desk)
-        reading = ahead.reading if ahead is not None and ahead.held == held else None
-        reading = reading or self._beside.submit(read_packs, held, desk)
-        return await trio.to_thread.run_sync(self._ingest, reading, desk)
+        group = ahead.group if ahead is not None and ahead.held == held else None
+        group = group or _Group(self._beside.submit(read_packs, held, desk))
+        return await trio.to_thread.run_sync(self._ingest, group, desk)
 
-    def _ingest(self, reading: Future[ReadPacks], desk: Desk) -> Mapping[str, object]:
+    def _ingest(self, group: _Group, desk: Desk) -> Mapping[str, object]:
         known, self._filter = self._current_filter(desk), None  # back once all has gone well
-        read = reading.result()
+        read = group.reading.result()
         _fail_unreadable(read, desk)
         if not read.runs:
             self._filter = known
             return {"packs": 0}
-        hashes = np.concatenate([run.hashes for run in read.runs])
-        first_seen = known.first_seen(hashes)
-        added, results = self._prepare(read, first_seen, desk)
+        picked = group.picked(known)
+        added, results = self._prepare(picked, desk)
         for _, told in results:
             told["expected_wrong"] = known.expected_wrong(sum(one["n"] for one in told["added"]))
-        self._look_ahead(desk)
+        adding = self._beside.submit(known.add_new, picked.new_keys)
+        self._look_ahead(known, desk)
         desk.session.complete_ingest(results, added)
-        known.add_new(hashes[first_seen])
+        adding.result()
         self._known += len(results)
         self._filter = known
         self._snapshot_if_due(desk)
-        rows, candidates = len(hashes), sum(one.n for one in added)
+        rows, candidates = sum(len(run.hashes) for run in read.runs), sum(one.n for one in added)
         return {"packs": len(results), "rows": rows, "candidates": candidates, "duplicates": rows - candidates}
 
-    def _look_ahead(self, desk: Desk) -> None:
-        """Claim the packs that come next, to be read while these are copied; a worker that leaves gives them back."""
+    def _look_ahead(self, known: BloomFilter, desk: Desk) -> None:
+        """Claim the packs that come next, to be read and held against the filter while these are copied."""
         try:
             held = [] if desk.stopping.is_set() else _claim_packs(desk)
         except LeaseLost as error:  # the claim's reply was lost for so long that its packs went to another
             log.warning("claim.lost stage=ingest error=%r", str(error))
             return
-        if held:
-            self._ahead = _Ahead(held, None if is_list(held[0]) else self._beside.submit(read_packs, held, desk))
+        if held and is_list(held[0]):
+            self._ahead = _Ahead(held, None)
+        elif held:
+            reading = self._beside.submit(read_packs, held, desk)
+            picking = self._beside.submit(lambda: pick_new(reading.result(), known))
+            self._ahead = _Ahead(held, _Group(reading, picking))
 
     def _let_go(self, ahead: _Ahead, desk: Desk) -> None:
         """Give back what was claimed ahead; packs that went to another with the slot are another's."""
         self._ahead = None
-        if ahead.reading is not None:
-            ahead.reading.cancel()
+        if ahead.group is not None:
+            ahead.group.cancel()
         for job in ahead.held:
             try:
                 desk.session.release(job)
@@ -157,22 +178,19 @@ class Ingest:
         assert self._known == slot.ordinal
         return self._filter
 
-    def _prepare(self, read: ReadPacks, first_seen: Mask, desk: Desk) -> tuple[list[Added], Results]:
-        """Shuffle each run's new rows, have their COPY prepared beside, and work out what to tell of each job."""
+    def _prepare(self, picked: Picked, desk: Desk) -> tuple[list[Added], Results]:
+        """Have the COPY of each run's new rows prepared beside, and work out what to tell of each job."""
         added: list[Added] = []
         results: Results = []
-        ends = np.cumsum([len(run.hashes) for run in read.runs])[:-1]
-        for run, new in zip(read.runs, np.split(first_seen.copy(), ends), strict=True):
-            for job, rows in zip(run.jobs, run.split(), strict=True):
-                new[rows] |= job.payload.get("keep_duplicates", False)
-            leaves = desk.session.open_leaves(run.run_id)
-            mixed = shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id)
+        for run in picked.runs:
+            run_id = run.packs.run_id
+            leaves = desk.session.open_leaves(run_id)
             for subset, (leaf, relation) in leaves.items():
-                n = len(mixed.rows.get(subset, ()))
+                n = len(run.mixed.rows.get(subset, ()))
                 if n:
-                    pieces = Pieces(self._beside, mixed, subset, leaf=leaf, run_id=run.run_id)
+                    pieces = Pieces(self._beside, run.mixed, subset, leaf=leaf, run_id=run_id)
                     added.append(Added(relation, subset, leaf, n, pieces))
-            results += _told(run, new, leaves)
+            results += _told(run, leaves)
         return added, results
 
     def _snapshot_if_due(self, desk: Desk) -> None:
@@ -219,11 +237,11 @@ def _fail_unreadable(read: ReadPacks, desk: Desk) -> None:
         desk.session.fail(job, reason)
 
 
-def _told(run: RunPacks, new: Mask, leaves: Mapping[str, tuple[int, str]]) -> Results:
+def _told(run: NewRows, leaves: Mapping[str, tuple[int, str]]) -> Results:
     """What the tracker is told of each job: its duplicates, and how many rows go to which leaf."""
     told: Results = []
-    for job, rows in zip(run.jobs, run.split(), strict=True):
-        fresh = run.rows["subset"][rows].filter(pa.array(new[rows]))
+    for job, rows in zip(run.packs.jobs, run.packs.split(), strict=True):
+        fresh = run.packs.rows["subset"][rows].filter(pa.array(run.new[rows]))
         counts = {row["values"]: row["counts"] for row in pc.value_counts(fresh).to_pylist()}
         added = [{"subset": subset, "leaf": leaves[subset][0], "n": n} for subset, n in counts.items()]
         told.append((job, {"duplicates": rows.stop - rows.start - len(fresh), "added": added}))

@@ -1,4 +1,4 @@
-"""Packs read, hashed and joined: all of ingest that asks neither the filter nor the tracker, so it may be done ahead.
+"""Packs read, hashed, joined, held against the filter and shuffled: what may be done ahead, without the tracker.
 
 Invariant: every job is in a run's packs or among the unreadable ones, whose packs spoil no other.
 """
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from dataset.bloom import BloomFilter
 from dataset.keys import Hashes, url_hashes
 from dataset.packs import LIST_PACK_SCHEMA
-from dataset.shuffle import join_packs, number_rows
+from dataset.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
 from dataset.store import StoreError
 from tracker.session import Job
 from workers.desk import Desk
@@ -48,6 +49,31 @@ class ReadPacks:
         return [job for run in self.runs for job in run.jobs]
 
 
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """What goes to the pool of one run's packs."""
+
+    packs: RunPacks
+    new: Mask
+    """Of the packs' rows, those that go."""
+    mixed: Shuffled
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What goes to the pool of packs that were read, by what a filter knew."""
+
+    runs: Sequence[NewRows]
+    new_keys: Hashes
+    asked: BloomFilter
+    keys_then: int
+    """How many keys the filter had when it was asked."""
+
+    def holds_for(self, known: BloomFilter) -> bool:
+        """Say whether this filter was asked, and has learnt nothing since."""
+        return self.asked is known and self.keys_then == known.count
+
+
 def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
     """Read the packs of these jobs.
 
@@ -64,6 +90,21 @@ def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
         desk.step(len(pack))
         by_run.setdefault(job.run_id, []).append((job, number_rows(pack, job.payload["pack"])))
     return ReadPacks([_joined(run_id, by_run[run_id], desk) for run_id in sorted(by_run)], unreadable)
+
+
+def pick_new(read: ReadPacks, known: BloomFilter) -> Picked:
+    """Pick the rows that the filter does not know, or whose job keeps duplicates, and shuffle those of each run."""
+    hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
+    first_seen = known.first_seen(hashes)
+    ends = np.cumsum([len(run.hashes) for run in read.runs])[:-1]
+    runs = [_picked(run, new) for run, new in zip(read.runs, np.split(first_seen.copy(), ends), strict=True)]
+    return Picked(runs, hashes[first_seen], known, known.count)
+
+
+def _picked(run: RunPacks, new: Mask) -> NewRows:
+    for job, rows in zip(run.jobs, run.split(), strict=True):
+        new[rows] |= job.payload.get("keep_duplicates", False)
+    return NewRows(run, new, shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id))
 
 
 def hash_rows(rows: pa.Table, desk: Desk) -> Hashes:

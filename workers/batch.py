@@ -22,7 +22,8 @@ from dataset.image_rules import ImageRules
 from dataset.outcomes import Outcome
 from dataset.received import Picture, keep_received
 from dataset.restricted import Restricted
-from dataset.shards import LinkRow, ShardError, ShardWriter
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import ShardError
 from dataset.store import Store, StoreError
 from workers import metrics
 from workers.decoding import Decoders, Undecoded

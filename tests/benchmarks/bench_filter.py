@@ -39,7 +39,8 @@ from dataset.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
 from dataset.received import Picture
 from dataset.recipe import ModelRecipe, Recipe
 from dataset.scoring import filter_shard
-from dataset.shards import LinkRow, Sample, ShardWriter, read_samples
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import Sample, read_samples
 from dataset.store import Store
 
 import open_clip  # isort: skip - after dataset.clip, which makes torchvision importable

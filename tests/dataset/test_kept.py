@@ -10,7 +10,8 @@ from dataset.kept import write_kept
 from dataset.outcomes import Outcome
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.received import Picture
-from dataset.shards import LinkRow, ShardError, ShardWriter, sample_key
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import ShardError, sample_key
 from dataset.store import Store, StoreError
 
 

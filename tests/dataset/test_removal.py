@@ -13,7 +13,8 @@ from dataset.outcomes import Outcome
 from dataset.parts import Verdict
 from dataset.received import Picture
 from dataset.removal import RemovalError, read_removed, remove_samples
-from dataset.shards import LinkRow, LostSample, Sample, ShardWriter, read_samples, sample_key
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import LostSample, Sample, read_samples, sample_key
 from dataset.store import Store, StoreError
 from tests.demo.pictures import Colour, Position, Scene, Shape, Texture, render
 

@@ -16,7 +16,8 @@ from dataset.outcomes import Outcome
 from dataset.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.received import Picture
 from dataset.report import GALLERY_SAMPLES, MeasuredRow, ReportError, StageRow, thumbnail_bytes, write_report
-from dataset.shards import LinkRow, ShardWriter, sample_key
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import sample_key
 from dataset.store import Store, StoreError
 
 MODELS = '{"en": {"model": "tiny", "threshold": 0.28}, "other": {"model": "tiny-multi", "threshold": 0.26}}'

@@ -23,7 +23,8 @@ from dataset.preparing import decoded
 from dataset.received import Picture
 from dataset.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle
 from dataset.scoring import FilterReport, filter_shard
-from dataset.shards import LinkRow, ShardError, ShardWriter
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import ShardError
 from dataset.store import Store
 from tests.demo.pictures import caption, mismatched_scene, random_scene, render
 

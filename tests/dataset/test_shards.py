@@ -12,7 +12,8 @@ import webdataset  # type: ignore[import-untyped]
 
 from dataset.outcomes import PICTURE_FAULTS, TRANSIENT, Outcome
 from dataset.received import Picture
-from dataset.shards import LinkRow, LostSample, Sample, ShardError, ShardWriter, read_samples, sample_key
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import LostSample, Sample, ShardError, read_samples, sample_key
 from dataset.store import Store, StoreError
 
 CAPTION = 'Zwei rote Würfel\tund "ein" Ball 🔴'

@@ -21,7 +21,8 @@ from dataset.received import Picture
 from dataset.recipe import ModelRecipe, Recipe
 from dataset.restricted import Restricted
 from dataset.scoring import filter_shard
-from dataset.shards import LinkRow, ShardWriter, sample_key
+from dataset.shard_writing import LinkRow, ShardWriter
+from dataset.shards import sample_key
 from dataset.store import Store
 from dataset.tag_recipe import Tag, TagRecipeError
 from dataset.tagging import Tagger, load_taggers, settle_tagging

@@ -192,7 +192,7 @@ def test_a_disk_that_takes_no_more_fails_the_batch_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     async def test() -> None:
-        monkeypatch.setattr("dataset.shards.ShardWriter._append_members", full)
+        monkeypatch.setattr("dataset.shard_writing.ShardWriter._append_members", full)
         async with odd_web(HANDLERS) as web:
             links = [Planted(n, web.url(path)) for n, path in enumerate(["/ok", "/ok", "/ok", "/never"])]
             with pytest.raises(ShardError, match="No space"):

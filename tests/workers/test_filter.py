@@ -10,7 +10,7 @@ import trio
 
 from dataset.parts import Verdict
 from dataset.pipeline import Pipeline
-from dataset.shards import ShardWriter
+from dataset.shard_writing import ShardWriter
 from dataset.store import Store
 from dataset.towers import Towers
 from tests.dataset.test_scoring import planted

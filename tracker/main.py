@@ -1,6 +1,7 @@
 """The command `tracker`: the swarm's life, from migrate and seed to audit and stop. Exit 0, 1 (failed) or 2 (usage).
 
-The other commands are in modules of their own, and join the same app when they are imported.
+The other commands are in modules of their own, and join the same app when they are imported. Alembic, the web server
+and what counts rows are imported by the commands that need them: `tracker status` has better to do.
 """
 
 import json
@@ -15,12 +16,9 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from tracker import audit as auditing
 from tracker import embedded, seed_source
 from tracker import manifest as manifests
-from tracker import migrate as migrating
 from tracker import seed as seeding
-from tracker import serve as serving
 from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
@@ -40,9 +38,8 @@ from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tel
 from tracker.database import connect, database_url, translated
 from tracker.errors import TrackerError
 from tracker.seed_list import Columns, split_names
-from tracker.settings import Settings
-from tracker.watch import site
-from tracker.watch.watcher import Duties
+from tracker.settings import HTTP_PLACE, Settings
+from tracker.version import require_head
 
 __all__ = ["app", "main"]
 
@@ -59,6 +56,8 @@ def main() -> None:
 @app.command()
 def migrate(as_json: Json = False) -> None:
     """Bring the database to this version's schema: roles, tables, functions, grants."""
+    from tracker import migrate as migrating
+
     revision = migrating.migrate(database_url(Settings.from_environment()))
     tell({"revision": revision}, as_json, f"the database is at revision {revision}")
 
@@ -142,6 +141,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Prove that nothing was lost: in = pool + again + leased + finished. Exit 1 when it does not hold."""
+    from tracker import audit as auditing
+
     settings = Settings.from_environment()
     with open_tracker() as connection:
         found = auditing.audit_exact(connection, settings.store) if exact else auditing.audit(connection)
@@ -169,7 +170,7 @@ def serve(
         typer.Option(
             metavar="HOST:PORT",
             envvar="SHOAL_HTTP",
-            help=f"For the status page, /metrics and /healthz; off: nowhere. Default: {site.PLACE}, if free.",
+            help=f"For the status page, /metrics and /healthz; off: nowhere. Default: {HTTP_PLACE}, if free.",
         ),
     ] = None,
 ) -> None:
@@ -177,6 +178,10 @@ def serve(
 
     The ledger is folded, leaves are opened, dead workers forgotten, and pictures deleted whose time is over.
     """
+    from tracker import serve as serving
+    from tracker.watch import site
+    from tracker.watch.watcher import Duties
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,7 +189,7 @@ def serve(
     settings = Settings.from_environment()
     url = database_url(settings)
     with connect(url) as connection:
-        migrating.require_head(connection)
+        require_head(connection)
     duties = Duties(every_seconds)
     with site.shown(url, duties, http):
         serving.serve(url, stop, duties, store=settings.store)

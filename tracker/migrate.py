@@ -12,7 +12,6 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from psycopg.errors import InvalidFunctionDefinition
 from sqlalchemy import Connection as AlchemyConnection
@@ -21,15 +20,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import migrations
-from tracker.database import Connection, connect, translated
-from tracker.errors import SchemaBehind, TrackerError
+from tracker.database import connect
+from tracker.errors import TrackerError
+from tracker.version import function_files
 
 FUNCTIONS = """
 SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace
-"""
-REVISION_TABLE = """
-SELECT to_regclass('tracker.alembic_version') AS there,
-       has_table_privilege(to_regclass('tracker.alembic_version'), 'SELECT') AS readable
 """
 # Two migrations at once: the second waits. The number is only a name.
 LOCK = "SELECT pg_advisory_xact_lock(7264931)"
@@ -63,31 +59,6 @@ def migrate(url: str) -> str:
         engine.dispose()
 
 
-def require_head(connection: Connection) -> None:
-    """Raise SchemaBehind unless the database is at this version's revision.
-
-    A worker's login may not read the revision: its protocol is checked when it registers.
-    """
-    head = ScriptDirectory.from_config(_configuration(None)).get_current_head()
-    with translated():
-        there = connection.execute(REVISION_TABLE).fetchone()
-        assert there is not None
-        if there["there"] is None:
-            raise SchemaBehind("the database has no schema of ours: run tracker migrate")
-        if not there["readable"]:
-            return
-        row = connection.execute("SELECT version_num FROM tracker.alembic_version").fetchone()
-    found = row["version_num"] if row else "none"
-    if found != head:
-        raise SchemaBehind(f"the database is at revision {found}, this version works with {head}: run tracker migrate")
-
-
-def function_files() -> dict[str, str]:
-    """The text of each function file, by the function's name."""
-    folder = files("tracker.functions")
-    return {Path(f.name).stem: f.read_text() for f in folder.iterdir() if f.name.endswith(".sql")}
-
-
 def _replace_functions(connection: AlchemyConnection) -> None:
     """Make the functions of the files, and drop those that no file names or whose signature is another now."""
     before = {int(oid): (name, signature) for oid, name, signature in connection.exec_driver_sql(FUNCTIONS)}
@@ -117,7 +88,7 @@ def _execute(connection: AlchemyConnection, script: str) -> None:
     cursor.close()
 
 
-def _configuration(connection: AlchemyConnection | None) -> Config:
+def _configuration(connection: AlchemyConnection) -> Config:
     configuration = Config()
     configuration.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     configuration.attributes["connection"] = connection

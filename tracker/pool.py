@@ -7,7 +7,7 @@ worked on by one recipe. `tracker seed` opens a run's first leaves, `tracker ser
 from psycopg import sql
 
 from tracker.database import Connection, translated
-from tracker.schema import SUBSETS
+from tracker.words import SUBSETS
 
 # A batch empties whole pages, so vacuum pays early; and a leaf churns far faster than the defaults expect.
 STORAGE = (

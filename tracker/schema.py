@@ -28,65 +28,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-metadata = MetaData(schema="tracker")
+from tracker.words import ACCOUNTS, JOB_STATES, OUTCOMES, QUEUES, SUBSETS
 
-QUEUES = ("extract", "ingest", "download", "filter", "embed")
-SUBSETS = ("en", "multi", "nolang")
-# The outcomes of a link, final ones and passing ones alike; `dataset.outcomes` says what each means.
-OUTCOMES = (
-    "success",
-    "not_found",
-    "gone",
-    "http_error",
-    "server_error",
-    "rate_limited",
-    "forbidden",
-    "dns_error",
-    "connect_error",
-    "timeout",
-    "tls_error",
-    "bad_response",
-    "truncated",
-    "too_large",
-    "too_small",
-    "refused_address",
-    "bad_url",
-    "bad_redirect",
-    "redirect_loop",
-    "not_an_image",
-    "undecodable",
-    "too_many_pixels",
-    "unsupported_format",
-    "opted_out",
-    "blocked",
-    "side_too_short",
-    "aspect_too_large",
-)
-# What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
-# jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took. `packed` are the
-# candidates in packs that wait for ingest; `stored` what the shards' tars hold (bytes, samples) and have ever held
-# (written, in bytes); `bloom` the thousandths of links that the filter is expected to have dropped wrongly.
-ACCOUNTS = (
-    "in",
-    "pool",
-    "again",
-    "leased",
-    "finished",
-    "filtered",
-    "jobs",
-    "rows_in",
-    "rows_out",
-    "milliseconds",
-    "packed",
-    "stored",
-    "bloom",
-)
+metadata = MetaData(schema="tracker")
 
 queue = Enum(*QUEUES, name="queue", metadata=metadata)
 subset = Enum(*SUBSETS, name="subset", metadata=metadata)
 outcome = Enum(*OUTCOMES, name="outcome", metadata=metadata)
 account = Enum(*ACCOUNTS, name="account", metadata=metadata)
-job_state = Enum("ready", "leased", "done", "dead", "discarded", name="job_state", metadata=metadata)
+job_state = Enum(*JOB_STATES, name="job_state", metadata=metadata)
 worker_state = Enum("active", "draining", "gone", name="worker_state", metadata=metadata)
 lease_ending = Enum("completed", "released", "failed", "taken_over", "evicted", name="lease_ending", metadata=metadata)
 output_kind = Enum("pack", "shard", "part", "embeddings", name="output_kind", metadata=metadata)

@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+HTTP_PLACE = "127.0.0.1:9464"
+"""Where `tracker serve` answers, if nobody else does and it is told nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

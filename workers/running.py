@@ -13,8 +13,8 @@ import typer
 
 from dataset.store import Store
 from tracker.database import connect, database_url
-from tracker.migrate import require_head
 from tracker.settings import Settings
+from tracker.version import require_head
 from workers import metrics, progress_bar
 from workers.desk import Desk
 from workers.loop import Patience, Stage, run

@@ -1,6 +1,8 @@
 """The database equals the code: tables as schema.py has them, functions as their files have them."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,16 +10,20 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+import migrations
 from dataset.outcomes import Outcome
 from tests.tracker.filling import new_run, scalar
 from tracker import embedded, schema
 from tracker.database import Connection, connect
 from tracker.errors import DatabaseDown, SchemaBehind
-from tracker.migrate import function_files, migrate, require_head
+from tracker.migrate import migrate
+from tracker.version import function_files, head_revision, require_head
+from tracker.words import OUTCOMES
 
 
 def test_the_migrated_tables_equal_the_schema_in_code(database: str) -> None:
@@ -73,6 +79,16 @@ def test_migrating_again_keeps_the_data(database: str, admin: Connection) -> Non
     assert scalar(admin, "SELECT to_regproc('tracker.left_over')") is None
 
 
+def test_the_head_that_is_told_without_alembic_is_alembics() -> None:
+    assert head_revision() == ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head()
+
+
+@pytest.mark.parametrize("program", ["tracker.main", "workers.main"])
+def test_no_command_loads_sqlalchemy_before_it_migrates(program: str) -> None:
+    said = f"import sys, {program}; print(sorted({{'alembic', 'sqlalchemy'}} & sys.modules.keys()))"
+    assert subprocess.check_output([sys.executable, "-c", said], text=True) == "[]\n"
+
+
 def test_an_empty_database_is_behind(server: str, admin: Connection) -> None:
     require_head(admin)
     with connect(server) as empty, pytest.raises(SchemaBehind, match="run tracker migrate"):
@@ -91,7 +107,7 @@ def test_a_database_that_is_down_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_tracker_and_the_data_name_the_same_outcomes() -> None:
-    assert set(schema.OUTCOMES) == {str(outcome) for outcome in Outcome}
+    assert set(OUTCOMES) == {str(outcome) for outcome in Outcome}
 
 
 def test_a_login_that_may_make_roles_but_is_no_superuser_can_migrate(server: str, admin: Connection) -> None:

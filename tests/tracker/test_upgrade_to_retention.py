@@ -14,8 +14,9 @@ from sqlalchemy.pool import NullPool
 from tests.tracker.filling import scalar
 from tracker.audit import audit
 from tracker.database import Connection, connect
-from tracker.migrate import _configuration, function_files, migrate
+from tracker.migrate import _configuration, migrate
 from tracker.retention import Deleted, retain
+from tracker.version import function_files
 
 BEFORE = """
 INSERT INTO tracker.run (name, recipe) VALUES ('old', '{}');

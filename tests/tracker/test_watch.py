@@ -25,12 +25,12 @@ from tracker.admin.status import render, sparkline, status
 from tracker.database import Connection, connect
 from tracker.errors import TrackerError
 from tracker.migrate import migrate
-from tracker.schema import OUTCOMES, SUBSETS
 from tracker.session import Session
 from tracker.watch import pace, site
 from tracker.watch.alarms import alarms
 from tracker.watch.exposition import MAX_VERDICTS
 from tracker.watch.watcher import Duties, Watcher
+from tracker.words import OUTCOMES, SUBSETS
 
 Register = Callable[[str], Session]
 
@@ -273,7 +273,7 @@ def test_a_place_that_is_taken_is_refused_when_it_was_named_and_passed_over_when
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TrackerError, match="give another --http"), site.shown(database, healthy_duties(), place):
             pass
-        monkeypatch.setattr(site, "PLACE", place)
+        monkeypatch.setattr(site, "HTTP_PLACE", place)
         with site.shown(database, healthy_duties(), None):
             pass
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from tracker import migrate as migrating
 from tracker.database import Connection, connect, database_url
 from tracker.errors import TrackerError
-from tracker.schema import QUEUES
 from tracker.settings import Settings
+from tracker.version import require_head
+from tracker.words import QUEUES
 
 app = typer.Typer(
     help="Who does what: monitor and steer the swarm.",
@@ -35,7 +35,7 @@ QueueOrAll = StrEnum("QueueOrAll", {name: name for name in (*QUEUES, "all")})  #
 def open_tracker() -> Connection:
     """A connection to a database of this version's schema."""
     connection = connect(database_url(Settings.from_environment()))
-    migrating.require_head(connection)
+    require_head(connection)
     return connection
 
 

@@ -9,8 +9,8 @@ from tracker.admin import changes, controls
 from tracker.admin import doctor as doctors
 from tracker.admin.console import Json, Queue, QueueOrAll, app, open_tracker, show, tell
 from tracker.database import connect, database_url
-from tracker.schema import QUEUES
 from tracker.settings import Settings
+from tracker.words import QUEUES
 
 command = partial(app.command, rich_help_panel="Steering")
 

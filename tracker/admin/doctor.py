@@ -12,12 +12,12 @@ from importlib.resources import files
 from rich.table import Table
 from rich.text import Text
 
-from tracker import migrate as migrating
 from tracker.admin import server_health
 from tracker.admin.findings import Finding, Level
 from tracker.database import Connection, query, translated
 from tracker.errors import SchemaBehind
-from tracker.schema import QUEUES
+from tracker.version import function_files, require_head
+from tracker.words import QUEUES
 
 LOGINS = tuple(f"shoal_{queue}" for queue in QUEUES)
 OWNER = "shoal_owner"
@@ -44,7 +44,7 @@ def is_healthy(findings: Sequence[Finding]) -> bool:
 
 def _schema(connection: Connection) -> Finding:
     try:
-        migrating.require_head(connection)
+        require_head(connection)
     except SchemaBehind as error:
         return Finding("schema", Level.BAD, str(error), MIGRATE)
     return Finding("schema", Level.GOOD, "the tables are this version's")
@@ -53,7 +53,7 @@ def _schema(connection: Connection) -> Finding:
 def _functions(connection: Connection) -> Iterator[Finding]:
     """Hold the functions in the database against their files."""
     there = connection.execute(query("doctor_functions")).fetchall()
-    bodies = {name: match.group(1) for name, text in migrating.function_files().items() if (match := BODY.search(text))}
+    bodies = {name: match.group(1) for name, text in function_files().items() if (match := BODY.search(text))}
     names = [row["name"] for row in there]
     wrong = [f"function {name} is missing" for name in sorted(bodies.keys() - set(names))]
     for row in there:

@@ -11,9 +11,9 @@ from tracker.admin import jobs as queue_jobs
 from tracker.admin.console import Json, Queue, Yes, agree, app, open_tracker, show, tell
 from tracker.admin.jobs import Choice
 from tracker.database import Connection, Row
-from tracker.schema import job_state
+from tracker.words import JOB_STATES
 
-State = StrEnum("State", {name: name for name in job_state.enums})  # type: ignore[misc]
+State = StrEnum("State", {name: name for name in JOB_STATES})  # type: ignore[misc]
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Jobs by their ids.", min=1)]
 OfQueue = Annotated[Queue | None, typer.Option("--queue", help="Only those of a queue.")]

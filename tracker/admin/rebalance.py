@@ -15,7 +15,7 @@ from tracker.admin.fleet import evict, workers
 from tracker.database import Connection, Row, translated
 from tracker.measured import with_measured
 from tracker.plan import ORDINARY, STAGES, Assumptions, Stage
-from tracker.schema import SUBSETS
+from tracker.words import SUBSETS
 
 RESERVE = 1.2
 # The pool's alarm should ring while there is time to mend what has stopped, and LAION saw the mix go bad at 4 %.

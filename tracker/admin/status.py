@@ -11,10 +11,10 @@ from tracker.admin import fleet
 from tracker.balance import balance
 from tracker.database import Connection, query, translated
 from tracker.ledger import Accounts, accounts, total
-from tracker.schema import QUEUES, SUBSETS
 from tracker.watch import pace
 from tracker.watch.alarms import alarms
 from tracker.watch.server import server
+from tracker.words import QUEUES, SUBSETS
 
 MAX_WORKERS = 40  # shown; the swarm may have thousands
 SPARKS = "▁▂▃▄▅▆▇█"

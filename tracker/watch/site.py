@@ -21,11 +21,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tracker.errors import TrackerError
+from tracker.settings import HTTP_PLACE
 from tracker.watch.watcher import EVERY_SECONDS, Duties, Watcher
 
 log = logging.getLogger("shoal.tracker")
 
-PLACE = "127.0.0.1:9464"
 OFF = "off"
 MAX_CONNECTIONS = 200
 CLOSING_SECONDS = 2  # for answers under way, at the end
@@ -94,7 +94,7 @@ def parse_place(place: str) -> tuple[str, int]:
 
 @contextmanager
 def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
-    """Show the swarm over HTTP while the block runs; at PLACE, if nobody else does, where no place is named.
+    """Show the swarm over HTTP while the block runs; at HTTP_PLACE, if nobody else does, where no place is named.
 
     Raises:
         TrackerError: the place that is named is none, or taken.
@@ -103,7 +103,7 @@ def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
         yield
         return
     try:
-        listening = listen(place or PLACE)
+        listening = listen(place or HTTP_PLACE)
     except TrackerError as error:
         if place is not None:
             raise

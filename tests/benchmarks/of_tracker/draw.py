@@ -2,14 +2,15 @@
 
 Ours samples, deletes, stores the payload, books it in the ledger and returns it; LAION's marks the rows in place and
 returns them, on the table that it had (bigint key, btree on status). Each draw is committed before a client's next one
-begins. LAION's percentage is scaled as in production: 0.05 of 500 million rows are 25 batches, of which LIMIT lets one
-through, so its draws are of the first pages only.
+begins; of one client's, warm and full, ours and LAION's take turns, because a machine is slower in some minutes.
+LAION's percentage is scaled as in production: 0.05 of 500 million rows are 25 batches, of which LIMIT lets one through,
+so its draws are of the first pages only.
 """
 
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from tests.benchmarks.of_tracker.filling import LEAF_ROWS, fill, read_through, thin_out
@@ -41,6 +42,8 @@ UPDATE laion SET status = 1 WHERE sampleid IN (
 """
 
 Draw = Callable[[], int]
+Measured = tuple[float, list[tuple[float, int]]]
+"""Seconds in all; of each draw milliseconds, and links drawn."""
 Row = dict[str, float | str]
 
 
@@ -53,17 +56,16 @@ def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
         _set_up(admin)
         fill(admin, run_id, rows)
         leaves = [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
-        read_through(admin, leaves)
-        found.append(_row("ours", "full, warm", _one_client(_ours(server), draws)))
-        found.append(_row("ours", f"full, warm, {CLIENTS} clients", _many_clients(_ours, server, draws)))
         for statement in LAION_TABLE:
             admin.execute(statement.encode())
-        read_through(admin, ["laion"])
+        read_through(admin, ["laion", *leaves])  # of LAION's only the first pages are drawn from
         percent = min(100.0, 100 * 25 * BATCH / rows)
-        found.append(_row("LAION", "full, warm", _one_client(_laion(server, percent), draws)))
-        many = _many_clients(lambda on: _laion(on, percent), server, draws)
-        found.append(_row("LAION", f"full, warm, {CLIENTS} clients", many))
-    for name, make in (("ours", _ours), ("LAION", lambda on: _laion(on, percent))):
+        sides: dict[str, Callable[[Server], Draw]] = {"ours": _ours, "LAION": lambda on: _laion(on, percent)}
+        in_turns = _in_turns({name: make(server) for name, make in sides.items()}, draws)
+        found += [_row(name, "full, warm", measured) for name, measured in in_turns.items()]
+        for name, make in sides.items():
+            found.append(_row(name, f"full, warm, {CLIENTS} clients", _many_clients(make, server, draws)))
+    for name, make in sides.items():
         server.restart(cold=True)
         found.append(_row(name, "full, cold", _one_client(make(server), 10, warm_up=0)))
     with connect(server.url) as admin:
@@ -133,7 +135,18 @@ def _laion(server: Server, percent: float) -> Draw:
     return lambda: len(connection.execute(LAION_DRAW, (percent, BATCH)).fetchall())
 
 
-def _one_client(draw: Draw, draws: int, *, warm_up: int = WARM_UP) -> tuple[float, list[tuple[float, int]]]:
+def _in_turns(sides: Mapping[str, Draw], draws: int) -> dict[str, Measured]:
+    """One draw of each side after the other; a side's seconds are those of its own draws."""
+    taken: dict[str, list[tuple[float, int]]] = {name: [] for name in sides}
+    for turn in range(WARM_UP + draws):
+        for name, draw in sides.items():
+            one = _timed(draw)
+            if turn >= WARM_UP:
+                taken[name].append(one)
+    return {name: (sum(ms for ms, _ in ones) / 1000, ones) for name, ones in taken.items()}
+
+
+def _one_client(draw: Draw, draws: int, *, warm_up: int = WARM_UP) -> Measured:
     for _ in range(min(warm_up, draws)):  # what is almost empty has little to give
         draw()
     started = time.perf_counter()
@@ -141,7 +154,7 @@ def _one_client(draw: Draw, draws: int, *, warm_up: int = WARM_UP) -> tuple[floa
     return time.perf_counter() - started, taken
 
 
-def _many_clients(make: Callable[[Server], Draw], server: Server, draws: int) -> tuple[float, list[tuple[float, int]]]:
+def _many_clients(make: Callable[[Server], Draw], server: Server, draws: int) -> Measured:
     taken: list[tuple[float, int]] = []
 
     def client(draw: Draw) -> None:
@@ -164,7 +177,7 @@ def _timed(draw: Draw) -> tuple[float, int]:
     return 1000 * (time.perf_counter() - started), n
 
 
-def _row(who: str, how: str, measured: tuple[float, list[tuple[float, int]]]) -> Row:
+def _row(who: str, how: str, measured: Measured) -> Row:
     seconds, taken = measured
     milliseconds = sorted(ms for ms, _ in taken)
     links = sum(n for _, n in taken)

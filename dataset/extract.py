@@ -8,17 +8,18 @@ Streaming: what is held is a megabyte of records, the rows that wait for their f
 never becomes a Python object, the text comes before the URL, and only candidates are shown to CLD3, a batch at a time.
 
 Where the time goes, for 4,000 generated pages of 105 links, 15 images and 7 candidates each, in CPU-seconds on a busy
-core: gzip and WARC 0.14 (FastWARC alone 0.14), JSON and images 0.20, URLs 0.06, texts 0.01, the rest of the sieve 0.02,
-parquet 0.03, and CLD3 0.85; without language 0.48 to 0.53, where cc2dataset takes 0.85 to 1.1 for the file and neither
-cleans nor drops duplicates. `tests/benchmarks/bench_extract.py` takes them in turns. With language CLD3 sets the pace:
-asked once about each distinct text it takes two thirds of all.
+core: gzip and WARC 0.15 (FastWARC alone 0.14), JSON 0.06, images 0.07, URLs 0.06, texts 0.01, the rest of the sieve
+0.02, parquet 0.03, and CLD3 0.9; without language 0.45 to 0.52, where cc2dataset takes 0.85 to 1.16 for the file and
+neither cleans nor drops duplicates. `tests/benchmarks/bench_extract.py` takes them in turns. With language CLD3 sets
+the pace: asked once about each distinct text it takes two thirds of all.
 
 What helped: images by a regular expression in what simdjson found valid (0.27 to 0.23); columns instead of an object a
 row, counts by plain strings and the page's origin and folder worked out once (0.32 to 0.12); CLD3 in batches; the
-images of many records together (0.60 to 0.48, see `wat`); `../` without `resolve`'s long way (0.02). What did not:
-switching the garbage collector off, and other inflaters. Member by member, the file takes zlib 0.18, zlib-ng and ISA-L
-0.11 and libdeflate 0.09, without WARC headers, where FastWARC takes 0.14 with them: two of three members are so small
-that their tables cost more than their bytes. To be won: CLD3's own time, which nothing here shortens.
+records by the megabyte, each step over all of them (0.60 to 0.45, see `wat`); `../` without `resolve`'s long way
+(0.02). What did not: switching the garbage collector off, and other inflaters. Member by member, the file takes zlib
+0.18, zlib-ng and ISA-L 0.11 and libdeflate 0.09, without WARC headers, where FastWARC takes 0.14 with them: two of
+three members are so small that their tables cost more than their bytes. To be won: CLD3's own time, which nothing here
+shortens.
 """
 
 import json

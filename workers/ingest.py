@@ -1,6 +1,6 @@
 """Ingest: packs come in, new candidates go to the pool.
 
-    claim packs → drop what the Bloom filter knows → shuffle → COPY and complete, in one transaction → add to the filter
+    claim packs → drop what the Bloom filter knows → shuffle → COPY and complete, in one transaction
 
 A transaction that fails leaves nothing in the filter, so its links are not lost: the filter in memory is derived, and
 after any failure it is dropped and built anew from its snapshot and the packs committed since. So keys may be added
@@ -17,10 +17,10 @@ Where the time goes, for a group of 18 packs with 500,000 rows, on 2 cores: besi
 and hash, 0.3 to move and prepare, 0.2 to ask the filter (0.05), shuffle (0.04) and add (0.07); before COPY, 0.03 s to
 claim; COPY 0.8 to 1.1 s, where it takes 1.0 s alone. What helped besides: joining the packs while they are read (0.2 s
 less before COPY), not to move the subset's column (0.07), not to ask the filter again about keys that it has just said
-are new (0.05). Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and
-1.0 CPU-seconds for 0.7, and no less time; DELTA_LENGTH_BYTE_ARRAY in packs, which is read no faster. To be won: packs
-in lz4 are read in half the time of zstd, and are half as large again; URL, text and language joined before the shuffle
-are moved in half the CPU-time (0.18 for 0.34 s), most of it beside, but so are the rows that are dropped.
+are new (0.05). Rejected: reading and preparing in 2 or 4 threads, which took 0.9 and 1.0 CPU-seconds for 0.7, and no
+less time; DELTA_LENGTH_BYTE_ARRAY in packs, which is read no faster. To be won: packs in lz4 are read in half the time
+of zstd, and are half as large again; URL, text and language joined before the shuffle are moved in half the CPU-time
+(0.18 for 0.34 s), most of it beside, but so are the rows that are dropped.
 """
 
 import logging
@@ -54,15 +54,6 @@ Results = list[tuple[Job, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ahead:
-    """Jobs that were claimed before the loop asked for them."""
-
-    held: Sequence[Job]
-    group: "_Group | None"
-    """None for a list's piece."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Group:
     """Packs that are read beside, and held against a filter there if they came ahead."""
 
@@ -75,9 +66,19 @@ class _Group:
         return picked if picked is not None and picked.holds_for(known) else pick_new(self.reading.result(), known)
 
     def cancel(self) -> None:
+        """Let go of what has not begun."""
         for future in (self.picking, self.reading):
             if future is not None:
                 future.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Jobs that were claimed before the loop asked for them."""
+
+    held: Sequence[Job]
+    group: _Group | None
+    """None for a list's piece."""
 
 
 class Ingest:

@@ -94,11 +94,12 @@ def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
 
 def pick_new(read: ReadPacks, known: BloomFilter) -> Picked:
     """Pick the rows that the filter does not know, or whose job keeps duplicates, and shuffle those of each run."""
+    keys_then = known.count  # before it is asked: what it learns meanwhile makes the answer worthless
     hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
     first_seen = known.first_seen(hashes)
     ends = np.cumsum([len(run.hashes) for run in read.runs])[:-1]
     runs = [_picked(run, new) for run, new in zip(read.runs, np.split(first_seen.copy(), ends), strict=True)]
-    return Picked(runs, hashes[first_seen], known, known.count)
+    return Picked(runs, hashes[first_seen], known, keys_then)
 
 
 def _picked(run: RunPacks, new: Mask) -> NewRows:

@@ -1,6 +1,6 @@
 """Extract beside cc2dataset and beside CLD3 alone, ingest beside a bare COPY.
 
-    python -m tests.benchmarks.bench_extract [--pages 4000] [--rounds 5] [--packs 36]
+    python -m tests.benchmarks.bench_extract [--pages 4000] [--rounds 5] [--packs 108]
 
 Extract reads one generated WAT file (`wat_pages`); its candidates a CPU-second are held against those of cc2dataset's
 own function for a file, `process_wat`, in a virtual environment of its own under .shoal/bench/. Ours are cleaned, free
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=4_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--packs", type=int, default=36, help="of the WAT file's size, ingested together")
+    parser.add_argument("--packs", type=int, default=108, help="of the WAT file's size, ingested together")
     asked = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     wat = FOLDER / "pages.warc.wat.gz"

@@ -3,7 +3,7 @@
 Both go into tables of one embedded Postgres with its usual settings: ingest into the pool's leaves, through the
 worker's own stage and session; COPY into tables like them, in one transaction. What ingest does besides is to read the
 packs, hash and look up their URLs, shuffle, and prepare the buffers. Its rate counts the rows that came in, not those
-that it dropped. A round is two groups of packs that are shuffled together, so that one can be read while the other is
+that it dropped. A round is six groups of packs that are shuffled together, so that one can be read while another is
 copied; the first is read and the last copied alone, which a worker that never runs dry does once.
 """
 

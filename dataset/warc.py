@@ -62,8 +62,8 @@ class WarcRecords:
         self._failed_after = -1  # where the record begins at which the first of them was met
         self._bodies: list[bytes] = []  # the group
         self._starts: list[int] = []  # where its records begin
-        self._distrusted = -1  # where the last record begins that was distrusted
-        self._goes_back = False  # to what is within it
+        self._distrusted: int | None = None  # where the last record begins that was distrusted
+        self._back_to: int | None = None  # the same, where there are records within it
 
     def __iter__(self) -> Iterator[list[bytes]]:
         """Give the bodies, GROUP_BYTES of them at a time.
@@ -101,8 +101,8 @@ class WarcRecords:
         """
         self.damaged += 1
         self._distrusted = self._starts[number]
-        self._goes_back = PLAIN_RECORD in self._bodies[number]
-        return self._goes_back
+        self._back_to = self._distrusted if PLAIN_RECORD in self._bodies[number] else None
+        return self._back_to is not None
 
     def _undamaged(self) -> Iterator[list[bytes]]:
         """Give groups from where the tape stands to the end of the file, or to damage, what came before it first.
@@ -150,9 +150,8 @@ class WarcRecords:
         if self._bodies:
             yield self._bodies
             self._bodies, self._starts = [], []
-        if self._goes_back:
-            self._goes_back = False
-            self._start = self._distrusted
+        if self._back_to is not None:
+            self._start, self._back_to = self._back_to, None
             raise _Damage
 
     def _count_damage(self) -> None:

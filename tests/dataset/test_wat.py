@@ -146,13 +146,26 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("group_bytes", [1, len(PAGES[0]) + 1, warc.GROUP_BYTES])
 @pytest.mark.parametrize("source", [io.BytesIO, Dribble])
 @pytest.mark.parametrize(("hurt", "left", "corrupt"), DAMAGE.values(), ids=DAMAGE)
 def test_reading_goes_on_behind_damage(
-    hurt: bytes, left: list[int], corrupt: int, source: Callable[[bytes], io.BytesIO]
+    hurt: bytes,
+    left: list[int],
+    corrupt: int,
+    source: Callable[[bytes], io.BytesIO],
+    group_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(warc, "GROUP_BYTES", group_bytes)
     wat = WARCINFO + MEMBERS[0] + MEMBERS[1] + hurt + MEMBERS[3] + MEMBERS[4]
     assert read(wat, source) == ([URLS[n] for n in (0, 1, *left, 3, 4)], corrupt, False)
+
+
+@pytest.mark.parametrize("damage", [name for name, (hurt, *_) in DAMAGE.items() if hurt.startswith(warc.GZIP_MEMBER)])
+def test_damage_at_the_beginning_of_a_file_is_counted_too(damage: str) -> None:
+    hurt, left, corrupt = DAMAGE[damage]
+    assert read(hurt + MEMBERS[3] + MEMBERS[4]) == ([URLS[n] for n in (*left, 3, 4)], corrupt, False)
 
 
 def test_places_far_apart_in_a_long_file_are_each_passed_once() -> None:

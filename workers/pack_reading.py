@@ -44,10 +44,6 @@ class ReadPacks:
     unreadable: Sequence[tuple[Job, str]]
     """Jobs whose pack could not be read, and why."""
 
-    @property
-    def jobs(self) -> Sequence[Job]:
-        return [job for run in self.runs for job in run.jobs]
-
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
@@ -55,7 +51,7 @@ class NewRows:
 
     packs: RunPacks
     new: Mask
-    """Of the packs' rows, those that go."""
+    """(N,) bool over the packs' rows: those that go."""
     mixed: Shuffled
 
 
@@ -65,6 +61,7 @@ class Picked:
 
     runs: Sequence[NewRows]
     new_keys: Hashes
+    """(K,) uint64, to be added to the filter: each once, and none that it knew."""
     asked: BloomFilter
     keys_then: int
     """How many keys the filter had when it was asked."""
@@ -97,8 +94,9 @@ def pick_new(read: ReadPacks, known: BloomFilter) -> Picked:
     keys_then = known.count  # before it is asked: what it learns meanwhile makes the answer worthless
     hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
     first_seen = known.first_seen(hashes)
-    ends = np.cumsum([len(run.hashes) for run in read.runs])[:-1]
-    runs = [_picked(run, new) for run, new in zip(read.runs, np.split(first_seen.copy(), ends), strict=True)]
+    ends = np.cumsum([len(run.hashes) for run in read.runs], dtype=np.intp)
+    parts = np.split(first_seen.copy(), ends)[:-1]  # behind the last end is nothing
+    runs = [_picked(run, new) for run, new in zip(read.runs, parts, strict=True)]
     return Picked(runs, hashes[first_seen], known, keys_then)
 
 

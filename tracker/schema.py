@@ -28,7 +28,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from tracker.words import ACCOUNTS, JOB_STATES, OUTCOMES, QUEUES, SUBSETS
+from tracker.words import (
+    ACCOUNTS,
+    JOB_STATES,
+    LEASE_ENDINGS,
+    OUTCOMES,
+    OUTPUT_KINDS,
+    QUEUES,
+    SUBSETS,
+    WORKER_STATES,
+)
 
 metadata = MetaData(schema="tracker")
 
@@ -37,9 +46,9 @@ subset = Enum(*SUBSETS, name="subset", metadata=metadata)
 outcome = Enum(*OUTCOMES, name="outcome", metadata=metadata)
 account = Enum(*ACCOUNTS, name="account", metadata=metadata)
 job_state = Enum(*JOB_STATES, name="job_state", metadata=metadata)
-worker_state = Enum("active", "draining", "gone", name="worker_state", metadata=metadata)
-lease_ending = Enum("completed", "released", "failed", "taken_over", "evicted", name="lease_ending", metadata=metadata)
-output_kind = Enum("pack", "shard", "part", "embeddings", name="output_kind", metadata=metadata)
+worker_state = Enum(*WORKER_STATES, name="worker_state", metadata=metadata)
+lease_ending = Enum(*LEASE_ENDINGS, name="lease_ending", metadata=metadata)
+output_kind = Enum(*OUTPUT_KINDS, name="output_kind", metadata=metadata)
 
 Moment = DateTime(timezone=True)
 NOW = text("now()")

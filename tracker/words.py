@@ -2,6 +2,9 @@
 
 QUEUES = ("extract", "ingest", "download", "filter", "embed")
 JOB_STATES = ("ready", "leased", "done", "dead", "discarded")
+WORKER_STATES = ("active", "draining", "gone")
+LEASE_ENDINGS = ("completed", "released", "failed", "taken_over", "evicted")
+OUTPUT_KINDS = ("pack", "shard", "part", "embeddings")
 SUBSETS = ("en", "multi", "nolang")
 # The outcomes of a link, final ones and passing ones alike; `dataset.outcomes` says what each means.
 OUTCOMES = (

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=4_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--packs", type=int, default=108, help="of the WAT file's size, ingested together")
+    parser.add_argument("--packs", type=int, default=108, help="of the WAT file's size, ingested in a round")
     asked = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     wat = FOLDER / "pages.warc.wat.gz"

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from dataset.language import CERTAIN, RELIABLE, Subset, classify, classify_all, required_probability
+from dataset.language import CERTAIN, RELIABLE, Subset, classify_all, required_probability
 from dataset.recipe import LanguageRule
 
 CAPTIONS = {
@@ -15,14 +15,20 @@ CAPTIONS = {
 }
 
 
+def classify(text: str, rule: LanguageRule = LanguageRule.LAION) -> tuple[str, str | None, float | None]:
+    """Classify one text by itself -> its subset, language and probability."""
+    (found,) = zip(*(column.to_pylist() for column in classify_all(pa.array([text]), rule)), strict=True)
+    return found
+
+
 @pytest.mark.parametrize("rule", LanguageRule)
 @pytest.mark.parametrize(("text", "language"), CAPTIONS.items())
 def test_a_sentence_has_its_language_by_either_rule(text: str, language: str, rule: LanguageRule) -> None:
-    found = classify(text, rule)
-    assert found.language == language
-    assert found.subset == (Subset.EN if language == "en" else Subset.MULTI)
-    assert found.probability is not None
-    assert 0.9 < found.probability <= 1
+    subset, found, probability = classify(text, rule)
+    assert found == language
+    assert subset == (Subset.EN if language == "en" else Subset.MULTI)
+    assert probability is not None
+    assert 0.9 < probability <= 1
 
 
 @pytest.mark.parametrize("rule", LanguageRule)
@@ -39,8 +45,8 @@ def test_an_unsure_guess_is_nolang_and_keeps_its_probability() -> None:
 
 
 def test_the_length_aware_rule_disbelieves_short_texts_that_laion_took_for_foreign() -> None:
-    assert classify("red circle", LanguageRule.LAION).language == "jv"
-    assert classify("red circle", LanguageRule.LENGTH_AWARE).subset is Subset.NOLANG
+    assert classify("red circle", LanguageRule.LAION)[:2] == (Subset.MULTI, "jv")
+    assert classify("red circle", LanguageRule.LENGTH_AWARE)[:2] == (Subset.NOLANG, None)
 
 
 def test_the_bar_falls_with_the_length_and_never_below_clds_own() -> None:
@@ -61,7 +67,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("texts", [[], [*CAPTIONS, "12345", *CAPTIONS, "Kaluemi Vespett", "12345", "red circle"]])
 def test_many_texts_are_classified_as_each_by_itself_where_some_are_equal(texts: list[str], rule: LanguageRule) -> None:
     labels = classify_all(pa.array(texts, pa.string()), rule)
-    single = [classify(text, rule) for text in texts]
-    assert labels.subset.to_pylist() == [one.subset for one in single]
-    assert labels.language.to_pylist() == [one.language for one in single]
-    assert labels.probability.to_pylist() == pytest.approx([one.probability for one in single])
+    assert list(zip(*(column.to_pylist() for column in labels), strict=True)) == [
+        classify(text, rule) for text in texts
+    ]
+    assert [column.type for column in labels] == [pa.string(), pa.string(), pa.float32()]

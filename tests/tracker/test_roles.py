@@ -6,9 +6,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.tracker.filling import new_run, scalar
-from tracker.admin.enroll import enroll, revoke
+from tracker.admin.enroll import enroll, login_url, revoke
 from tracker.database import Connection
 
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
@@ -91,6 +92,12 @@ def test_a_login_cannot_register_for_another_class(admin: Connection, login: Log
     token = enroll(admin, "vm-1", "extract")
     with login("download") as connection, pytest.raises(psycopg.Error, match="may not work on queue extract"):
         connection.execute("SELECT * FROM tracker.register('extract', 'h', 1, '1', 1, %s)", (token,))
+
+
+def test_the_url_of_a_server_on_a_socket_names_its_folder_and_port(admin: Connection) -> None:
+    told = conninfo_to_dict(login_url(admin, "extract"))
+    assert (told["user"], told["dbname"]) == ("shoal_extract", admin.info.dbname)
+    assert (told["host"], told["port"]) == (admin.info.host, str(admin.info.port))
 
 
 @pytest.mark.parametrize("token", [None, "guessed"])

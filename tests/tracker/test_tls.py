@@ -9,7 +9,9 @@ from socket import create_server
 
 import pytest
 import trustme
+from psycopg.conninfo import conninfo_to_dict
 
+from tracker.admin.enroll import login_url
 from tracker.database import connect
 from tracker.errors import DatabaseDown
 
@@ -70,6 +72,14 @@ def test_a_server_that_its_authority_vouches_for_is_spoken_to_over_tls(tls_serve
     assert row is not None
     assert row["ssl"]
     assert row["version"] in ("TLSv1.2", "TLSv1.3")
+
+
+def test_the_url_for_machines_asks_as_much_of_the_server_as_the_admins(tls_server: tuple[int, Path]) -> None:
+    port, authority = tls_server
+    with connect(url("localhost", port, sslmode="verify-full", sslrootcert=authority)) as connection:
+        told = conninfo_to_dict(login_url(connection, "download"))
+    assert (told["user"], told["host"], told["port"]) == ("shoal_download", "localhost", str(port))
+    assert (told["sslmode"], told["sslrootcert"]) == ("verify-full", str(authority))
 
 
 def test_a_server_under_another_name_a_stranger_and_an_open_line_are_refused(

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from psycopg.errors import UniqueViolation
 
@@ -10,6 +10,9 @@ from tracker.admin.changes import record
 from tracker.admin.fleet import give_back, workers
 from tracker.database import Connection, Row, translated
 from tracker.errors import TrackerError
+
+TLS = ("sslmode", "sslrootcert")
+"""What an admin's URL says of TLS, its machines' URLs say too."""
 
 # A beat of long ago: what a claim under way still gets may be taken over by the next one.
 SILENCE = """
@@ -37,10 +40,13 @@ def enroll(connection: Connection, name: str, kind: str) -> str:
 def login_url(connection: Connection, kind: str) -> str:
     """The URL that a machine's workers log in with; only the admin knows the password that belongs into it."""
     known = connection.info
-    database = quote(known.dbname, safe="")
+    place, more = f"{known.host}:{known.port}", {}
     if known.host.startswith("/"):
-        return f"postgresql://shoal_{kind}:PASSWORD@/{database}?host={quote(known.host, safe='')}"
-    return f"postgresql://shoal_{kind}:PASSWORD@{known.host}:{known.port}/{database}"
+        place, more = "", {"host": known.host, "port": str(known.port)}
+    given = known.get_parameters()
+    more |= {name: given[name] for name in TLS if name in given}
+    asked = f"?{urlencode(more, quote_via=quote, safe='')}" if more else ""
+    return f"postgresql://shoal_{kind}:PASSWORD@{place}/{quote(known.dbname, safe='')}{asked}"
 
 
 def machine_workers(connection: Connection, name: str) -> list[Row]:

@@ -110,6 +110,34 @@ def test_the_scripts_are_sound_for_the_shell_and_hold_no_secret_in_the_open(tmp_
     assert not any(PASSWORD in content or "t0ken" in content for content in opened)
 
 
+def test_a_machine_is_told_what_else_it_needs(
+    console: Console, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOAL_S3_ENDPOINT", "https://minio.example:9000")
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    more = ["--ca-file", tmp_path / "ca.crt", "--env", "AWS_REGION=eu-1", "--", "--nameserver", "127.0.0.1"]
+    files = written(console("launch", "vm", *asked, *more).out)
+    assert files["/etc/shoal/login/ca.crt"].startswith("-----BEGIN CERTIFICATE-----")
+    lines = files["/etc/shoal/worker.env"].splitlines()
+    assert {"PGSSLROOTCERT=/run/login/ca.crt", "AWS_REGION=eu-1", "SHOAL_S3_ENDPOINT=https://minio.example:9000"} <= {
+        *lines
+    }
+    assert (
+        "shoal-download worker download --nameserver 127.0.0.1\n" in files["/etc/systemd/system/shoal-worker@.service"]
+    )
+
+
+def test_the_workers_of_a_machine_share_their_slots_for_wat_files() -> None:
+    files = boot_files(MACHINE, "t0ken")
+    assert "SHOAL_WAT_SLOTS=/run/slots\n" in files["/etc/shoal/worker.env"][1]
+    assert "--volume /var/lib/shoal/slots:/run/slots " in files["/etc/systemd/system/shoal-worker@.service"][1]
+    assert "mkdir -p /var/lib/shoal/slots\n" in files["/usr/local/sbin/shoal-start"][1]
+    folder = rendered(Form.COMPOSE, MACHINE, {"vm": "t0ken"})
+    service = json.loads(folder["vm/docker-compose.yml"][1])["services"]["worker-1"]
+    assert "./slots:/run/slots" in service["volumes"]
+    assert "vm/slots/.keep" in folder
+
+
 def test_each_machine_has_a_token_of_its_own_that_a_worker_registers_with(
     console: Console, asked: list[str], database: str, admin: Connection
 ) -> None:
@@ -131,7 +159,7 @@ def test_one_machine_is_printed_and_several_are_written_for_nobody_else_to_read(
     assert "postgresql://shoal_download@db.example/shoal\n" in written(said.out)["/etc/shoal/worker.env"]
     console("launch", "many", *asked, "--count", 2, "--format", "compose", "--out", tmp_path / "out")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == 6
+    assert len(files) == 8
     assert all(path.stat().st_mode & 0o077 == 0 for path in files if path.parent.name == "login")
 
 
@@ -144,6 +172,10 @@ def test_one_machine_is_printed_and_several_are_written_for_nobody_else_to_read(
         (["--image", "shoal; reboot"], "is no image"),
         (["--password-file", "/nowhere"], "the password cannot be read"),
         (["--user-agent", "a\nPGPASSWORD=x"], "holds a line break"),
+        (["--env", "AWS_REGION"], "give NAME=VALUE"),
+        (["--env", "SHOAL_STORE=s3://other"], "'SHOAL_STORE' cannot be set"),
+        (["--ca-file", "/nowhere"], "give a PEM file with --ca-file"),
+        (["--", "--profile", "$(reboot)"], "cannot stand in a unit's command line"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_nobody_is_enrolled(

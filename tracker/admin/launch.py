@@ -11,8 +11,8 @@ and a folder with a compose file (a machine that stays; no notice of a spot prov
 import base64
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -21,15 +21,18 @@ from tracker.errors import TrackerError
 
 IMAGE = re.compile(r"[a-z0-9][\w.\-/:@]*\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\Z")
-SECRETS = ("password", "token")
+ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")  # a unit's line, docker-compose and the shell take none of these for theirs
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 WORKER_USER = "10001:10001"  # of the images
+SLOTS = "/var/lib/shoal/slots"  # see workers.wat_slots
 STOP_SECONDS = 60  # a download worker closes its shard within 8, a filter worker ends its shard's current samples
 
 START = """\
 #!/bin/sh
 # Starts the workers of this machine, one for each of its processors unless told otherwise; may run again.
 set -eu
-chown -R {user} /etc/shoal/login
+mkdir -p {slots}
+chown -R {user} /etc/shoal/login {slots}
 if ! command -v docker >/dev/null; then
   if command -v apt-get >/dev/null; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io
@@ -60,7 +63,7 @@ StartLimitIntervalSec=0
 
 [Service]
 ExecStartPre=-/usr/bin/env docker rm --force shoal-%i
-ExecStart=/usr/bin/env docker run --rm --name shoal-%i --init --network host --read-only --mount type=volume,destination=/tmp --cap-drop ALL --security-opt no-new-privileges --log-driver journald --volume /etc/shoal/login:/run/login:ro --env-file /etc/shoal/worker.env {image} worker {kind}
+ExecStart=/usr/bin/env docker run --rm --name shoal-%i --init --network host --read-only --mount type=volume,destination=/tmp --cap-drop ALL --security-opt no-new-privileges --log-driver journald --volume /etc/shoal/login:/run/login:ro --volume {slots}:/run/slots --env-file /etc/shoal/worker.env {image} {command}
 ExecStop=/usr/bin/env docker stop --time {stop_seconds} shoal-%i
 TimeoutStartSec=900
 TimeoutStopSec={stop_limit}
@@ -106,6 +109,12 @@ class Machine:
     password: str
     workers: int | None = None
     user_agent: str | None = None
+    authority: str | None = None
+    """PEM of the authority that the database's certificate is held against, where it is not a public one."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More of the containers' environment."""
+    arguments: Sequence[str] = ()
+    """More of the worker's command line."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -121,18 +130,43 @@ class Machine:
             raise TrackerError("other machines cannot reach this database: give --database-url with its host")
         if "://" not in self.store:
             raise TrackerError(f"the store {self.store} is a folder here: set SHOAL_STORE to s3://, gs:// or abfs://")
+        for argument in self.arguments:
+            if not ARGUMENT.match(argument):
+                raise TrackerError(
+                    f"{argument!r} cannot stand in a unit's command line: give it with --env, if it can be"
+                )
+        for name in self.settings:
+            if not VARIABLE.match(name) or name in self._own():
+                raise TrackerError(f"{name!r} cannot be set: give --env NAME=VALUE, of what launch does not set itself")
         if any(character in value for value in self.environment().values() for character in "\n\r\0"):
             raise TrackerError("a setting holds a line break: take it out")
 
     def environment(self) -> dict[str, str]:
         """What the containers are told; no secret, but where the secrets lie."""
+        return self._own() | dict(self.settings)
+
+    def login(self, token: str) -> dict[str, str]:
+        """What lies in the folder that only the worker's user reads, by name."""
+        authority = {"ca.crt": self.authority} if self.authority else {}
+        return {"password": self.password, "token": token} | authority
+
+    def command(self) -> list[str]:
+        """What a container runs."""
+        return ["worker", self.kind, *self.arguments]
+
+    def _own(self) -> dict[str, str]:
         known = {
             "SHOAL_DATABASE_URL": self.database_url,
             "SHOAL_STORE": self.store,
             "PGPASSWORD_FILE": "/run/login/password",
             "SHOAL_TOKEN_FILE": "/run/login/token",
+            "SHOAL_WAT_SLOTS": "/run/slots",  # one for all containers of the machine: they share its address
         }
-        return known | ({"SHOAL_USER_AGENT": self.user_agent} if self.user_agent else {})
+        if self.user_agent:
+            known["SHOAL_USER_AGENT"] = self.user_agent
+        if self.authority:
+            known["PGSSLROOTCERT"] = "/run/login/ca.crt"
+        return known
 
 
 def machine_names(name: str, count: int) -> list[str]:
@@ -150,14 +184,18 @@ def machine_names(name: str, count: int) -> list[str]:
 def boot_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
     """What lies on a machine of cloud-init's or systemd's form: path -> (mode, content)."""
     lines = "".join(f"{name}={value}\n" for name, value in machine.environment().items())
-    start = START.format(user=WORKER_USER, image=machine.image, workers=machine.workers or "")
+    start = START.format(user=WORKER_USER, image=machine.image, workers=machine.workers or "", slots=SLOTS)
     worker = WORKER.format(
-        kind=machine.kind, image=machine.image, stop_seconds=STOP_SECONDS, stop_limit=STOP_SECONDS + 30
+        kind=machine.kind,
+        image=machine.image,
+        command=" ".join(machine.command()),
+        slots=SLOTS,
+        stop_seconds=STOP_SECONDS,
+        stop_limit=STOP_SECONDS + 30,
     )
     watch = files("tracker.admin").joinpath("drain_on_notice.py").read_text(encoding="utf-8")
     return {
-        "/etc/shoal/login/password": (0o600, machine.password),
-        "/etc/shoal/login/token": (0o600, token),
+        **{f"/etc/shoal/login/{name}": (0o600, content) for name, content in machine.login(token).items()},
         "/etc/shoal/worker.env": (0o600, lines),
         "/etc/systemd/system/shoal-worker@.service": (0o644, worker),
         "/etc/systemd/system/shoal-drain.service": (0o644, DRAIN),
@@ -188,9 +226,9 @@ def compose_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
     """A folder for docker-compose: the file beside its secrets, which user 10001 has to be able to read."""
     service = {
         "image": machine.image,
-        "command": ["worker", machine.kind],
+        "command": machine.command(),
         "environment": {name: _undollared(value) for name, value in machine.environment().items()},
-        "volumes": ["./login:/run/login:ro", "/tmp"],  # noqa: S108 — the container's: an upload is spooled there
+        "volumes": ["./login:/run/login:ro", "./slots:/run/slots", "/tmp"],  # noqa: S108 — the container's: an upload is spooled there
         "network_mode": "host",
         "init": True,
         "read_only": True,
@@ -202,8 +240,8 @@ def compose_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
     numbered = {f"worker-{number}": service for number in range(1, (machine.workers or 1) + 1)}
     return {
         "docker-compose.yml": (0o644, json.dumps({"version": "3.8", "services": numbered}, indent=1) + "\n"),
-        "login/password": (0o600, machine.password),
-        "login/token": (0o600, token),
+        "slots/.keep": (0o644, ""),
+        **{f"login/{name}": (0o600, content) for name, content in machine.login(token).items()},
     }
 
 

@@ -32,7 +32,20 @@ def launch(
     database: Annotated[
         str | None, typer.Option("--database-url", help="As the machines reach it, without a password.")
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of the authority that vouches for the database, if not a public one."),
+    ] = None,
     user_agent: Annotated[str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="Who fetches.")] = None,
+    environment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env", metavar="NAME=VALUE", help="More of the workers' environment; no secret. May be repeated."
+        ),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="-- OPTIONS", help="More of the worker's own options.")
+    ] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Write files into a folder instead.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +66,9 @@ def launch(
             password=read_password(password_file),
             workers=workers,
             user_agent=user_agent,
+            authority=_certificate(ca_file) if ca_file is not None else None,
+            settings=_endpoint() | _assignments(environment or []),
+            arguments=arguments or [],
         )
         with translated(), connection.transaction():
             tokens = {each: enrolling.enroll(connection, each, kind.value) for each in names}
@@ -79,6 +95,33 @@ def _with_login(url: str, kind: str) -> str:
     scheme, separator, rest = url.partition("://")
     host = rest.partition("/")[0]
     return url if not separator or "@" in host else f"{scheme}://{LOGIN.format(kind=kind)}@{rest}"
+
+
+def _endpoint() -> dict[str, str]:
+    """Where the store is that this shell speaks of, if it is another S3 than AWS's."""
+    return {name: os.environ[name] for name in ("SHOAL_S3_ENDPOINT", "AWS_ENDPOINT_URL") if os.environ.get(name)}
+
+
+def _assignments(texts: list[str]) -> dict[str, str]:
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise TrackerError(f"--env {text!r} sets nothing: give NAME=VALUE")
+        settings[name] = value
+    return settings
+
+
+def _certificate(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrackerError(
+            f"the certificate {path} cannot be read ({error}): give a PEM file with --ca-file"
+        ) from error
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise TrackerError(f"{path} holds no certificate: give a PEM file with --ca-file")
+    return text
 
 
 def _write(folder: Path, files: dict[str, tuple[int, str]]) -> None:

@@ -14,6 +14,13 @@ WHERE state = 'active' AND seen_at > now() - make_interval(secs => tracker.setti
 GROUP BY kind
 """
 SETTINGS = "SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting WHERE name = ANY (%s)"
+# A plan's number by the setting that it follows.
+FROM_SETTINGS = {
+    "batch_size": "batch_size",
+    "pool_high": "pool_high",
+    "shard_bytes_high": "shards_high_bytes",
+    "bloom_rate": "bloom_rate",
+}
 
 
 def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptions:
@@ -25,8 +32,7 @@ def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptio
         rows = connection.execute(query("measured")).fetchall()
         alive = {row["kind"]: float(row["n"]) for row in connection.execute(ALIVE)}
         settings = {
-            row["name"]: row["value"]
-            for row in connection.execute(SETTINGS, (["batch_size", "pool_high", "bloom_rate"],))
+            FROM_SETTINGS[row["name"]]: row["value"] for row in connection.execute(SETTINGS, ([*FROM_SETTINGS],))
         }
     seen: Counter[tuple[str, str]] = Counter({(row["account"], row["label"] or ""): row["n"] for row in rows})
     found: dict[str, float] = dict(settings)

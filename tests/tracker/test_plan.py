@@ -8,7 +8,7 @@ from tests.tracker.filling import finished_job, new_run
 from tests.tracker.talking import Console
 from tracker.database import Connection
 from tracker.errors import TrackerError
-from tracker.measured import with_measured
+from tracker.measured import FROM_SETTINGS, with_measured
 from tracker.plan import LAION_5B, ORDINARY, STAGES, bloom_bytes, jpeg_bytes, make_plan, with_given
 
 
@@ -114,6 +114,12 @@ def test_what_the_ledger_has_measured_takes_the_place_of_what_was_assumed(admin:
     assert (known.success_share.value, known.success_share.source) == (0.75, "measured")
     assert known.rates["filter"] == ORDINARY.rates["filter"]  # five milliseconds say nothing
     assert known.batch_size.source == "measured"
+
+
+def test_a_plan_without_a_database_assumes_what_the_settings_are_in_a_new_one(admin: Connection) -> None:
+    known = with_measured(admin, ORDINARY)
+    for name in FROM_SETTINGS.values():
+        assert (getattr(known, name).source, getattr(known, name).value) == ("measured", getattr(ORDINARY, name).value)
 
 
 def test_the_command_says_where_each_number_is_from(tracker: Console) -> None:

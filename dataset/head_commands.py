@@ -11,13 +11,12 @@ import typer
 
 from dataset.heads import STORE_FOLDER, SUFFIX, HeadError, add_head, is_head, read_head_file
 from dataset.models import ModelError
+from dataset.options import StoreOption
 from dataset.safety import SafetyError, parse_safety_prompts
 from dataset.store import Store
 
 heads_app = typer.Typer(no_args_is_help=True, help="Heads on embeddings, in the store.")
 safety_app = typer.Typer(no_args_is_help=True, help="Safety prompts, in the store.")
-
-StoreOption = Annotated[str, typer.Option("--store", envvar="SHOAL_STORE", help="Folder or object store URI.")]
 
 
 @heads_app.command("add")

@@ -16,6 +16,7 @@ from dataset.errors import DatasetError
 from dataset.head_commands import heads_app, safety_app
 from dataset.image_rules import EncodeFormat, ResizeMode
 from dataset.models import ModelError, add_model, gathered
+from dataset.options import StoreOption
 from dataset.recipe import ModelRecipe, Recipe, RecipeError
 from dataset.report import write_report
 from dataset.store import Store
@@ -31,8 +32,6 @@ app.command()(calibrate)
 talk = Console(stderr=True)
 
 MANIFEST = "manifest.parquet"
-
-StoreOption = Annotated[str, typer.Option("--store", envvar="SHOAL_STORE", help="Folder or object store URI.")]
 
 
 @app.callback()

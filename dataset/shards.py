@@ -136,7 +136,8 @@ def _opened(store: Store, path: str) -> pa.NativeFile:
         return store.open_input(path)
     except StoreError as error:
         raise ShardError(
-            f"{path} cannot be read, and its parquet is there ({error}): download the batch again."
+            f"{path} cannot be read, and its parquet is there ({error}): if its pictures' time was over, "
+            "write the list of what exists anew (tracker manifest); else download the batch again."
         ) from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset.recipe import Recipe
+from tracker.settings import Settings
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
 ADD = ["models", "add", "demo", "--config", str(DEMO / "open_clip_config.json"), "--weights"]
@@ -66,6 +67,15 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(arguments: tuple[str, ...])
     assert (ran.returncode, ran.stdout) == (1, "")
     assert len(ran.stderr.strip().splitlines()) == 1
     assert "Traceback" not in ran.stderr
+
+
+def test_without_a_store_it_is_the_one_that_tracker_and_worker_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOAL_STORE", raising=False)
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "home"))
+    assert dataset(*ADD, str(DEMO / "open_clip_model.safetensors")).returncode == 0
+    assert (Path(Settings.from_environment().store) / "models" / "demo" / "checksums.json").is_file()
 
 
 def test_what_runs_no_model_starts_without_torch() -> None:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_setting
 from tests.tracker.test_ingest_verbs import added, claim_one, result
 from tracker.admin.controls import change_setting
+from tracker.admin.fleet import evict, find
 from tracker.audit import audit, audit_exact
 from tracker.copy_rows import COLUMNS, COPY, copy_into
 from tracker.database import Connection, connect, translated
@@ -197,3 +198,86 @@ def test_a_copy_without_a_job_fails_the_exact_audit_by_its_rows(
         copy_into(rogue, rows.relation, rows.buffer)
     differences = audit_exact(admin, str(tmp_path)).differences
     assert "run test, en: pool holds 13 rows, the ledger says 3" in differences
+
+
+def test_a_slot_is_not_given_to_a_worker_that_is_being_evicted(
+    admin: Connection, database: str, register: Register
+) -> None:
+    listed_pack(admin, new_run(admin), 1)
+    old, new = register("ingest"), register("ingest")
+    with connect(database) as evicting:
+        with evicting.transaction():
+            evicting.execute("SELECT FROM tracker.worker WHERE worker_id = %s FOR NO KEY UPDATE", (old.worker_id,))
+            asking = "SELECT slot FROM tracker.bloom_hold(%s)"
+            between = meanwhile(database, lambda own: own.execute(asking.encode(), (old.worker_id,)).fetchall())
+            found = between.__enter__()
+            evicting.execute("UPDATE tracker.worker SET state = 'gone' WHERE worker_id = %s", (old.worker_id,))
+        between.__exit__(None, None, None)
+    assert found == [[]]
+    assert new.hold_slot() is not None
+
+
+def test_a_worker_that_leaves_beside_its_own_claim_takes_no_job_along(
+    admin: Connection, database: str, register: Register
+) -> None:
+    new_run(admin, wats=1)
+    leaving, other = register("extract"), register("extract")
+    with connect(database) as claiming:
+        with claiming.transaction():
+            claiming.execute(CLAIM, (leaving.worker_id, uuid4()))
+            asking = "SELECT tracker.leave(%s) AS n"
+            between = meanwhile(database, lambda own: own.execute(asking.encode(), (leaving.worker_id,)).fetchone())
+            found = between.__enter__()
+        between.__exit__(None, None, None)
+    assert found == [{"n": 1}]
+    assert len(other.claim()) == 1
+
+
+def test_an_eviction_and_a_completion_of_one_worker_wait_for_each_other_in_one_order(
+    admin: Connection, database: str, register: Register
+) -> None:
+    fill_pool(admin, new_run(admin), 10)
+    worker = register("download")
+    batch = worker.draw()
+    assert batch is not None
+    told = {"finished": {"gone": 10}, "again": [], "returned": [], "samples": 0, "bytes": 1, "hosts": {"asked": 1}}
+    with connect(database) as completing:
+        with completing.transaction():
+            asking = "SELECT tracker.complete_download(%s, %s, %s)"
+            completing.execute(asking.encode(), (batch.job_id, batch.lease, Jsonb(told | {"hosts": {}})))
+            between = meanwhile(database, lambda own: evict(own, find(own, str(worker.worker_id))))
+            found = between.__enter__()
+            # as count_hosts does: whoever has ended a job may still write its worker's row
+            completing.execute("UPDATE tracker.worker SET hosts_asked = 1 WHERE worker_id = %s", (worker.worker_id,))
+        between.__exit__(None, None, None)
+    assert found == [0]
+
+
+def test_a_claim_that_comes_late_does_not_hold_its_job_for_ever(admin: Connection, register: Register) -> None:
+    new_run(admin, wats=1)
+    set_setting(admin, "stall_seconds", 10)
+    worker, other = register("extract"), register("extract")
+    admin.execute(CLAIM, (worker.worker_id, uuid4()))  # its worker has given up waiting for the reply
+    admin.execute("UPDATE tracker.worker SET progressed_at = now() - interval '1 hour'")
+    assert worker.claim() == []
+    other.heartbeat(1)
+    assert len(other.claim()) == 1
+
+
+def test_who_asks_takes_nothing_back_from_itself(admin: Connection, register: Register, expire: Expire) -> None:
+    new_run(admin, wats=1)
+    worker = register("extract")
+    (job,) = worker.claim()
+    expire(worker)  # its beats were held up, its other connection is well
+    assert worker.claim() == []
+    worker.complete(job, DONE)
+
+
+def test_two_that_wait_while_ingest_is_held_leave_each_other_the_slot(admin: Connection, register: Register) -> None:
+    listed_pack(admin, new_run(admin), 1)
+    first, second = register("ingest"), register("ingest")
+    assert first.hold_slot() is not None
+    for _ in range(2):
+        admin.execute("UPDATE tracker.worker SET progressed_at = now() - interval '1 day'")
+        assert first.hold_slot() is not None
+        assert second.hold_slot() is None

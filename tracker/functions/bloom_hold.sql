@@ -14,12 +14,26 @@ BEGIN
     IF asking.kind <> 'ingest' THEN
         RAISE EXCEPTION 'a % worker holds no slot of the Bloom filter', asking.kind USING ERRCODE = 'SH003';
     END IF;
+    -- Locked, as an eviction locks it: a slot that is given to a worker that is gone would never be free again. While
+    -- ingest is held, who asks and holds no pack does not stand still: else two would take the slot from each other.
+    UPDATE tracker.worker
+    SET seen_at = now(),
+        progressed_at = CASE WHEN EXISTS (
+            SELECT FROM tracker.job WHERE job.worker_id = p_worker AND job.state = 'leased'
+        ) THEN progressed_at ELSE now() END
+    WHERE worker_id = p_worker AND state <> 'gone';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     SELECT slot INTO got FROM tracker.bloom WHERE holder = p_worker FOR UPDATE;
     IF NOT FOUND THEN
         SELECT slot, holder INTO got, before FROM tracker.bloom
         WHERE holder IS NULL OR holder = ANY (ARRAY(SELECT tracker.stale_workers('ingest')))
-        ORDER BY NOT EXISTS (SELECT FROM tracker.job
-                             WHERE queue = 'ingest' AND job.slot = bloom.slot AND state IN ('ready', 'leased')), slot
+        -- Two looks, each into an index of its own: with IN all jobs that ever were are gone through.
+        ORDER BY NOT (EXISTS (SELECT FROM tracker.job
+                              WHERE state = 'ready' AND queue = 'ingest' AND job.slot = bloom.slot)
+                      OR EXISTS (SELECT FROM tracker.job
+                                 WHERE state = 'leased' AND queue = 'ingest' AND job.slot = bloom.slot)), slot
         LIMIT 1
         FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN

@@ -21,6 +21,9 @@ DECLARE
     pause float8 := tracker.setting('again_seconds');
     moved bigint;
 BEGIN
+    -- Its worker's row first, which count_hosts updates at the end: an eviction locks worker and jobs in this order.
+    PERFORM FROM tracker.worker
+    WHERE worker_id = (SELECT worker_id FROM tracker.job WHERE job_id = p_job AND lease = p_lease) FOR NO KEY UPDATE;
     IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned' - 'later' - 'refused') THEN
         RETURN;
     END IF;

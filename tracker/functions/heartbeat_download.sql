@@ -18,12 +18,17 @@ DECLARE
 BEGIN
     PERFORM tracker.allow('download');
     state := tracker.heartbeat(p_worker, p_progress);
+    -- In one order across all three lists, so that two beats do not wait for each other.
+    PERFORM FROM tracker.resting
+    WHERE host = ANY (ARRAY(SELECT jsonb_object_keys(p_report -> 'refused'))
+                      || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well'))
+                      || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes')))
+    ORDER BY host FOR UPDATE;
     IF p_report -> 'refused' <> '{}' THEN
         PERFORM tracker.note_refusals(p_report -> 'refused');
     END IF;
     IF p_report -> 'well' <> '[]' THEN
         well := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well') LIMIT 100);
-        PERFORM FROM tracker.resting WHERE host = ANY (well) ORDER BY host FOR UPDATE;
         UPDATE tracker.resting
         SET refusals = 0, until = now(), changed_at = clock_timestamp(), prober = NULL, probe_until = NULL
         WHERE host = ANY (well) AND prober = p_worker;
@@ -31,7 +36,6 @@ BEGIN
     IF p_report -> 'probes' <> '[]' THEN
         grace := make_interval(secs => tracker.setting('rest_grace_seconds')::float8);
         wanted := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes') LIMIT 100);
-        PERFORM FROM tracker.resting WHERE host = ANY (wanted) ORDER BY host FOR UPDATE;
         UPDATE tracker.resting SET prober = p_worker, probe_until = now() + grace
         WHERE host = ANY (wanted) AND refusals > 0 AND until <= now()
           AND (probe_until IS NULL OR probe_until <= now() OR prober = p_worker);

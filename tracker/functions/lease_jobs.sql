@@ -1,4 +1,6 @@
 -- The one claim statement: take back what stale workers hold, then lease what is ready, at most p_want jobs in all.
+-- Who asks is alive, whatever has become of its beats, and takes nothing back from itself. To ask is progress only for a
+-- worker that holds nothing: else a job that it has forgotten would be held for ever.
 -- Only functions of this schema call this one.
 CREATE FUNCTION tracker.lease_jobs(
     p_worker uuid, p_request uuid, p_queue tracker.queue, p_slot int, p_want int
@@ -7,7 +9,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM tracker.take_back(p_queue, p_slot, ARRAY(SELECT tracker.stale_workers(p_queue)));
+    PERFORM tracker.take_back(p_queue, p_slot, ARRAY(SELECT stale FROM tracker.stale_workers(p_queue) AS stale
+                                                     WHERE stale <> p_worker));
     RETURN QUERY
     WITH ready AS MATERIALIZED (
         SELECT job_id FROM tracker.job
@@ -24,7 +27,12 @@ BEGIN
         INSERT INTO tracker.lease (lease, job_id, worker_id, request)
         SELECT lease, job_id, p_worker, p_request FROM claimed
     ), moved AS (
-        UPDATE tracker.worker SET progressed_at = now(), seen_at = now() WHERE worker_id = p_worker
+        UPDATE tracker.worker
+        SET seen_at = now(),
+            progressed_at = CASE WHEN EXISTS (SELECT FROM claimed) OR NOT EXISTS (
+                SELECT FROM tracker.job WHERE job.worker_id = p_worker AND job.state = 'leased'
+            ) THEN now() ELSE progressed_at END
+        WHERE worker_id = p_worker
     )
     SELECT * FROM claimed ORDER BY job_id;
 END

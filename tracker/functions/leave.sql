@@ -6,6 +6,8 @@ DECLARE
     held record;
     released int := 0;
 BEGIN
+    -- Locked as a claim locks it, so that a claim under way is seen here, or sees that its worker is gone.
+    PERFORM FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     PERFORM tracker.require_worker(p_worker);
     FOR held IN SELECT job_id, lease FROM tracker.job WHERE worker_id = p_worker AND state = 'leased' ORDER BY job_id LOOP
         PERFORM tracker.release(held.job_id, held.lease);

@@ -3,8 +3,11 @@
 No session state, no LISTEN, no prepared statements: every connection may go through pgbouncer in transaction mode.
 """
 
+import os
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeAlias
@@ -54,6 +57,24 @@ def connect(url: str) -> Connection:
 
 
 @contextmanager
+def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
+    """Break a connection on which the block takes longer: its reads then raise, as if the server had closed it.
+
+    TCP's own limits see a peer that does not acknowledge, and not one that is there and says nothing (a pooler that
+    hangs); and a server that is asked to cancel is no help behind one.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        timer = threading.Timer(seconds, _shut, [line])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # or it might shut a descriptor that is another's by then
+
+
+@contextmanager
 def translated() -> Iterator[None]:
     """Turn what Postgres raises into the tracker's own exceptions."""
     try:
@@ -70,6 +91,11 @@ def translated() -> Iterator[None]:
         kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)
         hint = error.diag.message_hint
         raise kind(f"{_said(error)}; {hint}" if hint else _said(error)) from error
+
+
+def _shut(line: socket.socket) -> None:
+    with suppress(OSError):  # it has broken by itself
+        line.shutdown(socket.SHUT_RDWR)
 
 
 @cache

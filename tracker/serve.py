@@ -10,7 +10,7 @@ import time
 
 from tracker.balance import balance, note_pace
 from tracker.burnt import drain_burnt
-from tracker.database import Connection, connect, query, translated
+from tracker.database import Connection, answered_within, connect, query, translated
 from tracker.errors import DatabaseDown, TrackerError
 from tracker.ledger import fold
 from tracker.pool import open_leaves
@@ -18,6 +18,8 @@ from tracker.retention import retain
 from tracker.watch.watcher import Duties
 
 log = logging.getLogger("shoal.tracker")
+
+ANSWER_SECONDS = 600.0  # for a round without the store; folding a day's ledger at once takes a minute
 
 
 def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> None:
@@ -44,19 +46,18 @@ def tick(connection: Connection, store: str) -> None:
 
     Then delete the pictures whose time is over, and once a minute say whether the pool runs low.
     """
-    fold(connection)
-    with translated():
+    with translated(), answered_within(connection, ANSWER_SECONDS):
+        fold(connection)
         runs = [row["run_id"] for row in connection.execute("SELECT run_id FROM tracker.run")]
-    for run_id in runs:
-        for relation in open_leaves(connection, run_id):
-            log.info("tracker.leaf_opened relation=%s", relation)
-    with translated():
+        for run_id in runs:
+            for relation in open_leaves(connection, run_id):
+                log.info("tracker.leaf_opened relation=%s", relation)
         connection.execute(query("prune_workers"))
         connection.execute(query("forget_rests"))
-    for worker, reason in drain_burnt(connection):
-        log.warning("tracker.burnt worker=%s reason=%r", worker, reason)
-    if note_pace(connection) and (alarm := balance(connection).alarm):
-        log.warning("tracker.pool_low said=%r", alarm)
+        for worker, reason in drain_burnt(connection):
+            log.warning("tracker.burnt worker=%s reason=%r", worker, reason)
+        if note_pace(connection) and (alarm := balance(connection).alarm):
+            log.warning("tracker.pool_low said=%r", alarm)
     _retain(connection, store)
 
 

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from psycopg.types.json import Jsonb
 
 from tracker.copy_rows import Buffer, copy_into
-from tracker.database import Connection, connect, translated
+from tracker.database import Connection, answered_within, connect, translated
 from tracker.errors import DatabaseDown
 
 PROTOCOL = 1
@@ -28,6 +28,9 @@ PROTOCOL = 1
 # or fails over in less, and beyond it the lease has expired anyway.
 FIRST_PAUSE_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
+# A connection that is silent for longer counts as broken; the logins' statement_timeout is a minute, ingest's ten.
+ANSWER_SECONDS = 75.0
+INGEST_ANSWER_SECONDS = 660.0
 
 T = TypeVar("T")
 
@@ -110,8 +113,8 @@ class Session:
         self.kind = kind
         self.worker_id = worker_id
         self.settings = settings
-        self._work = _Line(url)
-        self._beat = _Line(url)
+        self._work = _Line(url, INGEST_ANSWER_SECONDS if kind == "ingest" else ANSWER_SECONDS)
+        self._beat = _Line(url, float(settings["lease_seconds"]) / 2)  # a second try may still save the lease
 
     @classmethod
     def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
@@ -258,8 +261,9 @@ def _held(connection: Connection, job: Job) -> bool:
 class _Line:
     """One connection, opened when it is needed and again when it broke."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_seconds: float) -> None:
         self._url = url
+        self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
@@ -283,7 +287,8 @@ class _Line:
                     with translated():
                         if self._connection is None:
                             self._connection = connect(self._url)
-                        return action(self._connection)
+                        with answered_within(self._connection, self._answer_seconds):
+                            return action(self._connection)
                 except DatabaseDown:
                     self._drop()
                     if time.monotonic() + pause > deadline:

@@ -35,10 +35,11 @@ import trio
 
 from dataset.bloom import BloomFilter
 from dataset.store import StoreError
-from tracker.errors import LeaseLost
+from tracker.errors import DatabaseDown, LeaseLost
 from tracker.session import Added, FilterSlot, Job
 from workers.copy_pieces import Pieces
 from workers.desk import Desk
+from workers.errors import Stopped, WorkerError
 from workers.lists import ingest_list, is_list
 from workers.pack_reading import NewRows, Picked, ReadPacks, hash_rows, pick_new, read_packs
 
@@ -51,6 +52,10 @@ ROWS_TOGETHER = 500_000
 PACKS_TOGETHER = 20
 
 Results = list[tuple[Job, dict[str, Any]]]
+
+
+class UnreadableError(WorkerError):
+    """None of the packs could be read: perhaps it is not the packs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +113,31 @@ class Ingest:
 
     async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
         ahead, self._ahead = self._ahead, None
-        if is_list(held[0]):
-            return await trio.to_thread.run_sync(ingest_list, held[0], desk)
-        group = ahead.group if ahead is not None and ahead.held == held else None
-        group = group or _Group(self._beside.submit(read_packs, held, desk))
-        return await trio.to_thread.run_sync(self._ingest, group, desk)
+        try:
+            if is_list(held[0]):
+                return await trio.to_thread.run_sync(ingest_list, held[0], desk)
+            group = ahead.group if ahead is not None and ahead.held == held else None
+            group = group or _Group(self._beside.submit(read_packs, held, desk))
+            return await trio.to_thread.run_sync(self._ingest, group, desk)
+        except (LeaseLost, DatabaseDown, Stopped):
+            raise
+        except Exception:
+            await trio.to_thread.run_sync(self._step_aside, desk)
+            raise
+
+    def _step_aside(self, desk: Desk) -> None:
+        """Let another have the slot while this worker pauses after a failure."""
+        if self._ahead is not None:
+            self._let_go(self._ahead, desk)
+        desk.session.release_slot()
 
     def _ingest(self, group: _Group, desk: Desk) -> Mapping[str, object]:
         known, self._filter = self._current_filter(desk), None  # back once all has gone well
         read = group.reading.result()
-        _fail_unreadable(read, desk)
         if not read.runs:
             self._filter = known
-            return {"packs": 0}
+            raise UnreadableError(read.unreadable[0][1])  # the loop fails the jobs, and counts a failure of ours
+        _fail_unreadable(read, desk)
         picked = group.picked(known)
         added, results = self._prepare(picked, desk)
         for _, told in results:
@@ -220,10 +237,16 @@ def _claim_packs(desk: Desk) -> list[Job]:
     """Claim packs of the slot that is held, as many as are shuffled together, or one piece of a list."""
     held: list[Job] = []
     while len(held) < PACKS_TOGETHER and sum(job.payload["rows"] for job in held) < ROWS_TOGETHER:
-        more = desk.session.claim()
-        alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
-        if held and alone:
-            desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
+        try:
+            more = desk.session.claim()
+            alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
+            if held and alone:
+                desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
+                break
+        except LeaseLost as error:  # a reply was lost for so long that this one went to another; the others are ours
+            if not held:
+                raise
+            log.warning("claim.lost stage=ingest error=%r", str(error))
             break
         held += more
         if not more or alone:

@@ -18,12 +18,12 @@ from tracker.admin.controls import change_setting
 from tracker.audit import audit
 from tracker.copy_rows import CopyError, copy_buffer
 from tracker.database import Connection
-from tracker.errors import TrackerError
+from tracker.errors import LeaseLost, TrackerError
 from tracker.main import _audit_lines
-from tracker.session import Session
+from tracker.session import Job, Session
 from workers.copy_pieces import Pieces
 from workers.desk import Desk
-from workers.ingest import Ingest
+from workers.ingest import Ingest, UnreadableError
 
 Register = Callable[[str], Session]
 
@@ -76,6 +76,38 @@ def test_a_pack_that_cannot_be_read_fails_alone(admin: Connection, register: Reg
     ).fetchall()
     assert [one["state"] for one in row] == ["ready"]
     assert "packs/1.parquet is missing" in row[0]["error"]
+
+
+def test_a_worker_that_can_read_no_pack_fails_as_a_machine_and_lets_the_slot_go(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    run_id = new_run(admin)
+    listed_pack(admin, run_id, 10, path="packs/0")  # here nothing can be read: another mount, no credentials
+    with pytest.raises(UnreadableError, match=r"packs/0\.parquet is missing"):
+        work(register("ingest"), store)
+    state = scalar(admin, "SELECT state::text FROM tracker.job WHERE payload ->> 'path' = 'packs/0'")
+    assert state == "leased"  # the loop fails it, and pauses
+    assert register("ingest").hold_slot() is not None
+
+
+def test_packs_are_not_forgotten_when_giving_another_back_has_no_answer(
+    admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = new_run(admin)
+    for i in range(2):
+        listed_pack(admin, run_id, 10, path=f"packs/{i}")
+        write_pack(store, f"packs/{i}", range(10 * i, 10 * i + 10))
+    admin.execute("UPDATE tracker.job SET attempt = 1 WHERE payload ->> 'path' = 'packs/1'")  # to be tried alone
+    release = Session.release
+
+    def lost(session: Session, job: Job) -> None:
+        release(session, job)
+        raise LeaseLost("it was released, and the reply was lost")
+
+    monkeypatch.setattr(Session, "release", lost)
+    work(register("ingest"), store)
+    assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 10
+    assert scalar(admin, "SELECT state::text FROM tracker.job WHERE payload ->> 'path' = 'packs/0'") == "done"
 
 
 def test_what_has_failed_before_is_tried_alone(admin: Connection, register: Register, store: Store) -> None:

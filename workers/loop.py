@@ -77,13 +77,21 @@ async def run(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
         try:
             await _abreast(stage, desk, patience)
         except CannotWork:
-            await trio.to_thread.run_sync(desk.session.leave)
+            await _leave(desk)
             raise
         else:
-            await trio.to_thread.run_sync(desk.session.leave)
+            await _leave(desk)
         finally:
-            desk.ask_to_stop()  # also for a thread that works on although the beat has failed
+            desk.ask_to_stop()
             nursery.cancel_scope.cancel()
+
+
+async def _leave(desk: Desk) -> None:
+    """Leave; to have left already (the reply was lost, or we were evicted) is as good."""
+    try:
+        await trio.to_thread.run_sync(desk.session.leave)
+    except Refused as error:
+        log.info("worker.gone said=%r", str(error))
 
 
 async def _abreast(stage: Stage[Held], desk: Desk, patience: Patience) -> None:
@@ -188,6 +196,9 @@ async def _beat(desk: Desk) -> None:
         except Refused as error:
             log.warning("worker.evicted error=%r", str(error))
             state = "draining"
+        except DatabaseDown:
+            desk.ask_to_stop()  # a thread that works on would hold the worker's end up
+            raise
         if state != "active":
             desk.ask_to_stop()
         await trio.sleep(min(pause, LEAST_BEAT_SECONDS))

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from dataset.store import Store
-from tracker.errors import DatabaseDown, LeaseLost
+from tracker.errors import DatabaseDown, LeaseLost, Refused
 from tracker.session import Job, News, Session
 from workers.desk import Desk
 from workers.errors import CannotWork, Stopped
@@ -25,12 +25,16 @@ class Tracker:
     kind: str = "extract"
     said: list[str] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
-    beats: list[str] = field(default_factory=lambda: ["active"])
+    beats: list[str | Exception] = field(default_factory=lambda: ["active"])
+    refuses_to_leave: bool = False
     more: Sequence[object] = ()
     settings: dict[str, Any] = field(default_factory=lambda: {"lease_seconds": 60})
 
     def heartbeat(self, _progress: int) -> str:
-        return self.beats.pop(0) if len(self.beats) > 1 else self.beats[0]
+        beat = self.beats.pop(0) if len(self.beats) > 1 else self.beats[0]
+        if isinstance(beat, Exception):
+            raise beat
+        return beat
 
     def release(self, job: Job) -> None:
         self.said.append(f"release {job.job_id}")
@@ -46,6 +50,8 @@ class Tracker:
 
     def leave(self) -> None:
         self.said.append("leave")
+        if self.refuses_to_leave:
+            raise Refused("worker is not registered")
 
 
 def job(number: int) -> Job:
@@ -133,6 +139,24 @@ def test_a_drained_worker_claims_nothing_more() -> None:
 def test_a_database_that_stays_away_ends_the_worker() -> None:
     with pytest.raises(DatabaseDown):
         work(Stage([DatabaseDown("gone")]), Tracker())
+
+
+def test_a_worker_that_has_left_already_ends_well() -> None:
+    tracker = Tracker(refuses_to_leave=True)
+    assert work(Stage([[1]]), tracker) == ["leave"]
+
+
+def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
+    told: list[bool] = []
+
+    class Threaded(Stage):
+        async def work(self, _held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+            told.append(await trio.to_thread.run_sync(desk.stopping.wait, 60))
+            return {}
+
+    with pytest.raises(DatabaseDown):
+        work(Threaded([[1]]), Tracker(beats=["active", DatabaseDown("gone")]))
+    assert told == [True]
 
 
 @dataclass

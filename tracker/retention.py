@@ -30,6 +30,10 @@ from tracker.manifest import open_store
 
 log = logging.getLogger("shoal.tracker")
 
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+MOST_SECONDS = (
+    100 * 365 * SECONDS["d"]
+)  # a hundred years: earlier than Postgres's first moment is an error in every round
 FOREVER, KEPT = "forever", "kept"
 TARS_IN_A_ROUND = 1000
 """A serve's round does other duties, too; 3,000 download workers make some 20 shards in its five seconds."""
@@ -90,8 +94,8 @@ def checked(keep_shards: str) -> str:
         TrackerError: it is neither a time nor one of the two words.
     """
     number, unit = keep_shards[:-1], keep_shards[-1:]
-    is_time = number.isascii() and number.isdecimal() and len(number) <= 6 and unit in tuple("smhdw")
-    if keep_shards not in (FOREVER, KEPT) and not is_time:
+    is_time = number.isascii() and number.isdecimal() and len(number) <= 6 and unit in SECONDS
+    if keep_shards not in (FOREVER, KEPT) and not (is_time and int(number) * SECONDS[unit] <= MOST_SECONDS):
         raise TrackerError(f"'{keep_shards}' is no time to keep shards: give one like 24h or 7d, or kept, or forever")
     return keep_shards
 

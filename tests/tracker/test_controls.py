@@ -10,7 +10,15 @@ from tracker.errors import TrackerError
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("batch_size", -5), ("batch_size", 0), ("lease_seconds", 0), ("again_share", 1.5), ("bloom_rate", 1)],
+    [
+        ("batch_size", -5),
+        ("batch_size", 0),
+        ("lease_seconds", 0),
+        ("again_share", 1.5),
+        ("bloom_rate", 1),
+        ("bloom_slots", 2.5),
+        ("max_attempts", 4.5),
+    ],
 )
 def test_a_setting_out_of_its_bounds_is_refused(admin: Connection, name: str, value: float) -> None:
     before = scalar(admin, "SELECT value FROM tracker.setting WHERE name = %s", name)

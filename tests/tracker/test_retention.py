@@ -246,11 +246,16 @@ def test_what_is_no_time_is_refused(admin: Connection) -> None:
             keep(admin, text)
 
 
+def test_a_time_before_the_first_moment_is_refused() -> None:
+    with pytest.raises(TrackerError, match="is no time to keep shards"):
+        checked("999999w")
+
+
 def test_every_time_is_one_to_the_database_too(admin: Connection, register: Register, tmp_path: Path) -> None:
     make_shard(admin, register, tmp_path)
     filter_shard(register, kept=0)
     admin.execute("UPDATE tracker.manifest SET filtered_at = now() - interval '29 minutes' WHERE kind = 'shard'")
-    for text in ("30m", "24h", "7d", "5w", "999999s", "forever"):
+    for text in ("30m", "24h", "7d", "5w", "999999s", "5214w", "forever"):
         keep(admin, checked(text))
         assert retain(admin, str(tmp_path)) == Deleted()
     keep(admin, checked("1200s"))

@@ -12,6 +12,9 @@ from tracker.errors import TrackerError
 # A filter that has keys stays as it was made: with another kind of key it would know none of them.
 FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"})
 
+# What may be any number; all other settings count something.
+FRACTIONS = ("_seconds", "_share", "_factor", "_rate", "_hours", "weight_en", "weight_multi", "weight_nolang")
+
 # A queue that a later version added has no row until somebody sets something.
 HAVE_ROWS = """
 INSERT INTO tracker.control (queue) SELECT unnest(%s::tracker.queue[]) ON CONFLICT (queue) DO NOTHING
@@ -35,6 +38,8 @@ def change_setting(connection: Connection, name: str, value: float) -> object:
         number = int(value) if value == int(value) else value
         if not row["least"] <= number <= row["most"]:
             raise TrackerError(f"{name} cannot be {number}: give {row['least']} to {row['most']}")
+        if isinstance(number, float) and not name.endswith(FRACTIONS):
+            raise TrackerError(f"{name} cannot be {number}: give a whole number")
         _require_order(connection, name, number)
         if name == "bloom_slots":
             _split_filter(connection, int(number))

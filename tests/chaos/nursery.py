@@ -9,6 +9,7 @@ The kernel kills what was forked when the nursery ends, and the nursery ends wit
 """
 
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -104,6 +105,7 @@ def _live(order: dict[str, object]) -> None:
         log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.register(signal.SIGUSR1)  # to say in the log where it stands
         program = str(order["program"])
         arguments = order["arguments"]
         assert isinstance(arguments, list)

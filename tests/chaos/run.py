@@ -55,6 +55,14 @@ SETTINGS = {
 PAUSE_SECONDS = (0.05, 0.6)  # between two faults
 READY_FILES = 3  # WAT files that wait, at least, while faults are due
 DRAIN_SECONDS = 240
+STANDING = """
+SELECT format('job %s of %s is %s, attempt %s, ready %s; held by process %s, %s, seen %s, moved %s, holding slot %s',
+              job_id, queue, job.state, attempt, now() - ready_at, pid, worker.state, now() - seen_at,
+              now() - progressed_at, slot_held.slot) AS said
+FROM tracker.job LEFT JOIN tracker.worker USING (worker_id)
+LEFT JOIN tracker.bloom AS slot_held ON slot_held.holder = worker_id
+WHERE job.state IN ('ready', 'leased') ORDER BY job_id LIMIT 20
+"""
 TIMEOUT_SECONDS = 8  # of a link; more than a worker is stopped for would be as good as none
 
 
@@ -112,6 +120,13 @@ class Chaos:
                     return True
             time.sleep(0.25)
         return False
+
+    def standing(self) -> list[str]:
+        """Say who holds what is unfinished, and have every worker write to its log where its threads are."""
+        for pid in self.swarm.living:
+            self.swarm.signal(pid, signal.SIGUSR1)
+        with connect(self.machine.server.url) as admin:
+            return [row["said"] for row in admin.execute(STANDING)]
 
     def stop(self) -> None:
         """Ask every worker to stop, and wait for them."""
@@ -204,12 +219,13 @@ def run(folder: Path, faults: int, minutes: float, chance: int) -> dict[str, obj
         made.feed()
         made.rage(faults, started + 60 * minutes)
         raged = time.monotonic()
-        drained = made.drain()
+        standing = [] if made.drain() else [f"the swarm was not idle {DRAIN_SECONDS} seconds after the last fault"]
+        if standing:
+            standing += made.standing()
         made.stop()
         with connect(made.machine.server.url) as admin:
             verdict = judge(admin, folder / "store", made.planted())
-        if not drained:
-            verdict.violations.append(f"the swarm was not idle {DRAIN_SECONDS} seconds after the last fault")
+        verdict.violations += standing
         return _said(made, verdict) | {
             "seconds_of_faults": round(raged - started),
             "seconds": round(time.monotonic() - started),

@@ -237,6 +237,14 @@ def test_what_is_booked_as_stored_is_held_against_the_manifest(
     assert "run test: there are 500 bytes in shards, the ledger says 501" in differences
 
 
+def test_samples_that_nobody_will_filter_are_missed(admin: Connection, register: Register, tmp_path: Path) -> None:
+    make_shard(admin, register, tmp_path, samples=6)
+    missed = "run test: there are 0 samples to be filtered, the ledger says 6"
+    assert missed not in audit_exact(admin, str(tmp_path)).differences
+    admin.execute("DELETE FROM tracker.job WHERE queue = 'filter'")
+    assert missed in audit_exact(admin, str(tmp_path)).differences
+
+
 def test_what_is_no_time_is_refused(admin: Connection) -> None:
     new_run(admin)
     for text in ("", "24", "h", "1.5h", "-1h", "24 h", "1y", "9999999h", "٣h", "never"):

@@ -6,6 +6,13 @@ FROM (
            n AS booked, 0 AS there
     FROM tracker.tally WHERE account = 'packed' OR (account = 'stored' AND label <> 'written')
     UNION ALL
+    SELECT run_id, 'samples to be filtered', CASE account WHEN 'finished' THEN n ELSE -n END, 0
+    FROM tracker.tally JOIN tracker.run USING (run_id)
+    WHERE ((account = 'finished' AND label = 'success') OR account = 'filtered') AND recipe -> 'filter' IS DISTINCT FROM 'false'
+    UNION ALL
+    SELECT run_id, 'samples to be filtered', 0, (payload ->> 'samples')::bigint
+    FROM tracker.job WHERE queue = 'filter' AND state NOT IN ('done', 'discarded')
+    UNION ALL
     SELECT run_id, 'candidates in packs', 0, (payload ->> 'rows')::bigint
     FROM tracker.job WHERE queue = 'ingest' AND state NOT IN ('done', 'discarded') AND payload ? 'pack'
     UNION ALL

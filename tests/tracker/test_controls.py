@@ -1,11 +1,16 @@
 """Settings that would break the swarm are refused, with the bounds."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.tracker.filling import listed_pack, new_run, scalar
 from tracker.admin.controls import change_setting
 from tracker.database import Connection
 from tracker.errors import TrackerError
+from tracker.session import Session
+
+Register = Callable[[str], Session]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,15 @@ def test_a_setting_out_of_its_bounds_is_refused(admin: Connection, name: str, va
     with pytest.raises(TrackerError, match=f"{name} cannot be"):
         change_setting(admin, name, value)
     assert scalar(admin, "SELECT value FROM tracker.setting WHERE name = %s", name) == before
+
+
+def test_a_lease_is_not_made_shorter_under_workers_that_beat_by_it(admin: Connection, register: Register) -> None:
+    worker = register("extract")
+    change_setting(admin, "lease_seconds", 90)
+    with pytest.raises(TrackerError, match="while 1 workers beat by it: drain them first"):
+        change_setting(admin, "lease_seconds", 30)
+    worker.leave()
+    change_setting(admin, "lease_seconds", 30)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

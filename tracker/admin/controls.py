@@ -19,6 +19,9 @@ FRACTIONS = ("_seconds", "_share", "_factor", "_rate", "_hours", "weight_en", "w
 HAVE_ROWS = """
 INSERT INTO tracker.control (queue) SELECT unnest(%s::tracker.queue[]) ON CONFLICT (queue) DO NOTHING
 """
+ALIVE = """
+SELECT count(*) AS n FROM tracker.worker WHERE state <> 'gone' AND seen_at > now() - make_interval(secs => %s::float8)
+"""
 SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
 
 
@@ -41,6 +44,8 @@ def change_setting(connection: Connection, name: str, value: float) -> object:
         if isinstance(number, float) and not name.endswith(FRACTIONS):
             raise TrackerError(f"{name} cannot be {number}: give a whole number")
         _require_order(connection, name, number)
+        if name == "lease_seconds" and number < row["value"]:
+            _require_nobody_alive(connection, row["value"])
         if name == "bloom_slots":
             _split_filter(connection, int(number))
         elif name in FIXED_WITH_FILTER and number != row["value"]:
@@ -77,6 +82,17 @@ def _require_order(connection: Connection, name: str, number: float) -> None:
     high, resume = (number, row["value"]) if mark == "high" else (row["value"], number)
     if resume >= high:
         raise TrackerError(f"{name} cannot be {number}: {other} is {row['value']}, set it first; high is above resume")
+
+
+def _require_nobody_alive(connection: Connection, lease_seconds: float) -> None:
+    """A shorter lease goes only where nobody beats by the longer one, who would be up for taking over at once.
+
+    Raises:
+        TrackerError: workers are alive.
+    """
+    row = connection.execute(ALIVE, (lease_seconds,)).fetchone()
+    if row is not None and row["n"]:
+        raise TrackerError(f"lease_seconds cannot be shorter while {row['n']} workers beat by it: drain them first")
 
 
 def _require_no_filter(connection: Connection, name: str) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from psycopg.errors import CheckViolation
 
@@ -235,6 +237,16 @@ def test_what_is_booked_as_stored_is_held_against_the_manifest(
     admin.execute("UPDATE tracker.ledger SET n = n + 1 WHERE account = 'stored' AND label = 'bytes'")
     differences = audit_exact(admin, str(tmp_path)).differences
     assert "run test: there are 500 bytes in shards, the ledger says 501" in differences
+
+
+def test_a_link_that_is_final_in_two_shards_is_named_although_the_sums_are_right(
+    admin: Connection, register: Register, tmp_path: Path
+) -> None:
+    for rows in ([0, 1], [1, 3]):  # link 1 twice, and link 2 never
+        shard = make_shard(admin, register, tmp_path, samples=0)
+        table = {"outcome": ["gone"] * 2, "final": [True] * 2, "subset": ["en"] * 2, "pack": [7] * 2, "pack_row": rows}
+        pq.write_table(pa.table(table), tmp_path / f"{shard}.parquet")
+    assert "run test: 1 links are final twice in the shards" in audit_exact(admin, str(tmp_path)).differences
 
 
 def test_samples_that_nobody_will_filter_are_missed(admin: Connection, register: Register, tmp_path: Path) -> None:

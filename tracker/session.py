@@ -280,7 +280,7 @@ class _Line:
             DatabaseDown: it broke for a minute.
         """
         pause = FIRST_PAUSE_SECONDS
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = 0.0  # from when it first breaks: silence may have taken longer than patience
         with self._lock:
             while True:
                 try:
@@ -291,6 +291,7 @@ class _Line:
                             return action(self._connection)
                 except DatabaseDown:
                     self._drop()
+                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
                     if time.monotonic() + pause > deadline:
                         raise
                     time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 — thousands come back after a restart

@@ -32,6 +32,7 @@ def test_a_server_that_is_there_and_says_nothing_counts_as_broken(
     admin: Connection, database: str, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setattr("tracker.session.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("tracker.session.PATIENCE_SECONDS", 0.15)
     set_setting(admin, "lease_seconds", 4)
     new_run(admin, wats=1)
     with cutting(database) as (proxy, url):

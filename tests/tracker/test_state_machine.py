@@ -237,8 +237,8 @@ class Tracker(RuleBasedStateMachine):
             if worker.state != "active" or queue in self.model.paused or not self.may_ingest(worker):
                 assert rows == []
                 return
+            worker.is_silent = False  # who asks lives, and takes nothing back from itself
             self.model.take_back(queue)
-            worker.is_silent = False
             waiting = self.model.ready(queue)
             self.grant(worker, request, rows, waiting)
 
@@ -409,6 +409,7 @@ class Tracker(RuleBasedStateMachine):
 
     def hold_slot(self, worker: Worker) -> None:
         rows = self.call("SELECT slot FROM tracker.bloom_hold(%s)", worker.worker_id)
+        worker.is_silent = False
         holder = self.model.holder
         if holder is not worker and (holder is None or holder.is_silent):
             if holder:

@@ -115,8 +115,21 @@ def test_a_machine_is_told_what_else_it_needs(
 ) -> None:
     monkeypatch.setenv("SHOAL_S3_ENDPOINT", "https://minio.example:9000")
     (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
-    more = ["--ca-file", tmp_path / "ca.crt", "--env", "AWS_REGION=eu-1", "--", "--nameserver", "127.0.0.1"]
+    url = "postgresql://db.example/shoal?sslmode=verify-full&sslrootcert=/home/admin/ca.crt"
+    more = [
+        "--database-url",
+        url,
+        "--ca-file",
+        tmp_path / "ca.crt",
+        "--env",
+        "AWS_REGION=eu-1",
+        "--",
+        "--nameserver",
+        "127.0.0.1",
+    ]
     files = written(console("launch", "vm", *asked, *more).out)
+    told = "SHOAL_DATABASE_URL=postgresql://shoal_download@db.example/shoal?sslmode=verify-full"
+    assert told in files["/etc/shoal/worker.env"].splitlines()
     assert files["/etc/shoal/login/ca.crt"].startswith("-----BEGIN CERTIFICATE-----")
     lines = files["/etc/shoal/worker.env"].splitlines()
     assert {"PGSSLROOTCERT=/run/login/ca.crt", "AWS_REGION=eu-1", "SHOAL_S3_ENDPOINT=https://minio.example:9000"} <= {

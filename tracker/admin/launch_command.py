@@ -4,6 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import typer
 
@@ -61,7 +62,7 @@ def launch(
         machine = Machine(
             kind=kind.value,
             image=image,
-            database_url=_with_login(url, kind.value),
+            database_url=_with_login(url if ca_file is None else _without_authority(url), kind.value),
             store=Settings.from_environment().store,
             password=read_password(password_file),
             workers=workers,
@@ -95,6 +96,13 @@ def _with_login(url: str, kind: str) -> str:
     scheme, separator, rest = url.partition("://")
     host = rest.partition("/")[0]
     return url if not separator or "@" in host else f"{scheme}://{LOGIN.format(kind=kind)}@{rest}"
+
+
+def _without_authority(url: str) -> str:
+    """The URL without the place of a certificate: where it is read here says nothing of where the machines have it."""
+    parts = urlsplit(url)
+    asked = [(name, value) for name, value in parse_qsl(parts.query) if name != "sslrootcert"]
+    return urlunsplit(parts._replace(query=urlencode(asked)))
 
 
 def _endpoint() -> dict[str, str]:

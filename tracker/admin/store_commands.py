@@ -21,7 +21,6 @@ command = partial(app.command, rich_help_panel="Store")
 
 MAX_SHOWN = 20
 MAX_IN_JSON = 1000
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 SET_KEEP = "UPDATE tracker.run SET keep_shards = %s WHERE name = %s"
 OLD_KEEP = "SELECT keep_shards FROM tracker.run WHERE name = %s FOR NO KEY UPDATE"
 
@@ -87,7 +86,7 @@ def _duration(text: str) -> timedelta:
     word = retention.checked(text)
     if word in (retention.KEPT, retention.FOREVER):
         raise typer.BadParameter(f"'{text}' is no time: give one like 24h or 7d")
-    return timedelta(**{UNITS[word[-1]]: int(word[:-1])})
+    return timedelta(seconds=int(word[:-1]) * retention.SECONDS[word[-1]])
 
 
 def _progress(files: int) -> None:

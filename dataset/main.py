@@ -11,16 +11,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dataset.embeddings import EmbeddingsError
+from dataset.commands.heads import heads_app, safety_app
+from dataset.commands.options import StoreOption
+from dataset.commands.training import calibrate, train_head
 from dataset.errors import DatasetError
-from dataset.head_commands import heads_app, safety_app
-from dataset.image_rules import EncodeFormat, ResizeMode
-from dataset.models import ModelError, add_model, gathered
-from dataset.options import StoreOption
-from dataset.recipe import ModelRecipe, Recipe, RecipeError
-from dataset.report import write_report
-from dataset.store import Store
-from dataset.training_commands import calibrate, train_head
+from dataset.formats.embeddings import EmbeddingsError
+from dataset.models.files import ModelError, add_model, gathered
+from dataset.recipe.image_rules import EncodeFormat, ResizeMode
+from dataset.recipe.recipe import ModelRecipe, Recipe, RecipeError
+from dataset.report.report import write_report
+from dataset.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="Models in the store, and those that open_clip knows.")
@@ -126,8 +126,8 @@ def embed(
     A line a shard: {"name", "embedded", "lost", "skipped", "error"}.
     """
     clip = _clip()
-    from dataset import embed as embedding
-    from dataset.pipeline import Pipeline, decoder_processes
+    from dataset.embed import embed as embedding
+    from dataset.models.pipeline import Pipeline, decoder_processes
 
     if folder is None and store is None:
         raise typer.BadParameter("name the tars' --folder, or the --store of a run")
@@ -152,7 +152,7 @@ def embed(
 def _text_tower() -> ModuleType:
     """Import the text tower's layout: it brings torch."""
     try:
-        from dataset import text_tower
+        from dataset.models import text_tower
     except ModuleNotFoundError as error:
         raise ModelError(f"{error.name} is not installed: install Shoal with [models] and `transformers`.") from error
     return text_tower
@@ -161,7 +161,7 @@ def _text_tower() -> ModuleType:
 def _clip() -> ModuleType:
     """Import what runs models only where a command needs it: it takes seconds, and the plain install has no torch."""
     try:
-        from dataset import clip
+        from dataset.models import clip
     except ModuleNotFoundError as error:
         raise ModelError(f"{error.name} is not installed: install Shoal with its extra [models].") from error
     return clip

@@ -1,7 +1,7 @@
 """The operator's lists of hashes never to keep: read from a file, written into the store as workers load them.
 
 Invariant: a file is taken whole or not at all, and no sentence and no log repeats a hash. A worker loads a list as
-sorted numbers; of sha256 and md5 the first 64 bits are kept, PDQs whole: `dataset.restricted` says why.
+sorted numbers; of sha256 and md5 the first 64 bits are kept, PDQs whole: `dataset.safety.hash_lists` says why.
 
 A csv, tsv or parquet file has columns named sha256, md5 or pdq (others are left alone). A text file has a hash a line;
 32 hex digits are an md5, and of 64 digits somebody has to say whether they are a sha256 or a PDQ.

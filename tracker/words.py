@@ -6,7 +6,7 @@ WORKER_STATES = ("active", "draining", "gone")
 LEASE_ENDINGS = ("completed", "released", "failed", "taken_over", "evicted")
 OUTPUT_KINDS = ("pack", "shard", "part", "embeddings")
 SUBSETS = ("en", "multi", "nolang")
-# The outcomes of a link, final ones and passing ones alike; `dataset.outcomes` says what each means.
+# The outcomes of a link, final ones and passing ones alike; `dataset.pictures.outcomes` says what each means.
 OUTCOMES = (
     "success",
     "not_found",

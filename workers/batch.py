@@ -18,13 +18,13 @@ from typing import Protocol
 
 import trio
 
-from dataset.image_rules import ImageRules
-from dataset.outcomes import Outcome
-from dataset.received import Picture, keep_received
-from dataset.restricted import Restricted
-from dataset.shard_writing import LinkRow, ShardWriter
-from dataset.shards import ShardError
-from dataset.store import Store, StoreError
+from dataset.formats.shard_writer import LinkRow, ShardWriter
+from dataset.formats.shards import ShardError
+from dataset.pictures.headers import Picture, keep_received
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
+from dataset.safety.hash_lists import Restricted
+from dataset.store.store import Store, StoreError
 from workers import metrics
 from workers.decoding import Decoders, Undecoded
 from workers.fetching.failure import LinkFailed

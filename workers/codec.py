@@ -1,6 +1,6 @@
 """The process that decodes, forked for each of several at a time from one that has the codecs in memory.
 
-    python -m workers.codec dataset.images:prepare    # with a socket as its stdin; started by workers.decoding
+    python -m workers.codec dataset.pictures.prepare:prepare    # with a socket as its stdin; started by workers.decoding
 
 Two roles. The *origin* imports the codecs once (0.25 s of CPU) and forks a *decoder* whenever it is sent a socket, in
 10 ms, so that a crash costs no import and decoders share their memory. A decoder takes pictures from its socket, one at
@@ -29,9 +29,9 @@ from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
-from dataset.image_rules import ImageRules
-from dataset.outcomes import Outcome
-from dataset.received import Picture
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
 
 Prepare = Callable[[bytes, ImageRules], Picture | Outcome]
 

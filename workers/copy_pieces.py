@@ -9,7 +9,7 @@ All pieces stay in memory until the COPY is let go of, as one buffer would: a co
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
-from dataset.shuffle import Shuffled
+from dataset.ingest.shuffle import Shuffled
 from tracker.copy_rows import SIGNATURE, TRAILER, Piece, copy_rows
 
 # Some 6 MB: Postgres takes 60 ms for one, and what must be prepared before the first is sent is little.

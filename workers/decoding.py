@@ -14,7 +14,7 @@ instead of one. Starting takes 0.25 s of CPU a worker, a fork 10 ms.
 Rejected: several pictures to a message (a crash then has several suspects), shared memory (two copies of 55 KB are not
 what costs), a process for each picture.
 
-What is kept as received is not decoded at all (`dataset.received`), and needs none of this.
+What is kept as received is not decoded at all (`dataset.pictures.headers`), and needs none of this.
 """
 
 import json
@@ -30,9 +30,9 @@ from typing import Self
 
 import trio
 
-from dataset.image_rules import ImageRules
-from dataset.outcomes import Outcome
-from dataset.received import Picture
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
 from workers.codec import ANSWER, ASK, END, FORK, ORDER, READY, RESULT
 from workers.errors import WorkerError
 
@@ -89,7 +89,7 @@ class Decoders:
         limit: int | None = None,
         seconds: float = DECODE_SECONDS,
         max_bytes: int = DECODE_BYTES,
-        codec: str = "dataset.images:prepare",
+        codec: str = "dataset.pictures.prepare:prepare",
     ) -> None:
         """At most `limit` at once (None: one a core); `codec` is the function that prepares, as module:name."""
         self._limit = limit or min(MAX_DECODERS, len(os.sched_getaffinity(0)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import trio
 
 from dataset.errors import DatasetError
-from dataset.recipe import Recipe
-from dataset.store import Store
+from dataset.recipe.recipe import Recipe
+from dataset.store.store import Store
 from tracker.errors import RecipeRefused
 from tracker.session import Batch, Job, Session
 from workers.errors import CannotWork, Stopped

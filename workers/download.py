@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from dataset.pdq import require_pdq
+from dataset.pictures.pdq import require_pdq
 from tracker.payload import read_payload
 from tracker.session import Batch
 from workers.batch import download_batch

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-from dataset.clip import ClipModel
-from dataset.embed import SHARDS_ABREAST, Source, embed, source_of_part, source_of_shard, source_of_tar
-from dataset.embeddings import embeddings_bytes
-from dataset.models import ModelError
-from dataset.pipeline import Pipeline
-from dataset.recipe import ModelRecipe, RecipeError
-from dataset.store import Store
-from dataset.towers import DeviceError
+from dataset.embed.embed import SHARDS_ABREAST, Source, embed, source_of_part, source_of_shard, source_of_tar
+from dataset.formats.embeddings import embeddings_bytes
+from dataset.models.clip import ClipModel
+from dataset.models.files import ModelError
+from dataset.models.pipeline import Pipeline
+from dataset.models.towers import DeviceError
+from dataset.recipe.recipe import ModelRecipe, RecipeError
+from dataset.store.store import Store
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from dataset.extract import TextRules, extract_pack
+from dataset.candidates.extract import TextRules, extract_pack
 from tracker.session import Job
 from workers.desk import Desk
 from workers.wat_source import open_wat

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 
 import trio
 
-from dataset.clip import ClipModel
-from dataset.heads import HeadError
-from dataset.kept import write_kept
-from dataset.models import ModelError
-from dataset.parts import part_bytes
-from dataset.pipeline import Pipeline
-from dataset.recipe import ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
-from dataset.safety import SafetyError
-from dataset.scoring import filter_shard
-from dataset.tag_recipe import TagRecipeError
-from dataset.tagging import Tagger, load_taggers, settle_tagging
-from dataset.towers import DeviceError
+from dataset.filter.kept_tar import write_kept
+from dataset.filter.shard import filter_shard
+from dataset.formats.parts import part_bytes
+from dataset.models.clip import ClipModel
+from dataset.models.files import ModelError
+from dataset.models.pipeline import Pipeline
+from dataset.models.towers import DeviceError
+from dataset.recipe.recipe import ModelRole, Recipe, RecipeError, RecipeMismatchError, settle
+from dataset.recipe.tags import TagRecipeError
+from dataset.safety.prompts import SafetyError
+from dataset.tags.heads import HeadError
+from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
 from tracker.errors import RecipeRefused
 from tracker.session import Job
 from workers.desk import Desk

@@ -33,8 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import trio
 
-from dataset.bloom import BloomFilter
-from dataset.store import StoreError
+from dataset.ingest.bloom import BloomFilter
+from dataset.store.store import StoreError
 from tracker.errors import DatabaseDown, LeaseLost
 from tracker.session import Added, FilterSlot, Job
 from workers.copy_pieces import Pieces

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.fs
 
-from dataset.list_rows import ListPiece
-from dataset.lists import read_list
+from dataset.candidates.link_list_rows import ListPiece
+from dataset.candidates.link_lists import read_list
 from tracker.session import Job
 from workers.desk import Desk
 from workers.errors import WorkerError

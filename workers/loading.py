@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dataset.clip import ClipModel, load_model
-from dataset.recipe import ModelRecipe
-from dataset.store import Store
-from dataset.towers import Precision
+from dataset.models.clip import ClipModel, load_model
+from dataset.models.towers import Precision
+from dataset.recipe.recipe import ModelRecipe
+from dataset.store.store import Store
 
 log = logging.getLogger("shoal.worker")
 

@@ -198,8 +198,8 @@ class ModelUse:
 def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: Running) -> None:
     """Work with a model on a device: filter or embed."""
     try:
-        from dataset.pipeline import Pipeline, decoder_processes
-        from dataset.towers import Precision
+        from dataset.models.pipeline import Pipeline, decoder_processes
+        from dataset.models.towers import Precision
         from workers.embed import Embed
         from workers.filter import Filter
         from workers.loading import Loader

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy
 from workers.fleet import Fleet

@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import start_http_server
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.errors import CannotWork
 
 log = logging.getLogger("shoal.worker")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dataset.bloom import BloomFilter
-from dataset.keys import Hashes, url_hashes
-from dataset.packs import LIST_PACK_SCHEMA
-from dataset.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
-from dataset.store import StoreError
+from dataset.formats.packs import LIST_PACK_SCHEMA
+from dataset.formats.url_hashes import Hashes, url_hashes
+from dataset.ingest.bloom import BloomFilter
+from dataset.ingest.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
+from dataset.store.store import StoreError
 from tracker.session import Job
 from workers.desk import Desk
 

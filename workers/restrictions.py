@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dataset.pdq import PdqError
-from dataset.restricted import Restricted
+from dataset.pictures.pdq import PdqError
+from dataset.safety.hash_lists import Restricted
 from workers.desk import Desk
 from workers.errors import CannotWork
 

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 import typer
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tracker.database import connect, database_url
 from tracker.settings import Settings
 from tracker.version import require_head

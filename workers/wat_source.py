@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from dataset.object_store import open_s3
+from dataset.store.object_store import open_s3
 from workers.errors import WorkerError
 from workers.wat_slots import take_slot
 

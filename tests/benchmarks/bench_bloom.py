@@ -23,8 +23,8 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dataset.bloom import BloomFilter
-from dataset.keys import url_hashes
+from dataset.formats.url_hashes import url_hashes
+from dataset.ingest.bloom import BloomFilter
 
 ENVIRONMENT = Path(".shoal/bench-rbloom")
 PACK_ROWS = 100_000

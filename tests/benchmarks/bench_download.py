@@ -12,7 +12,7 @@ Measured on 2026-11-21 with 8,000 links, two quiet cores, Python 3.11: without r
 404 (4.26 times; 3.85 less the start), resized to 256 299 to 174 (1.72; 1.59), and in an earlier run 305 to 197. Peak
 223 MiB at 512 connections; slow web 56 s. What is out of reach: 2.25 times with resizing would be 2.3 ms a picture. Of
 ours, 0.6 are fetching and writing, 1.9 the picture, 0.3 its way to another process and back; and of the 1.9 undoing the
-Huffman coding alone is 0.8 (see `dataset.jpeg`), where img2dataset's whole picture takes 2.9.
+Huffman coding alone is 0.8 (see `dataset.pictures.jpeg`), where img2dataset's whole picture takes 2.9.
 
 Besides: our worker alone with 512 connections and 10,000 links a batch, batch after batch (peak_mib); what it holds
 after each of 20 shorter ones (growth_mib, from the fifth to the last); and a slow web of which a fifth never answers

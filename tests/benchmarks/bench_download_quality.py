@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset.image_rules import ImageRules
-from dataset.images import prepare, target_size
-from dataset.received import Picture, Size
+from dataset.pictures.headers import Picture, Size
+from dataset.pictures.prepare import prepare, target_size
+from dataset.recipe.image_rules import ImageRules
 
 RULES = ImageRules(min_bytes=0)
 PICTURES = 250

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 import trio
 
-from dataset.image_rules import ImageRules, ResizeMode
-from dataset.store import Store
+from dataset.recipe.image_rules import ImageRules, ResizeMode
+from dataset.store.store import Store
 from tests.benchmarks.bench_download_slow import LINKS, slow_url
 from tests.benchmarks.bench_download_web import picture_url
 from tests.benchmarks.memory import tree_pss

@@ -26,9 +26,9 @@ import gcld3
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.extract import TextRules, extract_pack
-from dataset.language import MAX_BYTES, MIN_BYTES, Labels, Subset
-from dataset.recipe import LanguageRule
+from dataset.candidates.extract import TextRules, extract_pack
+from dataset.candidates.language import MAX_BYTES, MIN_BYTES, Labels, Subset
+from dataset.recipe.recipe import LanguageRule
 from tests.benchmarks.ingest_beside_copy import measure_ingest
 from tests.benchmarks.wat_pages import REPEATED, write_wat
 
@@ -78,7 +78,7 @@ def measure_extract(wat: Path, rounds: int) -> Mapping[str, float]:
         for _ in range(rounds):
             rows["cc2dataset"], taken = read_once(theirs)
             seconds["cc2dataset"].append(taken)
-            with patch("dataset.extract.classify_all", unlabelled):
+            with patch("dataset.candidates.extract.classify_all", unlabelled):
                 seconds["ours, no language"].append(extracted(content)[0])
             seconds["ours"].append(extracted(content)[0])
             start = time.process_time()

@@ -32,18 +32,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataset.clip import ClipModel, load_model
-from dataset.decoders import Decoders
-from dataset.outcomes import Outcome
-from dataset.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
-from dataset.received import Picture
-from dataset.recipe import ModelRecipe, Recipe
-from dataset.scoring import filter_shard
-from dataset.shard_writing import LinkRow, ShardWriter
-from dataset.shards import Sample, read_samples
-from dataset.store import Store
+from dataset.filter.shard import filter_shard
+from dataset.formats.shard_writer import LinkRow, ShardWriter
+from dataset.formats.shards import Sample, read_samples
+from dataset.models.clip import ClipModel, load_model
+from dataset.models.decoders import Decoders
+from dataset.models.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.recipe import ModelRecipe, Recipe
+from dataset.store.store import Store
 
-import open_clip  # isort: skip - after dataset.clip, which makes torchvision importable
+import open_clip  # isort: skip - after dataset.models.clip, which makes torchvision importable
 
 ABREAST = 3
 ROUNDS = 3

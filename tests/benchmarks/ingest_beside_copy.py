@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import trio
 from psycopg.sql import SQL, Composed, Identifier
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.tracker.filling import listed_pack, new_run
 from tracker import embedded
 from tracker.copy_rows import COLUMNS, copy_into

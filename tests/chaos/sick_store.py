@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from dataset.store import Store
+from dataset.store.store import Store
 
 CONTROL = "SHOAL_CHAOS_STORE"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.chaos.crawl import Planted
 from tests.demo.checks import Results, read_results
 from tracker.audit import audit_exact

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.demo.checks import check_results, read_results
 from tests.demo.crawl import read_expected
 from tests.demo.progress import check_table

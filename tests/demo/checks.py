@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.demo.planting import Link
 from tests.demo.plants import Pair
 

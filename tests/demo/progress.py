@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dataset.report import StageRow
+from dataset.report.report import StageRow
 from tests.demo.checks import Check
 
 STAGES = ("extract", "ingest", "download", "filter")

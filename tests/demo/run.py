@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.live import Live
 
 from dataset.errors import DatasetError
-from dataset.report import write_report
-from dataset.store import Store
+from dataset.report.report import write_report
+from dataset.store.store import Store
 from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dataset.metrics import AtThreshold, at_threshold
-from dataset.report import MeasuredRow
-from dataset.store import Store
+from dataset.report.report import MeasuredRow
+from dataset.store.store import Store
+from dataset.tags.accuracy import AtThreshold, at_threshold
 from tests.demo.checks import Check
 from tests.demo.marks import truth_in
 

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-import dataset.operators  # noqa: F401 - before open_clip, which imports torchvision
+import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
 from tests.demo.captions import LANGUAGES, caption
 from tests.demo.lessons import SCENES, Lessons, draw_lessons
 from tests.demo.scenes import MISMATCH, different

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dataset.clip import ClipModel, load_model
-from dataset.heads import Embedder, Rows, add_head
-from dataset.recipe import ModelRecipe
-from dataset.store import Store
-from dataset.tag_recipe import Tag
-from dataset.training import Schedule, about, train_head
+from dataset.models.clip import ClipModel, load_model
+from dataset.recipe.recipe import ModelRecipe
+from dataset.recipe.tags import Tag
+from dataset.store.store import Store
+from dataset.tags.heads import Embedder, Rows, add_head
+from dataset.tags.training import Schedule, about, train_head
 from tests.demo.marks import Truth, truth_of, watermarked
 from tests.demo.pictures import Scene, caption, random_scene, render
 

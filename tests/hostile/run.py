@@ -22,8 +22,8 @@ from pathlib import Path
 
 import trio
 
-from dataset.image_rules import ImageRules, ResizeMode
-from dataset.store import Store
+from dataset.recipe.image_rules import ImageRules, ResizeMode
+from dataset.store.store import Store
 from tests.hostile.mutants import mutants
 from tests.hostile.trial import try_pictures
 from workers.decoding import Decoders

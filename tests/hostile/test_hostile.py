@@ -9,9 +9,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset.image_rules import ImageRules, ResizeMode
-from dataset.outcomes import Outcome
-from dataset.store import Store
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules, ResizeMode
+from dataset.store.store import Store
 from tests.hostile.mutants import bombs, mutants, seeds
 from tests.hostile.trial import End, try_pictures
 from workers.decoding import Decoders

@@ -9,9 +9,9 @@ from ipaddress import ip_network
 
 import trio
 
-from dataset.image_rules import ImageRules
-from dataset.outcomes import PICTURE_FAULTS, Outcome
-from dataset.store import Store
+from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
+from dataset.recipe.image_rules import ImageRules
+from dataset.store.store import Store
 from tests.workers.odd_web import odd_web, response
 from workers.batch import download_batch
 from workers.decoding import Decoders

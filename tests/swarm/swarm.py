@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.demo.checks import Results, read_results
 from tests.demo.crawl import Crawl
 from tests.tracker.filling import set_setting

@@ -2,8 +2,8 @@
 
 import signal
 
-from dataset.embeddings import read_embeddings
-from dataset.store import Store
+from dataset.formats.embeddings import read_embeddings
+from dataset.store.store import Store
 from tests.swarm.conftest import MODEL
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm
 from tests.swarm.test_nothing_lost import held_before

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset  # type: ignore[import-untyped]
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.demo.crawl import Crawl
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm, demo_recipe
 from tests.tracker.filling import scalar, set_setting

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dataset.report import write_report
-from dataset.store import Store
+from dataset.report.report import write_report
+from dataset.store.store import Store
 from tests.swarm.swarm import Swarm
 from tests.tracker.filling import scalar
 from tracker.database import Connection

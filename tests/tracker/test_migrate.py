@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 import migrations
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tests.tracker.filling import new_run, scalar
 from tracker import embedded, schema
 from tracker.database import Connection, connect

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dataset.image_rules import ImageRules
-from dataset.outcomes import Outcome
-from dataset.received import Picture
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
 
 HERE = "tests.workers.odd_codec:prepare"
 

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.addresses import AddressRule, is_public, parse_address
 from workers.fetching.failure import LinkFailed
 

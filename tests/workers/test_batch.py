@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from dataset.image_rules import ImageRules, ResizeMode
-from dataset.outcomes import Outcome
-from dataset.restricted import Restricted
-from dataset.shards import Sample, ShardError, read_samples
-from dataset.store import Store
+from dataset.formats.shards import Sample, ShardError, read_samples
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules, ResizeMode
+from dataset.safety.hash_lists import Restricted
+from dataset.store.store import Store
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
 from workers.batch import BatchOutcome, download_batch
 from workers.decoding import Decoders
@@ -192,7 +192,7 @@ def test_a_disk_that_takes_no_more_fails_the_batch_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     async def test() -> None:
-        monkeypatch.setattr("dataset.shard_writing.ShardWriter._append_members", full)
+        monkeypatch.setattr("dataset.formats.shard_writer.ShardWriter._append_members", full)
         async with odd_web(HANDLERS) as web:
             links = [Planted(n, web.url(path)) for n, path in enumerate(["/ok", "/ok", "/ok", "/never"])]
             with pytest.raises(ShardError, match="No space"):

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 import trio
 
-from dataset.image_rules import ImageRules
-from dataset.images import prepare
-from dataset.received import Picture
-from dataset.restricted import Restricted, RestrictedError
-from dataset.store import Store
+from dataset.pictures.headers import Picture
+from dataset.pictures.prepare import prepare
+from dataset.recipe.image_rules import ImageRules
+from dataset.safety.hash_lists import Restricted, RestrictedError
+from dataset.store.store import Store
 from tests.workers.odd_web import answer, odd_web, picture, response, run
 from tests.workers.test_batch import Planted, download
 from tracker.restricted_list import pack

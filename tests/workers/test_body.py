@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tests.workers.odd_web import run
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryBudget
 from workers.fetching.failure import LinkFailed

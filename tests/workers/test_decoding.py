@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from dataset.image_rules import ImageRules, ResizeMode
-from dataset.images import prepare
-from dataset.outcomes import Outcome
-from dataset.received import Picture
-from dataset.store import Store
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import Outcome
+from dataset.pictures.prepare import prepare
+from dataset.recipe.image_rules import ImageRules, ResizeMode
+from dataset.store.store import Store
 from tests.workers.odd_codec import HERE
 from tests.workers.odd_web import answer, odd_web, picture, response, run
 from tests.workers.test_batch import Planted, download
@@ -145,7 +145,7 @@ def test_closing_leaves_no_process_behind() -> None:
 def test_a_worker_that_is_killed_leaves_no_process_behind_even_in_the_middle_of_a_picture() -> None:
     program = f"""
 import trio
-from dataset.image_rules import ImageRules
+from dataset.recipe.image_rules import ImageRules
 from workers.decoding import Decoders
 
 async def main():

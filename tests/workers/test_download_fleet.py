@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, new_run, set_setting
 from tests.workers.odd_web import answer, odd_web, picture, response
 from tracker.admin.blocks import block

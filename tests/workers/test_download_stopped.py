@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, new_run, scalar, set_setting
 from tests.workers.odd_web import OddWeb, odd_web, picture, response
 from tracker.audit import audit_exact

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 import trio
 
-from dataset.clip import ClipModel, load_model
-from dataset.embeddings import METADATA, read_embeddings
-from dataset.kept import write_kept
-from dataset.pipeline import Pipeline
-from dataset.recipe import ModelRecipe
-from dataset.store import Store
-from tests.dataset.test_embed import pictures, write_tar
+from dataset.filter.kept_tar import write_kept
+from dataset.formats.embeddings import METADATA, read_embeddings
+from dataset.models.clip import ClipModel, load_model
+from dataset.models.pipeline import Pipeline
+from dataset.recipe.recipe import ModelRecipe
+from dataset.store.store import Store
+from tests.dataset.embed.test_embed import pictures, write_tar
 from tests.tracker.filling import scalar
 from tests.workers.test_filter import DEMO, shards, work
 from tracker.database import Connection

@@ -16,7 +16,7 @@ import trustme
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run, serve_requests
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy

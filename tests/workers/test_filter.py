@@ -8,12 +8,12 @@ import pytest
 import torch
 import trio
 
-from dataset.parts import Verdict
-from dataset.pipeline import Pipeline
-from dataset.shard_writing import ShardWriter
-from dataset.store import Store
-from dataset.towers import Towers
-from tests.dataset.test_scoring import planted
+from dataset.formats.parts import Verdict
+from dataset.formats.shard_writer import ShardWriter
+from dataset.models.pipeline import Pipeline
+from dataset.models.towers import Towers
+from dataset.store.store import Store
+from tests.dataset.filter.test_shard import planted
 from tests.tracker.filling import new_run, scalar
 from tracker.database import Connection
 from tracker.session import Session

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import pytest
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tracker.admin.blocks import block
 from tracker.database import Connection
 from tracker.session import Session

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import trio
 
-from dataset.packs import PACK_SCHEMA
-from dataset.shuffle import Shuffled, shuffled_rows
-from dataset.store import Store, StoreError
+from dataset.formats.packs import PACK_SCHEMA
+from dataset.ingest.shuffle import Shuffled, shuffled_rows
+from dataset.store.store import Store, StoreError
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
 from tracker.admin.controls import change_setting
 from tracker.audit import audit

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset.clip import ClipModel
-from dataset.recipe import ModelRecipe
-from dataset.store import Store
-from dataset.towers import Towers
+from dataset.models.clip import ClipModel
+from dataset.models.towers import Towers
+from dataset.recipe.recipe import ModelRecipe
+from dataset.store.store import Store
 from workers.loading import Loader
 
 SPEC = ModelRecipe("demo", str(Path(__file__).parents[1] / "demo" / "clip"), 0.28)

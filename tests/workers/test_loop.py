@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dataset.store import Store
+from dataset.store.store import Store
 from tracker.errors import DatabaseDown, LeaseLost, Refused
 from tracker.session import Job, News, Session
 from workers.desk import Desk

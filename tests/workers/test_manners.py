@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tracker.session import News
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy

@@ -15,12 +15,12 @@ import trio
 from PIL import Image
 from rich.console import Console
 
-from dataset.clip import load_model
-from dataset.outcomes import Outcome
-from dataset.pipeline import Pipeline
-from dataset.recipe import ModelRecipe
-from dataset.shards import Sample
-from dataset.store import Store
+from dataset.formats.shards import Sample
+from dataset.models.clip import load_model
+from dataset.models.pipeline import Pipeline
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.recipe import ModelRecipe
+from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database import Connection
 from tracker.errors import LeaseLost

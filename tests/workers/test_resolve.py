@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tests.workers.odd_web import run
 from workers.fetching.failure import LinkFailed
 from workers.fetching.resolve import MIN_TTL_SECONDS, Resolver

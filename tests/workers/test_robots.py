@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from tests.workers.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 from workers.fetching.target import parse_target, redirect_target
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import trio
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 FREE_BYTES = 64 << 10

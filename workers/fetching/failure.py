@@ -4,7 +4,7 @@ Invariant: no module of this package lets another library's exception out for wh
 is translated to `LinkFailed` where it happens. The reasons are our own words, never a server's.
 """
 
-from dataset.outcomes import TRANSIENT, Outcome
+from dataset.pictures.outcomes import TRANSIENT, Outcome
 
 
 class LinkFailed(Exception):  # not an error of ours: the link's outcome, on its way up

@@ -11,8 +11,8 @@ from typing import Self
 
 import trio
 
-from dataset.outcomes import Outcome
-from dataset.received import image_format
+from dataset.pictures.headers import image_format
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import MemoryBudget, MemoryShare
 from workers.fetching.failure import LinkFailed
 from workers.fetching.opt_out import is_opted_out

@@ -11,7 +11,7 @@ unit behind it, lone line feeds before the status line. Rejected: loosening h11 
 import re
 from dataclasses import dataclass
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 MAX_HEAD_BYTES = 64 << 10

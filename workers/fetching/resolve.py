@@ -22,7 +22,7 @@ import dns.rdatatype
 import dns.resolver
 import trio
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers import metrics
 from workers.fetching.addresses import Address, parse_address
 from workers.fetching.dns_backend import TrioBackend

@@ -18,8 +18,8 @@ from typing import Protocol
 import h11
 import trio
 
-from dataset.outcomes import Outcome
-from dataset.received import SNIFF_BYTES
+from dataset.pictures.headers import SNIFF_BYTES
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
 from workers.fetching.failure import LinkFailed
 from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head

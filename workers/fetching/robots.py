@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 import trio
 from protego import Protego
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import MemoryBudget
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy

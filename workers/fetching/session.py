@@ -32,7 +32,7 @@ from asks.request_object import RequestProcessor
 from asks.sessions import Session
 from asks.utils import requote_uri
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.addresses import Address, AddressRule
 from workers.fetching.failure import LinkFailed
 from workers.fetching.gate import AddressGate

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import idna
 
-from dataset.outcomes import Outcome
+from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 MAX_URL_CHARACTERS = 8_000

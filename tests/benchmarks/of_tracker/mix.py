@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset.shuffle import number_rows, shuffled_rows
+from dataset.ingest.shuffle import number_rows, shuffled_rows
 from tests.benchmarks.of_tracker.filling import book
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting

@@ -1,0 +1,206 @@
+"""Finished lists of links: rows of parquet, csv, tsv or JSON lines become packs, as pages do in extract.
+
+Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is one
+pack's rows. URL and caption stay as the list has them, so that LAION's `hash`, which is taken over both, still fits;
+only what a line of a batch's payload cannot hold is mended, and counted: tab, line break and NUL in a caption become a
+space each, and white space around a URL goes. A URL that is none goes on: the download says so of it (`bad_url`).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset.candidates.language import Subset, classify_all
+from dataset.candidates.link_list_rows import Dropped, ListPiece, ListReport, read_rows, typed_name
+from dataset.formats.packs import LIST_PACK_SCHEMA, PackWriter
+from dataset.formats.url_hashes import url_hashes
+from dataset.recipe.extra_columns import pack_extra
+
+ROWS_A_PACK = 250_000
+"""Ingest holds and shuffles two such packs together."""
+MAX_URL_BYTES = 8_192  # what a server takes of a request's first line, as nginx and Apache are delivered
+MAX_CAPTION_BYTES = 65_536
+MAX_EXTRA_BYTES = 65_536
+
+_MENDED = re.compile("[\0\t\n\r]")
+
+
+def read_list(
+    source: BinaryIO,
+    piece: ListPiece,
+    *,
+    slots: int,
+    write: Callable[[int, int], AbstractContextManager[BinaryIO]],
+    on_progress: Callable[[int], object],
+    metadata: Mapping[str, str],
+) -> ListReport:
+    """Read a piece of a list and write its packs; `write(pack, slot)` opens a file, as `Store.write` opens files.
+
+    `on_progress` is called with a number of rows every now and then, and may raise to end it all.
+
+    Raises: ListReadError when it is no file of its format or misses a column; whatever `write` and `on_progress` raise.
+    """
+    report = ListReport()
+    with _Packs(slots, write, metadata) as packs:
+        for rows in read_rows(source, piece, report):
+            on_progress(len(rows))
+            report.rows += len(rows)
+            packs.write(_candidates(rows, piece, report))
+        packs.close()
+    report.packs = packs.rows
+    report.rows += report.dropped[Dropped.UNREADABLE.value]
+    return report
+
+
+class _Packs:
+    """Writes candidates into packs of about ROWS_A_PACK; `rows` counts them by pack and slot."""
+
+    def __init__(
+        self, slots: int, write: Callable[[int, int], AbstractContextManager[BinaryIO]], metadata: Mapping[str, str]
+    ) -> None:
+        self.rows: list[list[int]] = []
+        self._slots = slots
+        self._open = write
+        self._metadata = metadata
+        self._files = ExitStack()
+        self._writer: PackWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._files.__exit__(*failure)  # unfinished files are thrown away
+
+    def write(self, candidates: pa.Table) -> None:
+        if not len(candidates):
+            return
+        if self._writer is None:
+            with ExitStack() as opening:
+                files = [opening.enter_context(self._open(len(self.rows), slot)) for slot in range(self._slots)]
+                self._writer = opening.enter_context(PackWriter(files, LIST_PACK_SCHEMA))
+                self._files = opening.pop_all()
+        self._writer.write(candidates, url_hashes(candidates["url"]))
+        if sum(self._writer.slot_rows) >= ROWS_A_PACK:
+            self.close()
+
+    def close(self) -> None:
+        """Put the pack that is being written in its place."""
+        if self._writer is not None:
+            self._writer.finish(self._metadata)
+            self.rows.append(self._writer.slot_rows)
+            self._writer = None
+            self._files.close()
+
+
+def _candidates(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Table:
+    """Keep what can be a candidate, in the schema of a list's pack; count the rest."""
+    n = len(rows)
+    urls = pc.ascii_trim_whitespace(_utf8(rows[piece.url], bad := np.zeros(n, bool)))
+    captions = _utf8(rows[piece.caption], bad) if piece.caption else pa.array([""] * n, pa.string())
+    captions, texts_mended = _mended(pc.fill_null(captions, ""))
+    extra = _packed_extra(rows, piece, report)
+    no_url = ~_truth(pc.greater(pc.binary_length(urls), 0)) & ~bad
+    bad_url = _truth(pc.match_substring_regex(urls, r"[\x00-\x20\x7f]"))
+    too_long = _over(urls, MAX_URL_BYTES) | _over(captions, MAX_CAPTION_BYTES) | _over(extra, MAX_EXTRA_BYTES)
+    keep = np.ones(n, bool)
+    for reason, holds in (
+        (Dropped.NO_URL, no_url),
+        (Dropped.NOT_UTF8, bad),
+        (Dropped.BAD_URL, bad_url),
+        (Dropped.TOO_LONG, too_long),
+    ):
+        report.dropped[reason.value] += int((keep & holds).sum())
+        keep &= ~holds
+    report.mended += int((keep & texts_mended).sum())
+    kept = pa.array(keep)
+    captions = captions.filter(kept)
+    columns = _languages(rows, piece, captions, kept) | {
+        "url": urls.filter(kept),
+        "text": captions,
+        "page_url": pa.array([""] * len(captions), pa.string()),
+        "extra": extra.filter(kept),
+    }
+    return pa.table({name: columns[name] for name in LIST_PACK_SCHEMA.names}, schema=LIST_PACK_SCHEMA)
+
+
+def _utf8(column: pa.ChunkedArray, bad: Any) -> pa.Array:
+    """Read a column as text; what is not UTF-8 becomes null, and `bad` true at its place."""
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if not (pa.types.is_large_string(values.type) or pa.types.is_string(values.type)) and not _is_bytes(values.type):
+        return values.cast(pa.string())
+    raw = values.cast(pa.binary())
+    try:
+        return raw.cast(pa.string())  # checks
+    except pa.ArrowInvalid:
+        texts: list[str | None] = []
+        for at, value in enumerate(raw.to_pylist()):
+            try:
+                texts.append(None if value is None else value.decode("utf-8"))
+            except UnicodeDecodeError:
+                texts.append(None)
+                bad[at] = True
+        return pa.array(texts, pa.string())
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _mended(captions: pa.Array) -> tuple[pa.Array, Any]:
+    odd = _truth(pc.match_substring_regex(captions, r"[\x00\t\n\r]"))
+    if not odd.any():
+        return captions, odd
+    return pa.array([_MENDED.sub(" ", text) for text in captions.to_pylist()], pa.string()), odd
+
+
+def _packed_extra(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Array:
+    if not piece.extra:
+        return pa.array([""] * len(rows), pa.string())
+    typed = {name: typed_name(name) for name in piece.extra}
+    given = {name: rows[other if other in rows.column_names else name] for name, other in typed.items()}
+    try:
+        return pack_extra(pa.table(given))
+    except UnicodeDecodeError:  # an Arrow text that is none
+        safe = {name: _utf8(column, np.zeros(len(rows), bool)) if _is_text(column.type) else column
+                for name, column in given.items()}  # fmt: skip
+        report.bad_extra += sum(safe[name].null_count - given[name].null_count for name in given)
+        return pack_extra(pa.table(safe))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _languages(rows: pa.Table, piece: ListPiece, captions: pa.Array, kept: pa.Array) -> dict[str, pa.Array]:
+    """Subset, language and probability: detected, the list's own, or none."""
+    if piece.detect_language:
+        return dict(classify_all(captions, piece.rule)._asdict())
+    if piece.language is None:
+        languages = pa.nulls(len(captions), pa.string())
+    else:
+        said = _utf8(rows[piece.language], np.zeros(len(rows), bool)).filter(kept)
+        odd = pc.match_substring_regex(said, r"^[A-Za-z0-9-]{1,35}$")  # RFC 5646 has no longer tag
+        languages = pc.if_else(pc.fill_null(odd, False), said, pa.scalar(None, pa.string()))
+    subset = pc.if_else(pc.equal(languages, "en"), Subset.EN.value, Subset.MULTI.value)
+    return {
+        "subset": pc.fill_null(subset, Subset.NOLANG.value),
+        "language": languages,
+        "probability": pa.nulls(len(captions), pa.float32()),
+    }
+
+
+def _over(strings: pa.Array, most: int) -> Any:
+    return _truth(pc.greater(pc.binary_length(strings), most))
+
+
+def _truth(values: pa.Array | pa.ChunkedArray) -> Any:
+    """A boolean column as a mask, null for false -> (N,) bool."""
+    flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return pc.fill_null(flat, False).to_numpy(zero_copy_only=False)

@@ -1,0 +1,1 @@
+"""The subcommands of `dataset`, one module for each group."""

@@ -1,0 +1,188 @@
+"""The commands `train-head` and `calibrate`: from labels to a head, from pairs to a threshold."""
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+from rich.console import Console
+
+from dataset.models.files import ModelError
+from dataset.recipe.recipe import ModelRecipe, ModelRole
+from dataset.recipe.tags import Tag
+from dataset.store.store import Store
+from dataset.tags.accuracy import AtThreshold, Scores
+from dataset.tags.heads import Embedder, HeadError
+from dataset.tags.labels import LabelledError, read_column, read_embeddings, read_labels
+from dataset.tags.thresholds import Proposal, propose_by_labels, propose_by_rate, table_around
+
+talk = Console(stderr=True)
+PAIRS_AT_ONCE = 64
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def train_head(
+    embeddings: Annotated[Path, typer.Option(help=".npy (N, D), or parquet with a column embedding.")],
+    labels: Annotated[Path, typer.Option(help=".npy (N,) of 0 and 1, or parquet with a column label.")],
+    tag: Annotated[Tag, typer.Option(help="What the label 1 means.")],
+    model: Annotated[str, typer.Option(help="Whose embeddings these are, e.g. 'ViT-L-14 openai'.")],
+    out: Annotated[Path, typer.Option(help="The head, NAME.safetensors; its model card comes beside it.")],
+    model_sha256: Annotated[str | None, typer.Option(help="Weights of that model; others are then refused.")] = None,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, e.g. 64,512,256; '' for none.")] = "64",
+    seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a head on labelled embeddings, and print what it is worth on rows that it has not seen."""
+    training = _training()
+    if out.suffix != ".safetensors":
+        raise HeadError(f"{out} is no name for a head: let it end in .safetensors.")
+    if tag is Tag.AESTHETIC:
+        raise HeadError("An aesthetic score is no probability of a label: train punsafe or pwatermark.")
+    rows = read_embeddings(embeddings)
+    wanted = read_labels(labels, len(rows))
+    schedule = training.Schedule(hidden=_widths(hidden), seed=seed)
+    head, measured = training.train_head(
+        rows,
+        wanted,
+        tag,
+        Embedder(model, model_sha256),
+        schedule,
+        on_epoch=lambda epoch, loss: talk.print(f"epoch {epoch:3d}  validation loss {loss:.4f}", highlight=False),
+    )
+    head = replace(head, about=training.about(measured, schedule))
+    try:
+        out.write_bytes(head.to_bytes())
+        out.with_suffix(".md").write_text(training.card(head, measured, schedule, out.stem), encoding="utf-8")
+    except OSError as error:
+        raise HeadError(f"{out} cannot be written ({error.strerror}): name another file.") from error
+    if as_json:
+        said = training.about(measured, schedule) | {"head": str(out), "table": [_row(row) for row in measured.table]}
+        sys.stdout.write(json.dumps(said) + "\n")
+        return
+    sys.stdout.write(
+        f"{len(rows):,} rows, of which {measured.rows[2]:,} were held out\naccuracy {measured.half.accuracy:.4f}  "
+        f"precision {measured.half.precision:.4f}  recall {measured.half.recall:.4f}  ROC AUC {measured.auc:.4f}\n"
+    )
+    _print_table([_row(row) for row in measured.table])
+
+
+def calibrate(
+    pairs: Annotated[list[Path], typer.Argument(help="Parquet with similarity (a part's scores), or image and text.")],
+    role: Annotated[ModelRole, typer.Option(help="Whose threshold is sought.")] = ModelRole.EN,
+    labelled: Annotated[bool, typer.Option("--labelled", help="The files have a column label, 1 for a match.")] = False,
+    keep_rate: Annotated[float | None, typer.Option(help="Share of the pairs to keep.")] = None,
+    min_precision: Annotated[float | None, typer.Option(help="With --labelled: the share of matches to reach.")] = None,
+    model: Annotated[str | None, typer.Option(help="Score image and text by this model first.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Its weights, as in a recipe.")] = None,
+    store: Annotated[str | None, typer.Option(envvar="SHOAL_STORE", help="For pretrained store:…")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose a threshold from labelled pairs or a share to keep; prints the table and what the recipe has to say."""
+    if labelled == (keep_rate is not None):
+        raise LabelledError("Nothing says what the threshold is for: give either --labelled or --keep-rate.")
+    if min_precision is not None and not labelled:
+        raise LabelledError("A precision is told from labels: give --labelled too.")
+    similarities = _similarities(pairs, model, pretrained, store)
+    labels = None
+    if labelled:
+        labels = np.concatenate([read_labels(path, len(read_column(path, "label"))) for path in pairs])
+        if len(labels) != len(similarities):
+            raise LabelledError(f"There are {len(labels)} labels for {len(similarities)} pairs: give one for each.")
+    scored = np.isfinite(similarities)
+    if not scored.all():
+        talk.print(f"{np.count_nonzero(~scored):,} pairs have no similarity and are left out", highlight=False)
+    similarities, labels = similarities[scored], None if labels is None else labels[scored]
+    if labels is not None:
+        proposal = propose_by_labels(similarities, labels, min_precision)
+    else:
+        assert keep_rate is not None
+        proposal = propose_by_rate(similarities, keep_rate)
+    table = [_proposal_row(row) for row in table_around(proposal, similarities, labels)]
+    setting = f"models.{role}.threshold={proposal.threshold:g}"
+    if as_json:
+        sys.stdout.write(json.dumps({"set": setting, **_proposal_row(proposal), "table": table}) + "\n")
+        return
+    _print_table(table)
+    sys.stdout.write(f"--set {setting}\n")
+
+
+def _similarities(paths: Sequence[Path], model: str | None, pretrained: str | None, store: str | None) -> Scores:
+    if model is None:
+        return np.concatenate([read_column(path, "similarity").astype(np.float64) for path in paths])
+    try:
+        from dataset.models.clip import load_model
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed: install Shoal with its extra [models].") from error
+    opened = Store.open(store, writable=False) if store else None
+    loaded = load_model(ModelRecipe(model, pretrained, 0.0), opened)
+    cosines: list[float] = []
+    for path in paths:
+        images, texts = read_column(path, "image"), read_column(path, "text")
+        for start in range(0, len(images), PAIRS_AT_ONCE):
+            pictures = [_picture(data, path) for data in images[start : start + PAIRS_AT_ONCE]]
+            said = [str(text) for text in texts[start : start + PAIRS_AT_ONCE]]
+            cosines += np.einsum("nd,nd->n", loaded.embed_images(pictures), loaded.embed_texts(said)).tolist()
+    return np.array(cosines, np.float64)
+
+
+def _picture(data: Any, path: Path) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise LabelledError(f"{path} has a picture that cannot be decoded ({error}): leave its row out.") from error
+
+
+def _widths(hidden: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(width) for width in hidden.split(",") if width.strip())
+    except ValueError as error:
+        raise HeadError(f"{hidden!r} names no widths: write 64 or 64,512,256.") from error
+    if any(not 1 <= width <= 8_192 for width in widths):
+        raise HeadError(f"{hidden!r} names no widths: give each from 1 to 8192.")
+    return widths
+
+
+def _row(row: AtThreshold) -> dict[str, float]:
+    return {
+        "threshold": row.threshold,
+        "accuracy": row.accuracy,
+        "precision": row.precision,
+        "recall": row.recall,
+        "called": row.called,
+    }
+
+
+def _proposal_row(row: Proposal) -> dict[str, Any]:
+    said = {"threshold": row.threshold, "kept": row.kept}
+    if row.labelled is None:
+        return said
+    more = {key: asdict(row.labelled)[key] for key in ("true_positives", "false_positives")}
+    return said | more | {"precision": row.labelled.precision, "recall": row.labelled.recall}
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as text with tabs."""
+    sys.stdout.write("\t".join(rows[0]) + "\n")
+    for row in rows:
+        sys.stdout.write("\t".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()) + "\n")
+
+
+def _training() -> ModuleType:
+    """Import torch only where it trains."""
+    try:
+        from dataset.tags import training
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed: install Shoal with its extra [models].") from error
+    return training
+
+
+__all__ = ["calibrate", "train_head"]

@@ -1,0 +1,1 @@
+"""Parts, shards or anyone's tars → embeddings of a second model."""

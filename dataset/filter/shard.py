@@ -1,0 +1,207 @@
+"""The filter: scores every sample of a shard by its model's cosine, and keeps those at or above its threshold.
+
+Invariant: each sample of the shard gets exactly one verdict; a picture that cannot be decoded is one of them, never an
+exception, and no similarity is NaN. Batches are held until they are judged, whatever the size of the shard.
+
+A sample of subset `en` is scored by the English model, all others by the other one. Batches follow the shard's order
+and end with it, because a sum of floats depends on how many rows are summed at once: so a shard filtered twice gives
+the same part. What comes before and after the model goes on over the borders of shards (`dataset.models.pipeline`), so
+that a shard's last batch, which is not full, is all that its border costs.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import repeat
+
+import numpy as np
+from PIL import Image
+
+from dataset.formats.embeddings import paired
+from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
+from dataset.formats.shards import LostSample, Sample, read_samples
+from dataset.models.clip import ClipModel
+from dataset.models.inputs import decoded
+from dataset.models.pipeline import EmbeddedBatch, Pipeline
+from dataset.pictures.pdq import pdq_of
+from dataset.recipe.recipe import ModelRole, Recipe, settle
+from dataset.safety.hash_lists import Restricted
+from dataset.safety.removal import read_removed, remove_samples
+from dataset.store.store import Store
+from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
+
+EN_SUBSET = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterReport:
+    """What became of a shard's samples: `samples` is the sum of `kept` and the counts in `dropped`."""
+
+    samples: int
+    kept: int
+    dropped: dict[Verdict, int] = field(default_factory=dict)
+
+
+def filter_shard(
+    store: Store,
+    shard: str,
+    output: str,
+    *,
+    models: Mapping[str, ClipModel],
+    recipe: Recipe,
+    taggers: Mapping[str, Tagger] | None = None,
+    restricted: Restricted | None = None,
+    pipeline: Pipeline | None = None,
+    on_progress: Callable[[int], None] = lambda _samples: None,
+) -> FilterReport:
+    """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
+
+    `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
+    are taken out of the shard before a part is written; so are those that `restricted` names, asked before anything
+    else is done with them. Several shards may be filtered at once, in threads that share a `pipeline`. `on_progress` is
+    told how many more samples are done, after each batch and twice a second while the shard waits; what it raises ends
+    the work.
+
+    Raises: ShardError when the shard is not there; RecipeMismatchError, TagRecipeError when a model or head is not the
+    recipe's; HeadError, SafetyError; StoreError; ModelError, DeviceError when this machine cannot go on.
+    """
+    recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
+    taggers = load_taggers(recipe, models, store) if taggers is None else taggers
+    recipe = settle_tagging(recipe, taggers)
+    pairs: list[ScoredPair] = []
+    sieve = _Sieve(read_removed(store, shard), restricted or Restricted())
+    with nullcontext(pipeline) if pipeline else Pipeline() as line:
+        batches = _batches(sieve.through(read_samples(store, shard)), models, line.batch_samples)
+        for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
+            judged = judge(batch, recipe, taggers)
+            pairs += judged
+            on_progress(len(judged))
+    pairs += sieve.held_back
+    remove_samples(store, shard, {pair.key: pair.verdict for pair in pairs if pair.verdict in REMOVED})
+    verdicts = Counter(pair.verdict for pair in pairs)
+    write_part(store, output, pairs, shard=shard, metadata=part_metadata(recipe, models, verdicts))
+    kept = verdicts.pop(Verdict.KEPT, 0)
+    return FilterReport(samples=len(pairs), kept=kept, dropped=dict(verdicts))
+
+
+def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Mapping[Verdict, int]) -> dict[str, str]:
+    """Say in a part how it was made: the recipe's digest, models, heads and prompts as loaded, the code's version.
+
+    `shoal.verdicts` counts every sample of the shard, also those of which no row is left.
+    """
+    used = {role: asdict(recipe.models.of(ModelRole(role))) for role in sorted(models)}
+    for role, model in models.items():
+        used[role] |= {
+            "sha256": model.checksums.weights,
+            "config_sha256": model.checksums.config,
+            "precision": model.towers.precision.value,
+            "compiled": model.towers.compiled,
+        }
+    return {
+        "shoal.recipe": recipe.digest(),
+        "shoal.models": json.dumps(used),
+        "shoal.tags": json.dumps(asdict(recipe.tags)),
+        "shoal.safety": json.dumps(asdict(recipe.safety)),
+        "shoal.verdicts": json.dumps({verdict.value: verdicts[verdict] for verdict in sorted(verdicts)}),
+        "shoal.version": version("shoal"),
+    }
+
+
+def role_of(subset: str) -> ModelRole:
+    """Name the model by which a subset's samples are scored."""
+    return ModelRole.EN if subset == EN_SUBSET else ModelRole.OTHER
+
+
+def judge(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger]) -> list[ScoredPair]:
+    """Give each sample of a batch its verdict and its tags; all that is told from its features is told here.
+
+    `batch.image_features` and `batch.text_features` are (N, D) float32 unit rows, of samples of one role.
+    """
+    pairs = _scored(batch, recipe, taggers) if batch.samples else []
+    for verdict, samples in (
+        (Verdict.UNDECODABLE, batch.undecodable),
+        (Verdict.WITHOUT_DIRECTION, batch.without_direction),
+    ):
+        pairs += [ScoredPair(sample.key, sample.url, sample.caption, verdict) for sample in samples]
+    return pairs
+
+
+def _scored(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger]) -> list[ScoredPair]:
+    images, texts = batch.image_features, batch.text_features
+    role = role_of(batch.samples[0].subset)
+    threshold, tagger = recipe.models.of(role).threshold, taggers[role]
+    cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
+    rows = paired(images, texts) if recipe.embeddings.keep else repeat(None)
+    drops = tagger.drops(images, texts)
+    tags = tagger.tags(images, texts, _pictures(batch.samples) if tagger.needs_pictures else None)
+    pairs = []
+    for place, (sample, cosine, row, drop) in enumerate(
+        zip(batch.samples, cosines.tolist(), rows, drops, strict=False)
+    ):
+        if drop is not None:
+            pairs.append(ScoredPair(sample.key, sample.url, sample.caption, drop))
+        elif cosine < threshold:
+            pairs.append(ScoredPair(sample.key, sample.url, sample.caption, Verdict.BELOW_THRESHOLD, cosine))
+        else:
+            told = {tag: float(values[place]) for tag, values in tags.items()}
+            about = _about(sample)
+            pairs.append(ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about, row, told))
+    return pairs
+
+
+def _pictures(samples: Iterable[Sample]) -> list[Image.Image]:
+    """Decode once more what the decoders could, for a head that looks at pictures of another size."""
+    pictures = [decoded(sample.image) for sample in samples]
+    return [picture for picture in pictures if picture is not None]
+
+
+def _about(sample: Sample) -> KeptSample:
+    return KeptSample(sample.original_width, sample.original_height, sample.language, sample.pack, sample.pack_row)
+
+
+@dataclass(slots=True)
+class _Sieve:
+    """Holds back what no model may or can look at, with its verdict."""
+
+    removed: Mapping[str, Verdict]
+    """Taken out of the shard by an earlier attempt, by key."""
+    restricted: Restricted
+    held_back: list[ScoredPair] = field(default_factory=list)
+
+    def through(self, samples: Iterable[Sample | LostSample]) -> Iterator[Sample]:
+        for sample in samples:
+            verdict = self._verdict(sample)
+            if verdict is not None:
+                self.held_back.append(ScoredPair(sample.key, sample.url, sample.caption, verdict))
+            elif isinstance(sample, Sample):
+                yield sample
+
+    def _verdict(self, sample: Sample | LostSample) -> Verdict | None:
+        if sample.key in self.removed:
+            return self.removed[sample.key]
+        if isinstance(sample, LostSample):
+            return Verdict.UNDECODABLE
+        return Verdict.RESTRICTED if self._is_restricted(sample) else None
+
+    def _is_restricted(self, sample: Sample) -> bool:
+        pdq = None
+        if self.restricted.needs_pdq and (picture := decoded(sample.image)) is not None:
+            pdq = pdq_of(np.asarray(picture))
+        return self.restricted.matches(sha256=sample.sha256, md5=None, pdq=pdq)
+
+
+def _batches(
+    samples: Iterable[Sample], models: Mapping[str, ClipModel], batch_samples: Callable[[ClipModel], int]
+) -> Iterator[tuple[ClipModel, list[Sample]]]:
+    """Gather samples into full batches of one role each; at the end, what is left."""
+    waiting: dict[ModelRole, list[Sample]] = {role: [] for role in ModelRole}
+    for sample in samples:
+        role = role_of(sample.subset)
+        waiting[role].append(sample)
+        if len(waiting[role]) == batch_samples(models[role]):
+            yield models[role], waiting[role]
+            waiting[role] = []
+    yield from ((models[role], left) for role, left in waiting.items() if left)

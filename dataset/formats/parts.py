@@ -1,0 +1,162 @@
+"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair that may be known.
+
+Invariant: `<output>.parquet` and `<output>.scores.parquet` are written whole or not at all, and the part last: where it
+is, the scores are. Rows stand in the order of their keys, nothing in the files depends on when or where they were
+written, so the same shard filtered twice by one machine gives the same bytes.
+
+Source: names and types from URL to hash are LAION's; `hash` joins a part to its scores, and to LAION's own files.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import mmh3
+import pyarrow as pa
+
+from dataset.formats.embeddings import Rows, delete_embeddings, embeddings_bytes, write_embeddings
+from dataset.store.store import Store
+
+
+class Verdict(StrEnum):
+    """What the filter made of a pair."""
+
+    KEPT = "kept"
+    BELOW_THRESHOLD = "below_threshold"
+    UNDECODABLE = "undecodable"
+    """The shard's row says success, but its picture cannot be read or decoded, so it has no similarity."""
+    WITHOUT_DIRECTION = "without_direction"
+    """The model gave it no finite embedding, so it has no similarity; none of a part is NaN."""
+    UNSAFE_MINOR = "unsafe_minor"
+    """A safety rule holds: what is sexual, with a minor."""
+    UNSAFE_ANIMAL = "unsafe_animal"
+    UNSAFE = "unsafe"
+    """A safety rule of the operator's own holds."""
+    RESTRICTED = "restricted"
+    """The picture is on a list of hashes that nobody may hold."""
+
+
+REMOVED = frozenset({Verdict.UNSAFE_MINOR, Verdict.UNSAFE_ANIMAL, Verdict.UNSAFE, Verdict.RESTRICTED})
+"""Verdicts whose samples leave a count and nothing else: no row, no key, no hash, no picture."""
+
+
+PART_SCHEMA = pa.schema(
+    [
+        ("URL", pa.string()),
+        ("TEXT", pa.string()),
+        ("WIDTH", pa.int32()),  # of the picture as it was received
+        ("HEIGHT", pa.int32()),
+        ("LANGUAGE", pa.string()),  # null: none was told with confidence
+        ("similarity", pa.float64()),
+        ("pwatermark", pa.float64()),  # null until something tags it
+        ("punsafe", pa.float64()),
+        ("aesthetic", pa.float64()),
+        ("hash", pa.int64()),
+        ("key", pa.string()),
+        ("pack", pa.int64()),
+        ("pack_row", pa.int32()),
+        ("shard", pa.string()),
+    ]
+)
+
+SCORES_SCHEMA = pa.schema(
+    [
+        ("hash", pa.int64()),
+        ("key", pa.string()),
+        ("similarity", pa.float64()),  # null for what could not be decoded
+        ("reason", pa.string()),  # a Verdict
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSample:
+    """What only a part's row needs; sizes in pixels, the original's."""
+
+    width: int
+    height: int
+    language: str | None
+    pack: int
+    pack_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """A pair that was looked at. `sample` is None unless the verdict is `kept`; `tags` by column, null where none."""
+
+    key: str
+    url: str
+    text: str
+    verdict: Verdict
+    similarity: float | None = None
+    sample: KeptSample | None = None
+    rows: Rows | None = None
+    """Its embeddings, where the part keeps them."""
+    tags: Mapping[str, float] = field(default_factory=dict)
+
+
+def pair_hash(url: str, text: str) -> int:
+    """Return LAION's `hash`: the first signed 64 bits of murmur3 x64 128, seed 0, of URL + TEXT in UTF-8."""
+    return mmh3.hash64((url + text).encode("utf-8"), signed=True)[0]
+
+
+def write_part(
+    store: Store, output: str, pairs: Iterable[ScoredPair], *, shard: str, metadata: Mapping[str, str]
+) -> None:
+    """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
+
+    Where the kept pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`).
+
+    Raises: StoreError when the store takes them no more; then neither is there.
+    """
+    ordered = sorted((pair for pair in pairs if pair.verdict not in REMOVED), key=lambda pair: pair.key)
+    hashes = [pair_hash(pair.url, pair.text) for pair in ordered]
+    scores = pa.table(
+        {
+            "hash": hashes,
+            "key": [pair.key for pair in ordered],
+            "similarity": [pair.similarity for pair in ordered],
+            "reason": [pair.verdict.value for pair in ordered],
+        },
+        schema=SCORES_SCHEMA,
+    )
+    with ExitStack() as undo:
+        undo.callback(store.delete, f"{output}.scores.parquet")
+        store.write_table(f"{output}.scores.parquet", scores, metadata)
+        part = _part_table(ordered, hashes, shard)
+        rows = [pair.rows for pair in ordered if pair.rows is not None]
+        if rows:
+            undo.callback(delete_embeddings, store, output)
+            write_embeddings(store, output, rows, part, metadata)
+        store.write_table(f"{output}.parquet", part, metadata)
+        undo.pop_all()
+
+
+def part_bytes(store: Store, output: str) -> int:
+    """Return the bytes of a part with its embeddings, its scores aside."""
+    return store.size(f"{output}.parquet") + embeddings_bytes(store, output)
+
+
+def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) -> pa.Table:
+    rows = [
+        {
+            "URL": pair.url,
+            "TEXT": pair.text,
+            "WIDTH": pair.sample.width,
+            "HEIGHT": pair.sample.height,
+            "LANGUAGE": pair.sample.language,
+            "similarity": pair.similarity,
+            "pwatermark": pair.tags.get("pwatermark"),
+            "punsafe": pair.tags.get("punsafe"),
+            "aesthetic": pair.tags.get("aesthetic"),
+            "hash": number,
+            "key": pair.key,
+            "pack": pair.sample.pack,
+            "pack_row": pair.sample.pack_row,
+            "shard": shard,
+        }
+        for pair, number in zip(pairs, hashes, strict=True)
+        if pair.sample is not None
+    ]
+    return pa.Table.from_pylist(rows, schema=PART_SCHEMA)

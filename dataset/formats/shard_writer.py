@@ -1,0 +1,206 @@
+"""Writing a shard: links' rows and samples as they come, and both files put in their places at the end.
+
+Source: the tar's headers are POSIX ustar.
+
+Rejected: `tarfile` for writing: its header costs 25 µs, this one 4, three to a sample.
+"""
+
+import json
+import tarfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import pyarrow as pa
+
+from dataset.formats.shards import SHARD_SCHEMA, ShardError, sample_key
+from dataset.pictures.headers import Picture
+from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
+from dataset.recipe.extra_columns import unpack_extra
+from dataset.store.store import Store
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+LIST_PREFIX = "list_"
+"""Goes before a list's extra column whose name is one of ours: its `width` is what the list says, ours what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """What became of one link; `picture` is None unless `outcome` is success."""
+
+    position: int
+    pack: int
+    pack_row: int
+    attempt: int
+    final: bool
+    language: str | None
+    url: str
+    caption: str
+    outcome: Outcome
+    extra: str = ""
+    """The other columns of a list's row, packed (see extra)."""
+    reason: str | None = None
+    http_status: int | None = None
+    content_type: str | None = None
+    final_url: str | None = None
+    fetch_seconds: float = 0.0
+    bytes_received: int | None = None
+    picture: Picture | None = None
+
+
+class ShardWriter:
+    """Writes one shard within a `with` block; without `publish` the block leaves nothing behind.
+
+    `add` may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        output: str,
+        *,
+        job_id: int,
+        subset: str,
+        metadata: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        self._store = store
+        self._output = output
+        self._job_id = job_id
+        self._subset = subset
+        self._metadata = dict(metadata or {})
+        self._extra = extra or {}
+        self._extra_rows: dict[str, str] = {}  # by key
+        self._rows: list[dict[str, object]] = []
+        self._lock = threading.Lock()
+        self._write = store.write(f"{output}.tar")
+        self._tar: BinaryIO | None = None
+        self.samples = 0
+
+    @property
+    def rows(self) -> int:
+        """Links added so far."""
+        return len(self._rows)
+
+    def __enter__(self) -> Self:
+        self._tar = self._write.__enter__()
+        return self
+
+    def add(self, row: LinkRow) -> None:
+        """Append a link's row, and its three members when it has a picture.
+
+        Raises: ShardError when the position has no key; OSError when the disk takes no more.
+        """
+        columns = self._columns(row)
+        with self._lock:
+            if row.picture is not None:
+                self._append_members(columns | self._named(row.extra), row.picture)
+                self.samples += 1
+            self._rows.append(columns)
+            if row.extra:
+                self._extra_rows[str(columns["key"])] = row.extra
+
+    def publish(self) -> None:
+        """Put both files in their places.
+
+        Raises: StoreError, OSError when the store does not take them; then neither is there.
+        """
+        assert self._tar is not None
+        self._tar.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of an archive: two empty blocks
+        self._tar = None
+        self._write.__exit__(None, None, None)
+        try:
+            self._rows.sort(key=lambda columns: str(columns["key"]))
+            table = pa.Table.from_pylist(self._rows, schema=SHARD_SCHEMA)
+            packed = [self._extra_rows.get(str(columns["key"]), "") for columns in self._rows]
+            for name, column in unpack_extra(packed, self._extra).items():
+                table = table.append_column(_extra_name(name), column)
+            self._store.write_table(f"{self._output}.parquet", table, self._metadata)
+        except BaseException:
+            self._store.delete(f"{self._output}.tar")
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tar is not None:
+            self._tar = None
+            self._write.__exit__(ShardError, ShardError("The shard was left unfinished."), None)
+
+    def _named(self, packed: str) -> dict[str, object]:
+        """A row's extra values by the names of their columns, null where it has none."""
+        values = json.loads(packed) if packed else {}
+        return {_extra_name(name): values.get(name) for name in self._extra}
+
+    def _columns(self, row: LinkRow) -> dict[str, object]:
+        columns: dict[str, object] = {
+            "key": sample_key(self._job_id, row.position),
+            "url": row.url,
+            "caption": row.caption,
+            "status": _status(row.outcome),
+            "error_message": None if row.outcome is Outcome.SUCCESS else row.reason or row.outcome.value,
+            "outcome": row.outcome.value,
+            "http_status": row.http_status,
+            "content_type": row.content_type,
+            "final_url": row.final_url,
+            "fetch_seconds": row.fetch_seconds,
+            "bytes": row.bytes_received,
+            "attempt": row.attempt,
+            "final": row.final,
+            "language": row.language,
+            "subset": self._subset,
+            "pack": row.pack,
+            "pack_row": row.pack_row,
+        }
+        if row.picture is not None:
+            columns |= {
+                "width": row.picture.width,
+                "height": row.picture.height,
+                "original_width": row.picture.original_width,
+                "original_height": row.picture.original_height,
+                "sha256": row.picture.sha256,
+                "md5": row.picture.md5,
+                "pdq": row.picture.pdq,
+            }
+        return columns
+
+    def _append_members(self, columns: Mapping[str, object], picture: Picture) -> None:
+        assert self._tar is not None
+        key = str(columns["key"])
+        members: list[bytes] = []
+        for extension, data in (
+            (picture.extension, picture.data),
+            ("txt", str(columns["caption"]).encode("utf-8")),
+            ("json", _JSON.encode(columns).encode("utf-8")),
+        ):
+            members += (_tar_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._tar.write(b"".join(members))  # one call: nine cost 40 µs
+
+
+def _extra_name(name: str) -> str:
+    return LIST_PREFIX + name if name in SHARD_SCHEMA.names else name
+
+
+def _status(outcome: Outcome) -> str:
+    if outcome is Outcome.SUCCESS:
+        return "success"
+    return "failed_to_resize" if outcome in PICTURE_FAULTS else "failed_to_download"
+
+
+def _tar_header(name: str, size: int) -> bytes:
+    """Make the 512 bytes before a member: a plain file, readable by all, owned by root, dated 1970."""
+    fields = b"%b%b%011o\0%011o\0" % (name.encode("ascii").ljust(100, b"\0"), _OWNER, size, 0)
+    checksum = sum(fields) + 8 * ord(" ") + _REST_SUM
+    return (fields + b"%06o\0 " % checksum + _REST).ljust(tarfile.BLOCKSIZE, b"\0")
+
+
+_OWNER = b"0000444\0" + 2 * b"0000000\0"
+"""Mode, user and group, in octal."""
+
+_REST = b"0".ljust(101, b"\0") + b"ustar\x0000"
+"""A plain file's type, no link, and the format."""
+
+_REST_SUM = sum(_REST)

@@ -1,0 +1,129 @@
+"""A split-block Bloom filter of fixed size, in NumPy: the stage that `dataset.ingest.bloom` grows by.
+
+A key touches one block of 256 bits, which lies in one cache line, and sets one bit in each of the block's eight words.
+Source: https://parquet.apache.org/docs/file-format/bloomfilter/ (the constants, block and mask are its own; the hash is
+XXH3 instead of XXH64). After Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007).
+
+Invariant: a key that was inserted is contained for ever; bits are only ever set.
+
+Rejected: a classic Bloom filter, which saves 15 % of the bits at 1e-3 and touches ten cache lines a key. Parquet's own
+sizing, `-8 / ln(1 - rate ** (1/8))`, takes all blocks for equally full; at 1e-4 it gives 21.0 bits a key where 26.3 are
+needed, so the load is solved from the Poisson mixture. `np.bitwise_or.at`, and sorting by block, to insert two keys of
+one block at once: repeating the few that were overwritten is simpler.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.formats.url_hashes import Hashes
+
+WORDS = 8
+BLOCK_BITS = 256
+
+# Odd, so that the product is a permutation of the 32-bit integers. From the Parquet specification.
+SALT = np.array(
+    [0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31], np.uint32
+)
+
+# Masks and gathered blocks of this many keys, 2 x 128 KiB, stay in the cache: 33M keys/s; with 65,536 keys 17M.
+CHUNK_KEYS = 4096
+# The block is picked by multiplying 32 bits of the hash: more blocks than this would never be reached.
+MAX_BLOCKS = 2**32
+
+
+@dataclass(slots=True)
+class SplitBlockFilter:
+    """`words` is (blocks, 8) uint32; `count` says how many keys went in, and is no more than `capacity`."""
+
+    words: npt.NDArray[np.uint32]
+    capacity: int
+    count: int = 0
+
+    def contains(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        """Say of each key whether all its bits are set -> (N,) bool."""
+        found = np.empty(len(hashes), np.bool_)
+        for start in range(0, len(hashes), CHUNK_KEYS):
+            chunk = slice(start, start + CHUNK_KEYS)
+            found[chunk] = ~self._lacks(self._blocks(hashes[chunk]), _masks(hashes[chunk]))
+        return found
+
+    def insert(self, hashes: Hashes) -> None:
+        """Set the bits of distinct keys that the stage has room for, and count them."""
+        for start in range(0, len(hashes), CHUNK_KEYS):
+            chunk = hashes[start : start + CHUNK_KEYS]
+            self._set(self._blocks(chunk), _masks(chunk))
+        self.count += len(hashes)
+
+    def false_positive_rate(self) -> float:
+        """Measure, over the bits as they stand, the chance that a key which is not in here is found."""
+        chance = 0.0
+        for start in range(0, len(self.words), CHUNK_KEYS):
+            set_bits = np.bitwise_count(self.words[start : start + CHUNK_KEYS])  # (B, 8)
+            chance += float(np.prod(set_bits / 32.0, axis=1).sum())
+        return chance / len(self.words)
+
+    def _blocks(self, hashes: Hashes) -> npt.NDArray[np.intp]:
+        return ((hashes >> np.uint64(32)) * np.uint64(len(self.words)) >> np.uint64(32)).astype(np.intp)
+
+    def _set(self, blocks: npt.NDArray[np.intp], masks: Hashes) -> None:
+        """Set the masks' bits; of keys that share a block one is written a round, so the rest go round again.
+
+        Each round sets a new bit in every block that is left, so 256 rounds are the worst that chosen hashes can do.
+        """
+        words = self.words.view(np.uint64)  # (blocks, 4)
+        while len(blocks):
+            words[blocks] |= masks
+            left = self._lacks(blocks, masks)
+            blocks, masks = blocks[left], masks[left]
+
+    def _lacks(self, blocks: npt.NDArray[np.intp], masks: Hashes) -> npt.NDArray[np.bool_]:
+        missing = masks & ~self.words.view(np.uint64).take(blocks, axis=0)  # (N, 4)
+        lacks: npt.NDArray[np.bool_] = (missing[:, 0] | missing[:, 1] | missing[:, 2] | missing[:, 3]) != 0
+        return lacks  # any(axis=1) took four times as long
+
+
+def sized_for(capacity: int, rate: float) -> SplitBlockFilter:
+    """Make an empty stage whose false-positive rate is at most `rate` when it holds `capacity` keys."""
+    blocks = blocks_for(capacity, rate)
+    return SplitBlockFilter(np.zeros((blocks, WORDS), np.uint32), capacity)
+
+
+def blocks_for(capacity: int, rate: float) -> int:
+    """Say how many blocks of 32 bytes hold `capacity` keys at this false-positive rate."""
+    return max(1, math.ceil(capacity / _keys_per_block(rate)))
+
+
+def expected_rate(load: float) -> float:
+    """Work out the false-positive rate at `load` keys a block on average.
+
+    The keys of a block are Poisson distributed; j of them leave a bit of a 32-bit word clear with chance (31/32)^j.
+    """
+    keys = np.arange(math.ceil(load + 12 * math.sqrt(load) + 20))  # twelve deviations: the rest is below 1e-30
+    log_factorials = np.array([math.lgamma(j + 1) for j in keys])
+    weights = np.exp(keys * math.log(load) - load - log_factorials)
+    return float(np.sum(weights * (1 - (31 / 32) ** keys) ** WORDS))
+
+
+@functools.cache
+def _keys_per_block(rate: float) -> float:
+    """Solve expected_rate(load) = rate by bisection; the rate rises with the load."""
+    low, high = 0.0, 1000.0  # at 1000 keys a block every key is found
+    for _ in range(60):
+        middle = (low + high) / 2
+        if expected_rate(middle) > rate:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def _masks(hashes: Hashes) -> Hashes:
+    """Pick one bit in each of the eight words -> (N, 4) uint64, two words in each."""
+    bits = hashes.astype(np.uint32)[:, None] * SALT  # (N, 8); the low half of the hash, product modulo 2^32
+    bits >>= np.uint32(27)
+    np.left_shift(np.uint32(1), bits, out=bits)
+    return bits.view(np.uint64)

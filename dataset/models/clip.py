@@ -1,0 +1,270 @@
+"""CLIP models: from a recipe's entry to unit embeddings of pictures and texts, by open_clip.
+
+Invariant: a `ClipModel` has every one of its weights from the file whose checksum it names, and gives finite unit rows.
+Weights that are missing are an error, never random numbers, and loading runs no code: safetensors, or `torch.load` with
+`weights_only`. No model is fetched that the recipe does not name.
+
+Source: open_clip's factory, which loads strictly. Rejected: its warning for OpenAI's weights behind the wrong
+activation (plain `ViT-B-32`), which scores every pair wrongly and goes on: here it is an error.
+"""
+
+import difflib
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import torch
+from PIL import Image
+
+import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
+from dataset.errors import said_by
+from dataset.models.files import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
+from dataset.models.inputs import Preparation
+from dataset.models.towers import Embeddings, Precision, Towers
+from dataset.recipe.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
+from dataset.store.store import Store
+
+import open_clip  # isort: skip
+
+if TYPE_CHECKING:
+    from dataset.models.text_tower import TextTower
+
+_LOADING_FAULTS = (
+    OSError,
+    RuntimeError,  # a weight is missing, too many, or has another shape; weights_only met code; not found by open_clip
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ImportError,  # a model that needs `transformers`
+    EOFError,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
+"""What open_clip's factory was seen to raise for configurations and weights that do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """A loaded model. `dimensions` is D, the length of its embeddings."""
+
+    name: str
+    checksums: Checksums
+    dimensions: int
+    preparation: Preparation = field(repr=False)
+    towers: Towers = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Return the sha256 (hex) of the weights' file."""
+        return self.checksums.weights
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the model runs."""
+        return self.towers.device
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """Embed pictures of any size and mode, (N, D) float32 unit rows."""
+        if not images:
+            return np.empty((0, self.dimensions), np.float32)
+        pixels = np.stack([self.preparation.pixels(image) for image in images])  # (N, H, W, 3)
+        return self._unit_rows(self.towers.images(torch.from_numpy(pixels)))
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts, cut to the model's context, (N, D) float32 unit rows; an empty text has an embedding too."""
+        if not texts:
+            return np.empty((0, self.dimensions), np.float32)
+        return self._unit_rows(self.towers.texts(torch.from_numpy(self.preparation.tokens(texts))))
+
+    def _unit_rows(self, embeddings: torch.Tensor) -> Embeddings:
+        rows: Embeddings = embeddings.cpu().numpy()
+        if not np.allclose(np.square(rows).sum(1), 1, atol=1e-3):  # also false for NaN
+            raise ModelError(
+                f"{self.name} gave an embedding without a direction: its weights are damaged, replace them."
+            )
+        return rows
+
+
+def load_model(
+    spec: ModelRecipe, store: Store | None = None, device: str | None = None, precision: Precision | None = None
+) -> ClipModel:
+    """Load the model that a recipe names, for evaluation, on `device` or a GPU if there is one.
+
+    `precision` is the device's own when it is None: float16 on CUDA, else float32.
+
+    Raises: ModelError when model or weights do not exist, do not fit one another, or cannot be loaded without code.
+    """
+    place = _device(device)
+    with _located(spec, store) as source:
+        _refuse_torchscript(source.weights)
+        try:
+            network, preprocess = open_clip.create_model_from_pretrained(
+                source.name, source.pretrained, device=place, weights_only=True, **_beside(source.weights.parent)
+            )
+            tokenizer = open_clip.get_tokenizer(source.name)
+            config = open_clip.get_model_config(source.name)
+        except _LOADING_FAULTS as error:
+            raise ModelError(
+                f"The weights {source.weights.name} cannot be loaded as {spec.model} ({said_by(error)}): "
+                "name weights and configuration that belong together."
+            ) from error
+        wanted = network.visual.preprocess_cfg
+        text = _own_text_tower(source.weights.parent, int(config["embed_dim"]), place)
+        said = _digest(config, wanted)
+        checksums = Checksums(sha256_of(source.weights), _with_files(said, source.weights.parent) if text else said)
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
+    kind = precision or Precision.of(place)
+    return ClipModel(
+        spec.model,
+        checksums,
+        int(config["embed_dim"]),
+        preparation_of(preprocess, text.tokenizer if text else tokenizer, wanted["size"]),
+        Towers(network, place, mean=wanted["mean"], std=wanted["std"], precision=kind, text=text),
+    )
+
+
+def preparation_of(preprocess: Any, tokenizer: Any, size: int | Sequence[int]) -> Preparation:
+    """Take from open_clip's transforms what is done before the device: all but ToTensor and Normalize."""
+    *steps, to_tensor, normalize = preprocess.transforms
+    assert (type(to_tensor).__name__, type(normalize).__name__) == ("MaybeToTensor", "Normalize"), preprocess
+    height, width = (size, size) if isinstance(size, int) else size
+    return Preparation(tuple(steps), tokenizer, height, width, int(tokenizer.context_length))
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise ModelError(
+            f"There is no device {name} here ({said_by(error)}): give cpu, cuda or cuda:N, or leave it out."
+        ) from error
+
+
+def pretrained_names() -> list[tuple[str, str]]:
+    """List open_clip's pairs of a model's name and a tag of weights for it."""
+    return [(str(name), str(tag)) for name, tag in open_clip.list_pretrained()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What open_clip is asked for, and the file from which the weights will come."""
+
+    name: str
+    pretrained: str | None
+    weights: Path
+
+
+@contextmanager
+def _located(spec: ModelRecipe, store: Store | None) -> Iterator[_Source]:
+    """Find a model's weights: in the store, a folder, a file, on the hub or under an open_clip tag."""
+    if spec.pretrained is None:
+        hub_id = spec.model.removeprefix(HUB_PREFIX)
+        yield _Source(spec.model, None, _downloaded(spec, lambda: open_clip.download_pretrained_from_hf(hub_id)))
+    elif spec.pretrained.startswith(STORE_PREFIX):
+        if store is None:
+            raise ModelError(f"{spec.pretrained} lies in a store, and none is set: set SHOAL_STORE.")
+        with fetched(store, spec.pretrained) as folder:
+            yield _Source(f"local-dir:{folder}", None, weights_in(folder))
+    elif (path := Path(spec.pretrained)).is_dir():
+        yield _Source(f"local-dir:{path}", None, weights_in(path))
+    else:
+        _refuse_unknown_name(spec.model)
+        weights = path if path.is_file() else _tagged(spec)
+        yield _Source(spec.model, spec.pretrained, weights)
+
+
+def _refuse_unknown_name(name: str) -> None:
+    known = open_clip.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`dataset models list` shows the names."
+        raise ModelError(f"open_clip knows no model {name}: {hint}")
+
+
+def _tagged(spec: ModelRecipe) -> Path:
+    """Fetch the weights of an open_clip tag, unless they are in its cache."""
+    entry = open_clip.get_pretrained_cfg(spec.model, spec.pretrained)
+    if not entry:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(spec.model)) or "none"
+        raise ModelError(
+            f"{spec.pretrained} is no file, no folder and no tag of {spec.model}: its tags in open_clip are {tags}."
+        )
+    quick = bool(entry.get("quick_gelu", False))
+    if quick != bool(open_clip.get_model_config(spec.model).get("quick_gelu", False)):
+        right = f"{spec.model}-quickgelu" if quick else spec.model.removesuffix("-quickgelu")
+        raise ModelError(f"The weights {spec.pretrained} score wrongly in {spec.model}: name the model {right}.")
+    return _downloaded(spec, lambda: open_clip.download_pretrained(entry))
+
+
+def _downloaded(spec: ModelRecipe, download: Callable[[], str]) -> Path:
+    try:
+        return Path(download())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"The weights of {spec.model} cannot be fetched ({said_by(error)}): fetch them on a machine with a "
+            "network, and put them into the store with `dataset models add`."
+        ) from error
+
+
+def _refuse_torchscript(weights: Path) -> None:
+    """Refuse OpenAI's own .pt files: such an archive is a program."""
+    if not zipfile.is_zipfile(weights):
+        return
+    with zipfile.ZipFile(weights) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise ModelError(
+                f"{weights.name} is TorchScript, a program and not only weights: for OpenAI's models name the tag "
+                "openai, for others save the state_dict as safetensors."
+            )
+
+
+def _beside(folder: Path) -> dict[str, object]:
+    """Let a text tower of transformers' be built from the configuration beside the weights, and not from the hub."""
+    if not (folder / "config.json").is_file() or not (folder / CONFIG_FILE).is_file():
+        return {}
+    text = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _own_text_tower(folder: Path, dimensions: int, place: torch.device) -> "TextTower | None":
+    """Load the text tower that lies beside the weights, if one does.
+
+    Raises: ModelError when its embeddings are not as long as the pictures'.
+    """
+    if not (folder / "text_config.json").is_file():
+        return None
+    from dataset.models.text_tower import load_text_tower
+
+    tower = load_text_tower(folder, place)
+    if tower.dimensions != dimensions:
+        raise ModelError(
+            f"The text tower gives {tower.dimensions} dimensions and the image tower {dimensions}: name two that "
+            "belong together."
+        )
+    return tower
+
+
+def _with_files(digest: str, folder: Path) -> str:
+    """Take the text tower's files into a configuration's digest."""
+    files = [f"{path.name} {sha256_of(path)}" for path in sorted(folder.glob("text_*"))]
+    return hashlib.sha256("\n".join([digest, *files]).encode("utf-8")).hexdigest()
+
+
+def _digest(config: object, preprocess: object) -> str:
+    canonical = json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()

@@ -1,0 +1,135 @@
+"""Where models lie: folders of open_clip's layout, on a disk or in the store under `models/NAME`.
+
+Such a folder holds `open_clip_config.json` (architecture and preprocessing), one file of weights, and the tokenizer's
+files if the model has one of its own. In the store `checksums.json` comes with them, written last: where it is, the
+folder is whole, and what is fetched is held against it. A name in the store never changes its content, because parts
+that were made with it name it.
+
+This module moves files and does without torch; `dataset.models.clip` loads what they hold.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dataset.errors import DatasetError
+from dataset.recipe.recipe import STORE_PREFIX
+from dataset.store.store import Store
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILES = {  # by suffix of what is given: the names under which open_clip looks for weights in a folder
+    ".safetensors": "open_clip_model.safetensors",
+    ".bin": "open_clip_pytorch_model.bin",
+    ".pth": "open_clip_pytorch_model.bin",
+    ".pt": "open_clip_pytorch_model.bin",
+}
+CHECKSUMS_FILE = "checksums.json"
+STORE_FOLDER = "models"
+BLOCK_BYTES = 1 << 20
+
+
+class ModelError(DatasetError):
+    """A model cannot be found, read or trusted."""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_in(folder: Path) -> Path:
+    """Find the one file of weights in a model's folder.
+
+    Raises: ModelError when there is no configuration, or not exactly one file of weights.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelError(f"The model folder {folder} has no {CONFIG_FILE}: put it there, or name another folder.")
+    found = [folder / name for name in sorted(set(WEIGHTS_FILES.values())) if (folder / name).is_file()]
+    if len(found) != 1:
+        names = " or ".join(sorted(set(WEIGHTS_FILES.values())))
+        raise ModelError(f"The model folder {folder} has {len(found)} files of weights: leave exactly one, {names}.")
+    return found[0]
+
+
+@contextmanager
+def gathered(
+    weights: Path, config: Path, tokenizer: Sequence[Path] = (), renamed: Mapping[str, Path] | None = None
+) -> Iterator[Path]:
+    """Give a temporary model folder of these files, under the names that open_clip looks for; `renamed` by their own.
+
+    Raises: ModelError when a file is missing or the weights are in no format that is known.
+    """
+    more = dict(renamed or {})
+    for path in (weights, config, *tokenizer, *more.values()):
+        if not path.is_file():
+            raise ModelError(f"{path} is no file: name the model's files.")
+    if weights.suffix not in WEIGHTS_FILES:
+        raise ModelError(f"{weights} is in no known format of weights: give {', '.join(WEIGHTS_FILES)}.")
+    with tempfile.TemporaryDirectory(prefix="shoal-model-") as temporary:
+        folder = Path(temporary)
+        (folder / WEIGHTS_FILES[weights.suffix]).symlink_to(weights.absolute())
+        shutil.copyfile(config, folder / CONFIG_FILE)
+        for path in tokenizer:
+            shutil.copyfile(path, folder / path.name)
+        for name, path in more.items():
+            (folder / name).symlink_to(path.absolute())
+        yield folder
+
+
+def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
+    """Put a model's folder into the store as `store:models/NAME`; returns the sha256 of each of its files.
+
+    Adding the same model again changes nothing.
+
+    Raises: ModelError when the name is taken by another model, or is no single step of a path.
+    """
+    if not name or name.startswith(".") or "/" in name:
+        raise ModelError(f"{name!r} cannot name a model in the store: use letters, digits, '.', '-' and '_'.")
+    weights_in(folder)
+    checksums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    place = f"{STORE_FOLDER}/{name}"
+    if store.exists(f"{place}/{CHECKSUMS_FILE}"):
+        if _checksums(store, place) == checksums:
+            return checksums
+        raise ModelError(f"The store has another model named {name}: choose a new name, parts may rely on the old.")
+    for file_name in checksums:
+        with (folder / file_name).open("rb") as source, store.write(f"{place}/{file_name}") as target:
+            shutil.copyfileobj(source, target, BLOCK_BYTES)
+    store.put(f"{place}/{CHECKSUMS_FILE}", json.dumps(checksums, indent=2, sort_keys=True).encode("utf-8"))
+    return checksums
+
+
+@contextmanager
+def fetched(store: Store, reference: str) -> Iterator[Path]:
+    """Give a temporary copy of the folder that `store:PATH` names, every file held against its checksum.
+
+    Raises: ModelError when the store has no such model, or a file of it was changed.
+    """
+    place = reference.removeprefix(STORE_PREFIX).strip("/")
+    if not store.exists(f"{place}/{CHECKSUMS_FILE}"):
+        raise ModelError(f"The store {store.uri} has no model {place}: put it there with `dataset models add`.")
+    with tempfile.TemporaryDirectory(prefix="shoal-model-") as temporary:
+        folder = Path(temporary)
+        for name, checksum in _checksums(store, place).items():
+            with store.open_input(f"{place}/{name}") as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target, BLOCK_BYTES)
+            if sha256_of(folder / name) != checksum:
+                raise ModelError(f"{place}/{name} in the store is not what was put there: add the model anew.")
+        yield folder
+
+
+def _checksums(store: Store, place: str) -> dict[str, str]:
+    try:
+        checksums = json.loads(store.read(f"{place}/{CHECKSUMS_FILE}"))
+    except ValueError as error:
+        raise ModelError(
+            f"{place}/{CHECKSUMS_FILE} in the store is damaged: add the model under a new name."
+        ) from error
+    if not isinstance(checksums, dict) or any("/" in name or name.startswith(".") for name in checksums):
+        raise ModelError(f"{place}/{CHECKSUMS_FILE} in the store is damaged: add the model under a new name.")
+    return checksums

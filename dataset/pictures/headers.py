@@ -1,0 +1,236 @@
+"""Pictures as a server sent them: what they are and how large, read from their headers by nobody but us.
+
+Invariant: pure, and total: any bytes give a picture or an outcome, never an exception; no codec is called, no pixel is
+decoded, no number from the file decides how much memory is taken or how long a loop runs. So this may run in the worker
+itself, where a codec's crash would take 512 links along; whatever decodes runs elsewhere (`dataset.pictures.prepare`, in
+processes of their own: `workers.decoding`).
+
+Source: the formats' specifications: ITU T.81 (JPEG), PNG 1.2, GIF89a, RFC 9649 (WebP), ISO 14496-12 and AVIF 1.1.
+
+Rejected: Pillow's `open`, which hands WebP and AVIF to their C libraries to learn a size; libjpeg-turbo's header
+reader, which is C too (78 µs for a JPEG of 72 KB, with the count of its scans that must come first; this takes 2).
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
+
+SNIFF_BYTES = 512
+"""As many first bytes as `image_format` needs; HTML is told from its beginning, an SVG may have a prolog."""
+
+MAX_PARTS = 4_096
+"""Segments, blocks or boxes that are looked at: 20 MB of EXIF and profiles are 320 segments of JPEG."""
+
+EXTENSIONS: Mapping[str, str] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "AVIF": "avif"}
+"""The formats that a shard keeps as received, and their members' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as a shard keeps it; sizes in pixels, the original's as it looks upright."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+    sha256: str
+    """Of the bytes as they were received."""
+    md5: str | None = None
+    """Of the same; None unless the rules ask for it."""
+    pdq: str | None = None
+    """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
+
+
+class Size(NamedTuple):
+    width: int
+    height: int
+
+
+def image_format(head: bytes) -> str | None:
+    """Name the image format of which these are the first bytes, decodable here or not; None for anything else."""
+    head = head[:SNIFF_BYTES]
+    for name, magic in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head.startswith(b"RIFF"):
+        return "WEBP" if head[8:12] == b"WEBP" else None
+    if head[4:8] == b"ftyp":  # ISO media: the brands tell, the major one first
+        brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIF" if any(brand in brands for brand in (b"heic", b"heix", b"mif1", b"msf1")) else None
+    return "SVG" if b"<svg" in head and b"<html" not in head.lower() else None
+
+
+def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
+    """Keep the bytes as they are, or say why not; their size is what the header says, as the picture lies."""
+    kind = image_format(data)
+    if kind is None:
+        return Outcome.NOT_AN_IMAGE
+    if kind not in EXTENSIONS:
+        return Outcome.UNSUPPORTED_FORMAT
+    if len(data) > rules.max_bytes:
+        return Outcome.TOO_LARGE
+    size = read_size(data, kind)
+    if size is not None and size.width * size.height > rules.max_pixels:
+        return Outcome.TOO_MANY_PIXELS
+    if len(data) < rules.min_bytes:
+        return Outcome.TOO_SMALL
+    if size is None:
+        return Outcome.UNDECODABLE
+    return unfit(size, rules) or Picture(data, EXTENSIONS[kind], *size, *size, *hashed(data, rules))
+
+
+def unfit(size: Size, rules: ImageRules) -> Outcome | None:
+    """Hold a picture's size, whichever way up, against the rules; None when it fits."""
+    short, long = min(size), max(size)
+    if short < rules.min_image_size:
+        return Outcome.SIDE_TOO_SHORT
+    if rules.max_aspect_ratio and long > rules.max_aspect_ratio * short:
+        return Outcome.ASPECT_TOO_LARGE
+    return None
+
+
+def hashed(data: bytes, rules: ImageRules) -> tuple[str, str | None]:
+    """Return sha256 and, where the rules ask for it, md5 of the received bytes, in hex."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() if rules.md5 else None
+    return hashlib.sha256(data).hexdigest(), md5
+
+
+def read_size(data: bytes, kind: str) -> Size | None:
+    """Read width and height of one of EXTENSIONS' formats from its header; None when it has none that makes sense."""
+    try:
+        size = _READERS[kind](data)
+    except (IndexError, struct.error):
+        return None
+    return size if size is not None and size.width > 0 and size.height > 0 else None
+
+
+def _read_jpeg(data: bytes) -> Size | None:
+    """Walk the segments to the frame header."""
+    place = 2
+    for _ in range(MAX_PARTS):
+        if data[place] != 0xFF:  # garbage between segments, which libjpeg skips too
+            place = data.find(b"\xff", place)
+            if place < 0:
+                return None
+        marker = data[place + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = _JPEG_SIZE.unpack_from(data, place + 5)
+            return Size(width, height)
+        if marker in (0xD9, 0xDA):  # the end, or a scan without a frame
+            return None
+        if marker == 0xFF:
+            place += 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone
+            place += 2
+        else:
+            place += 2 + max(2, data[place + 2] << 8 | data[place + 3])
+    return None
+
+
+def _read_png(data: bytes) -> Size | None:
+    return Size(*struct.unpack_from(">II", data, 16)) if data[12:16] == b"IHDR" else None
+
+
+def _read_gif(data: bytes) -> Size | None:
+    """Read the screen, enlarged by what of the first frame stands out of it; without a frame there is no picture."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    is_extension = False
+    for _ in range(MAX_PARTS):
+        if is_extension:  # its blocks go on up to an empty one
+            is_extension = data[place] > 0
+            place += 1 + data[place]
+        elif data[place] == 0x2C:  # a frame
+            left, top, wide, high = struct.unpack_from("<HHHH", data, place + 1)
+            return Size(max(width, left + wide), max(height, top + high))
+        elif data[place] == 0x21:
+            is_extension = True
+            place += 2
+        elif data[place] == 0x3B:
+            return None
+        else:
+            place += 1
+    return None
+
+
+def _read_webp(data: bytes) -> Size | None:
+    match data[12:16]:
+        case b"VP8 " if data[23:26] == b"\x9d\x01\x2a":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return Size(width & 0x3FFF, height & 0x3FFF)  # the two bits above are for scaling
+        case b"VP8L" if data[20] == 0x2F:
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        case b"VP8X" if len(data) >= 30:
+            return Size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
+    return None
+
+
+def _read_avif(data: bytes) -> Size | None:
+    """Take the largest size among the items' properties: tiles and thumbnails are smaller than their picture."""
+    begin, end = 0, len(data)
+    for name, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
+        found = next((span for found, span in _boxes(data, begin, end) if found == name), None)
+        if found is None:
+            return None
+        begin, end = found[0] + skipped, found[1]
+    sizes = [
+        struct.unpack_from(">II", data, start + 4) for name, (start, _) in _boxes(data, begin, end) if name == b"ispe"
+    ]
+    return Size(*max(sizes, key=lambda size: size[0] * size[1])) if sizes else None
+
+
+def _boxes(data: bytes, begin: int, end: int) -> list[tuple[bytes, tuple[int, int]]]:
+    """List the boxes between two places: name, and where its content begins and ends."""
+    boxes: list[tuple[bytes, tuple[int, int]]] = []
+    place = begin
+    while place + 8 <= end and len(boxes) < MAX_PARTS:
+        size, name = struct.unpack_from(">I4s", data, place)
+        head = 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, place + 8)
+            head = 16
+        size = size or end - place  # 0: to the end
+        if size < head or place + size > end:
+            break
+        boxes.append((name, (place + head, place + size)))
+        place += size
+    return boxes
+
+
+_JPEG_SIZE = struct.Struct(">HH")
+
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 to SOF15; the three between are tables and reserved."""
+
+_READERS: Mapping[str, Callable[[bytes], Size | None]] = {
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "GIF": _read_gif,
+    "WEBP": _read_webp,
+    "AVIF": _read_avif,
+}
+
+_MAGIC = (
+    ("JPEG", b"\xff\xd8\xff"),
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("GIF", b"GIF87a"),
+    ("GIF", b"GIF89a"),
+    ("BMP", b"BM"),
+    ("TIFF", b"II*\0"),
+    ("TIFF", b"MM\0*"),
+    ("ICO", b"\0\0\1\0"),
+    ("JPEG XL", b"\xff\x0a"),
+    ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
+    ("PSD", b"8BPS"),
+)

@@ -1,0 +1,270 @@
+"""The recipe: everything that determines a crawl's data, fixed with the run and handed out with each claim.
+
+Invariant: a `Recipe` that exists is valid, complete and never changes; `from_json(to_json())` is the same one, and two
+recipes have one digest exactly when they are equal. What a file leaves out has its default, which is LAION-5B's.
+
+A model's checksums are null until the first filter worker has loaded it and settles them; from then on a worker whose
+weights or configuration differ has another crawl's data in its hands and is refused. Two checksums, since the same
+weights behind another preprocessing give other similarities.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Self, TypeVar, get_type_hints
+
+from dataset.errors import DatasetError
+from dataset.recipe.extra_columns import ExtraError, arrow_type
+from dataset.recipe.image_rules import ImageRules
+from dataset.recipe.tags import SafetyRecipe, TagsRecipe, read_safety, read_tags
+
+VERSION = 1
+HUB_PREFIX = "hf-hub:"
+STORE_PREFIX = "store:"
+
+Section = TypeVar("Section", "TextRecipe", "LanguageRecipe", "ModelRecipe", "EmbeddingsRecipe")
+
+
+class RecipeError(DatasetError):
+    """The recipe cannot be used as it is written."""
+
+
+class RecipeMismatchError(DatasetError):
+    """What this worker has loaded is not what the crawl's data are made with."""
+
+
+class LanguageRule(StrEnum):
+    """How an alt text comes to its subset."""
+
+    LAION = "laion"
+    """CLD3's word is taken where it calls itself reliable."""
+    LENGTH_AWARE = "length-aware"
+    """The shorter the text, the surer CLD3 has to be."""
+
+
+class ModelRole(StrEnum):
+    """The two places for a model: a sample of subset `en` is scored by the first, all others by the second."""
+
+    EN = "en"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecipe:
+    """Length of an alt text after cleaning, in characters (code points)."""
+
+    min_characters: int = 5  # LAION-5B
+    max_characters: int = 1_000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_characters <= self.max_characters:
+            raise RecipeError("The recipe's text.min_characters must be from 1 to text.max_characters.")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageRecipe:
+    """Names the rule."""
+
+    rule: LanguageRule = LanguageRule.LAION
+
+
+@dataclass(frozen=True, slots=True)
+class Checksums:
+    """What tells one model from another, in hex: the weights' file, and architecture with preprocessing."""
+
+    weights: str
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """A model and the cosine from which on a pair is kept.
+
+    `pretrained` is an open_clip tag, a local file, a local folder or `store:models/NAME`; null where `model` is an
+    `hf-hub:` id, which brings its own weights. Of a folder the own configuration counts, and `model` is only its name.
+    """
+
+    model: str
+    pretrained: str | None
+    threshold: float
+    sha256: str | None = None
+    config_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise RecipeError("A model in the recipe has no name: give one of open_clip's or an hf-hub: id.")
+        if self.model.startswith(HUB_PREFIX) != (self.pretrained is None):
+            raise RecipeError(
+                f"The recipe's model {self.model} has pretrained {json.dumps(self.pretrained)}: an hf-hub: id brings "
+                "its own weights (null), any other name needs a tag, a file or a folder."
+            )
+        if self.pretrained is not None and not self.pretrained.strip():
+            raise RecipeError(f"The recipe's model {self.model} names no weights: give a tag, a file or a folder.")
+        if not -1 <= self.threshold <= 1:
+            raise RecipeError(f"The threshold {self.threshold} of {self.model} is no cosine: give -1 to 1.")
+        for checksum in (self.sha256, self.config_sha256):
+            if checksum is not None and (len(checksum) != 64 or not set(checksum) <= set("0123456789abcdef")):
+                raise RecipeError(f"{checksum!r} is no sha256: give 64 hexadecimal digits in lower case, or null.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsRecipe:
+    """One model a role. Thresholds are LAION-5B's; the second was chosen for a model that shares its text towers."""
+
+    en: ModelRecipe = ModelRecipe("ViT-B-32-quickgelu", "openai", 0.28)
+    other: ModelRecipe = ModelRecipe("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", 0.26)
+
+    def of(self, role: ModelRole) -> ModelRecipe:
+        """Give the model in a role."""
+        return self.en if role is ModelRole.EN else self.other
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsRecipe:
+    """Whether a part's embeddings, which the filter has at hand, are kept beside it: 2 KB a sample for ViT-B/32."""
+
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that determines a crawl's data."""
+
+    text: TextRecipe = field(default_factory=TextRecipe)
+    language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    image: ImageRules = field(default_factory=ImageRules)
+    models: ModelsRecipe = field(default_factory=ModelsRecipe)
+    filter: bool = True
+    """False: the run is complete with its shards, and no model looks at them."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Columns of a finished list that come along into the shards, name and type."""
+    embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
+    tags: TagsRecipe = field(default_factory=TagsRecipe)
+    safety: SafetyRecipe = field(default_factory=SafetyRecipe)
+
+    @classmethod
+    def from_json(cls, recipe: object) -> Self:
+        """Read a recipe; what it leaves out has its default.
+
+        Raises: RecipeError (ImageRulesError for the image, TagRecipeError for tags and safety) for an unknown key or a
+            value that cannot be used.
+        """
+        sections = dict(_object(recipe, "The recipe"))
+        if sections.pop("version", VERSION) != VERSION:
+            raise RecipeError(f"The recipe's version is not {VERSION}: write it for this release, or use a newer one.")
+        _refuse_unknown(sections, cls, "The recipe")
+        models = _object(sections.get("models", {}), "The recipe's models")
+        _refuse_unknown(models, ModelsRecipe, "The recipe's models")
+        defaults = ModelsRecipe()
+        return cls(
+            text=_read(TextRecipe(), sections.get("text", {}), "text"),
+            language=_read(LanguageRecipe(), sections.get("language", {}), "language"),
+            image=ImageRules.from_json(_object(sections.get("image", {}), "The recipe's image")),
+            filter=_flag(sections.get("filter", True), "filter"),
+            extra=_read_extra(sections.get("extra", {})),
+            models=ModelsRecipe(
+                **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
+            ),
+            embeddings=_read(EmbeddingsRecipe(), sections.get("embeddings", {}), "embeddings"),
+            tags=read_tags(sections.get("tags", {})),
+            safety=read_safety(sections.get("safety", {})),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every rule spelled out, as `from_json` reads it."""
+        return {"version": VERSION, **asdict(self), "image": self.image.to_json()}
+
+    def digest(self) -> str:
+        """Return the sha256 (hex) of the canonical JSON: keys sorted, no white space."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def settle(recipe: Recipe, loaded: Mapping[str, Checksums]) -> Recipe:
+    """Write the checksums of the models loaded, by role, into those that the recipe leaves open.
+
+    Raises: RecipeMismatchError when the recipe is settled on others: this worker has other weights or preprocessing.
+    """
+    models = recipe.models
+    for name, checksums in loaded.items():
+        role = ModelRole(name)
+        spec = models.of(role)
+        for what, fixed, found in (
+            ("weights", spec.sha256, checksums.weights),
+            ("configuration", spec.config_sha256, checksums.config),
+        ):
+            if fixed not in (None, found):
+                raise RecipeMismatchError(
+                    f"The {what} of {spec.model} here have sha256 {found[:12]}…, but this crawl is made with "
+                    f"{str(fixed)[:12]}…: give this worker the crawl's model, or start a new run."
+                )
+        settled = replace(spec, sha256=checksums.weights, config_sha256=checksums.config)
+        models = replace(models, en=settled) if role is ModelRole.EN else replace(models, other=settled)
+    return replace(recipe, models=models)
+
+
+def _flag(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give true or false.")
+
+
+def _read_extra(section: object) -> Mapping[str, str]:
+    given = _object(section, "The recipe's extra")
+    for name, kind in given.items():
+        try:
+            arrow_type(kind)
+        except ExtraError as error:
+            raise RecipeError(f"The recipe's extra column {name!r} cannot be kept: {error}") from error
+    return dict(given)
+
+
+def _read_model(default: ModelRecipe, section: object, where: str) -> ModelRecipe:
+    """Read a model; one that is named does not get the default's weights."""
+    spec = _object(section, f"The recipe's {where}")
+    if "model" not in spec:
+        return _read(default, spec, where)
+    if not str(spec["model"]).startswith(HUB_PREFIX) and spec.get("pretrained") is None:
+        raise RecipeError(f"The recipe's {where} names no weights: give pretrained a tag, a file or a folder.")
+    return _read(ModelRecipe(HUB_PREFIX, None, default.threshold), spec, where)
+
+
+def _read(default: Section, section: object, where: str) -> Section:
+    """Replace what `section` names in `default`, each value held against its field's type."""
+    given = _object(section, f"The recipe's {where}")
+    _refuse_unknown(given, type(default), f"The recipe's {where}")
+    kinds = get_type_hints(type(default))
+    return replace(default, **{name: _value(kinds[name], value, f"{where}.{name}") for name, value in given.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """Give a JSON value as its field's type: a number, a text, a text or null, or a label."""
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        if value in list(kind):
+            return kind(value)
+        raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give one of {', '.join(kind)}.")
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is not bool and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    wanted = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
+        kind, "a text or null"
+    )
+    raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give {wanted}.")
+
+
+def _object(value: object, where: str) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise RecipeError(f"{where} is {json.dumps(value)}: give a JSON object.")
+
+
+def _refuse_unknown(given: Mapping[str, Any], kind: type[Any], where: str) -> None:
+    known = [field.name for field in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"{where} has an unknown key {name!r}: use {', '.join(known)}.")

@@ -1,0 +1,1 @@
+"""One HTML page on what the manifest lists."""

@@ -1,0 +1,245 @@
+"""The store: where packs, shards, parts and models live, a local folder or an object store.
+
+Invariant: a path holds a whole file or nothing. In a folder a file is written aside, synced to the disk and renamed;
+for an object store it is spooled on the local disk and uploaded once it is whole. Of two writers of a path the last
+wins, whole.
+
+Source: `pyarrow.fs` speaks s3://, gs:// and abfs://. Rejected: writing straight into pyarrow's upload stream, because
+leaving its `with` block on an error completes the upload with what had been written until then; and
+`pyarrow.fs.copy_files`, which drops the error of the upload's last request and so reports a lost file as written.
+
+An upload that fails for good leaves its parts behind in the bucket, invisible and paid for, because pyarrow cannot
+abort it: give the bucket a rule that does (docs/operations.md).
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from dataset.errors import DatasetError
+from dataset.store.object_store import open_s3
+
+PARTIAL_SUFFIX = ".partial"
+"""What is being written carries it, and `list` never shows it."""
+UPLOAD_BYTES = 8 << 20
+"""Read from the spooled file at a time."""
+# What an object store's error says, and what helps; the first that fits is taken. A HEAD has no body to say why: S3
+# answers an expired token there with a bare 400.
+REMEDIES = (
+    (("SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "status 5"),
+     "it was asked again for about a minute; check the network and the store's limits, and try again later"),
+    (("NO_SUCH_BUCKET",), "make the bucket, or mend the setting"),
+    (("Expired", "TokenRefreshRequired", "status 400"), "the credentials have expired or are malformed: renew them"),
+    (("ACCESS_DENIED", "InvalidAccessKeyId", "INVALID_ACCESS_KEY_ID", "SIGNATURE", "status 403"),
+     "let these credentials read, write, list and delete there, or give others (AWS_ACCESS_KEY_ID, ~/.aws, a role)"),
+)  # fmt: skip
+
+
+class StoreError(DatasetError):
+    """The store could not do what was asked of it."""
+
+
+class Store:
+    """Files under one root; paths are relative to it and separated by '/'."""
+
+    def __init__(self, uri: str, filesystem: pa.fs.FileSystem, root: str) -> None:
+        self.uri = uri
+        self._filesystem = filesystem
+        self._root = root.rstrip("/")
+        self._is_folder = isinstance(filesystem, pa.fs.LocalFileSystem)
+
+    @classmethod
+    def open(cls, uri: str, *, writable: bool = True) -> "Store":
+        """Open the folder (made when missing) or object store at `uri`, and write and delete a probe in it.
+
+        Raises: StoreError when it cannot be reached or written; with `writable=False` nothing is made or probed.
+        """
+        try:
+            if uri.startswith("s3://"):
+                filesystem, root = open_s3(uri)
+            elif "://" in uri:
+                filesystem, root = pa.fs.FileSystem.from_uri(uri)
+            else:
+                filesystem, root = pa.fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+            store = cls(uri, filesystem, root)
+            if writable:
+                store._probe()
+        except (OSError, ValueError, pa.ArrowException, StoreError) as error:
+            reason = error.__cause__ or error
+            help_ = _remedy(str(reason)) or "name a folder or bucket to write in"
+            raise StoreError(f"The store {_without_secrets(uri)} cannot be used ({_line(reason)}): {help_}.") from error
+        return store
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[BinaryIO]:
+        """Give a binary file; its content is at `path` once the block has ended well; after an error, nothing.
+
+        Raises: StoreError when it cannot be opened or put in its place; what the block raises passes unchanged.
+        """
+        place = self._place(path)
+        with self._translated("write", path):
+            aside = self._aside(place)
+            file = aside.open("wb")
+        try:
+            yield file
+            with self._translated("write", path):
+                file.close()
+                self._publish(aside, place)
+        finally:
+            with suppress(OSError):
+                file.close()
+            aside.unlink(missing_ok=True)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write `data` as the whole file at `path`.
+
+        Raises: StoreError when it cannot be written.
+        """
+        with self._translated("write", path), self.write(path) as file:
+            file.write(data)
+
+    def read(self, path: str) -> bytes:
+        """Read the whole file at `path`.
+
+        Raises: StoreError when it is missing or cannot be read.
+        """
+        with self.open_input(path) as file, self._translated("read", path):
+            return bytes(file.read())
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """Open `path` for reading at any position; the caller closes it.
+
+        Raises: StoreError when it is missing.
+        """
+        with self._translated("read", path):
+            return self._filesystem.open_input_file(self._place(path))
+
+    def exists(self, path: str) -> bool:
+        """Say whether a file is at `path`."""
+        with self._translated("look up", path):
+            return bool(self._filesystem.get_file_info(self._place(path)).type == pa.fs.FileType.File)
+
+    def size(self, path: str) -> int:
+        """Return the bytes of the file at `path`.
+
+        Raises: StoreError when there is no such file.
+        """
+        with self._translated("look up", path):
+            found = self._filesystem.get_file_info(self._place(path))
+        if found.type != pa.fs.FileType.File:
+            raise StoreError(f"{path} is missing from the store {self.uri}: check the path, or the store's setting.")
+        return int(found.size)
+
+    def delete(self, path: str) -> None:
+        """Delete the file at `path`; one that is missing is deleted already."""
+        with self._translated("delete", path), suppress(FileNotFoundError):
+            self._filesystem.delete_file(self._place(path))
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Return the paths of all files in the folder `prefix` and below, sorted; none when the folder is missing."""
+        place = self._place(prefix) if prefix else self._root
+        selector = pa.fs.FileSelector(place, allow_not_found=True, recursive=True)
+        with self._translated("list", prefix):
+            found = self._filesystem.get_file_info(selector)
+        files = (str(info.path) for info in found if info.type == pa.fs.FileType.File)
+        return sorted(path[len(self._root) + 1 :] for path in files if not path.endswith(PARTIAL_SUFFIX))
+
+    def write_table(self, path: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
+        """Write `table` as zstd parquet, with `metadata` beside what its schema already carries."""
+        if metadata:
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+        with self._translated("write", path), self.write(path) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the parquet file at `path`, or only its `columns`; the file's metadata is the schema's.
+
+        Raises: StoreError when it is missing or is not parquet.
+        """
+        with self.open_input(path) as file, self._translated("read", path):
+            return pq.ParquetFile(file).read(columns=columns if columns is None else [*columns])
+
+    def _place(self, path: str) -> str:
+        if not path or path.startswith("/") or any(step in ("", ".", "..") for step in path.split("/")):
+            raise StoreError(f"{path!r} is no path in a store: name it relative to the store's root, without '..'.")
+        return f"{self._root}/{path}"
+
+    def _probe(self) -> None:
+        """Write a file to know that the store takes one: permissions do not tell (root, full disk, read-only mount)."""
+        path = f"probe-{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+        self.put(path, b"shoal")
+        self.delete(path)
+
+    def _aside(self, place: str) -> Path:
+        """Name the local file that is written first; in a folder it is a neighbour, so that a rename suffices."""
+        folder = Path(place).parent if self._is_folder else Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+
+    def _publish(self, aside: Path, place: str) -> None:
+        if not self._is_folder:
+            self._upload(aside, place)
+            return
+        _sync(aside)  # a rename can reach the disk before the bytes do, and a crash then leaves an empty file
+        aside.replace(place)
+        _sync(Path(place).parent)
+
+    def _upload(self, aside: Path, place: str) -> None:
+        """Put a local file at `place`.
+
+        Closing completes the upload, and so does forgetting it: what cannot be read to its end is taken away again.
+        """
+        with aside.open("rb") as source:
+            upload = self._filesystem.open_output_stream(place, compression=None)
+            try:
+                while chunk := source.read(UPLOAD_BYTES):
+                    upload.write(chunk)
+            except BaseException:
+                with suppress(OSError, pa.ArrowException):
+                    upload.close()  # raises when a part was refused: then there is nothing to take away
+                    self._filesystem.delete_file(place)
+                raise
+            upload.close()
+
+    @contextmanager
+    def _translated(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} is missing from the store {self.uri}: check the path, or the setting.") from error
+        except (OSError, pa.ArrowException) as error:
+            help_ = _remedy(str(error)) or "mend it and try again"
+            raise StoreError(f"Cannot {verb} {path} in the store {self.uri} ({_line(error)}): {help_}.") from error
+
+
+def _remedy(said: str) -> str | None:
+    return next((remedy for signs, remedy in REMEDIES if any(sign in said for sign in signs)), None)
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
+
+
+def _without_secrets(uri: str) -> str:
+    """The URI, without what stands before an @ in its host."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else uri
+
+
+def _sync(place: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

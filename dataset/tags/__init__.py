@@ -1,0 +1,1 @@
+"""Heads on embeddings and pictures (`punsafe`, `pwatermark`, `aesthetic`): loading, training, thresholds, accuracy."""

@@ -1,0 +1,268 @@
+"""Heads: small networks on CLIP's image embeddings that tag a pair, as one safetensors file each.
+
+Invariant: a `Head` that exists is whole: its layers fit one another and hold finite numbers. A file is read without
+running code, and what it says of itself (tag, activations, the model whose embeddings it reads) lies in its metadata
+under `shoal.head`, so that tensors and meaning cannot be parted.
+
+    (x - mean) · scale → layer, activation → … → layer → output
+
+Computed with NumPy in float32: a head costs a hundredth of the model before it, so it needs no accelerator and gives
+the same on every machine of one kind. Rejected: pickled modules, as the published ones come; `dataset.tags.published_heads`
+turns those into this format once.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dataset.errors import DatasetError
+from dataset.models.files import sha256_of
+from dataset.recipe.recipe import STORE_PREFIX
+from dataset.recipe.tags import Tag
+from dataset.store.store import Store
+
+Rows = npt.NDArray[np.float32]
+
+FORMAT = 1
+METADATA_KEY = "shoal.head"
+STORE_FOLDER = "heads"
+SUFFIX = ".safetensors"
+
+
+class HeadError(DatasetError):
+    """A head cannot be read, trusted or put on these embeddings."""
+
+
+class Kind(StrEnum):
+    """What a head reads."""
+
+    EMBEDDING = "embedding"
+    PICTURE = "picture"
+    """An image classifier; `dataset.tags.picture_heads` runs it."""
+
+
+class Output(StrEnum):
+    """What is done to the last layer's one number."""
+
+    SIGMOID = "sigmoid"
+    IDENTITY = "identity"
+    CLIPPED = "clipped"
+    """Cut to 0…1: a probability that was trained as a regression."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """`weight` (out, in) and `bias` (out,), float32; ReLU behind it, or nothing."""
+
+    weight: Rows
+    bias: Rows
+    relu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Whose embeddings a head reads: a model's name, and the sha256 of its weights where it is known."""
+
+    model: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A tag's network. `mean` and `scale` (D,) come first; None leaves the embedding as it is.
+
+    Raises: HeadError when the layers do not fit one another or hold a number that is not finite.
+    """
+
+    tag: Tag
+    layers: tuple[Layer, ...]
+    output: Output
+    embedder: Embedder
+    mean: Rows | None = None
+    scale: Rows | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)  # the model card: source, licence, measured values
+
+    def __post_init__(self) -> None:
+        if not self.layers or any(layer.weight.ndim != 2 for layer in self.layers):
+            raise HeadError("The head has no layers: give a state dict of linear layers.")
+        width = self.dimensions
+        for vector in (self.mean, self.scale):
+            if vector is not None and vector.shape != (width,):
+                raise HeadError(f"The head's normalisation has {vector.shape} values for {width} dimensions.")
+        for number, layer in enumerate(self.layers):
+            if layer.weight.shape[1] != width or layer.bias.shape != layer.weight.shape[:1]:
+                raise HeadError(f"The head's layer {number} does not fit the one before it: its file is damaged.")
+            width = layer.weight.shape[0]
+        if width != 1:
+            raise HeadError(f"The head ends in {width} numbers: only heads with one are known.")
+        if not all(np.isfinite(tensor).all() for tensor in self.tensors().values()):
+            raise HeadError("The head holds values that are not finite: replace its file.")
+
+    @property
+    def dimensions(self) -> int:
+        """Return D, the length of the embeddings that it reads."""
+        return int(self.layers[0].weight.shape[1])
+
+    def score(self, embeddings: Rows) -> Rows:
+        """Tag `embeddings` (N, D) float32 unit rows; (N,) float32.
+
+        Raises: HeadError when D is another: the head belongs to another model.
+        """
+        return self._finish(self.logits(embeddings))
+
+    def logits(self, embeddings: Rows) -> Rows:
+        """Return the last layer's numbers before the output, (N,) float32."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dimensions:
+            raise HeadError(
+                f"The head for {self.tag} reads {self.dimensions} dimensions, these embeddings are "
+                f"{embeddings.shape}: name the head that was made for this model ({self.embedder.model})."
+            )
+        rows = embeddings.astype(np.float32, copy=False)  # (N, D)
+        if self.mean is not None:
+            rows = rows - self.mean
+        if self.scale is not None:
+            rows = rows * self.scale
+        for layer in self.layers:
+            rows = rows @ layer.weight.T + layer.bias  # (N, out)
+            if layer.relu:
+                rows = np.maximum(rows, 0)
+        return rows[:, 0]
+
+    def calibrated(self, slope: float, shift: float) -> "Head":
+        """Return the head whose logits are slope · logit + shift: Platt's scaling, folded into the last layer."""
+        last = self.layers[-1]
+        scaled = Layer((last.weight * slope).astype(np.float32), (last.bias * slope + shift).astype(np.float32), False)
+        return replace(self, layers=(*self.layers[:-1], scaled))
+
+    def tensors(self) -> dict[str, Rows]:
+        """Name its tensors as its file does."""
+        named = {"mean": self.mean, "scale": self.scale}
+        for number, layer in enumerate(self.layers):
+            named |= {f"layers.{number}.weight": layer.weight, f"layers.{number}.bias": layer.bias}
+        return {name: np.ascontiguousarray(tensor) for name, tensor in named.items() if tensor is not None}
+
+    def to_bytes(self) -> bytes:
+        """Return its file; the same head gives the same bytes."""
+        said = {
+            "format": FORMAT,
+            "kind": Kind.EMBEDDING,
+            "tag": self.tag,
+            "relu": [layer.relu for layer in self.layers],
+            "output": self.output,
+            "embedder": {"model": self.embedder.model, "sha256": self.embedder.sha256},
+            "about": dict(self.about),
+        }
+        return save(self.tensors(), {METADATA_KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
+
+    def _finish(self, logits: Rows) -> Rows:
+        match self.output:
+            case Output.SIGMOID:
+                return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float32)
+            case Output.CLIPPED:
+                return np.clip(logits, 0, 1)
+            case Output.IDENTITY:
+                return logits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadFile:
+    """A head's file as it lies: what it says of itself, its tensors, and its sha256 (hex)."""
+
+    said: dict[str, Any]
+    tensors: dict[str, Rows]
+    sha256: str
+
+    @property
+    def kind(self) -> Kind:
+        """Return what it reads."""
+        return Kind(self.said["kind"])
+
+    @property
+    def tag(self) -> Tag:
+        """Return what it tags."""
+        return Tag(self.said["tag"])
+
+    def head(self) -> Head:
+        """Build the network of an embedding head.
+
+        Raises: HeadError when tensors and metadata do not fit one another.
+        """
+        try:
+            layers = tuple(
+                Layer(self.tensors[f"layers.{n}.weight"], self.tensors[f"layers.{n}.bias"], bool(relu))
+                for n, relu in enumerate(self.said["relu"])
+            )
+            return Head(
+                tag=self.tag,
+                layers=layers,
+                output=Output(self.said["output"]),
+                embedder=Embedder(str(self.said["embedder"]["model"]), self.said["embedder"].get("sha256")),
+                mean=self.tensors.get("mean"),
+                scale=self.tensors.get("scale"),
+                about=dict(self.said.get("about", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise HeadError(f"The head's metadata do not fit its tensors ({error!r}): make it anew.") from error
+
+
+def is_head(path: Path) -> bool:
+    """Say whether a file is in the format of our heads, whatever its content."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def read_head_file(path: Path) -> HeadFile:
+    """Read a head's file, no code of it being run.
+
+    Raises: HeadError when it is missing, is no safetensors, or is not a head of this format.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            said = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if said.get("format") != FORMAT or said.get("kind") not in list(Kind) or said.get("tag") not in list(Tag):
+            raise HeadError(f"{path.name} is no head of format {FORMAT}: make one with `dataset heads add`.")
+        return HeadFile(said, tensors, sha256_of(path))
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise HeadError(f"{path} cannot be read as a head ({error}): make one with `dataset heads add`.") from error
+
+
+def read_head(path: Path) -> Head:
+    """Read an embedding head from its file.
+
+    Raises: HeadError when it cannot be read, or reads pictures.
+    """
+    file = read_head_file(path)
+    if file.kind is not Kind.EMBEDDING:
+        raise HeadError(f"{path.name} reads pictures and not embeddings: use it in a recipe's tags only.")
+    return file.head()
+
+
+def add_head(store: Store, name: str, file: bytes) -> str:
+    """Put a head's file into the store; returns what a recipe says of it. The same file again changes nothing.
+
+    Raises: HeadError when the name is taken by another head or cannot be one; StoreError.
+    """
+    if not name or name.startswith(".") or "/" in name:
+        raise HeadError(f"{name!r} cannot name a head in the store: use letters, digits, '.', '-' and '_'.")
+    place = f"{STORE_FOLDER}/{name}{SUFFIX}"
+    if store.exists(place):
+        if store.read(place) != file:
+            raise HeadError(f"The store has another head named {name}: choose a new name, parts may rely on the old.")
+    else:
+        with store.write(place) as target:
+            shutil.copyfileobj(io.BytesIO(file), target)
+    return f"{STORE_PREFIX}{place}"

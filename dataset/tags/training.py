@@ -1,0 +1,241 @@
+"""Trains a head: from embeddings and labels to a small network with honest probabilities, and its model card.
+
+    split, stratified and seeded → normalise by the training rows → Adam until the validation loss stops falling
+    → Platt's scaling on the validation rows → measure on the test rows, which nothing has seen
+
+The classes may be of any sizes: probabilities are calibrated for the mix that was given. Source of the shape: LAION's
+NSFW heads (normalisation, ReLU layers, sigmoid); the one for L/14 reached 0.961 accuracy on 3,000 balanced samples.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dataset.recipe.tags import Tag
+from dataset.tags.accuracy import AtThreshold, Labels, at_threshold, by_threshold, roc_auc
+from dataset.tags.heads import Embedder, Head, Layer, Output, Rows
+from dataset.tags.labels import LabelledError
+
+SHARES = (0.7, 0.15, 0.15)  # of training, validation and test
+MIN_OF_EACH = 20  # labels of a kind: 3 of them in the validation and in the test rows
+MIN_DEVIATION = 1e-4  # of a dimension that does not vary; CLIP's vary by about 0.03
+THRESHOLDS = tuple(round(step / 10, 1) for step in range(1, 10))
+NEWTON_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how hard a head is trained."""
+
+    hidden: tuple[int, ...] = (64,)
+    seed: int = 0
+    max_epochs: int = 200
+    patience: int = 10  # epochs without a better validation loss
+    batch_rows: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a trained head is worth on rows that nothing has seen; `rows` are training, validation, test."""
+
+    rows: tuple[int, int, int]
+    positives: int  # of the test rows
+    epochs: int
+    auc: float
+    half: AtThreshold
+    table: tuple[AtThreshold, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Places of the rows, each int64; together every row once."""
+
+    training: Labels
+    validation: Labels
+    test: Labels
+
+
+def split_rows(labels: Labels, seed: int) -> Split:
+    """Split rows at random by SHARES, each label by itself, so that all three have the same mix.
+
+    Raises: LabelledError when a label has fewer than MIN_OF_EACH rows.
+    """
+    rng = np.random.default_rng(seed)
+    places: list[list[Labels]] = [[], [], []]
+    for label in (0, 1):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        if len(rows) < MIN_OF_EACH:
+            raise LabelledError(f"Only {len(rows)} rows have the label {label}: give at least {MIN_OF_EACH} of each.")
+        first, second = round(len(rows) * SHARES[0]), round(len(rows) * (SHARES[0] + SHARES[1]))
+        for gathered, part in zip(places, np.split(rows, [first, second]), strict=True):
+            gathered.append(part)
+    return Split(*(np.sort(np.concatenate(parts)) for parts in places))
+
+
+def train_head(
+    embeddings: Rows,
+    labels: Labels,
+    tag: Tag,
+    embedder: Embedder,
+    schedule: Schedule = Schedule(),
+    on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
+) -> tuple[Head, Measured]:
+    """Train a head on `embeddings` (N, D) float32 unit rows with `labels` (N,) of 0 and 1.
+
+    `on_epoch` is told the epoch and its validation loss. The same arguments give the same head on the same machine.
+
+    Raises: LabelledError when there are too few rows of a label.
+    """
+    split = split_rows(labels, schedule.seed)
+    mean = embeddings[split.training].mean(axis=0)
+    scale = (1 / np.maximum(embeddings[split.training].std(axis=0), MIN_DEVIATION)).astype(np.float32)
+    normal = (embeddings - mean) * scale
+    with _one_thread():
+        layers, epochs = _fitted(normal, labels, split, schedule, on_epoch)
+    head = Head(tag, layers, Output.SIGMOID, embedder, mean=mean, scale=scale)
+    slope, shift = platt(head.logits(embeddings[split.validation]).astype(np.float64), labels[split.validation])
+    head = head.calibrated(slope, shift)
+    measured = measure(head, embeddings[split.test], labels[split.test], (*map(len, _parts(split)),), epochs)
+    return head, measured
+
+
+def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], epochs: int) -> Measured:
+    """Hold a head against labelled rows."""
+    scores = head.score(embeddings).astype(np.float64)
+    return Measured(
+        rows=(rows[0], rows[1], rows[2]),
+        positives=int(labels.sum()),
+        epochs=epochs,
+        auc=roc_auc(scores, labels),
+        half=at_threshold(scores, labels, 0.5),
+        table=tuple(by_threshold(scores, labels, THRESHOLDS)),
+    )
+
+
+def platt(logits: npt.NDArray[np.float64], labels: Labels) -> tuple[float, float]:
+    """Fit slope and shift so that sigmoid(slope · logit + shift) is the share of ones, by Newton's method.
+
+    Labels are drawn in a little (Platt's targets), so that rows that are told apart perfectly give no infinite slope.
+    A slope that is not positive would turn the head round: then only the shift is fitted.
+    """
+    ones = int(labels.sum())
+    zeros = len(labels) - ones
+    target = np.where(labels == 1, (ones + 1) / (ones + 2), 1 / (zeros + 2))
+    design = np.stack([logits, np.ones_like(logits)], axis=1)  # (N, 2)
+    fit = np.array([1.0, 0.0])
+    for _ in range(NEWTON_STEPS):
+        said = 1 / (1 + np.exp(-np.clip(design @ fit, -35, 35)))
+        weight = np.maximum(said * (1 - said), 1e-9)
+        gradient = design.T @ (said - target)
+        step = np.linalg.solve(design.T @ (design * weight[:, None]) + 1e-6 * np.eye(2), gradient)
+        fit = fit - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    return (float(fit[0]), float(fit[1])) if fit[0] > 0 else (1.0, 0.0)
+
+
+def card(head: Head, measured: Measured, schedule: Schedule, name: str) -> str:
+    """Write the model's card (Markdown)."""
+    rows = "\n".join(
+        f"| {row.threshold} | {row.accuracy:.3f} | {row.precision:.3f} | {row.recall:.3f} | {row.called:.3f} |"
+        for row in measured.table
+    )
+    widths = " → ".join(str(layer.weight.shape[1]) for layer in head.layers) + " → 1"
+    training, validation, test = measured.rows
+    return f"""# {name}: a head for `{head.tag}`
+
+Reads unit image embeddings of {head.embedder.model} (weights {head.embedder.sha256 or "not recorded"}), {widths}.
+
+On {test:,} rows that neither training nor calibration has seen, {measured.positives:,} of them positive:
+accuracy {measured.half.accuracy:.3f}, precision {measured.half.precision:.3f}, recall {measured.half.recall:.3f} at
+0.5; ROC AUC {measured.auc:.4f}.
+
+| threshold | accuracy | precision | recall | called |
+| --- | --- | --- | --- | --- |
+{rows}
+
+Trained on {training:,} rows, calibrated (Platt) on {validation:,}, {measured.epochs} epochs, seed {schedule.seed}.
+Probabilities hold for the mix of labels that it was trained on. What the labels mean, and whom they may fail, is for
+the one who labelled to say.
+"""
+
+
+def about(measured: Measured, schedule: Schedule) -> dict[str, object]:
+    """Return what a head's file says of its training."""
+    return {
+        "rows": list(measured.rows),
+        "auc": measured.auc,
+        "accuracy": measured.half.accuracy,
+        "precision": measured.half.precision,
+        "recall": measured.half.recall,
+        "schedule": asdict(schedule),
+    }
+
+
+def _fitted(
+    normal: Rows, labels: Labels, split: Split, schedule: Schedule, on_epoch: Callable[[int, float], None]
+) -> tuple[tuple[Layer, ...], int]:
+    """Train until the validation loss stops falling; gives the best layers, and the epochs that it took."""
+    generator = torch.Generator().manual_seed(schedule.seed)
+    network = _network((normal.shape[1], *schedule.hidden, 1), generator)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    rows, wanted = torch.from_numpy(normal), torch.from_numpy(labels.astype(np.float32))
+    training, validation = torch.from_numpy(split.training), torch.from_numpy(split.validation)
+    best, best_loss, waited, epoch = _layers(network), float("inf"), 0, 0
+    while waited < schedule.patience and epoch < schedule.max_epochs:
+        epoch, waited = epoch + 1, waited + 1
+        order = training[torch.randperm(len(training), generator=generator)]
+        for batch in torch.split(order, schedule.batch_rows):
+            loss = functional.binary_cross_entropy_with_logits(network(rows[batch])[:, 0], wanted[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+            optimizer.step()
+        with torch.inference_mode():
+            said = network(rows[validation])[:, 0]
+            current = float(functional.binary_cross_entropy_with_logits(said, wanted[validation]))
+        on_epoch(epoch, current)
+        if current < best_loss:
+            best, best_loss, waited = _layers(network), current, 0
+    return best, epoch
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: steps of a small network are over before a second one has woken up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _network(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(linear.bias)
+        modules += [linear, nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def _layers(network: nn.Sequential) -> tuple[Layer, ...]:
+    linear = [module for module in network if isinstance(module, nn.Linear)]
+    return tuple(
+        Layer(module.weight.detach().numpy().copy(), module.bias.detach().numpy().copy(), module is not linear[-1])
+        for module in linear
+    )
+
+
+def _parts(split: Split) -> tuple[Labels, Labels, Labels]:
+    return split.training, split.validation, split.test

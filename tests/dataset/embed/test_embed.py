@@ -1,0 +1,181 @@
+"""A second model over what is there: the kept samples of parts, and tars of anyone's."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from dataset.embed.embed import Embedding, embed_all, folder_name, sources_of_folder, sources_of_parts
+from dataset.filter.shard import filter_shard
+from dataset.formats.embeddings import METADATA, EmbeddingsError, read_embeddings
+from dataset.formats.shards import ShardError
+from dataset.formats.webdataset import read_webdataset
+from dataset.main import app
+from dataset.models.clip import ClipModel, load_model
+from dataset.models.pipeline import Pipeline
+from dataset.recipe.recipe import ModelRecipe, Recipe
+from dataset.store.store import Store
+from tests.dataset.filter.test_shard import DEMO, OUTPUT, SHARD, planted, write_shard
+
+Members = Mapping[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def model() -> ClipModel:
+    return load_model(ModelRecipe("demo", str(DEMO), 0.0), device="cpu")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "target"))
+
+
+def write_tar(store: Store, path: str, members: Members) -> None:
+    with store.write(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def pictures(count: int) -> list[bytes]:
+    return [row.picture.data for row in planted(count) if row.picture is not None]
+
+
+def embedded(store: Store, model: ClipModel, target: Store) -> list[Embedding]:
+    with Pipeline() as pipeline:
+        return list(embed_all(sources_of_folder(store), model, pipeline, target, "m"))
+
+
+# --- WebDataset tars of anyone's
+
+
+def test_samples_of_a_tar_are_told_by_their_names(store: Store) -> None:
+    write_tar(
+        store,
+        "a.tar",
+        {
+            "x/1.JPG": b"one",
+            "x/1.txt": "é".encode(),
+            "x/1.json": b'{"caption": "not this", "url": "http://a.example/1"}',
+            "x/2.txt": b"no picture",
+            "x/3.seg.png": b"not told by its last ending",
+            "x/4.json": json.dumps({"caption": "from json"}).encode(),
+            "x/4.webp": b"four",
+            "y/4.png": b"another folder, another sample",
+            "y/5.jpg": b"five",
+            "y/5.json": b"no json at all",
+        },
+    )
+    found = [(one.key, one.image, one.caption, one.url) for one in read_webdataset(store, "a.tar")]
+    assert found == [
+        ("x/1", b"one", "é", "http://a.example/1"),
+        ("x/4", b"four", "from json", ""),
+        ("y/4", b"another folder, another sample", "", ""),
+        ("y/5", b"five", "", ""),
+    ]
+
+
+def test_a_tar_that_breaks_off_is_an_error(store: Store) -> None:
+    write_tar(store, "a.tar", {f"{i}.jpg": bytes(5_000) for i in range(5)})
+    store.put("a.tar", store.read("a.tar")[:12_000])
+    with pytest.raises(ShardError, match="fetch it again"):
+        list(read_webdataset(store, "a.tar"))
+
+
+def test_one_tar_that_cannot_be_read_spoils_no_other_and_what_is_done_is_not_done_again(
+    store: Store, model: ClipModel, target: Store
+) -> None:
+    images = pictures(3)
+    for name in ("a", "sub/b"):
+        write_tar(store, f"{name}.tar", {f"{i}.jpg": image for i, image in enumerate(images)})
+    write_tar(store, "c.tar", {"0.jpg": b"no picture", "1.jpg": images[0], "1.txt": b"a caption"})
+    store.put("broken.tar", b"no tar" * 1_000)
+    first = {one.name: one for one in embedded(store, model, target)}
+    assert {name: (one.embedded, one.lost) for name, one in first.items() if not one.error} == {
+        "a": (6, 0),
+        "sub/b": (6, 0),
+        "c": (1, 1),
+    }
+    assert "broken.tar" in str(first["broken"].error)
+    assert [one.skipped for one in embedded(store, model, target)] == [True, False, True, True]
+    _, _, about = read_embeddings(target, "m/c")
+    assert about.select(["image_path", "caption"]).to_pylist() == [{"image_path": "1", "caption": "a caption"}]
+
+
+def test_what_was_left_unfinished_is_embedded_again(store: Store, model: ClipModel, target: Store) -> None:
+    write_tar(store, "a.tar", {"0.jpg": pictures(1)[0]})
+    embedded(store, model, target)
+    target.delete(f"m/a.embeddings/{METADATA}")
+    assert [one.embedded for one in embedded(store, model, target)] == [1]
+
+
+def test_two_models_never_share_a_folder(store: Store, model: ClipModel, target: Store) -> None:
+    write_tar(store, "a.tar", {"0.jpg": pictures(1)[0]})
+    embedded(store, model, target)
+    other = replace(model, checksums=replace(model.checksums, weights="0" * 64))
+    (one,) = embedded(store, other, target)
+    assert "another model of this name" in str(one.error)
+
+
+def test_a_folder_without_a_tar_is_refused(store: Store, model: ClipModel, target: Store) -> None:
+    with pytest.raises(EmbeddingsError, match="holds no tar"):
+        embedded(store, model, target)
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"), [("ViT-L-14", "ViT-L-14"), ("hf-hub:laion/x y", "laion-x-y"), ("../..", "model")]
+)
+def test_a_models_name_makes_one_folder(model: str, folder: str) -> None:
+    assert folder_name(model) == folder
+
+
+# --- the kept samples of a run
+
+
+def test_the_second_model_sees_the_kept_samples_and_no_others(store: Store, model: ClipModel, target: Store) -> None:
+    spec = {"model": "demo", "pretrained": "store:models/demo"}
+    write_shard(store, planted(10))
+    filter_shard(
+        store,
+        SHARD,
+        OUTPUT,
+        models={"en": model, "other": model},
+        recipe=Recipe.from_json({"models": {"en": spec, "other": spec}}),
+    )
+    part = store.read_table(f"{OUTPUT}.parquet")
+    assert 0 < part.num_rows < 20
+    with Pipeline() as pipeline:
+        (one,) = embed_all(sources_of_parts(store, [OUTPUT]), model, pipeline, target, "m")
+    images, texts, about = read_embeddings(target, f"m/{OUTPUT}")
+    assert one.embedded == part.num_rows
+    assert about["image_path"].to_pylist() == part["key"].to_pylist()
+    cosines = (images.astype(np.float64) * texts.astype(np.float64)).sum(1)
+    assert np.allclose(cosines, part["similarity"].to_pylist(), atol=5e-4)
+
+
+def test_the_command_embeds_what_the_manifest_lists(store: Store, model: ClipModel, target: Store) -> None:
+    spec = {"model": "demo", "pretrained": "store:models/demo"}
+    write_shard(store, planted(2))
+    recipe = Recipe.from_json({"models": {"en": spec, "other": spec}})
+    for path in (OUTPUT, "parts/late"):
+        filter_shard(store, SHARD, path, models={"en": model, "other": model}, recipe=recipe)
+    listed = [{"kind": "part", "run": "r", "path": OUTPUT}, {"kind": "shard", "run": "r", "path": SHARD}]
+    store.write_table("manifest.parquet", pa.Table.from_pylist([*listed, {**listed[0], "run": "other"}]))
+    arguments = ["embed", "--target", target.uri, "--store", store.uri, "--run", "r", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*arguments, "--model", "demo", "--pretrained", str(DEMO)])
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == [OUTPUT]
+    assert target.list() and all(path.startswith(f"demo/{OUTPUT}.embeddings/") for path in target.list())  # noqa: PT018

@@ -18,7 +18,7 @@ from tests.tracker.filling import fill_pool, new_run
 from tracker.database import Connection
 from tracker.session import Session
 from tracker.watch.watcher import Duties, Watcher
-from workers import metrics
+from workers.runtime import metrics
 
 MONITORING = Path(__file__).parents[1] / "docker" / "monitoring"
 PROMTOOL = shutil.which("promtool")

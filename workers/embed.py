@@ -24,9 +24,9 @@ from dataset.recipe.recipe import ModelRecipe, RecipeError
 from dataset.store.store import Store
 from tracker.errors import RecipeRefused
 from tracker.session import Job
-from workers.desk import Desk
 from workers.errors import CannotWork
-from workers.loading import Loader
+from workers.runtime.context import Desk
+from workers.runtime.model_cache import Loader
 
 
 @dataclass(slots=True)

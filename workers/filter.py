@@ -29,10 +29,10 @@ from dataset.tags.heads import HeadError
 from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
 from tracker.errors import RecipeRefused
 from tracker.session import Job
-from workers.desk import Desk
 from workers.errors import CannotWork
-from workers.loading import Loader
-from workers.restrictions import Restrictions
+from workers.runtime.context import Desk
+from workers.runtime.hash_lists import Restrictions
+from workers.runtime.model_cache import Loader
 
 SHARDS_ABREAST = 3
 """One is scored, one is read, one is written."""

@@ -14,12 +14,10 @@ import typer
 
 from dataset.errors import DatasetError
 from tracker.errors import TrackerError
-from workers import metrics
 from workers.errors import CannotWork, WorkerError
-from workers.extract import Extract
+from workers.extract.stage import Extract
 from workers.fetching.policy import PROFILES, FetchPolicy, PolicyError, Profile
-from workers.ingest import Ingest
-from workers.loop import Patience
+from workers.ingest.stage import Ingest
 from workers.options import (
     AddressSpacing,
     AllowedNetworks,
@@ -45,7 +43,9 @@ from workers.options import (
     UserAgent,
     VerifyTls,
 )
-from workers.running import Running
+from workers.runtime import metrics
+from workers.runtime.loop import Patience
+from workers.runtime.process import Running
 
 app = typer.Typer(
     help="Work for the swarm.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -115,8 +115,8 @@ def download(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Batches of links in, shards of images out."""
-    from workers.decoding import Decoders
-    from workers.download import Download
+    from workers.download.decoder_pool import Decoders
+    from workers.download.stage import Download
 
     wishes = {
         "user_agent": user_agent or None,
@@ -202,7 +202,7 @@ def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: Runnin
         from dataset.models.towers import Precision
         from workers.embed import Embed
         from workers.filter import Filter
-        from workers.loading import Loader
+        from workers.runtime.model_cache import Loader
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
     if use.precision is not None and use.precision not in list(Precision):

@@ -14,7 +14,7 @@ import dns.rcode
 import dns.rrset
 import trio
 
-from tests.workers.odd_web import OddWeb, picture, response, serve_requests
+from tests.workers.fetching.odd_web import OddWeb, picture, response, serve_requests
 
 LINKS = 10_000
 SECONDS = 0.2

@@ -12,8 +12,8 @@ from dataset.store.store import Store
 from tests.benchmarks.bench_download_slow import LINKS, slow_url
 from tests.benchmarks.bench_download_web import picture_url
 from tests.benchmarks.memory import tree_pss
-from workers.batch import download_batch
-from workers.decoding import Decoders
+from workers.download.batch import download_batch
+from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 
 RULES = {

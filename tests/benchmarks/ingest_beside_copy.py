@@ -27,8 +27,8 @@ from tracker.copy_rows import COLUMNS, copy_into
 from tracker.database import Connection, connect
 from tracker.migrate import migrate
 from tracker.session import Session
-from workers.desk import Desk
-from workers.ingest import Ingest
+from workers.ingest.stage import Ingest
+from workers.runtime.context import Desk
 
 DUPLICATES = 0.1  # of a pack's URLs, known from the round before
 

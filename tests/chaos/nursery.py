@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-MODULES = ("tracker.main", "workers.main", "workers.download", "workers.filter", "tests.chaos.sick_store")
+MODULES = ("tracker.main", "workers.main", "workers.download.stage", "workers.filter", "tests.chaos.sick_store")
 
 
 class Nursery:

@@ -26,7 +26,7 @@ from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.store.store import Store
 from tests.hostile.mutants import mutants
 from tests.hostile.trial import try_pictures
-from workers.decoding import Decoders
+from workers.download.decoder_pool import Decoders
 
 KEPT = Path(".shoal/hostile")
 BATCH = 500

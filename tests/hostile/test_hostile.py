@@ -14,7 +14,7 @@ from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.store.store import Store
 from tests.hostile.mutants import bombs, mutants, seeds
 from tests.hostile.trial import End, try_pictures
-from workers.decoding import Decoders
+from workers.download.decoder_pool import Decoders
 
 RESIZED = ImageRules()
 AS_RECEIVED = replace(RESIZED, reencode=False, resize_mode=ResizeMode.NO)

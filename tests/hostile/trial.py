@@ -12,9 +12,9 @@ import trio
 from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
 from dataset.recipe.image_rules import ImageRules
 from dataset.store.store import Store
-from tests.workers.odd_web import odd_web, response
-from workers.batch import download_batch
-from workers.decoding import Decoders
+from tests.workers.fetching.odd_web import odd_web, response
+from workers.download.batch import download_batch
+from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 
 OUTCOMES = PICTURE_FAULTS | {Outcome.SUCCESS}

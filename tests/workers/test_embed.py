@@ -20,12 +20,12 @@ from tests.workers.test_filter import DEMO, shards, work
 from tracker.database import Connection
 from tracker.embedding import Model, embed_folder, embed_run
 from tracker.session import Session
-from workers import loading
-from workers.desk import Desk
 from workers.embed import Embed
 from workers.errors import CannotWork
-from workers.loading import Loader
-from workers.loop import Patience, run
+from workers.runtime import model_cache
+from workers.runtime.context import Desk
+from workers.runtime.loop import Patience, run
+from workers.runtime.model_cache import Loader
 
 MODEL = Model.checked("demo", str(DEMO), "second")
 Register = Callable[[str], Session]
@@ -134,7 +134,7 @@ def test_a_worker_with_other_weights_gives_its_job_back_untried_and_ends(
         model = load_model(ModelRecipe("demo", str(DEMO), 0.0), device="cpu")
         return replace(model, checksums=replace(model.checksums, config="0" * 64))
 
-    monkeypatch.setattr(loading, "load_model", other)
+    monkeypatch.setattr(model_cache, "load_model", other)
     with pytest.raises(CannotWork, match="not the one that this worker has loaded"):
         embed(register("embed"), store)
     assert len(listed(admin, "embeddings")) == 1

@@ -17,11 +17,11 @@ from tests.dataset.filter.test_shard import planted
 from tests.tracker.filling import new_run, scalar
 from tracker.database import Connection
 from tracker.session import Session
-from workers.desk import Desk
 from workers.errors import CannotWork
 from workers.filter import Filter
-from workers.loading import Loader
-from workers.loop import Patience, run
+from workers.runtime.context import Desk
+from workers.runtime.loop import Patience, run
+from workers.runtime.model_cache import Loader
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
 Register = Callable[[str], Session]

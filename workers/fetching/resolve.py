@@ -23,11 +23,11 @@ import dns.resolver
 import trio
 
 from dataset.pictures.outcomes import Outcome
-from workers import metrics
 from workers.fetching.addresses import Address, parse_address
 from workers.fetching.dns_backend import TrioBackend
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import read_nameserver
+from workers.runtime import metrics
 
 MIN_TTL_SECONDS, MAX_TTL_SECONDS = 60.0, 3_600.0
 """An answer is kept at least a minute, whatever it says: a batch asks for the same name again within seconds."""

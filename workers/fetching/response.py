@@ -21,10 +21,10 @@ import trio
 from dataset.pictures.headers import SNIFF_BYTES
 from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
+from workers.fetching.connection import Wire
 from workers.fetching.failure import LinkFailed
-from workers.fetching.head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.wire import Wire
+from workers.fetching.response_head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head
 
 MAX_INTERIM_RESPONSES = 8
 """100, 102, 103 before the response."""

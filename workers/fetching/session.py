@@ -33,14 +33,14 @@ from asks.sessions import Session
 from asks.utils import requote_uri
 
 from dataset.pictures.outcomes import Outcome
+from workers.fetching.address_limit import AddressGate
 from workers.fetching.addresses import Address, AddressRule
+from workers.fetching.connection import IdleWires, PlainFlow, Wire, close_socket
 from workers.fetching.failure import LinkFailed
-from workers.fetching.gate import AddressGate
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply, ResponseReader, StaleConnectionError
 from workers.fetching.target import Target, parse_target
-from workers.fetching.wire import IdleWires, PlainFlow, Wire, close_socket
 
 MAX_ADDRESSES = 2
 """Tried of a name, in the resolver's order, each with its part of the time."""

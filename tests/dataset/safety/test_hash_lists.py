@@ -14,7 +14,7 @@ from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.safety.hash_lists import MAX_DISTANCE, Restricted, RestrictedError
 from dataset.store.store import Store, StoreError
-from tests.workers.odd_web import picture
+from tests.workers.fetching.odd_web import picture
 from tracker.restricted_list import pack
 
 SHA256 = hashlib.sha256(b"one").hexdigest()

@@ -1,0 +1,163 @@
+"""Twenty workers against hosts that refuse: together they ask little more than one would.
+
+The tracker is real; the workers' decisions are (queue, manners, fleet, session); the web and the clock are the test's
+own. The database's clock is moved by letting its moments be longer ago.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from dataset.pictures.outcomes import Outcome
+from tracker.admin.blocks import block
+from tracker.database import Connection
+from tracker.session import Session
+from workers.download.host_queue import host_of
+from workers.download.host_rests import Fleet
+from workers.download.politeness import Manners
+from workers.fetching.fetch import Failure
+from workers.fetching.policy import FetchPolicy
+from workers.runtime.loop import LEAST_BEAT_SECONDS
+
+BEAT_SECONDS = 15.0  # a quarter of the lease
+BATCH_SECONDS = 300.0
+TICK_SECONDS = 5.0
+REFUSING = [f"busy{n}.test" for n in range(10)]
+LINKS_OF_EACH = 3  # in a batch of 60 links, so half of the batch is of hosts that refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    url: str
+
+
+@dataclass
+class Worker:
+    session: Session | None
+    asked: Counter[str]
+    random: random.Random
+    fleet: Fleet = field(default_factory=lambda: Fleet(forget_seconds=21_600.0, grace_seconds=20.0))
+    batch_ends: float = 0.0
+    beats_at: float = 0.0
+    beaten_at: float = -100.0
+    manners: Manners[Place] = field(init=False)
+
+    def start(self) -> None:
+        """Begin somewhere within a batch and between two beats, as workers do."""
+        self.draw(0.0)
+        for _ in range(int(self.random.uniform(0, BATCH_SECONDS) / TICK_SECONDS)):
+            self.manners.queue.take(0.0)
+        self.batch_ends = len(self.manners.queue) * TICK_SECONDS
+        self.beats_at = self.random.uniform(0, BEAT_SECONDS)
+        self.fleet.on_urgent = self.urge
+
+    def urge(self) -> None:
+        self.beats_at = min(self.beats_at, self.beaten_at + LEAST_BEAT_SECONDS)
+
+    def draw(self, now: float) -> None:
+        links = [Place(f"http://{host}/{now}-{n}") for host in REFUSING for n in range(LINKS_OF_EACH)]
+        links += [Place(f"http://well{n}.test/") for n in range(int(BATCH_SECONDS / TICK_SECONDS) - len(links))]
+        self.manners = Manners(links, FetchPolicy(), self.fleet)
+        self.batch_ends = now + BATCH_SECONDS
+        self.manners.look_around(None, now)
+        self.fleet.on_news = lambda hosts: self.look_around(hosts, now)
+
+    def look_around(self, hosts: Sequence[str] | None, now: float) -> None:
+        self.manners.look_around(hosts, now)
+
+    def beat(self, now: float) -> None:
+        self.beaten_at, self.beats_at = now, now + BEAT_SECONDS
+        if self.session is None:
+            return
+        self.fleet.on_news = lambda hosts: self.look_around(hosts, now)
+        news = self.session.heartbeat_download(0, self.fleet.since, self.fleet.take_report().to_json())
+        if news.blocks != self.fleet.blocks_version:
+            self.fleet.hear_blocks(*self.session.blocks(self.fleet.blocks_version))
+        self.fleet.hear(news, now)
+
+    def work(self, now: float) -> None:
+        """One link a tick."""
+        if now >= self.batch_ends:
+            self.draw(now)
+        link = self.manners.queue.take(now)
+        if link is None:
+            return
+        host = host_of(link.url)
+        self.asked[host] += 1
+        outcome, status = (Outcome.RATE_LIMITED, 429) if host in REFUSING else (Outcome.NOT_FOUND, 404)
+        answer = Failure(outcome, "said", status == 429, status, None, link.url, 0.1, None)
+        self.manners.learn(link, answer, now)
+        self.manners.queue.done(link)
+
+
+class Simulation:
+    def __init__(self, admin: Connection, sessions: Sequence[Session | None]) -> None:
+        self._admin = admin
+        self.asked: Counter[str] = Counter()
+        self.workers = [Worker(one, self.asked, random.Random(n)) for n, one in enumerate(sessions)]
+        for worker in self.workers:
+            worker.start()
+        self.now = 0.0
+        self._began = time.monotonic()
+        self._moved = 0.0
+
+    def run(self, seconds: float) -> int:
+        """Let so much time pass; return how many requests the refusing hosts have got in it."""
+        before = self.asked.copy()
+        ends = self.now + seconds
+        while self.now < ends:
+            self.now += TICK_SECONDS
+            for worker in self.workers:
+                worker.work(self.now)
+            due = [worker for worker in self.workers if worker.beats_at <= self.now]
+            if due:
+                self._move_the_clock()
+            for worker in due:
+                worker.beat(self.now)
+        return sum(self.asked[host] - before[host] for host in REFUSING)
+
+    def _move_the_clock(self) -> None:
+        seconds = self.now - (time.monotonic() - self._began) - self._moved
+        self._moved += seconds
+        self._admin.execute(
+            "UPDATE tracker.resting SET until = until - make_interval(secs => %(s)s), "
+            "changed_at = changed_at - make_interval(secs => %(s)s), "
+            "probe_until = probe_until - make_interval(secs => %(s)s)",
+            {"s": seconds},
+        )
+        for worker in self.workers:
+            if worker.fleet.since is not None:
+                worker.fleet.since -= timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("minutes", [60])
+def test_twenty_workers_ask_a_refusing_host_at_most_half_as_much_again_as_one(
+    admin: Connection, register: Callable[[str], Session], minutes: int
+) -> None:
+    one = Simulation(admin, [register("download")]).run(60.0 * minutes)
+    admin.execute("TRUNCATE tracker.resting")
+    twenty = Simulation(admin, [register("download") for _ in range(20)])
+    asked = twenty.run(60.0 * minutes)
+    print(f"asked by one {one}, by twenty {asked}", {h: twenty.asked[h] for h in REFUSING})
+    assert one >= 4 * len(REFUSING)  # it does probe
+    assert asked <= 1.5 * one
+    assert all(twenty.asked[host] >= 3 for host in REFUSING)  # and so do they
+    well = sum(n for host, n in twenty.asked.items() if host not in REFUSING)
+    assert well > 0.45 * 20 * 60 * minutes / TICK_SECONDS  # the others' links did not wait
+
+    block(admin, ["busy0.test", "well1.test"], "they asked")
+    twenty.run(BEAT_SECONDS)
+    before = (twenty.asked["busy0.test"], twenty.asked["well1.test"], twenty.asked["well2.test"])
+    twenty.run(2 * BATCH_SECONDS)
+    assert (twenty.asked["busy0.test"], twenty.asked["well1.test"]) == before[:2]
+    assert twenty.asked["well2.test"] > before[2]
+
+
+def test_twenty_workers_that_do_not_speak_with_each_other_would_ask_twenty_times_as_much(admin: Connection) -> None:
+    alone = Simulation(admin, [None]).run(900.0)
+    assert Simulation(admin, [None] * 20).run(900.0) > 10 * alone

@@ -1,0 +1,202 @@
+"""The loop when work goes wrong: a job's failure is the job's, a machine's ends the machine."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dataset.store.store import Store
+from tracker.errors import DatabaseDown, LeaseLost, Refused
+from tracker.session import Job, News, Session
+from workers.errors import CannotWork, Stopped
+from workers.runtime.context import Desk
+from workers.runtime.loop import MAX_FAILURES, Patience, run
+
+
+@dataclass
+class Tracker:
+    """Stands in for a session: remembers what was said to it."""
+
+    kind: str = "extract"
+    said: list[str] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)
+    beats: list[str] = field(default_factory=lambda: ["active"])
+    refuses_to_leave: bool = False
+    more: Sequence[object] = ()
+    settings: dict[str, Any] = field(default_factory=lambda: {"lease_seconds": 60})
+
+    def heartbeat(self, _progress: int) -> str:
+        return self.beats.pop(0) if len(self.beats) > 1 else self.beats[0]
+
+    def release(self, job: Job) -> None:
+        self.said.append(f"release {job.job_id}")
+        if job.job_id in self.lost:
+            raise LeaseLost("taken over")
+
+    def fail(self, job: Job, error: str) -> str:
+        self.said.append(f"fail {job.job_id} {error}")
+        return "ready"
+
+    def is_idle(self) -> bool:
+        return not self.more
+
+    def leave(self) -> None:
+        self.said.append("leave")
+        if self.refuses_to_leave:
+            raise Refused("worker is not registered")
+
+
+def job(number: int) -> Job:
+    return Job(number, uuid4(), "extract", 1, 1, "run", {}, {}, "out")
+
+
+@dataclass
+class Stage:
+    """Gives out what it is told to, and raises what it is told to."""
+
+    claims: list[list[int] | Exception]
+    raises: dict[int, Exception] = field(default_factory=dict)
+    kind: str = "extract"
+
+    def claim(self, _desk: Desk) -> Sequence[Job]:
+        claimed = self.claims.pop(0) if self.claims else []
+        if isinstance(claimed, Exception):
+            raise claimed
+        return [job(number) for number in claimed]
+
+    async def work(self, held: Sequence[Job], _desk: Desk) -> Mapping[str, object]:
+        for one in held:
+            if one.job_id in self.raises:
+                raise self.raises[one.job_id]
+        return {}
+
+
+def work(stage: Stage, tracker: Tracker) -> list[str]:
+    """Run the loop until idle, on a clock that jumps over every pause."""
+    tracker.more = stage.claims
+    desk = Desk(cast(Session, tracker), cast(Store, None))
+    trio.run(run, stage, desk, Patience(until_idle=True), clock=MockClock(autojump_threshold=0))
+    return tracker.said
+
+
+def test_a_failed_job_goes_back_with_its_reason_and_the_worker_goes_on() -> None:
+    stage = Stage([[1], [2]], {1: ValueError("bad record")})
+    assert work(stage, Tracker()) == ["fail 1 ValueError: bad record", "leave"]
+    assert stage.claims == []
+
+
+def test_a_machine_on_which_all_jobs_fail_gives_up() -> None:
+    numbers = range(MAX_FAILURES + 5)
+    stage = Stage([[n] for n in numbers], {n: OSError("disk full") for n in numbers})
+    tracker = Tracker()
+    with pytest.raises(CannotWork, match=f"{MAX_FAILURES} jobs in a row"):
+        work(stage, tracker)
+    assert tracker.said[-1] == "leave"
+    assert len(stage.claims) == 5
+
+
+def test_a_lost_lease_gives_the_other_jobs_of_the_claim_back() -> None:
+    tracker = Tracker(lost={2})
+    assert work(Stage([[1, 2, 3]], {2: LeaseLost("taken over")}), tracker) == [
+        "release 1",
+        "release 2",
+        "release 3",
+        "leave",
+    ]
+
+
+def test_a_claim_whose_jobs_went_to_another_is_made_anew() -> None:
+    stage = Stage([LeaseLost("claim anew"), [1]])
+    assert work(stage, Tracker()) == ["leave"]
+    assert stage.claims == []
+
+
+def test_a_worker_that_cannot_do_such_work_gives_it_back_and_ends() -> None:
+    tracker = Tracker()
+    with pytest.raises(CannotWork, match="no model"):
+        work(Stage([[1], [2]], {1: CannotWork("no model")}), tracker)
+    assert tracker.said == ["release 1", "leave"]
+
+
+def test_work_that_was_stopped_goes_back_untried() -> None:
+    assert work(Stage([[1]], {1: Stopped("asked to stop")}), Tracker()) == ["release 1", "leave"]
+
+
+def test_a_drained_worker_claims_nothing_more() -> None:
+    stage = Stage([[n] for n in range(1000)])
+    work(stage, Tracker(beats=["draining"]))
+    assert len(stage.claims) > 900
+
+
+def test_a_database_that_stays_away_ends_the_worker() -> None:
+    with pytest.raises(DatabaseDown):
+        work(Stage([DatabaseDown("gone")]), Tracker())
+
+
+def test_a_worker_that_has_left_already_ends_well() -> None:
+    tracker = Tracker(refuses_to_leave=True)
+    assert work(Stage([[1]]), tracker) == ["leave"]
+
+
+def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
+    at_work, told = threading.Event(), []
+
+    class Failing(Tracker):
+        def heartbeat(self, _progress: int) -> str:
+            at_work.wait(60)
+            raise DatabaseDown("gone")
+
+    class Threaded(Stage):
+        async def work(self, _held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+            at_work.set()
+            told.append(await trio.to_thread.run_sync(desk.stopping.wait, 60))
+            return {}
+
+    with pytest.raises(DatabaseDown):
+        work(Threaded([[1]]), Failing())
+    assert told == [True]
+
+
+@dataclass
+class Downloading(Tracker):
+    """Remembers when it was told of refusals; the clock is trio's."""
+
+    kind: str = "download"
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {"lease_seconds": 60, "rest_forget_seconds": 100, "rest_grace_seconds": 20}
+    )
+    beaten: list[tuple[float, list[str]]] = field(default_factory=list)
+
+    def heartbeat_download(self, _progress: int, _since: object, report: dict[str, Any]) -> News:
+        self.beaten.append((trio.from_thread.run_sync(trio.current_time), list(report["refused"])))
+        return News("active", 0, datetime(2024, 1, 1, tzinfo=UTC), None, None)
+
+
+def test_a_refusal_is_told_of_at_once_but_beats_keep_their_distance() -> None:
+    @dataclass
+    class Refused(Stage):
+        async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+            for seconds, host in ((1, "a.test"), (5, "b.test"), (0.5, "c.test"), (30, "d.test")):
+                await trio.sleep(seconds)
+                desk.fleet.refuse(host, trio.current_time(), 60.0, None)
+            await trio.sleep(1)
+            return {}
+
+    tracker = Downloading()
+    desk = Desk(cast(Session, tracker), cast(Store, None))
+
+    async def test() -> None:
+        began = trio.current_time()
+        await run(Refused([[1]]), desk, Patience(once=True))
+        tracker.beaten = [(round(when - began, 1), hosts) for when, hosts in tracker.beaten]
+
+    trio.run(test, clock=MockClock(autojump_threshold=0.1))
+    assert tracker.beaten == [
+        (0, []), (3, ["a.test"]), (6, ["b.test"]), (9, ["c.test"]), (24, []), (36.5, ["d.test"]),
+    ]  # fmt: skip

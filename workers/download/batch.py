@@ -1,0 +1,328 @@
+"""One batch of links: fetched, prepared and written as a shard.
+
+Invariant: every link of the batch is in exactly one of finished, again, later and returned, and has a row in the shard
+if it is in one of the first two. At a stop what is under way gets a few seconds, then the shard is closed with what is
+done.
+
+Fetching runs on trio; pictures are decoded in processes of their own (see decoding), as many as there are cores. Those
+kept as received are decoded nowhere: they are hashed and written where they arrive, large ones in a thread. A body is
+held until its picture is written, and all bodies share one budget of memory.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from dataset.formats.shard_writer import LinkRow, ShardWriter
+from dataset.formats.shards import ShardError
+from dataset.pictures.headers import Picture, keep_received
+from dataset.pictures.outcomes import Outcome
+from dataset.recipe.image_rules import ImageRules
+from dataset.safety.hash_lists import Restricted
+from dataset.store.store import Store, StoreError
+from workers.download.decoder_pool import Decoders, Undecoded
+from workers.download.host_rests import Fleet
+from workers.download.politeness import Manners, Unasked
+from workers.fetching.failure import LinkFailed
+from workers.fetching.fetch import Failure, Fetched, Fetcher
+from workers.fetching.policy import FetchPolicy
+from workers.fetching.robots import RobotsMemory
+from workers.fetching.target import Target
+from workers.runtime import metrics
+
+QUICK_BYTES = 2_000_000
+"""Kept as received, these take 5 ms to hash and write."""
+
+
+class Link(Protocol):
+    """A candidate as the tracker hands it out."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def pack(self) -> int: ...
+    @property
+    def pack_row(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def extra(self) -> str: ...
+
+
+@dataclass(slots=True)
+class BatchOutcome:
+    """What became of a batch; positions are the links'. `finished` counts final rows only."""
+
+    finished: Counter[Outcome] = field(default_factory=Counter)
+    again: list[int] = field(default_factory=list)
+    later: list[tuple[int, float]] = field(default_factory=list)
+    """Not asked because the host rests: positions, and the seconds until they may be; no try is used up."""
+    returned: list[int] = field(default_factory=list)
+    rows: int = 0
+    samples: int = 0
+    bytes: int = 0
+    """Received, of all bodies that came whole."""
+    hosts_asked: int = 0
+    hosts_refused: int = 0
+    """By 403, 429 or 503 to one link at least."""
+
+
+async def download_batch(
+    links: Sequence[Link],
+    *,
+    job_id: int,
+    subset: str,
+    output: str,
+    store: Store,
+    rules: ImageRules,
+    policy: FetchPolicy,
+    max_attempts: int,
+    on_progress: Callable[[int], None],
+    stop: trio.Event,
+    decoders: Decoders | None = None,
+    fleet: Fleet | None = None,
+    robots: RobotsMemory | None = None,
+    extra: Mapping[str, str] | None = None,
+    restricted: Restricted | None = None,
+) -> BatchOutcome:
+    """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
+
+    Without `decoders` the batch starts some of its own, and ends them. What other workers know of hosts comes through
+    `fleet`, and what is known of their robots.txt stays in `robots`. `extra` are the types of a list's other columns,
+    by name; a picture that `restricted` names is not kept.
+
+    Attempts count from 1: a passing failure of attempt `max_attempts` is final.
+
+    Raises: ShardError when the shard cannot be written; then nothing of it is in the store.
+    """
+    try:
+        with (
+            ShardWriter(store, output, job_id=job_id, subset=subset, extra=extra) as shard,
+            nullcontext(decoders) if decoders else Decoders() as at_hand,
+        ):
+            manners = Manners(links, policy, fleet)
+            batch = _Batch(
+                links,
+                shard,
+                rules,
+                policy,
+                max_attempts,
+                on_progress,
+                decoders=at_hand,
+                manners=manners,
+                fleet=fleet,
+                robots=robots,
+                restricted=restricted or Restricted(),
+            )
+            await batch.run(stop)
+            await trio.to_thread.run_sync(shard.publish)
+    except (OSError, StoreError) as error:
+        raise ShardError(f"The shard {output} cannot be written ({error}): mend the store and try again.") from error
+    return batch.close()
+
+
+class _Batch:
+    """A batch under way."""
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        shard: ShardWriter,
+        rules: ImageRules,
+        policy: FetchPolicy,
+        max_attempts: int,
+        on_progress: Callable[[int], None],
+        *,
+        decoders: Decoders,
+        manners: Manners[Link],
+        fleet: Fleet | None,
+        robots: RobotsMemory | None,
+        restricted: Restricted,
+    ) -> None:
+        self._links = links
+        self._shard = shard
+        self._rules = rules
+        self._policy = policy
+        self._max_attempts = max_attempts
+        self._on_progress = on_progress
+        self._decoders = decoders
+        self._fleet = fleet
+        self._robots = robots
+        self._restricted = restricted
+        self._manners = manners
+        self._queue = manners.queue
+        self._freed = trio.lowlevel.ParkingLot()  # tasks that wait for a host's slot
+        self._threads = trio.CapacityLimiter(os.cpu_count() or 1)
+        self._is_stopping = False
+        self._write_error: OSError | StoreError | None = None
+        self._done: set[int] = set()
+        self._outcome = BatchOutcome()
+
+    async def run(self, stop: trio.Event) -> None:
+        """Work until every link is done, or until the grace after a stop is over.
+
+        Raises: OSError, StoreError when a sample cannot be written.
+        """
+        scope = trio.CancelScope()
+        async with Fetcher(self._policy, self._admit, self._robots) as fetcher, trio.open_nursery() as watch:
+            watch.start_soon(self._heed, stop, scope)
+            with scope, self._listening(scope):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(min(self._policy.concurrency, len(self._links))):
+                        nursery.start_soon(self._work, fetcher, scope)
+            watch.cancel_scope.cancel()
+        if self._write_error is not None:
+            raise self._write_error
+
+    def close(self) -> BatchOutcome:
+        """Sum up."""
+        outcome = self._outcome
+        outcome.returned = [link.position for link in self._links if link.position not in self._done]
+        outcome.hosts_asked, outcome.hosts_refused = len(self._manners.asked), len(self._manners.refused)
+        outcome.rows, outcome.samples = self._shard.rows, self._shard.samples
+        return outcome
+
+    async def _heed(self, stop: trio.Event, scope: trio.CancelScope) -> None:
+        await stop.wait()
+        self._is_stopping = True
+        self._freed.unpark_all()
+        scope.deadline = trio.current_time() + self._policy.stop_grace_seconds
+
+    @contextmanager
+    def _listening(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Heed what the fleet knows now, and what it hears meanwhile."""
+        if self._fleet is None:
+            yield
+            return
+
+        def hear(hosts: Sequence[str] | None) -> None:
+            try:
+                self._pass_over(self._manners.look_around(hosts, trio.current_time()))
+            except (OSError, StoreError) as error:
+                self._write_error = error
+                scope.cancel()
+            self._freed.unpark_all()
+
+        hear(None)
+        self._fleet.on_news = hear
+        try:
+            yield
+        finally:
+            self._fleet.on_news = None
+
+    def _admit(self, target: Target) -> None:
+        """Refuse what is blocked or rests; asked before every hop, so also of where a redirect leads."""
+        if self._fleet is None:
+            return
+        if self._fleet.blocks.covers(target.host, target.authority, target.url):
+            raise LinkFailed(Outcome.BLOCKED, "its host or URL is blocked")
+        if self._fleet.seconds_to_wait(target.host, trio.current_time()):
+            raise LinkFailed(Outcome.RATE_LIMITED, "not asked: its host rests")
+
+    async def _work(self, fetcher: Fetcher, scope: trio.CancelScope) -> None:
+        while not self._is_stopping:
+            link = self._queue.take(trio.current_time())
+            if link is None:
+                if not len(self._queue):
+                    break
+                with trio.move_on_after(self._queue.seconds_to_wait(trio.current_time())):
+                    await self._freed.park()
+                continue
+            try:
+                await self._download(link, fetcher)
+            except (OSError, StoreError) as error:
+                self._write_error = error
+                scope.cancel()
+            self._queue.done(link)
+            self._freed.unpark_all() if not len(self._queue) else self._freed.unpark()
+
+    async def _download(self, link: Link, fetcher: Fetcher) -> None:
+        with fetcher.share() as share:
+            result = await fetcher.fetch(link.url, share)
+            if isinstance(result, Failure):
+                row = self._keep(link, result)
+            elif self._rules.reencode or self._rules.pdq:
+                row = self._keep(link, result, await self._decoders.prepare(result.data, self._rules))
+            elif len(result.data) <= QUICK_BYTES:
+                row = self._keep(link, result, keep_received(result.data, self._rules))
+            else:
+                row = await trio.to_thread.run_sync(self._keep_large, link, result, limiter=self._threads)
+        self._count(link, row, result)
+        self._pass_over(self._manners.learn(link, result, trio.current_time()))
+
+    def _pass_over(self, unasked: Sequence[Unasked[Link]]) -> None:
+        """Account for links that are not asked in this batch."""
+        for one in unasked:
+            if one.failure is not None:
+                self._count(one.link, self._keep(one.link, one.failure), None)
+            else:
+                assert one.later_seconds is not None
+                self._done.add(one.link.position)
+                self._outcome.later.append((one.link.position, one.later_seconds))
+                self._on_progress(len(self._done))
+
+    def _count(self, link: Link, row: LinkRow, result: Fetched | Failure | None) -> None:
+        self._done.add(link.position)
+        metrics.LINK_BY_OUTCOME[row.outcome].inc()
+        if isinstance(result, Fetched):
+            self._outcome.bytes += len(result.data)
+            metrics.RECEIVED.inc(len(result.data))
+        if row.final:
+            self._outcome.finished[row.outcome] += 1
+        else:
+            self._outcome.again.append(link.position)
+        self._on_progress(len(self._done))
+
+    def _keep_large(self, link: Link, result: Fetched) -> LinkRow:
+        return self._keep(link, result, keep_received(result.data, self._rules))
+
+    def _keep(
+        self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
+    ) -> LinkRow:
+        """Write the link's row, with the picture that was made of its body, if there is one."""
+        picture, reason, final = None, None, True
+        if isinstance(result, Failure):
+            outcome, reason = result.outcome, result.reason
+            final = not (result.transient and link.attempt < self._max_attempts)
+        elif isinstance(prepared, Picture):
+            if self._restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
+                outcome = Outcome.BLOCKED
+            else:
+                outcome, picture = Outcome.SUCCESS, prepared
+        elif isinstance(prepared, Undecoded):
+            outcome, reason = prepared.outcome, prepared.reason
+        else:
+            assert prepared is not None
+            outcome = prepared
+        row = LinkRow(
+            position=link.position,
+            pack=link.pack,
+            pack_row=link.pack_row,
+            attempt=link.attempt,
+            final=final,
+            language=link.language,
+            url=link.url,
+            caption=link.text,
+            outcome=outcome,
+            extra=link.extra,
+            reason=reason,
+            http_status=result.http_status,
+            content_type=result.content_type,
+            final_url=result.final_url,
+            fetch_seconds=result.seconds,
+            bytes_received=len(result.data) if isinstance(result, Fetched) and outcome is not Outcome.BLOCKED else None,
+            picture=picture,
+        )
+        self._shard.add(row)
+        return row

@@ -1,0 +1,1 @@
+"""The stage extract: WAT file → pack."""

@@ -1,0 +1,57 @@
+"""Extract: a WAT file is read as a stream, its candidates become a pack in the store.
+
+claim a WAT file → extract_pack → complete (the pack is listed, and each of its files becomes an ingest job)
+"""
+
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from dataset.candidates.extract import TextRules, extract_pack
+from tracker.session import Job
+from workers.extract.wat_source import open_wat
+from workers.runtime.context import Desk
+
+PAUSE_STEP_SECONDS = 10.0
+"""How often a wait counts as progress; a server that asks for patience is no fault of the worker's."""
+
+
+class Extract:
+    kind = "extract"
+
+    def claim(self, desk: Desk) -> Sequence[Job]:
+        return desk.session.claim()
+
+    async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+        return await trio.to_thread.run_sync(_extract, held[0], desk)
+
+
+def _extract(job: Job, desk: Desk) -> Mapping[str, object]:
+    rules = TextRules.of(desk.follow(job))
+    paths = [f"{job.output}.{slot}.parquet" for slot in range(int(desk.session.settings["bloom_slots"]))]
+    wat = job.payload["wat"]
+    with open_wat(wat, pause=lambda seconds: _pause(seconds, desk)) as source:
+        report = extract_pack(
+            source,
+            wat=wat,
+            rules=rules,
+            slots=len(paths),
+            write=lambda slot: desk.store.write(paths[slot]),
+            on_progress=desk.step,
+        )
+    slots = [{"rows": rows, "bytes": desk.store.size(path)} for path, rows in zip(paths, report.slot_rows, strict=True)]
+    desk.session.complete(job, report.to_json() | {"slots": slots})
+    return {
+        "images": report.images,
+        "candidates": report.candidates,
+        "corrupt_records": report.corrupt_records,
+        "truncated": report.truncated,
+    }
+
+
+def _pause(seconds: float, desk: Desk) -> None:
+    """Wait without losing the lease for it, but no longer than until the worker shall stop."""
+    while seconds > 0 and not desk.stopping.wait(min(seconds, PAUSE_STEP_SECONDS)):
+        seconds -= PAUSE_STEP_SECONDS
+        desk.advance(1)
+    desk.step(0)

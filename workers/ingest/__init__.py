@@ -1,0 +1,1 @@
+"""The stage ingest: packs and link lists → pool."""

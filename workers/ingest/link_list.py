@@ -1,0 +1,89 @@
+"""A finished list of links: an ingest worker reads a piece of it into packs, which are then ingested as a crawl's are.
+
+    claim a piece → read_list → complete (each pack is listed, and each of its files becomes an ingest job)
+
+So a list's candidates have what a crawl's have: a pack and a row that name them, a place in the Bloom filter's replay,
+and a copy in the store that outlives the list. Rejected: COPY straight from the list. A slot's holder would have to
+read all of it for its share, and the filter could not be built anew once the list is gone.
+"""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.fs
+
+from dataset.candidates.link_list_rows import ListPiece
+from dataset.candidates.link_lists import read_list
+from tracker.session import Job
+from workers.errors import WorkerError
+from workers.runtime.context import Desk
+
+
+class ListGoneError(WorkerError):
+    """The list cannot be read from where it was seeded, or is another file now."""
+
+
+def is_list(job: Job) -> bool:
+    """Say whether an ingest job is a piece of a list, not a pack."""
+    return "list" in job.payload
+
+
+def ingest_list(job: Job, desk: Desk) -> Mapping[str, object]:
+    """Read the job's piece into packs and complete it; what the log line should say of it.
+
+    Raises: ListGoneError, DatasetError when it cannot be read; the job fails and is tried again.
+    """
+    recipe = desk.follow(job)
+    said = job.payload
+    names = said["columns"]
+    piece = ListPiece(
+        format=said["format"],
+        url=names["url"],
+        caption=names["caption"],
+        language=names["language"],
+        extra={name: recipe.extra[name] for name in said["extra"]},
+        first_group=said["first_group"],
+        groups=said["groups"],
+        detect_language=said["detect_language"],
+        rule=recipe.language.rule,
+        is_gzip=said["list"].lower().endswith(".gz"),
+    )
+    slots = int(desk.session.settings["bloom_slots"])
+    with _open(said["list"], said["bytes"]) as source:
+        report = read_list(
+            source,
+            piece,
+            slots=slots,
+            write=lambda pack, slot: desk.store.write(f"{_stem(job, pack)}.{slot}.parquet"),
+            on_progress=desk.step,
+            metadata={"list": said["list"]},
+        )
+    packs = [
+        [
+            {"rows": rows, "bytes": desk.store.size(f"{_stem(job, pack)}.{slot}.parquet")}
+            for slot, rows in enumerate(counts)
+        ]
+        for pack, counts in enumerate(report.packs)
+    ]
+    desk.session.complete_list(job, report.to_json() | {"packs": packs})
+    return {"rows": report.rows, "candidates": report.candidates, "packs": len(packs)}
+
+
+def _stem(job: Job, pack: int) -> str:
+    return f"{job.output}-{pack:05d}"
+
+
+def _open(uri: str, size: int) -> pa.NativeFile:
+    try:
+        if "://" in uri:
+            filesystem, path = pa.fs.FileSystem.from_uri(uri)
+        else:
+            filesystem, path = pa.fs.LocalFileSystem(), uri
+        found = filesystem.get_file_info(path)
+        if not found.is_file:
+            raise ListGoneError(f"the list {uri} is not to be had here: put it where every ingest worker can read it")
+        if found.size != size:
+            raise ListGoneError(f"the list {uri} has changed since it was seeded: seed it anew under another run")
+        return filesystem.open_input_file(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ListGoneError(f"the list {uri} cannot be opened ({error}): check it and the credentials") from error

@@ -1,0 +1,96 @@
+"""What a stage works with: the tracker's session, the store, the sign to stop, and a count of its progress."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from dataset.errors import DatasetError
+from dataset.recipe.recipe import Recipe
+from dataset.store.store import Store
+from tracker.errors import RecipeRefused
+from tracker.session import Batch, Job, Session
+from workers.download.host_rests import Fleet
+from workers.errors import CannotWork, Stopped
+
+
+@dataclass(slots=True)
+class Desk:
+    session: Session
+    store: Store
+    # Two signs with one meaning: for code under trio, and for code in a thread.
+    stop: trio.Event = field(default_factory=trio.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    progress: int = 0
+    fleet: Fleet = field(init=False)
+    urgent: trio.Event = field(default_factory=trio.Event)
+    """Set when there is something that the other workers should hear at once; made anew with each beat."""
+    _beating: trio.Lock = field(default_factory=trio.Lock)
+    _followed: dict[int, Recipe] = field(default_factory=dict)  # by run
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet.from_settings(self.session.settings) if self.session.kind == "download" else Fleet()
+
+    def ask_to_stop(self) -> None:
+        self.stopping.set()
+        self.stop.set()
+
+    def advance(self, n: int) -> None:
+        """Count `n` more links, pages or samples; a progress that stands still too long loses the lease."""
+        self.progress += n
+
+    def step(self, n: int) -> None:
+        """`advance`, for work in a thread that can be given back whole at this point.
+
+        Raises:
+            Stopped: the worker was asked to stop.
+        """
+        self.advance(n)
+        if self.stopping.is_set():
+            raise Stopped("asked to stop")
+
+    async def beat(self) -> str:
+        """Tell the tracker that we live; a download worker also what hosts did, and it hears what the fleet knows.
+
+        Returns: 'active' or 'draining'.
+        """
+        if self.session.kind != "download":
+            return await trio.to_thread.run_sync(self.session.heartbeat, self.progress)
+        async with self._beating:
+            self.urgent = trio.Event()
+            self.fleet.on_urgent = self.urgent.set
+            report = self.fleet.take_report()
+            is_told = False
+            try:
+                news = await trio.to_thread.run_sync(
+                    self.session.heartbeat_download, self.progress, self.fleet.since, report.to_json()
+                )
+                is_told = True
+                if news.blocks != self.fleet.blocks_version:
+                    blocks = await trio.to_thread.run_sync(self.session.blocks, self.fleet.blocks_version)
+                    self.fleet.hear_blocks(*blocks)
+            finally:
+                if not is_told:
+                    self.fleet.take_back(report)
+            self.fleet.hear(news, trio.current_time())
+            return news.state
+
+    def follow(self, job: Job | Batch) -> Recipe:
+        """The recipe of a job's run, spelled out and agreed upon with the tracker once.
+
+        Raises:
+            CannotWork: it cannot be read here, or other workers go by another.
+        """
+        if job.run_id not in self._followed:
+            try:
+                recipe = Recipe.from_json(job.recipe)
+                self.session.settle_recipe(job.run_id, recipe.to_json())
+            except (DatasetError, RecipeRefused) as error:
+                raise CannotWork(f"the recipe of run {job.run} cannot be followed here: {error}") from error
+            self._followed[job.run_id] = recipe
+        return self._followed[job.run_id]
+
+    async def call(self, verb: Callable[..., object], *arguments: object) -> None:
+        """Call a verb of the session in a thread."""
+        await trio.to_thread.run_sync(verb, *arguments)

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from tracker.schema import metadata
+from tracker.database.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

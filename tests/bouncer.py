@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.demo.small_crawl import free_port
-from tracker import embedded
+from tracker.database import embedded_postgres
 
 START_SECONDS = 60
 
@@ -52,7 +52,7 @@ class Bouncer:
         self.port = free_port()
         self._server = server
         self._log = folder / "log"
-        self._user = embedded.SYSTEM_USER if os.geteuid() == 0 else None
+        self._user = embedded_postgres.SYSTEM_USER if os.geteuid() == 0 else None
         target = conninfo_to_dict(server)
         (folder / "users").write_text("".join(f'"{user}" ""\n' for user in users))
         (folder / "ini").write_text(

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tracker import embedded
-from tracker.database import Connection, connect
-from tracker.migrate import migrate
-from tracker.session import Session
+from tracker.database import embedded_postgres
+from tracker.database.database import Connection, connect
+from tracker.database.migrate import migrate
+from tracker.protocol.session import Session
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +25,13 @@ def server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)
-        url = embedded.start(home)
+        url = embedded_postgres.start(home)
         with connect(url) as connection:  # a test's data need not outlive a power cut
             for name in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {name} = off".encode())
             connection.execute("SELECT pg_reload_conf()")
         yield url
-        embedded.stop(home, mode="immediate")
+        embedded_postgres.stop(home, mode="immediate")
 
 
 @pytest.fixture(scope="session")

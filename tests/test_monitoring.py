@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.tracker.filling import fill_pool, new_run
-from tracker.database import Connection
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
 from tracker.watch.watcher import Duties, Watcher
 from workers.runtime import metrics
 

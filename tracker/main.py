@@ -16,9 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from tracker import embedded, seed_source
-from tracker import manifest as manifests
-from tracker import seed as seeding
+from tracker.accounts.changes import record
 from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
@@ -33,13 +31,16 @@ from tracker.admin import (  # noqa: F401
     worker_commands,
 )
 from tracker.admin import status as statuses
-from tracker.admin.changes import record
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
-from tracker.database import connect, database_url, translated
+from tracker.database import embedded_postgres
+from tracker.database.database import connect, database_url, translated
+from tracker.database.version import require_head
 from tracker.errors import TrackerError
-from tracker.seed_list import Columns, split_names
+from tracker.seeding import runs as seeding
+from tracker.seeding import wat_paths
+from tracker.seeding.link_list import Columns, split_names
 from tracker.settings import HTTP_PLACE, Settings
-from tracker.version import require_head
+from tracker.storage import manifest as manifests
 
 __all__ = ["app", "main"]
 
@@ -48,7 +49,7 @@ def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
     try:
         app()
-    except (TrackerError, seed_source.SourceError) as error:
+    except (TrackerError, wat_paths.SourceError) as error:
         sys.stderr.write(f"tracker: {error}\n")
         raise SystemExit(1) from None
 
@@ -56,7 +57,7 @@ def main() -> None:
 @app.command()
 def migrate(as_json: Json = False) -> None:
     """Bring the database to this version's schema: roles, tables, functions, grants."""
-    from tracker import migrate as migrating
+    from tracker.database import migrate as migrating
 
     revision = migrating.migrate(database_url(Settings.from_environment()))
     tell({"revision": revision}, as_json, f"the database is at revision {revision}")
@@ -99,10 +100,10 @@ def seed(
         sources, {"caption-col": caption_col, "extra-cols": extra_cols, "language-col": language_col,
                   "detect-language": detect_language, "keep-duplicates": keep_duplicates, "filter": with_filter}
     )  # fmt: skip
-    wats = [wat for source in sources for wat in seed_source.list_wats(source)]
+    wats = [wat for source in sources for wat in wat_paths.list_wats(source)]
     drawn = {} if sample is None else {"sample": sample, "of": len(wats), "random_seed": random_seed}
     if sample is not None:
-        wats = seed_source.sample(wats, sample, random_seed)
+        wats = wat_paths.sample(wats, sample, random_seed)
     known = seeding.read_recipe(recipe) if recipe else None
     name = run or seeding.run_name(sources)
     with open_tracker() as connection, translated(), connection.transaction():
@@ -141,7 +142,7 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Prove that nothing was lost: in = pool + again + leased + finished. Exit 1 when it does not hold."""
-    from tracker import audit as auditing
+    from tracker.accounts import audit as auditing
 
     settings = Settings.from_environment()
     with open_tracker() as connection:
@@ -178,7 +179,7 @@ def serve(
 
     The ledger is folded, leaves are opened, dead workers forgotten, and pictures deleted whose time is over.
     """
-    from tracker import serve as serving
+    from tracker.duties import serve as serving
     from tracker.watch import site
     from tracker.watch.watcher import Duties
 
@@ -212,7 +213,7 @@ def rotate(
 @app.command()
 def stop(as_json: Json = False) -> None:
     """Stop the embedded Postgres."""
-    stopped = embedded.stop(Settings.from_environment().home)
+    stopped = embedded_postgres.stop(Settings.from_environment().home)
     tell({"stopped": stopped}, as_json, "stopped" if stopped else "the embedded Postgres does not run")
 
 

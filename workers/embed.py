@@ -23,7 +23,7 @@ from dataset.models.towers import DeviceError
 from dataset.recipe.recipe import ModelRecipe, RecipeError
 from dataset.store.store import Store
 from tracker.errors import RecipeRefused
-from tracker.session import Job
+from tracker.protocol.session import Job
 from workers.errors import CannotWork
 from workers.runtime.context import Desk
 from workers.runtime.model_cache import Loader

@@ -28,7 +28,7 @@ from dataset.safety.prompts import SafetyError
 from dataset.tags.heads import HeadError
 from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
 from tracker.errors import RecipeRefused
-from tracker.session import Job
+from tracker.protocol.session import Job
 from workers.errors import CannotWork
 from workers.runtime.context import Desk
 from workers.runtime.hash_lists import Restrictions

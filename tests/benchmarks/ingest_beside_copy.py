@@ -22,11 +22,11 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from dataset.store.store import Store
 from tests.tracker.filling import listed_pack, new_run
-from tracker import embedded
-from tracker.copy_rows import COLUMNS, copy_into
-from tracker.database import Connection, connect
-from tracker.migrate import migrate
-from tracker.session import Session
+from tracker.database import embedded_postgres
+from tracker.database.database import Connection, connect
+from tracker.database.migrate import migrate
+from tracker.protocol.copy_rows import COLUMNS, copy_into
+from tracker.protocol.session import Session
 from workers.ingest.stage import Ingest
 from workers.runtime.context import Desk
 
@@ -36,7 +36,7 @@ DUPLICATES = 0.1  # of a pack's URLs, known from the round before
 def measure_ingest(home: Path, pack: pa.Table, packs: int, rounds: int) -> dict[str, float]:
     """Ingest `packs` packs like this one a round, and COPY their buffers -> the ratio and both rates."""
     shutil.rmtree(home, ignore_errors=True)
-    url = embedded.start(home.absolute())
+    url = embedded_postgres.start(home.absolute())
     try:
         migrate(url)
         with connect(url) as admin:
@@ -44,7 +44,7 @@ def measure_ingest(home: Path, pack: pa.Table, packs: int, rounds: int) -> dict[
                 admin, Session.register(url, "ingest"), Store.open(str(home / "store")), pack, packs, rounds
             )
     finally:
-        embedded.stop(home.absolute(), mode="immediate")
+        embedded_postgres.stop(home.absolute(), mode="immediate")
         shutil.rmtree(home)
 
 

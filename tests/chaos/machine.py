@@ -6,9 +6,9 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tracker import embedded
-from tracker.database import connect
-from tracker.migrate import migrate
+from tracker.database import embedded_postgres
+from tracker.database.database import connect
+from tracker.database.migrate import migrate
 
 DISK_BYTES = 512 << 20
 
@@ -22,7 +22,7 @@ class Server:
     def __init__(self, home: Path) -> None:
         self.home = home
         home.mkdir(mode=0o755)
-        self.url = embedded.start(home)
+        self.url = embedded_postgres.start(home)
         with connect(self.url) as admin:
             for name, value in SETTINGS.items():
                 admin.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
@@ -31,11 +31,11 @@ class Server:
 
     def crash(self) -> None:
         """Stop it as a crash does, without a checkpoint, and start it again."""
-        embedded.stop(self.home, mode="immediate")
-        embedded.start(self.home)
+        embedded_postgres.stop(self.home, mode="immediate")
+        embedded_postgres.start(self.home)
 
     def close(self) -> None:
-        embedded.stop(self.home, mode="immediate")
+        embedded_postgres.stop(self.home, mode="immediate")
 
     @property
     def socket(self) -> str:

@@ -36,9 +36,9 @@ from tests.chaos.verdict import Verdict, judge
 from tests.demo.small_crawl import free_port
 from tests.tracker.filling import set_setting
 from tracker.admin.jobs import Choice, choose, retry
-from tracker.database import connect
+from tracker.database.database import connect
 from tracker.errors import DatabaseDown
-from tracker.seed import seed
+from tracker.seeding.runs import seed
 
 MODEL = Path(__file__).parents[1] / "demo" / "clip"
 OWN_MOUNTS = "SHOAL_CHAOS_OWN_MOUNTS"

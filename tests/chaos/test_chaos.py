@@ -18,8 +18,8 @@ from tests.chaos.cutting_proxy import Cut, CuttingProxy
 from tests.chaos.verdict import _judge_links
 from tests.demo.checks import Results
 from tests.tracker.filling import new_run, scalar
-from tracker.database import Connection
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
 
 FAULTS = 15
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from dataset.store.store import Store
 from tests.chaos.crawl import Planted
 from tests.demo.checks import Results, read_results
-from tracker.audit import audit_exact
-from tracker.database import Connection
-from tracker.manifest import outputs, write_manifest
-from tracker.sweep import sweep
+from tracker.accounts.audit import audit_exact
+from tracker.database.database import Connection
+from tracker.storage.manifest import outputs, write_manifest
+from tracker.storage.sweep import sweep
 
 EXAMPLES = 3
 ENDINGS = {"pack": (".parquet",), "shard": (".parquet", ".tar"), "part": (".parquet", ".scores.parquet")}

@@ -11,10 +11,10 @@ from dataset.store.store import Store
 from tests.demo.checks import Results, read_results
 from tests.demo.crawl import Crawl
 from tests.tracker.filling import set_setting
-from tracker.audit import Audit, audit_exact
-from tracker.database import Connection, connect
-from tracker.manifest import outputs
-from tracker.seed import seed
+from tracker.accounts.audit import Audit, audit_exact
+from tracker.database.database import Connection, connect
+from tracker.seeding.runs import seed
+from tracker.storage.manifest import outputs
 
 # Long enough for a loaded machine; no test waits for it unless it fails.
 DEADLINE_SECONDS = 120

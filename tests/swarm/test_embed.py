@@ -9,10 +9,10 @@ from tests.swarm.swarm import DEADLINE_SECONDS, Swarm
 from tests.swarm.test_nothing_lost import held_before
 from tests.swarm.test_retention import _kept_keys
 from tests.tracker.filling import scalar
-from tracker.database import Connection
-from tracker.embedding import Model, embed_run
-from tracker.manifest import outputs
-from tracker.serve import tick
+from tracker.database.database import Connection
+from tracker.duties.serve import tick
+from tracker.seeding.embed_jobs import Model, embed_run
+from tracker.storage.manifest import outputs
 
 
 def test_every_kept_sample_is_embedded_once_although_a_worker_is_killed_and_the_shards_pictures_go(

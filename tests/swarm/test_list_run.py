@@ -18,7 +18,7 @@ from dataset.store.store import Store
 from tests.demo.crawl import Crawl
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm, demo_recipe
 from tests.tracker.filling import scalar, set_setting
-from tracker.database import Connection, connect
+from tracker.database.database import Connection, connect
 
 MODEL = Path(__file__).parents[1] / "demo" / "clip"
 EXTRA = {"similarity": pa.float64(), "hash": pa.int64(), "punsafe": pa.float32(), "width": pa.int32()}

@@ -11,7 +11,7 @@ from tests.demo.checks import check_results
 from tests.swarm.proxy import Proxy
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm
 from tests.tracker.filling import scalar
-from tracker.database import Connection
+from tracker.database.database import Connection
 from workers.filter import SHARDS_ABREAST
 
 STAGES = ("extract", "ingest", "download", "filter")

@@ -9,9 +9,9 @@ from dataset.report.report import write_report
 from dataset.store.store import Store
 from tests.swarm.swarm import Swarm
 from tests.tracker.filling import scalar
-from tracker.database import Connection
-from tracker.manifest import outputs
-from tracker.serve import tick
+from tracker.database.database import Connection
+from tracker.duties.serve import tick
+from tracker.storage.manifest import outputs
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 

@@ -2,8 +2,8 @@
 
 from uuid import uuid4
 
-from tracker.database import Connection
-from tracker.seed import seed
+from tracker.database.database import Connection
+from tracker.seeding.runs import seed
 
 
 def new_run(admin: Connection, name: str = "test", wats: int = 0) -> int:

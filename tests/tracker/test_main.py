@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.tracker.filling import fill_pool, new_run, scalar
-from tracker.database import Connection
+from tracker.database.database import Connection
 
 
 def command(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

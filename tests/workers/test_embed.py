@@ -17,9 +17,9 @@ from dataset.store.store import Store
 from tests.dataset.embed.test_embed import pictures, write_tar
 from tests.tracker.filling import scalar
 from tests.workers.test_filter import DEMO, shards, work
-from tracker.database import Connection
-from tracker.embedding import Model, embed_folder, embed_run
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
+from tracker.seeding.embed_jobs import Model, embed_folder, embed_run
 from workers.embed import Embed
 from workers.errors import CannotWork
 from workers.runtime import model_cache

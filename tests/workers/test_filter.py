@@ -15,8 +15,8 @@ from dataset.models.towers import Towers
 from dataset.store.store import Store
 from tests.dataset.filter.test_shard import planted
 from tests.tracker.filling import new_run, scalar
-from tracker.database import Connection
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
 from workers.errors import CannotWork
 from workers.filter import Filter
 from workers.runtime.context import Desk

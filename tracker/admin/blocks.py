@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from tracker.admin.changes import MAX_IDS, record
-from tracker.blocklist import read_pattern
-from tracker.database import Connection, Row, query, translated
+from tracker.accounts.changes import MAX_IDS, record
+from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
+from tracker.protocol.blocklist import read_pattern
 
 # One change at a time: versions are seen in the order in which they are made. Who reads does not wait.
 LOCK = "LOCK TABLE tracker.block IN SHARE ROW EXCLUSIVE MODE"

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from tracker.database import Connection, connect, database_url
+from tracker.database.database import Connection, connect, database_url
+from tracker.database.enums import QUEUES
+from tracker.database.version import require_head
 from tracker.errors import TrackerError
 from tracker.settings import Settings
-from tracker.version import require_head
-from tracker.words import QUEUES
 
 app = typer.Typer(
     help="Who does what: monitor and steer the swarm.",

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from tracker.admin import changes, controls
+from tracker.accounts import changes
+from tracker.admin import controls
 from tracker.admin import doctor as doctors
 from tracker.admin.console import Json, Queue, QueueOrAll, app, open_tracker, show, tell
-from tracker.database import connect, database_url
+from tracker.database.database import connect, database_url
+from tracker.database.enums import QUEUES
 from tracker.settings import Settings
-from tracker.words import QUEUES
 
 command = partial(app.command, rich_help_panel="Steering")
 

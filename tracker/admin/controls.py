@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from psycopg.types.json import Jsonb
 
-from tracker.admin.changes import record
-from tracker.database import Connection, translated
+from tracker.accounts.changes import record
+from tracker.database.database import Connection, translated
 from tracker.errors import TrackerError
 
 # A filter that has keys stays as it was made: with another kind of key it would know none of them.

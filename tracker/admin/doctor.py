@@ -14,10 +14,10 @@ from rich.text import Text
 
 from tracker.admin import server_health
 from tracker.admin.findings import Finding, Level
-from tracker.database import Connection, query, translated
+from tracker.database.database import Connection, query, translated
+from tracker.database.enums import QUEUES
+from tracker.database.version import function_files, require_head
 from tracker.errors import SchemaBehind
-from tracker.version import function_files, require_head
-from tracker.words import QUEUES
 
 LOGINS = tuple(f"shoal_{queue}" for queue in QUEUES)
 OWNER = "shoal_owner"
@@ -101,7 +101,7 @@ def _grants(connection: Connection) -> Iterator[Finding]:
 @cache
 def granted() -> frozenset[tuple[str, str]]:
     """Login and function, as grants.sql has them."""
-    text = re.sub(r"--.*", "", files("tracker").joinpath("grants.sql").read_text())
+    text = re.sub(r"--.*", "", files("tracker.database").joinpath("grants.sql").read_text())
     return frozenset(
         (login.strip(), function.strip().removeprefix("tracker."))
         for functions, logins in GRANT.findall(text)

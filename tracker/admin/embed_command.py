@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from tracker import embedding
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.console import Json, app, open_tracker, tell
-from tracker.database import translated
+from tracker.database.database import translated
 from tracker.errors import TrackerError
+from tracker.seeding import embed_jobs
 
 
 @app.command(rich_help_panel="Jobs")
@@ -27,12 +27,12 @@ def embed(
     """Let workers embed a run's kept samples, or a folder of tars, with a second model; called again, what is new."""
     if run is None and folder is None:
         raise TrackerError("name a run, or the tars' --folder")
-    wanted = embedding.Model.checked(model, pretrained, name)
+    wanted = embed_jobs.Model.checked(model, pretrained, name)
     with open_tracker() as connection, translated(), connection.transaction():
         if folder is not None:
-            seeded = embedding.embed_folder(connection, folder, wanted, run)
+            seeded = embed_jobs.embed_folder(connection, folder, wanted, run)
         else:
-            seeded = embedding.embed_run(connection, str(run), wanted)
+            seeded = embed_jobs.embed_run(connection, str(run), wanted)
         data = asdict(seeded) | {"name": wanted.name, "model": model, "pretrained": pretrained}
         if seeded.new:
             record(connection, "embed", seeded.run, before=None, after=data)

@@ -6,9 +6,9 @@ from urllib.parse import quote, urlencode
 
 from psycopg.errors import UniqueViolation
 
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.fleet import give_back, workers
-from tracker.database import Connection, Row, translated
+from tracker.database.database import Connection, Row, translated
 from tracker.errors import TrackerError
 
 TLS = ("sslmode", "sslrootcert")

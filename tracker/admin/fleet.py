@@ -11,8 +11,8 @@ from uuid import UUID
 from rich.table import Table
 from rich.text import Text
 
-from tracker.admin.changes import record
-from tracker.database import Connection, Row, query, translated
+from tracker.accounts.changes import record
+from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 LOCK = "SELECT worker_id FROM tracker.worker WHERE worker_id = ANY (%s) ORDER BY worker_id FOR NO KEY UPDATE"

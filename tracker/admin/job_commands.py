@@ -10,8 +10,8 @@ import typer
 from tracker.admin import jobs as queue_jobs
 from tracker.admin.console import Json, Queue, Yes, agree, app, open_tracker, show, tell
 from tracker.admin.jobs import Choice
-from tracker.database import Connection, Row
-from tracker.words import JOB_STATES
+from tracker.database.database import Connection, Row
+from tracker.database.enums import JOB_STATES
 
 State = StrEnum("State", {name: name for name in JOB_STATES})  # type: ignore[misc]
 

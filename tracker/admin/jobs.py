@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from tracker.admin.changes import MAX_IDS, record
-from tracker.database import Connection, Row, query, translated
+from tracker.accounts.changes import MAX_IDS, record
+from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 UNFINISHED = ("ready", "leased", "dead")

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import typer
 
+from tracker.accounts.changes import record
 from tracker.admin import enroll as enrolling
 from tracker.admin import launch as launching
-from tracker.admin.changes import record
 from tracker.admin.console import Json, Queue, app, open_tracker, show, tell
 from tracker.admin.launch import Form, Machine
 from tracker.admin.passwords import LOGIN, read_password
-from tracker.database import translated
+from tracker.database.database import translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 

@@ -9,12 +9,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.console import Json, app, open_tracker, show
-from tracker.database import Row, query, translated
+from tracker.database.database import Row, query, translated
 from tracker.errors import TrackerError
-from tracker.seed import ListOptions, read_recipe, seed_list
-from tracker.seed_list import Columns, Listing, is_list, read_listing
+from tracker.seeding.link_list import Columns, Listing, is_list, read_listing
+from tracker.seeding.runs import ListOptions, read_recipe, seed_list
 
 DEFAULT_RUN = "list"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tracker.database import Connection, translated
+from tracker.database.database import Connection, translated
 from tracker.errors import TrackerError
 
 SCRAM = b"scram-sha-256"

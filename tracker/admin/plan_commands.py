@@ -12,8 +12,8 @@ from rich.table import Table
 from tracker.admin import rebalance as balancing
 from tracker.admin.console import Json, app, open_tracker, show
 from tracker.errors import TrackerError
-from tracker.measured import with_measured
-from tracker.plan import PRESETS, STAGES, Number, Plan, make_plan, with_given
+from tracker.planning.measured_rates import with_measured
+from tracker.planning.plan import PRESETS, STAGES, Number, Plan, make_plan, with_given
 
 command = partial(app.command, rich_help_panel="Looking ahead")
 

@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.controls import change_setting
 from tracker.admin.fleet import evict, workers
-from tracker.database import Connection, Row, translated
-from tracker.measured import with_measured
-from tracker.plan import ORDINARY, STAGES, Assumptions, Stage
-from tracker.words import SUBSETS
+from tracker.database.database import Connection, Row, translated
+from tracker.database.enums import SUBSETS
+from tracker.planning.measured_rates import with_measured
+from tracker.planning.plan import ORDINARY, STAGES, Assumptions, Stage
 
 RESERVE = 1.2
 # The pool's alarm should ring while there is time to mend what has stopped, and LAION saw the mix go bad at 4 %.

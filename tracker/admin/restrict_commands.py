@@ -11,12 +11,12 @@ from psycopg.types.json import Jsonb
 from rich.table import Table
 from rich.text import Text
 
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
-from tracker.database import Row, translated
+from tracker.database.database import Row, translated
 from tracker.errors import TrackerError
-from tracker.restricted_list import write_list
 from tracker.settings import Settings
+from tracker.storage.hash_lists import write_list
 
 INSERT = """
 INSERT INTO tracker.restriction (name, reason, path, sha256, hashes)

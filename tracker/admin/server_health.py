@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tracker.admin.findings import Finding, Level
-from tracker.database import Connection, query
+from tracker.database.database import Connection, query
 
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
 MEBIBYTE = 2**20

@@ -7,14 +7,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tracker.accounts.balance import balance
+from tracker.accounts.ledger import Accounts, accounts, total
 from tracker.admin import fleet
-from tracker.balance import balance
-from tracker.database import Connection, query, translated
-from tracker.ledger import Accounts, accounts, total
+from tracker.database.database import Connection, query, translated
+from tracker.database.enums import QUEUES, SUBSETS
 from tracker.watch import pace
 from tracker.watch.alarms import alarms
 from tracker.watch.server import server
-from tracker.words import QUEUES, SUBSETS
 
 MAX_WORKERS = 40  # shown; the swarm may have thousands
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tracker import retention
-from tracker import sweep as sweeping
-from tracker.admin.changes import record
+from tracker.accounts.changes import record
 from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
-from tracker.database import translated
+from tracker.database.database import translated
 from tracker.settings import Settings
+from tracker.storage import retention
+from tracker.storage import sweep as sweeping
 
 command = partial(app.command, rich_help_panel="Store")
 

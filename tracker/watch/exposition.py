@@ -15,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tracker.words import OUTCOMES, QUEUES
+from tracker.database.enums import OUTCOMES, QUEUES
 
 MAX_VERDICTS = 30
 OTHER = "other"

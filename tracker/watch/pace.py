@@ -7,7 +7,7 @@ knows them as well as a tracker that has watched for days.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracker.words import QUEUES
+from tracker.database.enums import QUEUES
 
 MINUTES = 30  # of history; minutes.sql reads so many
 # A batch of 10,000 links takes some 10 minutes, so that one worker alone shows a rate.

@@ -3,7 +3,7 @@
 import shutil
 from typing import Any
 
-from tracker.database import Connection, query, translated
+from tracker.database.database import Connection, query, translated
 
 
 def server(connection: Connection) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracker.admin.status import status
-from tracker.database import Connection, connect, translated
+from tracker.database.database import Connection, connect, translated
 from tracker.errors import TrackerError
 from tracker.watch.exposition import Round, exposition, worker_state
 

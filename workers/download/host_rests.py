@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from tracker.blocklist import Blocklist
-from tracker.session import News
+from tracker.protocol.blocklist import Blocklist
+from tracker.protocol.session import News
 
 MAX_TOLD = 100
 """Hosts in a report, the worst first; the tracker takes no more."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from dataset.pictures.pdq import require_pdq
-from tracker.payload import read_payload
-from tracker.session import Batch
+from tracker.protocol.payload import read_payload
+from tracker.protocol.session import Batch
 from workers.download.batch import download_batch
 from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy

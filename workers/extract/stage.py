@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from dataset.candidates.extract import TextRules, extract_pack
-from tracker.session import Job
+from tracker.protocol.session import Job
 from workers.extract.wat_source import open_wat
 from workers.runtime.context import Desk
 

@@ -1,7 +1,7 @@
 """A COPY in pieces, which one thread prepares while another sends them.
 
 Invariant: the pieces are one whole COPY, in one order, however often they are asked for; what a piece may not hold
-(see `tracker.copy_rows`) is raised where it is asked for, and so ends the transaction.
+(see `tracker.protocol.copy_rows`) is raised where it is asked for, and so ends the transaction.
 
 All pieces stay in memory until the COPY is let go of, as one buffer would: a connection that breaks asks again.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from dataset.ingest.shuffle import Shuffled
-from tracker.copy_rows import SIGNATURE, TRAILER, Piece, copy_rows
+from tracker.protocol.copy_rows import SIGNATURE, TRAILER, Piece, copy_rows
 
 # Some 6 MB: Postgres takes 60 ms for one, and what must be prepared before the first is sent is little.
 PIECE_ROWS = 32_768

@@ -14,7 +14,7 @@ import pyarrow.fs
 
 from dataset.candidates.link_list_rows import ListPiece
 from dataset.candidates.link_lists import read_list
-from tracker.session import Job
+from tracker.protocol.session import Job
 from workers.errors import WorkerError
 from workers.runtime.context import Desk
 

@@ -14,7 +14,7 @@ from dataset.formats.url_hashes import Hashes, url_hashes
 from dataset.ingest.bloom import BloomFilter
 from dataset.ingest.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
 from dataset.store.store import StoreError
-from tracker.session import Job
+from tracker.protocol.session import Job
 from workers.runtime.context import Desk
 
 COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it

@@ -36,7 +36,7 @@ import trio
 from dataset.ingest.bloom import BloomFilter
 from dataset.store.store import StoreError
 from tracker.errors import DatabaseDown, LeaseLost
-from tracker.session import Added, FilterSlot, Job
+from tracker.protocol.session import Added, FilterSlot, Job
 from workers.errors import Stopped, WorkerError
 from workers.ingest.copy_stream import Pieces
 from workers.ingest.link_list import ingest_list, is_list

@@ -10,7 +10,7 @@ from dataset.errors import DatasetError
 from dataset.recipe.recipe import Recipe
 from dataset.store.store import Store
 from tracker.errors import RecipeRefused
-from tracker.session import Batch, Job, Session
+from tracker.protocol.session import Batch, Job, Session
 from workers.download.host_rests import Fleet
 from workers.errors import CannotWork, Stopped
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from tracker.errors import LeaseLost
-from tracker.session import Added, Batch, Job, Session
+from tracker.protocol.session import Added, Batch, Job, Session
 from workers.runtime import metrics
 
 # What a job's payload says of its size, in the steps in which its stage counts progress; extract's is not known before.

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 
 from tracker.errors import DatabaseDown, LeaseLost, Refused
-from tracker.session import Batch, Job
+from tracker.protocol.session import Batch, Job
 from workers.errors import CannotWork, Stopped
 from workers.runtime.context import Desk
 

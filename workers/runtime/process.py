@@ -12,9 +12,9 @@ import trio
 import typer
 
 from dataset.store.store import Store
-from tracker.database import connect, database_url
+from tracker.database.database import connect, database_url
+from tracker.database.version import require_head
 from tracker.settings import Settings
-from tracker.version import require_head
 from workers.runtime import metrics, progress_bar
 from workers.runtime.context import Desk
 from workers.runtime.instrumented_session import WatchedSession

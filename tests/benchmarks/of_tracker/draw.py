@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from tests.benchmarks.of_tracker.filling import LEAF_ROWS, fill, read_through, thin_out
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting
-from tracker.database import Connection, connect
-from tracker.session import Session
+from tracker.database.database import Connection, connect
+from tracker.protocol.session import Session
 
 BATCH = 10_000
 CLIENTS = 16

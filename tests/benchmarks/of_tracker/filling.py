@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from tests.tracker.filling import finished_job
-from tracker.copy_rows import copy_buffer, copy_into
-from tracker.database import Connection
-from tracker.ledger import fold
-from tracker.pool import open_leaves
+from tracker.accounts.ledger import fold
+from tracker.accounts.pool import open_leaves
+from tracker.database.database import Connection
+from tracker.protocol.copy_rows import copy_buffer, copy_into
 
 CHUNK = 500_000
 LEAF_ROWS = 20_000_000

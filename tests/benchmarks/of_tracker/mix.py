@@ -20,10 +20,10 @@ from dataset.ingest.shuffle import number_rows, shuffled_rows
 from tests.benchmarks.of_tracker.filling import book
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting
-from tracker.copy_rows import copy_buffer, copy_into
-from tracker.database import Connection, connect
-from tracker.payload import read_payload
-from tracker.session import Session
+from tracker.database.database import Connection, connect
+from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.payload import read_payload
+from tracker.protocol.session import Session
 
 BATCH = 10_000
 PACKS_TOGETHER = 20

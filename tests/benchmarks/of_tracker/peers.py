@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.benchmarks.of_tracker.filling import candidates
 from tests.benchmarks.of_tracker.server import Server
-from tracker.database import connect
+from tracker.database.database import connect
 
 FOLDER = Path(".shoal/bench/queues")
 PACKAGES = ("procrastinate==3.10.0", "pgqueuer[asyncpg]==1.6.0", "psycopg[binary]>=3.2")

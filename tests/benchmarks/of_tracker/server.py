@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 from psycopg import sql
 
-from tracker import embedded
-from tracker.database import Connection, connect
-from tracker.migrate import migrate
+from tracker.database import embedded_postgres
+from tracker.database.database import Connection, connect
+from tracker.database.migrate import migrate
 
 SETTINGS = Path("docker/postgresql.conf")
 # Where it listens is the embedded server's own matter, and it asks no password.
@@ -27,10 +27,10 @@ class Server:
 
     def restart(self, *, cold: bool = False) -> None:
         """Start it anew; cold: with none of its files in the kernel's cache."""
-        embedded.stop(self.home)
+        embedded_postgres.stop(self.home)
         if cold:
             _forget(self.home)
-        embedded.start(self.home)
+        embedded_postgres.start(self.home)
 
     def seconds_of_cpu(self) -> float:
         """What its processes have used so far; those that have ended are in the first one's count."""
@@ -52,7 +52,7 @@ def tuned_server(folder: Path | None) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="shoal-bench-", dir=folder, ignore_cleanup_errors=True) as made:
         home = Path(made)
         home.chmod(0o755)
-        server = Server(home, embedded.start(home))
+        server = Server(home, embedded_postgres.start(home))
         try:
             with connect(server.url) as admin:
                 _set_all(admin)
@@ -60,7 +60,7 @@ def tuned_server(folder: Path | None) -> Iterator[Server]:
             migrate(server.url)
             yield server
         finally:
-            embedded.stop(home, mode="immediate")
+            embedded_postgres.stop(home, mode="immediate")
 
 
 def _set_all(admin: Connection) -> None:

@@ -3,7 +3,7 @@
 A worker beats every 15 s and completes a batch and draws the next every 10 to 15 minutes; 3,000 of them draw 40,000
 links a second, and ingest copies as many into the pool. At the start every worker already holds a batch and is
 somewhere in the middle of it, so that any minute is like any other. Each has two connections to pgbouncer, as
-`tracker.session` has; they speak its statements over asyncio, because 3,000 threads would measure Python.
+`tracker.protocol.session` has; they speak its statements over asyncio, because 3,000 threads would measure Python.
 
 By default one simulated worker does what ten do, in a tenth of the time: Postgres gets the same statements at the same
 rate, and the 5 GB and the better part of a core that 3,000 clients' buffers and loops take stay out of what is
@@ -27,9 +27,9 @@ from tests.benchmarks.of_tracker.filling import book, candidates, fill
 from tests.benchmarks.of_tracker.server import Server
 from tests.bouncer import Bouncer
 from tests.tracker.filling import new_run, set_setting
-from tracker.copy_rows import copy_buffer, copy_into
-from tracker.database import connect
-from tracker.serve import tick
+from tracker.database.database import connect
+from tracker.duties.serve import tick
+from tracker.protocol.copy_rows import copy_buffer, copy_into
 
 BATCH = 10_000
 THINK_SECONDS = (600.0, 900.0)

@@ -15,7 +15,7 @@ from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.safety.hash_lists import MAX_DISTANCE, Restricted, RestrictedError
 from dataset.store.store import Store, StoreError
 from tests.workers.fetching.odd_web import picture
-from tracker.restricted_list import pack
+from tracker.storage.hash_lists import pack
 
 SHA256 = hashlib.sha256(b"one").hexdigest()
 MD5 = hashlib.md5(b"one").hexdigest()

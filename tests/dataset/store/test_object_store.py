@@ -19,9 +19,9 @@ from dataset.store.store import UPLOAD_BYTES, Store, StoreError
 from tests.dataset.formats.test_shards import row
 from tests.dataset.formats.test_shards import write as write_shard
 from tests.object_store import CUT_DOWN, CUT_UP, DENIED, EXPIRED, INTERNAL, S3, SLOW_DOWN, Fault, serving
-from tracker import object_store as tracker_object_store
-from tracker.database import Connection
-from tracker.manifest import write_manifest
+from tracker.database.database import Connection
+from tracker.storage import object_store as tracker_object_store
+from tracker.storage.manifest import write_manifest
 
 URI = "s3://crawl/run"
 BIG = np.random.default_rng(7).bytes(21 << 20)  # three parts of pyarrow's 10 MB

@@ -29,7 +29,7 @@ from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
 from tests.dataset.tags.head_layouts import unit_rows
 from tests.demo.lessons import SCENES
 from tests.demo.pictures import Colour, Scene, Shape, caption, random_scene, render
-from tracker.restricted_list import pack
+from tracker.storage.hash_lists import pack
 
 DEMO = Path(__file__).parents[2] / "demo" / "clip"
 SHARD, OUTPUT = "shards/7-lease", "parts/9-lease"

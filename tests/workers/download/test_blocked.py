@@ -14,7 +14,7 @@ from dataset.safety.hash_lists import Restricted, RestrictedError
 from dataset.store.store import Store
 from tests.workers.download.test_batch import Planted, download
 from tests.workers.fetching.odd_web import answer, odd_web, picture, response, run
-from tracker.restricted_list import pack
+from tracker.storage.hash_lists import pack
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy

@@ -11,10 +11,10 @@ import trio
 from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, new_run, set_setting
 from tests.workers.fetching.odd_web import answer, odd_web, picture, response
+from tracker.accounts.audit import audit
 from tracker.admin.blocks import block
-from tracker.audit import audit
-from tracker.database import Connection
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy

@@ -14,10 +14,10 @@ import trio
 from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, new_run, scalar, set_setting
 from tests.workers.fetching.odd_web import OddWeb, odd_web, picture, response
-from tracker.audit import audit_exact
-from tracker.database import Connection
-from tracker.manifest import outputs
-from tracker.session import Batch, Job, Session
+from tracker.accounts.audit import audit_exact
+from tracker.database.database import Connection
+from tracker.protocol.session import Batch, Job, Session
+from tracker.storage.manifest import outputs
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy

@@ -15,8 +15,8 @@ import pytest
 
 from dataset.pictures.outcomes import Outcome
 from tracker.admin.blocks import block
-from tracker.database import Connection
-from tracker.session import Session
+from tracker.database.database import Connection
+from tracker.protocol.session import Session
 from workers.download.host_queue import host_of
 from workers.download.host_rests import Fleet
 from workers.download.politeness import Manners

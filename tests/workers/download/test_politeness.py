@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dataset.pictures.outcomes import Outcome
-from tracker.session import News
+from tracker.protocol.session import News
 from workers.download.host_rests import Fleet
 from workers.download.politeness import GIVE_UP_RESTS, Manners
 from workers.fetching.fetch import Failure, Fetched

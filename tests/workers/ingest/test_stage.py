@@ -14,13 +14,13 @@ from dataset.formats.packs import PACK_SCHEMA
 from dataset.ingest.shuffle import Shuffled, shuffled_rows
 from dataset.store.store import Store, StoreError
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
+from tracker.accounts.audit import audit
 from tracker.admin.controls import change_setting
-from tracker.audit import audit
-from tracker.copy_rows import CopyError, copy_buffer
-from tracker.database import Connection
+from tracker.database.database import Connection
 from tracker.errors import LeaseLost, TrackerError
 from tracker.main import _audit_lines
-from tracker.session import Job, Session
+from tracker.protocol.copy_rows import CopyError, copy_buffer
+from tracker.protocol.session import Job, Session
 from workers.ingest.copy_stream import Pieces
 from workers.ingest.stage import Ingest, UnreadableError
 from workers.runtime.context import Desk

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from dataset.store.store import Store
 from tracker.errors import DatabaseDown, LeaseLost, Refused
-from tracker.session import Job, News, Session
+from tracker.protocol.session import Job, News, Session
 from workers.errors import CannotWork, Stopped
 from workers.runtime.context import Desk
 from workers.runtime.loop import MAX_FAILURES, Patience, run

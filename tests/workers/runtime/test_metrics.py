@@ -22,7 +22,7 @@ from dataset.pictures.outcomes import Outcome
 from dataset.recipe.recipe import ModelRecipe
 from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
-from tracker.database import Connection
+from tracker.database.database import Connection
 from tracker.errors import LeaseLost
 from workers.errors import CannotWork
 from workers.fetching.connection import Flow, IdleWires, Wire

@@ -1,0 +1,143 @@
+"""`tracker seed --url-col`: a finished list is cut into pieces that cover it once, and is seeded once."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.tracker.filling import new_run, scalar
+from tests.tracker.talking import Console
+from tracker.database.database import Connection
+from tracker.seeding import link_list
+from tracker.seeding.link_list import Columns, ListError, read_listing
+
+COLUMNS = Columns("URL", "TEXT")
+
+
+@pytest.fixture
+def console(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Console:
+    return Console(database, monkeypatch, capsys)
+
+
+def write_list(path: Path, rows: int = 10, row_group_size: int | None = None, **columns: object) -> Path:
+    urls = [f"http://a.example/{i}.jpg" for i in range(rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"URL": urls, "TEXT": ["a caption"] * rows} | columns)
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def test_a_missing_column_is_one_sentence_with_the_columns_there_are(console: Console, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet")
+    said = console.refusal("seed", path, "--url-col", "url")
+    assert said == f"tracker: {path} has no column 'url'; it has URL, TEXT"
+    (tmp_path / "b.csv").write_text("link;text\n")
+    assert "has no column 'URL'; it has link;text" in console.refusal("seed", tmp_path / "b.csv", "--url-col", "URL")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.parquet", b"no parquet", "cannot be read as parquet"),
+        ("a.jsonl", b"no json\n", "begins with no line that is a JSON object"),
+        ("a.csv.gz", b"not packed", "cannot be read as csv"),
+        ("a.txt", b"http://a.example/1.jpg", "is no list: its name must end in one of"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused(
+    console: Console, tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert sentence in console.refusal("seed", tmp_path / name, "--url-col", "URL")
+
+
+def test_an_empty_folder_is_refused_and_a_list_without_url_col_too(console: Console, tmp_path: Path) -> None:
+    assert "there is no list at" in console.refusal("seed", tmp_path, "--url-col", "URL")
+    assert "there is no list at" in console.refusal("seed", tmp_path / "gone.parquet", "--url-col", "URL")
+    assert "with --url-col" in console.refusal("seed", write_list(tmp_path / "a.parquet"))
+    assert "give --url-col, too" in console.refusal("seed", "a.warc.wat.gz", "--caption-col", "TEXT")
+
+
+def test_pieces_cover_the_row_groups_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_list, "ROWS_A_PIECE", 7)
+    write_list(tmp_path / "list" / "a.parquet", rows=20, row_group_size=3)
+    write_list(tmp_path / "list" / "below" / "b.parquet", rows=2)
+    write_list(tmp_path / "list" / "empty.parquet", rows=0)
+    write_list(tmp_path / "list" / "_temporary" / "c.parquet")
+    (tmp_path / "list" / "_SUCCESS").touch()
+    (tmp_path / "list" / "README.md").touch()
+    (tmp_path / "list" / "d.csv").write_text("URL,TEXT\n")
+    pieces = read_listing([str(tmp_path / "list")], COLUMNS).pieces
+    assert [(Path(p.list).name, p.first_group, p.groups, p.rows) for p in pieces] == [
+        ("a.parquet", 0, 3, 9),
+        ("a.parquet", 3, 3, 9),
+        ("a.parquet", 6, 1, 2),
+        ("b.parquet", 0, 1, 2),
+        ("d.csv", 0, None, None),
+    ]
+
+
+def test_types_of_extra_columns_are_told_and_must_agree(tmp_path: Path) -> None:
+    boxes = pa.array([[[0.5]]], pa.list_(pa.list_(pa.float32())))
+    write_list(
+        tmp_path / "a.parquet", rows=1, n=pa.array([1], pa.uint8()), boxes=boxes, when=pa.array([0], pa.date32())
+    )
+    columns = Columns("URL", extra=("n", "boxes", "when"))
+    assert read_listing([str(tmp_path / "a.parquet")], columns).extra == {
+        "n": "uint8",
+        "boxes": "list<list<float>>",
+        "when": "string",
+    }
+    write_list(tmp_path / "b.parquet", rows=1, n=["one"])
+    with pytest.raises(ListError, match="column 'n' is string in"):
+        read_listing([str(tmp_path)], Columns("URL", extra=("n",)))
+    lines = [{"URL": "u", "n": 0.5, "tags": ["a"]}, {"URL": "v", "n": None}]
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, lines)))
+    found = read_listing([str(tmp_path / "c.jsonl.gz")], Columns("URL", extra=("n", "tags")))
+    assert found.extra == {"n": "double", "tags": "list<string>"}
+
+
+def test_a_list_is_seeded_once_and_its_run_has_no_filter(console: Console, admin: Connection, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", similarity=[0.5] * 10)
+    command = (
+        "seed",
+        path,
+        "--url-col",
+        "URL",
+        "--caption-col",
+        "TEXT",
+        "--extra-cols",
+        "similarity",
+        "--run",
+        "laion",
+    )
+    first, second = console.json(*command), console.json(*command)
+    assert (first["pieces"], first["new"], first["rows"], second["new"]) == (1, 1, 10, 0)
+    assert scalar(admin, "SELECT count(*) FROM tracker.job") == 1
+    assert scalar(admin, "SELECT recipe FROM tracker.run") == {"filter": False, "extra": {"similarity": "double"}}
+    assert [row["command"] for row in console.json("log")["changes"]] == ["seed"]
+    (row,) = console.json("lists")["lists"]
+    assert (row["run"], row["list"], row["pieces"], row["read"]) == ("laion", str(path), 1, 0)
+
+
+def test_how_long_a_lists_shards_stay_is_said_where_they_are_filtered(
+    console: Console, admin: Connection, tmp_path: Path
+) -> None:
+    command = ("seed", write_list(tmp_path / "a.parquet"), "--url-col", "URL", "--run", "laion")
+    assert "give --filter, too" in console.refusal(*command, "--keep-shards", "7d")
+    assert "a list is read whole" in console.refusal(*command, "--sample", 1)
+    console.json(*command, "--filter", "--keep-shards", "7d")
+    assert scalar(admin, "SELECT keep_shards FROM tracker.run") == "7d"
+
+
+def test_a_list_without_a_filter_does_not_join_a_run_that_has_one(
+    console: Console, admin: Connection, tmp_path: Path
+) -> None:
+    new_run(admin, "crawl")
+    path = write_list(tmp_path / "a.parquet")
+    assert "has another recipe" in console.refusal("seed", path, "--url-col", "URL", "--run", "crawl")
+    assert console.json("seed", path, "--url-col", "URL", "--run", "crawl", "--filter")["new"] == 1

@@ -1,0 +1,165 @@
+"""Prove that nothing was lost and nothing is there twice.
+
+The plain audit sums the ledger. The exact one holds the ledger against what is really there, so that it is no
+tautology: the rows of the pool, of `again` and of the batches, counted in one snapshot (REPEATABLE READ), and the
+final outcomes in the parquet files of every shard that the manifest lists. A shard whose pictures were deleted keeps
+its parquet for that; so nothing here changes when they go. The links of a discarded batch are in no shard: they are
+counted in the batch, which stays.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from tracker.accounts.balance import BloomCost, bloom_cost
+from tracker.accounts.ledger import Accounts, accounts, total
+from tracker.database.database import Connection, query, translated
+from tracker.storage.manifest import open_store, outputs
+
+Numbers = npt.NDArray[np.int64]
+
+DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
+TARS_AT_ONCE = 1000
+TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
+"""Where an output's rows are, if not in `<path>.parquet`."""
+STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
+
+
+@dataclass(slots=True)
+class Audit:
+    """`differences` are sentences, one for each place where the law or the exact count is off."""
+
+    accounts: Accounts
+    bloom: BloomCost
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        return not self.differences
+
+    def to_json(self) -> dict[str, object]:
+        whole = total(self.accounts)
+        return {
+            "holds": self.holds,
+            "in": whole.came_in,
+            "pool": whole.pool,
+            "again": whole.again,
+            "leased": whole.leased,
+            "finished": dict(sorted(whole.finished.items())),
+            "bloom": asdict(self.bloom) | {"expected_rate": self.bloom.expected_rate},
+            "differences": self.differences,
+            "runs": [
+                {"run": run, "subset": subset} | asdict(of) | {"missing": of.missing}
+                for (run, subset), of in sorted(self.accounts.items())
+            ],
+        }
+
+
+def audit(connection: Connection) -> Audit:
+    """Sum the ledger."""
+    found = Audit(accounts(connection), bloom_cost(connection))
+    for (run, subset), of in sorted(found.accounts.items()):
+        if of.missing:
+            lost = "lost" if of.missing > 0 else "there twice"
+            found.differences.append(f"run {run}, {subset}: {abs(of.missing)} links are {lost} by the ledger")
+        if min(of.pool, of.again, of.leased) < 0:
+            found.differences.append(f"run {run}, {subset}: the ledger is below zero: {of}")
+    return found
+
+
+def audit_exact(connection: Connection, store: str) -> Audit:
+    """Sum the ledger, count the rows, read the shards; all of one moment."""
+    with translated(), connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        found = audit(connection)
+        rows = connection.execute(query("counted")).fetchall()
+        piled = connection.execute(query("piled")).fetchall()
+        listed = outputs(connection)
+    counted = {(row["run"], row["subset"], row["account"]): int(row["n"]) for row in rows}
+    keys = set(found.accounts) | {(run, subset) for run, subset, _ in counted}
+    for run, subset in sorted(keys):
+        of = found.accounts.get((run, subset))
+        for place in ("pool", "again", "leased"):
+            booked, there = getattr(of, place, 0), counted.get((run, subset, place), 0)
+            if booked != there:
+                found.differences.append(f"run {run}, {subset}: {place} holds {there} rows, the ledger says {booked}")
+        booked, there = of.finished.get(DISCARDED, 0) if of else 0, counted.get((run, subset, DISCARDED), 0)
+        if booked != there:
+            found.differences.append(
+                f"run {run}, {subset}: discarded batches hold {there} links, the ledger says {booked}"
+            )
+    found.differences += [
+        f"run {row['run']}: there are {row['there']} {row['what']}, the ledger says {row['booked']}" for row in piled
+    ]
+    found.differences += _compare_shards(found.accounts, listed, store)
+    found.differences += _missing_tars(connection, listed, store)
+    return found
+
+
+def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]:
+    filesystem = open_store(store)
+    differences: list[str] = []
+    finals: Counter[tuple[str, str, str]] = Counter()
+    links: defaultdict[str, list[Numbers]] = defaultdict(list)  # a link is in one run
+    for output in listed.to_pylist():
+        path = f"{output['path']}{TABLES.get(output['kind'], '.parquet')}"
+        try:
+            if output["kind"] == "shard":
+                table = pq.read_table(
+                    path, filesystem=filesystem, columns=["outcome", "final", "subset", "pack", "pack_row"]
+                )
+                n = table.num_rows
+                final = table.filter(pc.field("final"))
+                links[output["run"]].append(_link_numbers(final))
+                for count in final.group_by(["subset", "outcome"]).aggregate([([], "count_all")]).to_pylist():
+                    finals[output["run"], count["subset"], count["outcome"]] += count["count_all"]
+            else:
+                n = pq.read_metadata(path, filesystem=filesystem).num_rows
+        except (OSError, pa.ArrowInvalid) as error:
+            differences.append(f"{path} is in the manifest, but cannot be read: {error}")
+            continue
+        if n != output["rows"]:
+            differences.append(f"{path} has {n} rows, the manifest says {output['rows']}")
+    for run, subset in sorted(booked.keys() | {(run, subset) for run, subset, _ in finals}):
+        outcomes = dict(booked[run, subset].finished) if (run, subset) in booked else {}
+        outcomes.pop(DISCARDED, None)
+        there = {outcome: n for (a, b, outcome), n in finals.items() if (a, b) == (run, subset)}
+        differences += [
+            f"run {run}, {subset}: the shards hold {there.get(outcome, 0)} final links with outcome {outcome}, "
+            f"the ledger says {outcomes.get(outcome, 0)}"
+            for outcome in sorted(outcomes.keys() | there.keys())
+            if outcomes.get(outcome, 0) != there.get(outcome, 0)
+        ]
+    for run, numbers in sorted(links.items()):
+        every = np.concatenate(numbers)
+        numbers.clear()
+        every.sort()
+        if twice := int(np.count_nonzero(every[1:] == every[:-1])):
+            differences.append(f"run {run}: {twice} links are final twice in the shards")
+    return differences
+
+
+def _missing_tars(connection: Connection, listed: pa.Table, store: str) -> list[str]:
+    """Look for every tar that was there; one that is deleted meanwhile is looked up in the manifest again."""
+    filesystem = open_store(store)
+    there = listed.filter((pc.field("tar_bytes") > 0) & pc.field("tar_deleted_at").is_null())["path"].to_pylist()
+    missing: list[str] = []
+    for start in range(0, len(there), TARS_AT_ONCE):
+        some = there[start : start + TARS_AT_ONCE]
+        found = filesystem.get_file_info([f"{path}.tar" for path in some])
+        missing += [path for path, info in zip(some, found, strict=True) if info.type != pafs.FileType.File]
+    with translated():
+        still = connection.execute(STILL_THERE, (missing,)).fetchall()
+    return [f"{row['path']}.tar is in the manifest, but is missing" for row in still]
+
+
+def _link_numbers(final: pa.Table) -> Numbers:
+    """Name each link by its pack and its row there -> (N,) int64, a pack's rows below 2^32."""
+    named: Numbers = (final["pack"].to_numpy() << 32) | final["pack_row"].to_numpy().astype(np.int64)
+    return named

@@ -1,0 +1,72 @@
+"""The ledger: what came in, where it waits, how it ended, as +N and -N entries that are folded into counters.
+
+Nothing counts rows on the way. The law of conservation, for each run and subset:
+
+    in = pool + again + leased + finished
+
+Folding moves entries into counters in one statement, so that whoever sums both sees either, never neither.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from tracker.database.database import Connection, query, translated
+
+PLACES = ("pool", "again", "leased")
+
+
+@dataclass(slots=True)
+class Account:
+    """The candidates of one run and subset, by where they are."""
+
+    came_in: int = 0
+    pool: int = 0
+    again: int = 0
+    leased: int = 0
+    finished: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> int:
+        """How many links the law is off by: positive when some were lost, negative when some are there twice."""
+        return self.came_in - self.pool - self.again - self.leased - sum(self.finished.values())
+
+
+Accounts = dict[tuple[str, str], Account]  # by run's name and subset
+
+
+def fold(connection: Connection) -> int:
+    """Fold the ledger into the counters; the number of entries folded."""
+    with translated(), connection.transaction():
+        connection.execute("SET LOCAL ROLE shoal_owner")
+        # One fold at a time. An advisory lock would serve too, but any login can take one.
+        connection.execute("LOCK TABLE tracker.counter IN SHARE ROW EXCLUSIVE MODE")
+        row = connection.execute(query("fold")).fetchone()
+    return int(row["folded"]) if row else 0
+
+
+def accounts(connection: Connection) -> Accounts:
+    """What the ledger says, by run and subset."""
+    found: Accounts = defaultdict(Account)
+    with translated():
+        for row in connection.execute(query("accounts")):
+            of = found[row["run"], row["subset"]]
+            match row["account"]:
+                case "in":
+                    of.came_in += row["n"]
+                case "finished":
+                    of.finished[row["label"]] = of.finished.get(row["label"], 0) + row["n"]
+                case place:
+                    setattr(of, place, getattr(of, place) + row["n"])
+    return dict(found)
+
+
+def total(of: Accounts) -> Account:
+    """All runs and subsets together."""
+    whole = Account()
+    for one in of.values():
+        whole.came_in += one.came_in
+        for place in PLACES:
+            setattr(whole, place, getattr(whole, place) + getattr(one, place))
+        for outcome, n in one.finished.items():
+            whole.finished[outcome] = whole.finished.get(outcome, 0) + n
+    return whole

@@ -1,0 +1,1 @@
+"""The connection, the schema, its migrations and roles, and the embedded server."""

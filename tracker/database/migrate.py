@@ -1,0 +1,99 @@
+"""`tracker migrate`: roles, then Alembic to head, then every function file and the grants, in one transaction.
+
+The functions have no history of their own: each is replaced by its file, and what no file names is dropped, so that the
+catalog always equals the files, whatever version was there before. One whose signature has not changed keeps its
+identity, so that workers that are calling it do not notice.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.util.exc import CommandError
+from psycopg.errors import InvalidFunctionDefinition
+from sqlalchemy import Connection as AlchemyConnection
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+import migrations
+from tracker.database.database import connect
+from tracker.database.version import function_files
+from tracker.errors import TrackerError
+
+FUNCTIONS = """
+SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace
+"""
+# Two migrations at once: the second waits. The number is only a name.
+LOCK = "SELECT pg_advisory_xact_lock(7264931)"
+
+
+def migrate(url: str) -> str:
+    """Bring the database to this version's schema and return its revision.
+
+    Raises:
+        DatabaseDown: nothing answers there.
+        TrackerError: the login may not make roles or schemas, or the database is newer than this version.
+    """
+    connect(url).close()  # says in one sentence why it cannot be reached
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            _execute(connection, LOCK)
+            _execute(connection, _text("roles.sql"))
+            _execute(connection, "SET LOCAL ROLE shoal_owner")
+            command.upgrade(_configuration(connection), "head")
+            _replace_functions(connection)
+            _execute(connection, _text("grants.sql"))
+            known = MigrationContext.configure(connection, opts={"version_table_schema": "tracker"})
+            return str(known.get_current_revision())
+    except (psycopg.Error, DBAPIError, CommandError) as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise TrackerError(
+            f"the migration failed and changed nothing: {said}; it needs a login that may make roles"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _replace_functions(connection: AlchemyConnection) -> None:
+    """Make the functions of the files, and drop those that no file names or whose signature is another now."""
+    before = {int(oid): (name, signature) for oid, name, signature in connection.exec_driver_sql(FUNCTIONS)}
+    # Bodies name each other; they are checked when they run, by the tests.
+    _execute(connection, "SET LOCAL check_function_bodies = off")
+    files = function_files()
+    for name, text in sorted(files.items()):
+        replacing = text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
+        try:
+            with connection.begin_nested():
+                _execute(connection, replacing)
+        except InvalidFunctionDefinition:  # what it returns is another now
+            for oid in [oid for oid, (known, _) in before.items() if known == name]:
+                _execute(connection, f"DROP FUNCTION {before.pop(oid)[1]}")
+            _execute(connection, text)
+    now = [(int(oid), name) for oid, name, _ in connection.exec_driver_sql(FUNCTIONS)]
+    made = {name for oid, name in now if oid not in before}
+    for name, signature in before.values():
+        if name not in files or name in made:
+            _execute(connection, f"DROP FUNCTION {signature}")
+
+
+def _execute(connection: AlchemyConnection, script: str) -> None:
+    """Run a script as it stands: without parameters, a % in it is a %."""
+    cursor = connection.connection.cursor()
+    cursor.execute(script)
+    cursor.close()
+
+
+def _configuration(connection: AlchemyConnection) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def _text(name: str) -> str:
+    return files("tracker.database").joinpath(name).read_text()

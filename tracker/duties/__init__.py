@@ -1,0 +1,1 @@
+"""What `tracker serve` sees to at regular intervals."""

@@ -1,0 +1,1 @@
+"""A crawl before it is run, and its machines while it runs."""

@@ -1,0 +1,53 @@
+"""What this swarm has shown so far, as numbers for a plan: rates a worker, shares, and who is at work."""
+
+from collections import Counter
+
+from tracker.database.database import Connection, query, translated
+from tracker.planning.plan import STAGES, Assumptions, with_given
+
+# Less says more about the start of a process than about its rate.
+LEAST_SECONDS = 10.0
+
+ALIVE = """
+SELECT kind::text AS kind, count(*) AS n FROM tracker.worker
+WHERE state = 'active' AND seen_at > now() - make_interval(secs => tracker.setting('lease_seconds')::float8)
+GROUP BY kind
+"""
+SETTINGS = "SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting WHERE name = ANY (%s)"
+# A plan's number by the setting that it follows.
+FROM_SETTINGS = {
+    "batch_size": "batch_size",
+    "pool_high": "pool_high",
+    "shard_bytes_high": "shards_high_bytes",
+    "bloom_rate": "bloom_rate",
+}
+
+
+def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptions:
+    """Replace what the ledger, the settings and the living workers know better; the rest stays as assumed.
+
+    A rate is rows over the time that jobs were leased, so it is one worker's, its waiting for the store included.
+    """
+    with translated():
+        rows = connection.execute(query("measured")).fetchall()
+        alive = {row["kind"]: float(row["n"]) for row in connection.execute(ALIVE)}
+        settings = {
+            FROM_SETTINGS[row["name"]]: row["value"] for row in connection.execute(SETTINGS, ([*FROM_SETTINGS],))
+        }
+    seen: Counter[tuple[str, str]] = Counter({(row["account"], row["label"] or ""): row["n"] for row in rows})
+    found: dict[str, float] = dict(settings)
+    for stage in STAGES:
+        seconds = seen["milliseconds", stage] / 1000
+        moved = seen["rows_out" if stage == "extract" else "rows_in", stage]
+        if seconds >= LEAST_SECONDS and moved:
+            found[f"rates.{stage}"] = moved / seconds
+        if stage in alive:
+            found[f"workers.{stage}"] = alive[stage]
+    for name, part, whole in (
+        ("new_share", seen["rows_out", "ingest"], seen["rows_in", "ingest"]),
+        ("success_share", seen["rows_out", "download"], seen["rows_in", "download"]),
+        ("kept_share", seen["filtered", "kept"], sum(n for (account, _), n in seen.items() if account == "filtered")),
+    ):
+        if whole:
+            found[name] = part / whole
+    return with_given(assumptions, found, "measured")

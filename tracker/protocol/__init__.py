@@ -1,0 +1,1 @@
+"""What workers import of the tracker: the session, and the forms in which links travel."""

@@ -1,0 +1,307 @@
+"""A worker's conversation with the tracker: the verbs register, claim, draw, heartbeat, complete, fail, release, leave.
+
+Every verb is one call of an SQL function, and each may be repeated: a claim carries a request id, an ending its lease.
+So a call whose connection broke is made again on a new one, and nothing happens twice. The beat has a connection of
+its own, because a long COPY on the other must not cost the lease. All of it blocks: under trio, call it in a thread.
+"""
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Literal, Self, TypeVar
+from uuid import UUID, uuid4
+
+from psycopg.types.json import Jsonb
+
+from tracker.database.database import Connection, answered_within, connect, translated
+from tracker.errors import DatabaseDown
+from tracker.protocol.copy_rows import Buffer, copy_into
+
+PROTOCOL = 1
+# A broken connection is tried again after 0.1 s, then twice as long each time, for a minute in all: Postgres restarts
+# or fails over in less, and beyond it the lease has expired anyway.
+FIRST_PAUSE_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0
+# A connection that is silent for longer counts as broken; the logins' statement_timeout is a minute, ingest's ten.
+ANSWER_SECONDS = 75.0
+INGEST_ANSWER_SECONDS = 660.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A leased job; `output` is the stem under which its output lies in the store."""
+
+    job_id: int
+    lease: UUID
+    queue: str
+    attempt: int
+    run_id: int
+    run: str
+    recipe: dict[str, Any]
+    payload: dict[str, Any]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A leased batch of `n` candidates of one subset; `tracker.protocol.payload` reads the payload."""
+
+    job_id: int
+    lease: UUID
+    attempt: int
+    run_id: int
+    run: str
+    recipe: dict[str, Any]
+    output: str
+    subset: str
+    n: int
+    max_tries: int
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the fleet knows of the web that is new; see tracker/functions/heartbeat_download.sql."""
+
+    state: str
+    """'active' or 'draining'."""
+    blocks: int
+    """The list's version."""
+    since: datetime
+    """The cursor for the next beat."""
+    rests: dict[str, tuple[float, int]] | None
+    """By host: the seconds left (less than 0: it is over), and the refusals; 0 for one that may be asked again."""
+    probes: dict[str, Literal["free", "probe"] | float] | None
+    """By host that was asked for: whether to go on, to go first, or how many seconds to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSlot:
+    """What the Bloom filter of a slot is made of: packs[i] has ordinal snapshot_ordinal + 1 + i."""
+
+    slot: int
+    ordinal: int
+    snapshot_ordinal: int
+    snapshot_path: str | None
+    packs: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """New candidates of one subset, for one leaf: `buffer` is a COPY of `n` rows.
+
+    A call that is made again asks for its pieces again: it is no iterator.
+    """
+
+    relation: str
+    subset: str
+    leaf: int
+    n: int
+    buffer: Buffer
+
+
+class Session:
+    def __init__(self, url: str, kind: str, worker_id: UUID, settings: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.worker_id = worker_id
+        self.settings = settings
+        self._work = _Line(url, INGEST_ANSWER_SECONDS if kind == "ingest" else ANSWER_SECONDS)
+        self._beat = _Line(url, float(settings["lease_seconds"]) / 2)  # a second try may still save the lease
+
+    @classmethod
+    def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
+        """Make this process known as a worker of a kind.
+
+        Raises:
+            DatabaseDown, SchemaBehind: at once, so that a wrong setting shows.
+            Refused: the login, the token or the protocol is not right.
+        """
+        with translated(), connect(url) as connection:
+            row = connection.execute(
+                "SELECT * FROM tracker.register(%s, %s, %s, %s, %s, %s)",
+                (kind, socket.gethostname(), os.getpid(), version("shoal"), PROTOCOL, token),
+            ).fetchone()
+        assert row is not None
+        return cls(url, kind, row["worker_id"], row["settings"])
+
+    def heartbeat(self, progress: int) -> str:
+        """Tell that we live and how far we are; the answer is 'active' or 'draining'."""
+        return str(self._beat.value("SELECT tracker.heartbeat(%s, %s)", self.worker_id, progress))
+
+    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> News:
+        """The beat of a download worker: tell what hosts did, and hear what is new since the cursor (None: all)."""
+        rows = self._beat.rows(
+            "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s)",
+            self.worker_id, progress, since, Jsonb(dict(report)),
+        )  # fmt: skip
+        return News(**rows[0])
+
+    def blocks(self, since: int) -> tuple[int, list[str], list[str]]:
+        """The list's version, and what has been blocked and lifted since an earlier one (0: all that is blocked)."""
+        (row,) = self._beat.rows("SELECT * FROM tracker.blocks(%s, %s)", self.worker_id, since)
+        return row["version"], row["blocked"].splitlines(), row["lifted"].splitlines()
+
+    def claim(self, want: int = 1) -> list[Job]:
+        request = uuid4()
+        rows = self._work.rows("SELECT * FROM tracker.claim(%s, %s, %s, %s)", self.worker_id, request, self.kind, want)
+        return [Job(**row) for row in rows]
+
+    def draw(self) -> Batch | None:
+        rows = self._work.rows("SELECT * FROM tracker.draw(%s, %s)", self.worker_id, uuid4())
+        return Batch(**rows[0]) if rows else None
+
+    def complete(self, job: Job | Batch, result: Mapping[str, Any]) -> None:
+        """End a job of extract, download, filter or embed with its result; see tracker/functions/complete_<queue>.sql.
+
+        Raises:
+            LeaseLost: another worker has the job; nothing was recorded.
+            Refused: the result does not account for what the job held.
+        """
+        self._work.value(f"SELECT tracker.complete_{self.kind}(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
+
+    def complete_ingest(self, results: Sequence[tuple[Job, Mapping[str, Any]]], added: Sequence[Added]) -> None:
+        """Lock the jobs by their leases, COPY the candidates, complete the jobs: all in one transaction."""
+
+        def once(connection: Connection) -> None:
+            with connection.transaction():
+                held = [_held(connection, job) for job, _ in results]
+                if not any(held):
+                    return  # the commit went through, its reply was lost
+                for rows in added:
+                    copy_into(connection, rows.relation, rows.buffer)
+                for job, result in results:
+                    connection.execute(
+                        "SELECT tracker.complete_ingest(%s, %s, %s)", (job.job_id, job.lease, Jsonb(dict(result)))
+                    )
+
+        self._work.call(once)
+
+    def complete_list(self, job: Job, result: Mapping[str, Any]) -> None:
+        """End a piece of a list, which has become packs; see tracker/functions/complete_list.sql."""
+        self._work.value("SELECT tracker.complete_list(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
+
+    def restrictions(self) -> dict[str, str]:
+        """The lists of hashes never to keep: sha256 (hex) by path in the store."""
+        rows = self._work.rows("SELECT * FROM tracker.restrictions(%s)", self.worker_id)
+        return {row["path"]: row["sha256"] for row in rows}
+
+    def fail(self, job: Job | Batch, error: str) -> str:
+        """Give the job back as failed; the answer is 'ready' or, after the last attempt, 'dead'."""
+        return str(self._work.value("SELECT tracker.fail(%s, %s, %s)", job.job_id, job.lease, error.replace("\0", "")))
+
+    def release(self, job: Job | Batch) -> None:
+        """Give the job back untried; no attempt is used up."""
+        self._work.value("SELECT tracker.release(%s, %s)", job.job_id, job.lease)
+
+    def is_idle(self) -> bool:
+        """Whether nothing can come to our queue any more."""
+        return bool(self._work.value("SELECT tracker.is_idle(%s)", self.kind))
+
+    def leave(self) -> None:
+        self._work.value("SELECT tracker.leave(%s)", self.worker_id)
+
+    def open_leaves(self, run_id: int) -> dict[str, tuple[int, str]]:
+        """The leaf and its relation that new candidates of each subset go to."""
+        rows = self._work.rows("SELECT * FROM tracker.open_leaves(%s)", run_id)
+        return {row["subset"]: (row["leaf"], row["relation"]) for row in rows}
+
+    def hold_slot(self) -> FilterSlot | None:
+        """Hold a slot of the Bloom filter; None while others hold them all."""
+        rows = self._work.rows("SELECT * FROM tracker.bloom_hold(%s)", self.worker_id)
+        return FilterSlot(**rows[0]) if rows else None
+
+    def release_slot(self) -> None:
+        self._work.value("SELECT tracker.bloom_release(%s)", self.worker_id)
+
+    def note_snapshot(self, slot: int, ordinal: int, path: str) -> None:
+        self._work.value("SELECT tracker.bloom_snapshot(%s, %s, %s, %s)", self.worker_id, slot, ordinal, path)
+
+    def settle_recipe(self, run_id: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Settle what the run's recipe left open, or match what others settled; the recipe as it stands then.
+
+        Raises:
+            RecipeRefused: it says otherwise.
+        """
+        settled = self._work.value(
+            "SELECT tracker.settle_recipe(%s, %s, %s)", self.worker_id, run_id, Jsonb(dict(recipe))
+        )
+        assert isinstance(settled, dict)
+        return settled
+
+    def settle_model(self, job: Job, sha256: str, config_sha256: str) -> None:
+        """Settle the checksums of an embed job's model, or match what others settled.
+
+        Raises:
+            RecipeRefused: another model has been settled.
+            LeaseLost: the job is another's.
+        """
+        self._work.value(
+            "SELECT tracker.settle_model(%s, %s, %s, %s, %s, %s)",
+            job.job_id, job.lease, job.payload["model"], job.payload["pretrained"], sha256, config_sha256,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self._work.close()
+        self._beat.close()
+
+
+def _held(connection: Connection, job: Job) -> bool:
+    row = connection.execute("SELECT tracker.hold(%s, %s) AS held", (job.job_id, job.lease)).fetchone()
+    return bool(row and row["held"])
+
+
+class _Line:
+    """One connection, opened when it is needed and again when it broke."""
+
+    def __init__(self, url: str, answer_seconds: float) -> None:
+        self._url = url
+        self._answer_seconds = answer_seconds
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        return self.call(lambda connection: connection.execute(statement.encode(), values).fetchall())
+
+    def value(self, statement: str, *values: object) -> object:
+        return next(iter(self.rows(statement, *values)[0].values()))
+
+    def call(self, action: Callable[[Connection], T]) -> T:
+        """Do something over the connection, again on a new one while it breaks.
+
+        Raises:
+            DatabaseDown: it broke for a minute.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        deadline = 0.0  # from when it first breaks: silence may have taken longer than patience
+        with self._lock:
+            while True:
+                try:
+                    with translated():
+                        if self._connection is None:
+                            self._connection = connect(self._url)
+                        with answered_within(self._connection, self._answer_seconds):
+                            return action(self._connection)
+                except DatabaseDown:
+                    self._drop()
+                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+                    if time.monotonic() + pause > deadline:
+                        raise
+                    time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 — thousands come back after a restart
+                    pause *= 2
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,1 @@
+"""What there is to do: runs of WAT files, link lists, embed jobs."""

@@ -1,0 +1,166 @@
+"""`tracker embed`: a second model over what is there, one job for each part of a run, or for each tar of a folder.
+
+Invariant: for a run and a name there is one model, and a source is seeded once; so the command may be called again when
+more parts have come. What a model is, a worker settles with its checksums; until then a wrong name can be mended by
+calling again.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from psycopg.types.json import Jsonb
+
+from tracker.database.database import Connection, Row, query, translated
+from tracker.errors import TrackerError
+from tracker.storage.manifest import open_store
+
+HUB_PREFIX = "hf-hub:"
+TARS = (".tar", ".tar.gz", ".tgz")
+TARS_AT_ONCE = 1_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+SELECT_RUN = "SELECT run_id FROM tracker.run WHERE name = %s"
+# A run of tars alone keeps no shards; its recipe says nothing.
+INSERT_RUN = """
+INSERT INTO tracker.run (name, recipe, keep_shards) VALUES (%s, '{}', 'forever') ON CONFLICT (name) DO NOTHING
+"""
+INSERT_MODEL = """
+INSERT INTO tracker.embedding (run_id, name, model, pretrained)
+VALUES (%(run_id)s, %(name)s, %(model)s, %(pretrained)s)
+ON CONFLICT (run_id, name) DO UPDATE SET model = EXCLUDED.model, pretrained = EXCLUDED.pretrained
+    WHERE embedding.sha256 IS NULL
+"""
+SELECT_MODEL = "SELECT model, pretrained FROM tracker.embedding WHERE run_id = %(run_id)s AND name = %(name)s"
+INSERT_TARS = """
+INSERT INTO tracker.job (queue, run_id, payload)
+SELECT 'embed', %(run_id)s,
+       jsonb_build_object('embedding', %(name)s::text, 'kind', 'tar', 'source', tar ->> 'source',
+                          'folder', %(folder)s::text, 'path', tar ->> 'path')
+FROM jsonb_array_elements(%(tars)s::jsonb) AS tar
+ON CONFLICT (run_id, (payload ->> 'embedding'), (payload ->> 'source')) WHERE payload ->> 'embedding' IS NOT NULL
+    DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """As a recipe names one; `name` is what its embeddings are kept under."""
+
+    model: str
+    pretrained: str | None
+    name: str
+
+    @classmethod
+    def checked(cls, model: str, pretrained: str | None, name: str | None) -> "Model":
+        """The model that the command line names.
+
+        Raises:
+            TrackerError: weights are missing or named twice, or the name fits no path.
+        """
+        if model.startswith(HUB_PREFIX) != (pretrained is None):
+            raise TrackerError(
+                f"the weights of {model} are not clear: an {HUB_PREFIX} id brings its own, any other name needs "
+                "--pretrained with a tag, a file, a folder or store:models/NAME"
+            )
+        wanted = name if name is not None else _path_name(model.removeprefix(HUB_PREFIX))
+        if not NAME.fullmatch(wanted):
+            raise TrackerError(
+                f"'{wanted}' cannot name embeddings: give --name up to 64 letters, digits, '.', '_' and '-'"
+            )
+        return cls(model, pretrained, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """`gone` sources are left out: their pictures are deleted."""
+
+    run: str
+    sources: int
+    new: int
+    gone: int = 0
+
+
+def embed_run(connection: Connection, run: str, model: Model) -> Seeded:
+    """Add a job for each part of a run with samples (without a filter: each shard) that has none for this model.
+
+    Raises:
+        TrackerError: there is no such run, or it has embeddings of another model under the name.
+    """
+    with translated(), connection.transaction():
+        run_id = _run_id(connection, run)
+        if run_id is None:
+            raise TrackerError(f"there is no run {run}: tracker status --json lists them; for tars give --folder")
+        _settle(connection, run, run_id, model)
+        row = connection.execute(query("embed_run"), {"run_id": run_id, "name": model.name}).fetchone()
+    assert row is not None
+    return Seeded(run, row["sources"], row["new"], row["gone"])
+
+
+def embed_folder(connection: Connection, folder: str, model: Model, run: str | None) -> Seeded:
+    """Add a job for each tar in a folder and below that has none for this model; the run is made if there is none.
+
+    Raises:
+        TrackerError: the folder cannot be read or holds no tar, or the run's name fits no path, or as `embed_run`.
+    """
+    place = folder if "://" in folder else str(Path(folder).expanduser().absolute())
+    tars = _tars(place)
+    name = run if run is not None else _path_name(place.rstrip("/").rpartition("/")[2])
+    if not NAME.fullmatch(name):
+        raise TrackerError(f"'{name}' cannot be a run's name: name one, of letters, digits, '.', '_' and '-'")
+    new = 0
+    with translated(), connection.transaction():
+        connection.execute(INSERT_RUN, (name,))
+        run_id = _run_id(connection, name)
+        assert run_id is not None
+        _settle(connection, name, run_id, model)
+        pieces = iter(tars)
+        while some := [
+            {"path": path, "source": f"{place.rstrip('/')}/{path}"} for path in islice(pieces, TARS_AT_ONCE)
+        ]:
+            values = {"run_id": run_id, "name": model.name, "folder": place, "tars": Jsonb(some)}
+            new += connection.execute(INSERT_TARS, values).rowcount
+    return Seeded(name, len(tars), new)
+
+
+def _run_id(connection: Connection, run: str) -> int | None:
+    row = connection.execute(SELECT_RUN, (run,)).fetchone()
+    return None if row is None else int(row["run_id"])
+
+
+def _settle(connection: Connection, run: str, run_id: int, model: Model) -> None:
+    values = {"run_id": run_id, "name": model.name, "model": model.model, "pretrained": model.pretrained}
+    connection.execute(INSERT_MODEL, values)
+    known: Row | None = connection.execute(SELECT_MODEL, values).fetchone()
+    assert known is not None
+    if (known["model"], known["pretrained"]) != (model.model, model.pretrained):
+        raise TrackerError(
+            f"run {run} has embeddings {model.name} of {known['model']} with {known['pretrained'] or 'its own weights'}"
+            ": give this model another --name"
+        )
+
+
+def _tars(folder: str) -> Sequence[str]:
+    """The paths, in a folder, of the tars in it and below, sorted."""
+    store = open_store(folder)
+    try:
+        below = store.get_file_info(pafs.FileSelector("", recursive=True))
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"the folder {folder} cannot be read: {error}; name one of WebDataset tars") from error
+    found = sorted(_files(below))
+    if not found:
+        raise TrackerError(f"{folder} holds no tar: name a folder of WebDataset shards")
+    return found
+
+
+def _files(infos: Sequence[pafs.FileInfo]) -> Iterator[str]:
+    return (info.path for info in infos if info.is_file and info.path.endswith(TARS))
+
+
+def _path_name(text: str) -> str:
+    """A text with what is no part of a file's name made '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")

@@ -1,0 +1,171 @@
+"""`tracker seed`: make a run known, with its recipe, and one extract job for each WAT file."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg.errors import CheckViolation
+from psycopg.types.json import Jsonb
+
+from tracker.accounts.pool import open_leaves
+from tracker.database.database import Connection, translated
+from tracker.errors import TrackerError
+from tracker.seeding.link_list import Columns, Piece
+from tracker.storage.retention import checked
+
+CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
+
+INSERT_RUN = """
+INSERT INTO tracker.run (name, recipe, keep_shards)
+VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'), coalesce(%(keep)s, '24h'))
+ON CONFLICT (name) DO NOTHING
+"""
+SELECT_RUN = "SELECT run_id, recipe, keep_shards FROM tracker.run WHERE name = %s"
+INSERT_JOBS = """
+INSERT INTO tracker.job (queue, run_id, payload)
+SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
+ON CONFLICT (run_id, (payload ->> 'wat')) WHERE queue = 'extract' DO NOTHING
+"""
+INSERT_LIST_JOBS = """
+INSERT INTO tracker.job (queue, run_id, slot, payload)
+SELECT 'ingest', %(run_id)s, piece.at %% tracker.setting('bloom_slots')::int, piece.value
+FROM jsonb_array_elements(%(pieces)s::jsonb) WITH ORDINALITY AS piece (value, at)
+ON CONFLICT (run_id, (payload ->> 'list'), (payload ->> 'first_group'))
+    WHERE queue = 'ingest' AND payload ->> 'list' IS NOT NULL DO NOTHING
+"""
+PIECES_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    run: str
+    wats: int
+    new: int
+
+
+def seed(
+    connection: Connection,
+    wats: Sequence[str],
+    *,
+    run: str,
+    recipe: dict[str, Any] | None,
+    keep_shards: str | None = None,
+) -> Seeded:
+    """Add a run's WAT files; those that it has already are left as they are.
+
+    Raises:
+        TrackerError: the run exists with another recipe or keeps its shards for another time, or its name does not
+            fit a path.
+    """
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe, keep_shards)
+        new = connection.execute(INSERT_JOBS, {"run_id": run_id, "wats": list(wats)}).rowcount
+    return Seeded(run, len(wats), new)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How a list is read. Language: of its own column, detected by the recipe's rule, or none (subset nolang)."""
+
+    columns: Columns
+    detect_language: bool = False
+    keep_duplicates: bool = False
+
+
+def seed_list(
+    connection: Connection,
+    pieces: Sequence[Piece],
+    options: ListOptions,
+    *,
+    run: str,
+    recipe: dict[str, Any],
+    keep_shards: str | None = None,
+) -> int:
+    """Add the pieces of a list to a run, one ingest job each; how many are new.
+
+    Raises:
+        TrackerError: as `seed`.
+    """
+    columns = options.columns
+    common = {
+        "columns": {"url": columns.url, "caption": columns.caption, "language": columns.language},
+        "extra": list(columns.extra),
+        "detect_language": options.detect_language,
+        "keep_duplicates": options.keep_duplicates,
+    }
+    jobs = [asdict(piece) | common for piece in pieces]
+    new = 0
+    with _named(run), translated(), connection.transaction():
+        run_id = _open_run(connection, run, recipe, keep_shards)
+        for at in range(0, len(jobs), PIECES_AT_ONCE):
+            values = {"run_id": run_id, "pieces": Jsonb(jobs[at : at + PIECES_AT_ONCE])}
+            new += connection.execute(INSERT_LIST_JOBS, values).rowcount
+    return new
+
+
+def _open_run(connection: Connection, run: str, recipe: dict[str, Any] | None, keep_shards: str | None) -> int:
+    keep = None if keep_shards is None else checked(keep_shards)
+    values = {"name": run, "recipe": None if recipe is None else Jsonb(recipe), "keep": keep}
+    connection.execute(INSERT_RUN, values)
+    row = connection.execute(SELECT_RUN, (run,)).fetchone()
+    assert row is not None
+    _require_agreement(run, recipe, row["recipe"])
+    _require_same_time(run, keep, row["keep_shards"])
+    open_leaves(connection, row["run_id"])
+    return int(row["run_id"])
+
+
+@contextmanager
+def _named(run: str) -> Iterator[None]:
+    try:
+        yield
+    except TrackerError as error:
+        if isinstance(error.__cause__, CheckViolation):
+            raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'") from error
+        raise
+
+
+def run_name(sources: Sequence[str]) -> str:
+    """The crawl's name if a source tells it, else 'crawl'."""
+    found = {match.group() for source in sources for match in [CRAWL.search(source)] if match}
+    return found.pop() if len(found) == 1 else "crawl"
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe's JSON object; what it may hold is `dataset recipe`'s to say.
+
+    Raises:
+        TrackerError: there is no such file, or it is no JSON object.
+    """
+    try:
+        recipe = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrackerError(f"the recipe {path} cannot be read: {error}; write one with dataset recipe") from error
+    if not isinstance(recipe, dict):
+        raise TrackerError(f"the recipe {path} is no JSON object; write one with dataset recipe")
+    return recipe
+
+
+def _require_agreement(run: str, recipe: dict[str, Any] | None, known: dict[str, Any]) -> None:
+    if recipe is not None and not _agrees(recipe, known):
+        raise TrackerError(f"run {run} has another recipe, which is fixed: seed under another --run")
+
+
+def _require_same_time(run: str, keep: str | None, known: str) -> None:
+    if keep not in (None, known):
+        raise TrackerError(f"run {run} keeps its shards {known}: change that with tracker keep-shards")
+
+
+def _agrees(recipe: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether a known recipe is this one, apart from what workers have settled in it since."""
+    return all(_within(value, known.get(key)) for key, value in recipe.items())
+
+
+def _within(value: object, known: object) -> bool:
+    if isinstance(value, dict) and isinstance(known, dict):
+        return _agrees(value, known)
+    return value is None or value == known

@@ -1,0 +1,123 @@
+"""What `tracker seed` is given: a WAT file, or a list of WAT files such as Common Crawl's wat.paths.gz.
+
+Invariant: what comes out names WAT files as a worker on any machine opens them: absolute paths or URIs, each once, in
+the order of the list.
+
+A list holds paths relative to the root of the place that serves it (crawl-data/CC-MAIN-2024-22/…), which is the host
+or the bucket of the list; for a list on the disk it is the list's own folder if the file is there, else Common Crawl's
+server. The one module of this package that may ask the network, and only for a list.
+"""
+
+import http.client
+import random
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from tracker.errors import TrackerError
+from tracker.storage.object_store import open_s3
+
+COMMON_CRAWL = "https://data.commoncrawl.org/"
+LIST_SUFFIXES = (".paths", ".paths.gz")
+MAX_LIST_BYTES = 64 << 20
+"""Unpacked; Common Crawl's lists are 10 MB for 100,000 files."""
+TIMEOUT_SECONDS = 60.0
+USER_AGENT = "shoal/0.1"
+
+
+class SourceError(TrackerError):
+    """A WAT file, or a list of them, is not where it was said to be."""
+
+
+def list_wats(source: str) -> list[str]:
+    """Return the WAT files that `source` names: the lines of a list (.paths, .paths.gz), else `source` itself.
+
+    Raises: SourceError when a local file is missing, or a list cannot be read or is empty.
+    """
+    if not source.endswith(LIST_SUFFIXES):
+        return [source if _scheme(source) != "file" else _existing(source)]
+    listing = _unpacked(source, _read(source))
+    lines = [line.strip() for line in listing.splitlines()]
+    wats = list(dict.fromkeys(_located(line, source) for line in lines if line))
+    if not wats:
+        raise SourceError(f"The list {source} names no WAT file: check that it is the right one.")
+    return wats
+
+
+def sample(wats: Sequence[str], n: int, random_seed: int) -> list[str]:
+    """Draw `n` WAT files at random, without replacement, in the order of `wats`.
+
+    With the same seed a larger sample holds the smaller one, so a run can grow by sampling again.
+
+    Raises: SourceError when there are fewer.
+    """
+    if n > len(wats):
+        raise SourceError(f"There are {len(wats)} WAT files, fewer than --sample {n}: leave --sample away.")
+    places = list(range(len(wats)))
+    random.Random(random_seed).shuffle(places)  # noqa: S311 — a draw that can be repeated, no secret
+    return [wats[place] for place in sorted(places[:n])]
+
+
+def _existing(path: str) -> str:
+    found = _local(path)
+    if not found.is_file():
+        raise SourceError(f"There is no WAT file {path}: check the path.")
+    return str(found)
+
+
+def _located(line: str, listing: str) -> str:
+    """Return where a line of a list points to."""
+    if "://" in line or line.startswith("/"):
+        return line
+    if _scheme(listing) != "file":
+        parts = urlsplit(listing)
+        return f"{parts.scheme}://{parts.netloc}/{line}"
+    neighbour = _local(listing).parent / line
+    return str(neighbour) if neighbour.is_file() else COMMON_CRAWL + line
+
+
+def _scheme(source: str) -> str:
+    return source.partition("://")[0] if "://" in source else "file"
+
+
+def _local(source: str) -> Path:
+    return Path(source.removeprefix("file://")).expanduser().absolute()
+
+
+def _read(listing: str) -> bytes:
+    try:
+        match _scheme(listing):
+            case "http" | "https":
+                request = urllib.request.Request(listing, headers={"User-Agent": USER_AGENT})  # noqa: S310
+                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+                    return bytes(response.read(MAX_LIST_BYTES))
+            case "s3":
+                filesystem, path = open_s3(listing)
+                with filesystem.open_input_stream(path, compression=None) as stream:
+                    return bytes(stream.read(MAX_LIST_BYTES))
+            case "file":
+                return _local(listing).read_bytes()
+            case scheme:
+                raise SourceError(f"A list cannot be read from {scheme}://: name a path, https:// or s3://.")
+    except (OSError, ValueError, pa.ArrowException, http.client.HTTPException) as error:
+        raise SourceError(f"The list {listing} cannot be read ({error}): check the address.") from error
+
+
+def _unpacked(source: str, listing: bytes) -> str:
+    whole = len(listing) < MAX_LIST_BYTES
+    try:
+        if source.endswith(".gz"):
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: gzip's header
+            listing = unpacker.decompress(listing, MAX_LIST_BYTES)
+            whole = whole and unpacker.eof
+        text = listing.decode("utf-8")
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise SourceError(f"The list {source} is no list of paths ({error}): check the address.") from error
+    if not whole:
+        raise SourceError(f"The list {source} breaks off, or unpacks to over {MAX_LIST_BYTES} bytes: fetch it again.")
+    return text

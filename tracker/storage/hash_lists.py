@@ -1,0 +1,137 @@
+"""The operator's lists of hashes never to keep: read from a file, written into the store as workers load them.
+
+Invariant: a file is taken whole or not at all, and no sentence and no log repeats a hash. A worker loads a list as
+sorted numbers; of sha256 and md5 the first 64 bits are kept, PDQs whole: `dataset.safety.hash_lists` says why.
+
+A csv, tsv or parquet file has columns named sha256, md5 or pdq (others are left alone). A text file has a hash a line;
+32 hex digits are an md5, and of 64 digits somebody has to say whether they are a sha256 or a PDQ.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from tracker.errors import TrackerError
+from tracker.storage.manifest import open_store
+
+DIGITS = {"sha256": 64, "md5": 32, "pdq": 64}
+MAGIC = b"SHOALRL1"
+HEAD_BYTES = 64
+Numbers = npt.NDArray[np.uint64]
+
+
+class RestrictedListError(TrackerError):
+    """A file of hashes that cannot be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictedList:
+    """A list in the store; `hashes` counts its distinct ones by kind."""
+
+    path: str
+    sha256: str
+    hashes: dict[str, int]
+
+
+def write_list(file: Path, kind: str | None, store: str) -> RestrictedList:
+    """Put a file of hashes into the store; `kind` is that of a text file's 64-digit hashes.
+
+    Raises:
+        RestrictedListError: it cannot be read, a line is no hash, or nothing is in it.
+        TrackerError: the store cannot be written.
+    """
+    data, counts = pack(_read(file, kind))
+    if not any(counts.values()):
+        raise RestrictedListError(f"{file} holds no hash: give one a line, or columns named {', '.join(DIGITS)}")
+    path = f"restricted/{uuid4().hex}.hashes"
+    _put(store, path, data)
+    return RestrictedList(path, hashlib.sha256(data).hexdigest(), counts)
+
+
+def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
+    """Make the file of these (kind, hex) pairs, and its counts: 64 bytes of magic and counts, then sorted uint64."""
+    digests: dict[str, list[bytes]] = {kind: [] for kind in DIGITS}
+    for kind, digest in hashes:
+        digests[kind].append(bytes.fromhex(digest)[: 32 if kind == "pdq" else 8])
+    exact = [np.unique(_numbers(digests[kind])) for kind in ("sha256", "md5")]
+    near = np.unique(_numbers(digests["pdq"]).reshape(-1, 4), axis=0)
+    counts = {"sha256": len(exact[0]), "md5": len(exact[1]), "pdq": len(near)}
+    head = MAGIC + json.dumps(counts, separators=(",", ":")).encode()
+    assert len(head) <= HEAD_BYTES
+    return head.ljust(HEAD_BYTES) + b"".join(part.astype("<u8").tobytes() for part in (*exact, near)), counts
+
+
+def _numbers(digests: list[bytes]) -> Numbers:
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+def _read(file: Path, kind: str | None) -> Iterator[tuple[str, str]]:
+    try:
+        match file.suffix.lower():
+            case ".parquet":
+                yield from _columns(file, _parquet_rows(file))
+            case ".csv" | ".tsv":
+                with file.open(encoding="utf-8-sig", newline="") as lines:
+                    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+                    yield from _columns(file, csv.DictReader(lines, delimiter=delimiter))
+            case _:
+                with file.open(encoding="utf-8-sig") as lines:
+                    yield from _lines(file, lines, kind)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise RestrictedListError(f"{file} cannot be read: {error}; give text, csv, tsv or parquet") from error
+
+
+def _parquet_rows(file: Path) -> Iterator[dict[str, object]]:
+    parquet = pq.ParquetFile(file)
+    named = [name for name in parquet.schema_arrow.names if name in DIGITS]
+    for batch in parquet.iter_batches(columns=named):
+        yield from batch.to_pylist()
+
+
+def _columns(file: Path, rows: Iterable[dict[str, object]]) -> Iterator[tuple[str, str]]:
+    for number, row in enumerate(rows, 1):
+        for kind in DIGITS:
+            if row.get(kind):
+                yield kind, _hash(str(row[kind]), kind, f"row {number} of {file}")
+
+
+def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, 1):
+        if not (digest := line.strip()) or digest.startswith("#"):
+            continue
+        found = "md5" if len(digest) == DIGITS["md5"] else kind
+        if found is None:
+            raise RestrictedListError(
+                f"line {number} of {file} may be a sha256 or a PDQ: say which with --kind, if it is a hash"
+            )
+        yield found, _hash(digest, found, f"line {number} of {file}")
+
+
+def _hash(digest: str, kind: str, where: str) -> str:
+    digest = digest.strip().lower()
+    if len(digest) != DIGITS[kind] or not set(digest) <= set("0123456789abcdef"):
+        raise RestrictedListError(f"{where} is no {kind}: it needs {DIGITS[kind]} hexadecimal digits")
+    return digest
+
+
+def _put(uri: str, path: str, data: bytes) -> None:
+    store = open_store(uri)
+    try:
+        store.create_dir("restricted", recursive=True)
+        aside = f"{path}.partial" if isinstance(store.base_fs, pafs.LocalFileSystem) else path
+        with store.open_output_stream(aside) as file:
+            file.write(data)
+        if aside != path:
+            store.move(aside, path)
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"the list cannot be written to {uri}: {error}; check SHOAL_STORE") from error

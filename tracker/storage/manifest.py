@@ -1,0 +1,81 @@
+"""The manifest: the list of what exists in the store, written into it as manifest.parquet.
+
+A worker that lost its lease can leave a complete file behind; so a file that the manifest does not list does not exist.
+Publish, embed, index and search read the manifest, never a folder's listing.
+"""
+
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from tracker.database.database import Connection, query, translated
+from tracker.errors import TrackerError
+from tracker.storage.object_store import open_s3
+
+NAME = "manifest.parquet"
+SCHEMA = pa.schema(
+    [
+        ("output_id", pa.int64()),
+        ("kind", pa.string()),
+        ("run", pa.string()),
+        ("path", pa.string()),
+        ("job", pa.int64()),
+        ("lease", pa.string()),
+        ("subset", pa.string()),
+        ("rows", pa.int64()),
+        ("samples", pa.int64()),
+        ("bytes", pa.int64()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: there is none
+        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar is there
+    ]
+)
+
+
+def open_store(uri: str) -> pafs.FileSystem:
+    """The store as a file system rooted at it.
+
+    Raises:
+        TrackerError: the URI names no file system that is known.
+    """
+    try:
+        if uri.startswith("s3://"):
+            filesystem, root = open_s3(uri)
+        elif "://" in uri:
+            filesystem, root = pafs.FileSystem.from_uri(uri)
+        else:
+            filesystem, root = pafs.LocalFileSystem(), uri
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TrackerError(
+            f"the store {uri.rpartition('@')[2]} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"
+        ) from error
+    return pafs.SubTreeFileSystem(root, filesystem)
+
+
+def outputs(connection: Connection) -> pa.Table:
+    """The manifest as a table of SCHEMA."""
+    with translated():
+        rows = connection.execute(query("outputs")).fetchall()
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def write_manifest(connection: Connection, uri: str) -> int:
+    """Write manifest.parquet into the store, whole or not at all; the number of outputs that it lists."""
+    table = outputs(connection)
+    store = open_store(uri)
+    aside = f".{NAME}.{uuid4().hex}"
+    try:
+        if isinstance(store.base_fs, pafs.LocalFileSystem):
+            pq.write_table(table, aside, filesystem=store, compression="zstd")
+            store.move(aside, NAME)
+        else:
+            whole = pa.BufferOutputStream()  # an upload that is left on an error is completed with what it has
+            pq.write_table(table, whole, compression="zstd")
+            upload = store.open_output_stream(NAME, compression=None)
+            upload.write(whole.getvalue())
+            upload.close()
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
+    return int(table.num_rows)

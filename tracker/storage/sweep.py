@@ -1,0 +1,218 @@
+"""Sweep the store: find what the manifest does not list, and delete what no one can need any more.
+
+Invariant: a file goes only if this tracker knows the lease (or the worker) in its name, that lease is not live, the
+manifest does not list it, and it has been as it is for longer than a bound. What bears no such name is somebody else's,
+and is counted, not touched. So a wrong SHOAL_STORE costs nothing.
+
+The listing is read first and the tracker asked afterwards, some thousand files at a time: what has been completed in
+between is listed by then. Nothing is held but one such piece, and of an object store the listing of one folder.
+
+Rejected: asking for the files that each failed lease could have left (it finds no aside file, and nothing of a worker
+whose lease ended well). What an object store keeps of an upload that was never finished is in no listing: give the
+bucket a lifecycle rule that aborts those after a day.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from tracker.database.database import Connection, query, translated
+from tracker.errors import TrackerError
+from tracker.storage.manifest import open_store
+
+FILES_AT_ONCE = 5000
+MIN_AGE = timedelta(hours=1)
+"""A worker may be writing a file for as long; one that stands still for half of it loses its lease."""
+
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>\.embeddings/.+|(?:\.[^/]*)?)")
+SNAPSHOT = re.compile(rf"bloom/\d+-\d{{10}}-(?P<worker>{UUID})\.bloom")
+ASIDE = re.compile(r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial|\.manifest\.parquet\.[0-9a-f]{32}")
+
+T = TypeVar("T")
+
+
+class Why(StrEnum):
+    """Why a file is in the store, as far as this tracker can tell."""
+
+    LISTED = "listed"
+    LIVE = "live"
+    """Its lease is held: it may be listed any moment."""
+    YOUNG = "young"
+    FOREIGN = "foreign"
+    """No name of ours, or of a lease that this tracker never gave."""
+    LEFT = "left"
+    """Of a lease that has ended, and not listed."""
+    ASIDE = "aside"
+    """Never finished: its writer died, or the disk was full."""
+    SNAPSHOT = "snapshot"
+    """Of the Bloom filter, and replaced since."""
+    TAR = "tar"
+    """The manifest has written it off."""
+
+
+DELETED = frozenset({Why.LEFT, Why.ASIDE, Why.SNAPSHOT, Why.TAR})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as the listing has it; `changed_at` is aware."""
+
+    path: str
+    bytes: int
+    changed_at: datetime
+
+
+@dataclass(slots=True)
+class Swept:
+    """How many files there are of each kind, their bytes, and the first of those that go."""
+
+    files: Counter[Why] = field(default_factory=Counter)
+    bytes: Counter[Why] = field(default_factory=Counter)
+    first: list[tuple[str, int, Why]] = field(default_factory=list)
+
+    @property
+    def goes(self) -> tuple[int, int]:
+        """Files and bytes that are deleted, or would be."""
+        return sum(self.files[why] for why in DELETED), sum(self.bytes[why] for why in DELETED)
+
+
+def sweep(
+    connection: Connection, uri: str, *, older_than: timedelta, delete: bool, show: int, on_files: Callable[[int], None]
+) -> Swept:
+    """Go through the whole store; `on_files` is told how many files have been looked at.
+
+    Raises:
+        TrackerError: the bound is below MIN_AGE, or the store cannot be read.
+    """
+    if older_than < MIN_AGE:
+        raise TrackerError(f"files younger than {MIN_AGE} may be under way: give --older-than at least 1h")
+    store = open_store(uri)
+    before = datetime.now(UTC) - older_than
+    swept = Swept()
+    seen = 0
+    try:
+        for some in _pieces(list_files(store), FILES_AT_ONCE):
+            reasons = judge(connection, some, before)
+            for file in some:
+                why = reasons[file.path]
+                swept.files[why] += 1
+                swept.bytes[why] += file.bytes
+                if why in DELETED:
+                    swept.first += [(file.path, file.bytes, why)] if len(swept.first) < show else []
+                    if delete:
+                        _delete(store, file.path)
+            seen += len(some)
+            on_files(seen)
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"the store {uri} cannot be swept: {error}; mend it and sweep again") from error
+    return swept
+
+
+def judge(connection: Connection, files: Iterable[StoredFile], before: datetime) -> dict[str, Why]:
+    """Say of each file, by its path, why it is there; what was changed since `before` is young unless it is listed."""
+    reasons: dict[str, Why] = {}
+    outputs: dict[str, re.Match[str]] = {}
+    snapshots: dict[str, str] = {}
+    young: set[str] = set()
+    for file in files:
+        young.update([file.path] if file.changed_at >= before else [])
+        if match := OUTPUT.fullmatch(file.path):
+            outputs[file.path] = match
+        elif match := SNAPSHOT.fullmatch(file.path):
+            snapshots[file.path] = match["worker"]
+        else:
+            reasons[file.path] = Why.ASIDE if ASIDE.fullmatch(file.path) else Why.FOREIGN
+    reasons |= _judge_outputs(connection, outputs)
+    reasons |= _judge_snapshots(connection, snapshots)
+    return {path: Why.YOUNG if why in DELETED and path in young else why for path, why in reasons.items()}
+
+
+def list_files(store: pafs.SubTreeFileSystem) -> Iterator[StoredFile]:
+    """Every file of the store, in no order, while the listing is read."""
+    if isinstance(store.base_fs, pafs.LocalFileSystem):
+        yield from _walk_folder(Path(store.base_path), "")
+    else:
+        yield from _walk_objects(store, "")
+
+
+def _walk_folder(root: Path, folder: str) -> Iterator[StoredFile]:
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            path = f"{folder}{entry.name}"
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk_folder(root, f"{path}/")
+                elif entry.is_file(follow_symlinks=False):
+                    told = entry.stat(follow_symlinks=False)
+                    yield StoredFile(path, told.st_size, datetime.fromtimestamp(told.st_mtime, UTC))
+            except FileNotFoundError:
+                continue  # renamed into its place, or deleted, meanwhile
+
+
+def _walk_objects(store: pafs.FileSystem, folder: str) -> Iterator[StoredFile]:
+    listing = store.get_file_info(pafs.FileSelector(folder, recursive=False))
+    listing.reverse()
+    while listing:
+        info = listing.pop()  # what has been looked at is let go
+        if info.type == pafs.FileType.Directory:
+            yield from _walk_objects(store, info.path)
+        elif info.type == pafs.FileType.File:
+            yield StoredFile(info.path, info.size, info.mtime)
+
+
+def _judge_outputs(connection: Connection, outputs: dict[str, re.Match[str]]) -> dict[str, Why]:
+    """Of files named for a job and its lease: listed under the stem, or (packs) under the stem and a slot."""
+    stems = {stem for match in outputs.values() for stem in _stems(match)}
+    leases = {match["lease"] for match in outputs.values()}
+    values = {"stems": list(stems), "leases": list(leases)}
+    with translated():
+        known = {row["name"]: row["why"] for row in connection.execute(query("sweep_known"), values)}
+    return {path: _why(path, match, known) for path, match in outputs.items()}
+
+
+def _why(path: str, match: re.Match[str], known: dict[str, str]) -> Why:
+    for stem in _stems(match):
+        if stem in known:
+            is_given_up = known[stem] == "deleted" and path == f"{stem}.tar"
+            return Why.TAR if is_given_up else Why.LISTED
+    return {"live": Why.LIVE, f"ended {int(match['job'])}": Why.LEFT}.get(known.get(match["lease"], ""), Why.FOREIGN)
+
+
+def _stems(match: re.Match[str]) -> tuple[str, ...]:
+    slot = match["ending"].split(".")[1:2]
+    return (match["stem"], *(f"{match['stem']}.{number}" for number in slot if number.isdecimal()))
+
+
+def _judge_snapshots(connection: Connection, snapshots: dict[str, str]) -> dict[str, Why]:
+    if not snapshots:
+        return {}
+    values = {"paths": list(snapshots), "workers": list(set(snapshots.values()))}
+    with translated():
+        known = {row["name"]: row["why"] for row in connection.execute(query("sweep_snapshots"), values)}
+    return {
+        path: Why.LISTED if path in known else Why.SNAPSHOT if worker in known else Why.FOREIGN
+        for path, worker in snapshots.items()
+    }
+
+
+def _delete(store: pafs.FileSystem, path: str) -> None:
+    try:
+        store.delete_file(path)
+    except FileNotFoundError:
+        return  # another sweep was here
+
+
+def _pieces(files: Iterator[T], size: int) -> Iterator[list[T]]:
+    while some := list(islice(files, size)):
+        yield some

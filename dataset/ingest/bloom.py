@@ -50,7 +50,7 @@ class BloomError(DatasetError):
 
 
 class BloomFilter:
-    """A set of (N,) uint64 hashes (see `dataset.formats.url_hashes`) that may find a key too many and never one too few."""
+    """A set of (N,) uint64 hashes (see `formats.url_hashes`) that may find a key too many and never one too few."""
 
     def __init__(self, capacity: int, rate: float) -> None:
         """Make an empty filter; beyond `capacity` keys it grows, and its rate still stays at `rate` or below.

@@ -4,8 +4,8 @@ Credentials come from the usual places and from nowhere else: AWS_ACCESS_KEY_ID 
 AWS_PROFILE, a web identity, the machine's role. A URI with a secret in it is refused: URIs are logged.
 
 Source: `pyarrow.fs`. Rejected: `FileSystem.from_uri`, which asks again each 0.2 s for 6 s and then gives up; a bucket
-that says SlowDown wants pauses that grow, and is back within a minute. The same rules stand in tracker/storage/object_store.py,
-because the two packages do not know each other; a test holds them against each other.
+that says SlowDown wants pauses that grow, and is back within a minute. The same rules stand in
+tracker/storage/object_store.py, because the two packages do not know each other; a test compares the two.
 """
 
 import os

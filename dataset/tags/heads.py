@@ -7,8 +7,8 @@ under `shoal.head`, so that tensors and meaning cannot be parted.
     (x - mean) · scale → layer, activation → … → layer → output
 
 Computed with NumPy in float32: a head costs a hundredth of the model before it, so it needs no accelerator and gives
-the same on every machine of one kind. Rejected: pickled modules, as the published ones come; `dataset.tags.published_heads`
-turns those into this format once.
+the same on every machine of one kind. Rejected: pickled modules, as the published ones come;
+`dataset.tags.published_heads` turns those into this format once.
 """
 
 import io

@@ -79,7 +79,10 @@ def test_without_a_store_it_is_the_one_that_tracker_and_worker_take(
 
 
 def test_what_runs_no_model_starts_without_torch() -> None:
-    program = "import sys, dataset.main, dataset.formats.parts; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    program = (
+        "import sys, dataset.main, dataset.formats.parts; "
+        "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -385,8 +385,8 @@ pace = Table(
     Column("drawn", BigInteger, nullable=False),
 )
 
-# What no worker may contact: hosts and URL prefixes, as `tracker.protocol.blocklist` normalises them. A lifted one stays, so
-# that workers that hold an older version hear of it.
+# What no worker may contact: hosts and URL prefixes, as `tracker.protocol.blocklist` normalises them. A lifted block
+# stays, so that workers with an older version hear of it.
 block = Table(
     "block",
     metadata,

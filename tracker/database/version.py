@@ -1,6 +1,6 @@
 """What of the schema comes with this version (its revision, the functions' files), and whether a database has it.
 
-Every command and worker asks, so nothing here needs Alembic or SQLAlchemy; `tracker.database.migrate` does, which brings it.
+Every command and worker asks, so nothing here needs Alembic or SQLAlchemy; `tracker.database.migrate` does.
 """
 
 from importlib.resources import files

@@ -35,7 +35,8 @@ BEAT_SECONDS = 15.0
 # A candidate in the pool with its page's overhead, a URL of 92 and a caption of 60 characters.
 POOL_ROW_BYTES = 240.0
 LEASED_ROW_BYTES = 180.0
-# A Bloom filter of rate p takes -log2(p) / ln 2 bits a key; in blocks of 256 bits a fifth more (dataset.ingest.split_block).
+# A Bloom filter of rate p takes -log2(p) / ln 2 bits a key; in blocks of 256 bits a fifth more
+# (dataset.ingest.split_block).
 BLOCKED = 1.2
 # A JPEG's bytes a pixel at quality 95; with pictures of 4:3 it gives LAION's 80 TB at 224 px on the shorter side.
 JPEG_BYTES_A_PIXEL = 0.205

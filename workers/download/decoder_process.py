@@ -1,6 +1,8 @@
 """The process that decodes, forked for each of several at a time from one that has the codecs in memory.
 
-    python -m workers.download.decoder_process dataset.pictures.prepare:prepare    # with a socket as its stdin; started by workers.download.decoder_pool
+    python -m workers.download.decoder_process dataset.pictures.prepare:prepare
+
+Its stdin is a socket; `workers.download.decoder_pool` starts it.
 
 Two roles. The *origin* imports the codecs once (0.25 s of CPU) and forks a *decoder* whenever it is sent a socket, in
 10 ms, so that a crash costs no import and decoders share their memory. A decoder takes pictures from its socket, one at

@@ -3,7 +3,7 @@
 Invariant: pure, and total: any bytes give a picture or an outcome, never an exception; no codec is called, no pixel is
 decoded, no number from the file decides how much memory is taken or how long a loop runs. So this may run in the worker
 itself, where a codec's crash would take 512 links along; whatever decodes runs elsewhere: `pictures.prepare`, in the
- processes of `workers.download.decoder_pool`.
+processes of `workers.download.decoder_pool`.
 
 Source: the formats' specifications: ITU T.81 (JPEG), PNG 1.2, GIF89a, RFC 9649 (WebP), ISO 14496-12 and AVIF 1.1.
 

@@ -1,4 +1,4 @@
-"""The wheel holds every module and every data file: a package that setuptools does not find fails here, not in an image."""
+"""The wheel holds every module and every data file; what setuptools does not find would be missing from images only."""
 
 import subprocess
 import sys

@@ -187,10 +187,10 @@ class _Sieve:
         return Verdict.RESTRICTED if self._is_restricted(sample) else None
 
     def _is_restricted(self, sample: Sample) -> bool:
-        pdq = None
-        if self.restricted.needs_pdq and (picture := decoded(sample.image)) is not None:
+        pdq = sample.pdq  # of the picture as received; the shard's may have been shrunk or cut
+        if pdq is None and self.restricted.needs_pdq and (picture := decoded(sample.image)) is not None:
             pdq = pdq_of(np.asarray(picture))
-        return self.restricted.matches(sha256=sample.sha256, md5=None, pdq=pdq)
+        return self.restricted.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
 
 
 def _batches(

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 
 import pyarrow as pa
 
-from dataset.formats.shards import SHARD_SCHEMA, ShardError, sample_key
+from dataset.formats.shards import ANONYMOUS_COLUMNS, SHARD_SCHEMA, ShardError, blank_value, sample_key
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
 from dataset.recipe.extra_columns import unpack_extra
@@ -29,7 +29,10 @@ LIST_PREFIX = "list_"
 
 @dataclass(frozen=True, slots=True)
 class LinkRow:
-    """What became of one link; `picture` is None unless `outcome` is success."""
+    """What became of one link; `picture` is None unless `outcome` is success.
+
+    Of an `anonymous` row nothing is written that leads to the picture (see `ANONYMOUS_COLUMNS`).
+    """
 
     position: int
     pack: int
@@ -49,6 +52,7 @@ class LinkRow:
     fetch_seconds: float = 0.0
     bytes_received: int | None = None
     picture: Picture | None = None
+    anonymous: bool = False
 
 
 class ShardWriter:
@@ -94,13 +98,14 @@ class ShardWriter:
 
         Raises: ShardError when the position has no key; OSError when the disk takes no more.
         """
+        assert not (row.anonymous and row.picture)
         columns = self._columns(row)
         with self._lock:
             if row.picture is not None:
                 self._append_members(columns | self._named(row.extra), row.picture)
                 self.samples += 1
             self._rows.append(columns)
-            if row.extra:
+            if row.extra and not row.anonymous:
                 self._extra_rows[str(columns["key"])] = row.extra
 
     def publish(self) -> None:
@@ -155,6 +160,8 @@ class ShardWriter:
             "pack": row.pack,
             "pack_row": row.pack_row,
         }
+        if row.anonymous:
+            return {name: columns[name] if name in ANONYMOUS_COLUMNS else blank_value(name) for name in columns}
         if row.picture is not None:
             columns |= {
                 "width": row.picture.width,

@@ -53,6 +53,10 @@ SHARD_SCHEMA = pa.schema(
     ]
 )
 
+ANONYMOUS_COLUMNS = ("key", "status", "outcome", "final", "attempt", "subset", "pack", "pack_row")
+"""All that the row of a picture that nobody may hold keeps. Everything else, also a link list's own columns, could lead
+to the picture, or tell that its link did; so what is kept is listed, and not what is blanked."""
+
 
 class ShardError(DatasetError):
     """A shard cannot be written or read."""
@@ -74,7 +78,9 @@ class Sample:
     height: int
     original_width: int
     original_height: int
-    sha256: str | None = None  # of the bytes as they were received
+    sha256: str | None = None  # of the bytes as they were received; so is md5
+    md5: str | None = None
+    pdq: str | None = None  # None: not computed, or the picture is too flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,11 @@ def sample_key(job_id: int, position: int) -> str:
     if not 0 <= position <= MAX_POSITION:
         raise ShardError(f"Position {position} has no key: draw at most {MAX_POSITION + 1} links a batch.")
     return f"{job_id:010d}{position:05d}"
+
+
+def blank_value(name: str) -> str | None:
+    """Return what stands in a column of an anonymous row: '' where readers expect a text, else null."""
+    return "" if name in ("url", "caption") else None
 
 
 def read_samples(store: Store, output: str, pictures: str | None = None) -> Iterator[Sample | LostSample]:
@@ -143,7 +154,7 @@ def _opened(store: Store, path: str) -> pa.NativeFile:
 
 def _success_rows(store: Store, output: str) -> dict[str, dict[str, object]]:
     columns = ["key", "url", "caption", "language", "subset", "pack", "pack_row"]
-    columns += ["width", "height", "original_width", "original_height", "sha256", "outcome"]
+    columns += ["width", "height", "original_width", "original_height", "sha256", "md5", "pdq", "outcome"]
     try:
         table = store.read_table(f"{output}.parquet", columns)
         rows = [row for row in table.to_pylist() if row["outcome"] == Outcome.SUCCESS.value]

@@ -2,7 +2,7 @@
 
     1  <shard>.removed.json   which keys, and why: from here on it is settled, whoever comes next
     2  <shard>.tar            written anew without their members, then put in the old one's place
-    3  <shard>.parquet        their rows keep outcome and counts, and lose URL, caption and checksum
+    3  <shard>.parquet        their rows keep `ANONYMOUS_COLUMNS`, and are blank in all others
 
 Each step replaces one file whole, and each can be done again: a worker that finds the mark gives the same verdicts and
 goes through all steps once more, until nothing of the samples is left. `pack` and `pack_row` stay, so that whoever has
@@ -22,10 +22,8 @@ import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
 from dataset.formats.parts import REMOVED, Verdict
-from dataset.formats.shards import SHARD_SCHEMA
+from dataset.formats.shards import ANONYMOUS_COLUMNS, blank_value
 from dataset.store.store import Store
-
-BLANKED = ("url", "caption", "final_url", "content_type", "sha256")
 
 
 class RemovalError(DatasetError):
@@ -63,10 +61,11 @@ def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> No
         store.put(f"{shard}.removed.json", said.encode("utf-8"))
     rows = store.read_table(f"{shard}.parquet")
     hit = pc.is_in(rows["key"], value_set=pa.array(sorted(wanted), pa.string()))
-    if marked == wanted and not any(rows.filter(hit)["url"].to_pylist()):
+    blanked = _blanked(rows, hit)
+    if marked == wanted and rows.filter(hit).equals(blanked.filter(hit)):
         return  # the last step was done, so all were
     _rewrite_tar(store, shard, set(wanted))
-    store.write_table(f"{shard}.parquet", _blanked(rows, hit))
+    store.write_table(f"{shard}.parquet", blanked)
 
 
 def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
@@ -92,11 +91,12 @@ def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
 
 
 def _blanked(rows: pa.Table, hit: pa.ChunkedArray) -> pa.Table:
-    """Empty what leads to the samples where `hit` says so."""
-    for name in BLANKED:
-        kind = SHARD_SCHEMA.field(name).type
-        empty = pa.scalar("" if name in ("url", "caption") else None, kind)
-        rows = rows.set_column(
-            rows.schema.get_field_index(name), rows.schema.field(name), pc.if_else(hit, empty, rows[name])
-        )
+    """Blank all columns but the anonymous ones where `hit` is true."""
+    blank = pc.if_else(hit, None, pa.array(range(rows.num_rows), pa.int64()))  # taking at null gives null, of any type
+    for index, field in enumerate(rows.schema):
+        if field.name in ANONYMOUS_COLUMNS:
+            continue
+        column, value = rows.column(index), blank_value(field.name)
+        emptied = column.take(blank) if value is None else pc.if_else(hit, value, column)
+        rows = rows.set_column(index, field, emptied)
     return rows

@@ -291,13 +291,13 @@ class _Batch:
         self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
     ) -> LinkRow:
         """Write the link's row, with the picture that was made of its body, if there is one."""
-        picture, reason, final = None, None, True
+        picture, reason, final, is_listed = None, None, True, False
         if isinstance(result, Failure):
             outcome, reason = result.outcome, result.reason
             final = not (result.transient and link.attempt < self._max_attempts)
         elif isinstance(prepared, Picture):
             if self._restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
-                outcome = Outcome.BLOCKED
+                outcome, is_listed = Outcome.BLOCKED, True
             else:
                 outcome, picture = Outcome.SUCCESS, prepared
         elif isinstance(prepared, Undecoded):
@@ -321,8 +321,9 @@ class _Batch:
             content_type=result.content_type,
             final_url=result.final_url,
             fetch_seconds=result.seconds,
-            bytes_received=len(result.data) if isinstance(result, Fetched) and outcome is not Outcome.BLOCKED else None,
+            bytes_received=len(result.data) if isinstance(result, Fetched) else None,
             picture=picture,
+            anonymous=is_listed,
         )
         self._shard.add(row)
         return row

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dataset.store.store import Store, StoreError
 from tests.demo.pictures import Colour, Position, Scene, Shape, Texture, render
 
 SHARD = "shards/7-lease"
+EXTRA = {"mirrors": "list<string>", "text_de": "string", "width": "int32", "clip": "double"}
 BAD, GOOD = sample_key(7, 1), sample_key(7, 0)
 
 
@@ -27,9 +29,10 @@ def store(tmp_path: Path) -> Store:
     store = Store.open(str(tmp_path))
     sent = io.BytesIO()
     render(Scene(Shape.STAR, Colour.RED, 1, Position.CENTRE, Texture.PLAIN), (300, 300)).save(sent, "JPEG")
-    picture = prepare(sent.getvalue(), ImageRules())
+    picture = prepare(sent.getvalue(), ImageRules(md5=True))
     assert isinstance(picture, Picture)
-    with ShardWriter(store, SHARD, job_id=7, subset="en") as writer:
+    picture = replace(picture, pdq="0123456789abcdef" * 4)
+    with ShardWriter(store, SHARD, job_id=7, subset="en", extra=EXTRA) as writer:
         for position in range(4):
             writer.add(
                 LinkRow(
@@ -42,6 +45,9 @@ def store(tmp_path: Path) -> Store:
                     url=f"http://secret-{position}.example/",
                     caption=f"caption number {position}",
                     outcome=Outcome.SUCCESS,
+                    http_status=200,
+                    content_type="image/jpeg",
+                    extra=json.dumps({"mirrors": [f"http://secret-{position}.example/2"], "text_de": "ein Stern"}),
                     final_url=f"http://secret-{position}.example/there",
                     picture=picture,
                 )
@@ -63,8 +69,27 @@ def test_nothing_of_a_removed_sample_stays_in_the_store(store: Store) -> None:
     assert b"caption number 1" not in held
     assert "secret-1" not in json.dumps(rows)
     assert "caption number 1" not in json.dumps(rows)
-    assert rows[1]["sha256"] is None
-    assert (rows[1]["outcome"], rows[1]["final"], rows[1]["pack"], rows[1]["pack_row"]) == ("success", True, 3, 1)
+    assert {name: value for name, value in rows[1].items() if value} == {
+        "key": BAD,
+        "status": "success",
+        "outcome": "success",
+        "final": True,
+        "attempt": 1,
+        "subset": "en",
+        "pack": 3,
+        "pack_row": 1,
+    }
+
+
+def test_a_shard_that_was_blanked_in_part_is_blanked_whole(store: Store) -> None:
+    whole = store.read_table(f"{SHARD}.parquet")
+    remove_samples(store, SHARD, {BAD: Verdict.RESTRICTED})
+    blank = store.read_table(f"{SHARD}.parquet")
+    for name in ("md5", "pdq", "mirrors", "http_status"):
+        index = blank.schema.get_field_index(name)
+        store.write_table(f"{SHARD}.parquet", blank.set_column(index, blank.schema.field(index), whole[name]))
+        remove_samples(store, SHARD, {BAD: Verdict.RESTRICTED})
+        assert store.read_table(f"{SHARD}.parquet").slice(1, 1).equals(blank.slice(1, 1))
 
 
 def test_the_others_stay_byte_for_byte(store: Store) -> None:

@@ -1,11 +1,13 @@
 """Tags and drops in the filter: columns, whose embeddings, and that of a dropped sample a count is left and no more."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -165,23 +167,28 @@ def test_of_a_dropped_sample_a_count_is_left_and_nothing_else(store: Store, mode
     assert store.read(f"{OUTPUT}.parquet") == store.read("parts/again.parquet")
 
 
-def test_a_restricted_sample_is_gone_before_it_is_scored(store: Store, models: dict[str, ClipModel]) -> None:
-    scenes, rng = scenes_of(4), np.random.default_rng(2)
-    write_shard(store, scenes, rng)
-    known = store.read_table(f"{SHARD}.parquet")["sha256"].to_pylist()[2]
-    listed = "restricted/list"
-    store.put(listed, pack([("sha256", known)])[0])
+@pytest.mark.parametrize("kind", ["sha256", "md5", "pdq"])
+def test_a_restricted_sample_is_gone_before_it_is_scored(store: Store, models: dict[str, ClipModel], kind: str) -> None:
+    if kind == "pdq":
+        pytest.importorskip("pdqhash")
+    write_shard(store, scenes_of(4), np.random.default_rng(2))
+    rows = store.read_table(f"{SHARD}.parquet")
+    known = hashlib.new("sha256" if kind == "pdq" else kind, b"one").hexdigest()
+    index = rows.schema.get_field_index(kind)
+    listed_row = pa.array([known if place == 2 else None for place in range(rows.num_rows)], pa.string())
+    store.write_table(f"{SHARD}.parquet", rows.set_column(index, kind, listed_row))
+    store.put("restricted/list", pack([(kind, known)])[0])
     report = filter_shard(
         store,
         SHARD,
         OUTPUT,
         models=models,
         recipe=recipe_with(),
-        restricted=Restricted.load(store, listed),
+        restricted=Restricted.load(store, "restricted/list"),
     )
     assert report.dropped[Verdict.RESTRICTED] == 1
     assert sample_key(7, 2).encode() not in store.read(f"{SHARD}.tar")
-    assert known not in store.read_table(f"{SHARD}.parquet")["sha256"].to_pylist()
+    assert known not in store.read_table(f"{SHARD}.parquet")[kind].to_pylist()
     later = filter_shard(store, SHARD, "parts/later", models=models, recipe=recipe_with())
     assert later == report
 

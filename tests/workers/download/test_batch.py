@@ -71,6 +71,7 @@ async def download(
     rules: ImageRules | None = None,
     decoders: Decoders | None = None,
     restricted: Restricted | None = None,
+    extra: dict[str, str] | None = None,
     **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
@@ -89,6 +90,7 @@ async def download(
         stop=stop or trio.Event(),
         decoders=decoders,
         restricted=restricted,
+        extra=extra,
     )
 
 

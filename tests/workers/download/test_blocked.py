@@ -38,13 +38,24 @@ def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kin
 
     async def test() -> None:
         async with odd_web(HANDLERS) as web:
-            links = [Planted(0, web.url("/bad")), Planted(1, web.url("/good"))]
+            links = [Planted(0, web.url("/bad"), extra='{"text_de": "ein Stern"}'), Planted(1, web.url("/good"))]
             restricted = Restricted.load(store, "restricted/a")
-            outcome = await download(links, web, store, rules=rules, restricted=restricted)
+            extra = {"text_de": "string"}
+            outcome = await download(links, web, store, rules=rules, restricted=restricted, extra=extra)
         assert outcome.finished == {"blocked": 1, "success": 1}
         blocked, kept = store.read_table("shards/3-lease.parquet").to_pylist()
         assert (blocked["outcome"], kept["outcome"]) == ("blocked", "success")
-        assert [blocked[name] for name in ("bytes", "sha256", "md5", "pdq", "width", "original_width")] == [None] * 6
+        assert {name: value for name, value in blocked.items() if value not in (None, "")} == {
+            "key": "000000000300000",
+            "status": "failed_to_download",
+            "outcome": "blocked",
+            "final": True,
+            "attempt": 1,
+            "subset": "en",
+            "pack": 7,
+            "pack_row": 0,
+        }
+        assert b"ein Stern" not in (tmp_path / "shards/3-lease.parquet").read_bytes()
         assert kept["md5"] == hashlib.md5(GOOD).hexdigest()
         tar = (tmp_path / "shards/3-lease.tar").read_bytes()
         assert BAD not in tar

@@ -1,6 +1,7 @@
 """The commands for hashes never to keep: restrict add, list, remove. Workers learn of them with their next batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +17,13 @@ from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tel
 from tracker.database.database import Row, translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
-from tracker.storage.hash_lists import write_list
+from tracker.storage.hash_lists import read_list
 
 INSERT = """
 INSERT INTO tracker.restriction (name, reason, path, sha256, hashes)
 VALUES (%(name)s, %(reason)s, %(path)s, %(sha256)s, %(hashes)s)
 """
+WRITE = "restrict write"
 SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.restriction ORDER BY name"
 
 restrict = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
@@ -47,22 +49,20 @@ def add(
     name = name or file.stem
     settings = Settings.from_environment()
     with open_tracker() as connection:
-        written = write_list(file, kind.value if kind else None, settings.store)
-        values = {"name": name, "reason": reason, "path": written.path, "sha256": written.sha256}
-        try:
-            with translated(), connection.transaction():
-                connection.execute(INSERT, values | {"hashes": Jsonb(written.hashes)})
-                record(connection, "restrict add", name, before=None, after=values | {"hashes": written.hashes})
-        except TrackerError as error:
-            if isinstance(error.__cause__, UniqueViolation):
-                raise TrackerError(
-                    f"there is a list {name} already: remove it first, or give another --name"
-                ) from error
-            if isinstance(error.__cause__, CheckViolation):
-                raise TrackerError(f"'{name}' cannot be a list's name: use letters, digits, '.', '_', '-'") from error
-            raise
-    counts = ", ".join(f"{n:,} {kind}" for kind, n in written.hashes.items() if n)
-    tell({"name": name, "hashes": written.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
+        listed = read_list(file, kind.value if kind else None)
+        values = {"name": name, "reason": reason, "path": listed.path, "sha256": listed.sha256}
+        row = values | {"hashes": Jsonb(listed.hashes)}
+        with _refused_by_name(name), connection.transaction():
+            with connection.transaction(force_rollback=True):
+                connection.execute(INSERT, row)  # a name that cannot be taken is refused before anything is written
+            # The file's path is logged first: should this process die before the list is in force, the sweep knows it.
+            record(connection, WRITE, listed.path, before=None, after={"list": name})
+        listed.write(settings.store)
+        with _refused_by_name(name), connection.transaction():
+            connection.execute(INSERT, row)
+            record(connection, "restrict add", name, before=None, after=values | {"hashes": listed.hashes})
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in listed.hashes.items() if n)
+    tell({"name": name, "hashes": listed.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
 
 
 @restrict.command("list")
@@ -75,7 +75,7 @@ def list_all(as_json: Json = False) -> None:
 
 @restrict.command("remove")
 def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Json = False) -> None:
-    """Let a list no longer be in force; its file stays in the store, for workers that are just loading it."""
+    """Let a list no longer be in force; its file stays, for workers that are loading it, until `tracker sweep`."""
     with open_tracker() as connection, translated():
         found = [row for row in connection.execute(SELECT).fetchall() if row["name"] == name]
         if not found:
@@ -86,6 +86,20 @@ def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Js
             before = {key: found[0][key] for key in ("name", "reason", "path", "sha256", "hashes")}
             record(connection, "restrict remove", name, before=before, after=None)
     tell({"name": name, "changed": True}, as_json, f"list {name} is no longer in force")
+
+
+@contextmanager
+def _refused_by_name(name: str) -> Iterator[None]:
+    """Turn what the database says of a list's name into a sentence."""
+    try:
+        with translated():
+            yield
+    except TrackerError as error:
+        if isinstance(error.__cause__, UniqueViolation):
+            raise TrackerError(f"there is a list {name} already: remove it first, or give another --name") from error
+        if isinstance(error.__cause__, CheckViolation):
+            raise TrackerError(f"'{name}' cannot be a list's name: use letters, digits, '.', '_', '-'") from error
+        raise
 
 
 def _render(rows: Sequence[Row]) -> Table:

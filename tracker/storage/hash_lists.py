@@ -18,11 +18,11 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from tracker.errors import TrackerError
 from tracker.storage.manifest import open_store
+from tracker.storage.whole_files import put_whole
 
 DIGITS = {"sha256": 64, "md5": 32, "pdq": 64}
 MAGIC = b"SHOALRL1"
@@ -36,26 +36,39 @@ class RestrictedListError(TrackerError):
 
 @dataclass(frozen=True, slots=True)
 class RestrictedList:
-    """A list in the store; `hashes` counts its distinct ones by kind."""
+    """A list as it is to lie in the store; `hashes` counts its distinct ones by kind."""
 
     path: str
-    sha256: str
+    data: bytes
     hashes: dict[str, int]
 
+    @property
+    def sha256(self) -> str:
+        """Return the checksum (hex) of the file."""
+        return hashlib.sha256(self.data).hexdigest()
 
-def write_list(file: Path, kind: str | None, store: str) -> RestrictedList:
-    """Put a file of hashes into the store; `kind` is that of a text file's 64-digit hashes.
+    def write(self, store: str) -> None:
+        """Put the file into the store.
+
+        Raises:
+            TrackerError: the store cannot be written.
+        """
+        try:
+            put_whole(open_store(store), self.path, self.data)
+        except (pa.ArrowException, OSError) as error:
+            raise TrackerError(f"the list cannot be written to {store}: {error}; check SHOAL_STORE") from error
+
+
+def read_list(file: Path, kind: str | None) -> RestrictedList:
+    """Read a file of hashes; `kind` is that of a text file's 64-digit hashes. Nothing is written.
 
     Raises:
         RestrictedListError: it cannot be read, a line is no hash, or nothing is in it.
-        TrackerError: the store cannot be written.
     """
     data, counts = pack(_read(file, kind))
     if not any(counts.values()):
         raise RestrictedListError(f"{file} holds no hash: give one a line, or columns named {', '.join(DIGITS)}")
-    path = f"restricted/{uuid4().hex}.hashes"
-    _put(store, path, data)
-    return RestrictedList(path, hashlib.sha256(data).hexdigest(), counts)
+    return RestrictedList(f"restricted/{uuid4().hex}.hashes", data, counts)
 
 
 def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
@@ -122,16 +135,3 @@ def _hash(digest: str, kind: str, where: str) -> str:
     if len(digest) != DIGITS[kind] or not set(digest) <= set("0123456789abcdef"):
         raise RestrictedListError(f"{where} is no {kind}: it needs {DIGITS[kind]} hexadecimal digits")
     return digest
-
-
-def _put(uri: str, path: str, data: bytes) -> None:
-    store = open_store(uri)
-    try:
-        store.create_dir("restricted", recursive=True)
-        aside = f"{path}.partial" if isinstance(store.base_fs, pafs.LocalFileSystem) else path
-        with store.open_output_stream(aside) as file:
-            file.write(data)
-        if aside != path:
-            store.move(aside, path)
-    except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the list cannot be written to {uri}: {error}; check SHOAL_STORE") from error

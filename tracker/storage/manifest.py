@@ -4,8 +4,6 @@ A worker that lost its lease can leave a complete file behind; so a file that th
 Publish, embed, index and search read the manifest, never a folder's listing.
 """
 
-from uuid import uuid4
-
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 from tracker.storage.object_store import open_s3
+from tracker.storage.whole_files import put_whole
 
 NAME = "manifest.parquet"
 SCHEMA = pa.schema(
@@ -64,18 +63,10 @@ def outputs(connection: Connection) -> pa.Table:
 def write_manifest(connection: Connection, uri: str) -> int:
     """Write manifest.parquet into the store, whole or not at all; the number of outputs that it lists."""
     table = outputs(connection)
-    store = open_store(uri)
-    aside = f".{NAME}.{uuid4().hex}"
+    whole = pa.BufferOutputStream()
+    pq.write_table(table, whole, compression="zstd")
     try:
-        if isinstance(store.base_fs, pafs.LocalFileSystem):
-            pq.write_table(table, aside, filesystem=store, compression="zstd")
-            store.move(aside, NAME)
-        else:
-            whole = pa.BufferOutputStream()  # an upload that is left on an error is completed with what it has
-            pq.write_table(table, whole, compression="zstd")
-            upload = store.open_output_stream(NAME, compression=None)
-            upload.write(whole.getvalue())
-            upload.close()
+        put_whole(open_store(uri), NAME, whole.getvalue())
     except (pa.ArrowException, OSError) as error:
         raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
     return int(table.num_rows)

@@ -1,8 +1,8 @@
 """Sweep the store: find what the manifest does not list, and delete what no one can need any more.
 
 Invariant: a file goes only if this tracker knows the lease (or the worker) in its name, that lease is not live, the
-manifest does not list it, and it has been as it is for longer than a bound. What bears no such name is somebody else's,
-and is counted, not touched. So a wrong SHOAL_STORE costs nothing.
+manifest does not list it, and it has been as it is for longer than a bound; of hash lists, only if its log has the
+path. What bears no such name is somebody else's, and is counted, not touched. So a wrong SHOAL_STORE costs nothing.
 
 The listing is read first and the tracker asked afterwards, some thousand files at a time: what has been completed in
 between is listed by then. Nothing is held but one such piece, and of an object store the listing of one folder.
@@ -37,7 +37,11 @@ MIN_AGE = timedelta(hours=1)
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>\.embeddings/.+|(?:\.[^/]*)?)")
 SNAPSHOT = re.compile(rf"bloom/\d+-\d{{10}}-(?P<worker>{UUID})\.bloom")
-ASIDE = re.compile(r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial|\.manifest\.parquet\.[0-9a-f]{32}")
+HASH_LIST = re.compile(r"restricted/[0-9a-f]{32}\.hashes")
+ASIDE = re.compile(
+    r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial"
+    r"|\.manifest\.parquet\.[0-9a-f]{32}|restricted/[0-9a-f]{32}\.hashes\.partial"  # of earlier versions
+)
 
 T = TypeVar("T")
 
@@ -57,11 +61,13 @@ class Why(StrEnum):
     """Never finished: its writer died, or the disk was full."""
     SNAPSHOT = "snapshot"
     """Of the Bloom filter, and replaced since."""
+    HASH_LIST = "hash_list"
+    """Removed, or its command ended before it was in force."""
     TAR = "tar"
     """The manifest has written it off."""
 
 
-DELETED = frozenset({Why.LEFT, Why.ASIDE, Why.SNAPSHOT, Why.TAR})
+DELETED = frozenset({Why.LEFT, Why.ASIDE, Why.SNAPSHOT, Why.HASH_LIST, Why.TAR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,7 @@ def judge(connection: Connection, files: Iterable[StoredFile], before: datetime)
     reasons: dict[str, Why] = {}
     outputs: dict[str, re.Match[str]] = {}
     snapshots: dict[str, str] = {}
+    hash_lists: list[str] = []
     young: set[str] = set()
     for file in files:
         young.update([file.path] if file.changed_at >= before else [])
@@ -131,10 +138,13 @@ def judge(connection: Connection, files: Iterable[StoredFile], before: datetime)
             outputs[file.path] = match
         elif match := SNAPSHOT.fullmatch(file.path):
             snapshots[file.path] = match["worker"]
+        elif HASH_LIST.fullmatch(file.path):
+            hash_lists.append(file.path)
         else:
             reasons[file.path] = Why.ASIDE if ASIDE.fullmatch(file.path) else Why.FOREIGN
     reasons |= _judge_outputs(connection, outputs)
     reasons |= _judge_snapshots(connection, snapshots)
+    reasons |= _judge_hash_lists(connection, hash_lists)
     return {path: Why.YOUNG if why in DELETED and path in young else why for path, why in reasons.items()}
 
 
@@ -204,6 +214,16 @@ def _judge_snapshots(connection: Connection, snapshots: dict[str, str]) -> dict[
         path: Why.LISTED if path in known else Why.SNAPSHOT if worker in known else Why.FOREIGN
         for path, worker in snapshots.items()
     }
+
+
+def _judge_hash_lists(connection: Connection, paths: list[str]) -> dict[str, Why]:
+    if not paths:
+        return {}
+    with translated():
+        rows = connection.execute(query("sweep_hash_lists"), {"paths": paths}).fetchall()
+    known = {row["name"] for row in rows}
+    listed = {row["name"] for row in rows if row["why"] == "listed"}
+    return {path: Why.LISTED if path in listed else Why.HASH_LIST if path in known else Why.FOREIGN for path in paths}
 
 
 def _delete(store: pafs.FileSystem, path: str) -> None:

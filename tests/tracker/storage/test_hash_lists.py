@@ -66,7 +66,24 @@ def test_a_list_reaches_workers_until_it_is_removed(
     logged = console("log", "--json").out
     assert [row["command"] for row in console.json("log")["changes"]] == [
         "restrict remove",
-        "restrict add",
-        "restrict add",
+        *2 * ["restrict add", "restrict write"],
     ]
     assert not any(digest in logged for digest in (MD5, SHA256, PDQ))
+
+
+def test_a_list_that_is_refused_for_its_name_leaves_no_file(console: Console, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{MD5}\n")
+    console.json("restrict", "add", tmp_path / "a.txt", "--reason", "test")
+    (first,) = (tmp_path / "store").rglob("*.*")
+    console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "again")
+    console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "test", "--name", "no name/for a list")
+    assert [*(tmp_path / "store").rglob("*.*")] == [first]
+
+
+def test_a_list_that_cannot_be_written_is_not_in_force(
+    console: Console, tmp_path: Path, register: Callable[[str], Session]
+) -> None:
+    (tmp_path / "a.txt").write_text(f"{MD5}\n")
+    (tmp_path / "store").write_text("a file where the store's folder should be")
+    assert "the list cannot be written to" in console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "test")
+    assert register("download").restrictions() == {}

@@ -223,3 +223,32 @@ def test_an_object_store_is_listed_folder_by_folder(tmp_path: Path) -> None:
     listed = list(list_files(pafs.SubTreeFileSystem("", inner)))
     assert {file.path for file in listed} == paths
     assert all(file.changed_at.tzinfo is not None and file.bytes == 10 for file in listed)
+
+
+def age(place: Path, hours: float) -> None:
+    then = time.time() - 3600 * hours
+    os.utime(place, (then, then))
+
+
+def test_hash_lists_that_nobody_may_need_any_more_go(admin: Connection, console: Console, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    hashes = tmp_path / "outside" / "a.txt"
+    hashes.write_text("0123456789abcdef" * 2)
+    for name in ("kept", "removed", "just-removed"):
+        console.json("restrict", "add", hashes, "--reason", "test", "--name", name)
+    hashes.unlink()
+    paths = {row["name"]: row["path"] for row in console.json("restrict", "list")["lists"]}
+    for name in ("removed", "just-removed"):
+        console.json("restrict", "remove", name, "--yes")
+    admin.execute("UPDATE tracker.change SET changed_at = changed_at - interval '2 hours' WHERE subject = 'removed'")
+    orphan = put(tmp_path, f"restricted/{uuid4().hex}.hashes")  # its command died before the list was in force
+    admin.execute("INSERT INTO tracker.change (who, command, subject) VALUES ('x', 'restrict write', %s)", (orphan,))
+    partial = put(tmp_path, f"restricted/{uuid4().hex}.hashes.partial")
+    aside = put(tmp_path, f"restricted/.{uuid4().hex}.partial")
+    foreign = put(tmp_path, f"restricted/{uuid4().hex}.hashes")
+    assert sweep_all(admin, tmp_path).files[Why.YOUNG] == 1
+    for path in paths.values():
+        age(tmp_path / path, 48)
+    assert sweep_all(admin, tmp_path).files == {Why.LISTED: 2, Why.HASH_LIST: 1, Why.FOREIGN: 1}
+    assert left(tmp_path) == {paths["kept"], paths["just-removed"], foreign}
+    assert not {orphan, partial, aside, paths["removed"]} & left(tmp_path)

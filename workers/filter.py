@@ -12,6 +12,7 @@ others refuses to work, so no run has parts of two models.
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import trio
 
@@ -82,6 +83,7 @@ class Filter:
                 taggers=taggers,
                 restricted=restricted,
                 pipeline=self.pipeline,
+                fetched=_fetched(job),
                 on_progress=desk.step,
             )
         except (DeviceError, ModelError) as error:
@@ -113,3 +115,9 @@ class Filter:
                 raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
             self._settled[job.run_id] = recipe, models, taggers
         return self._settled[job.run_id]
+
+
+def _fetched(job: Job) -> datetime | None:
+    """Return the time at which the shard's job was completed, as the claim tells it."""
+    seconds = job.payload.get("fetched")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

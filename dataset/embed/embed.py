@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
 from dataset.formats.embeddings import METADATA, EmbeddingsError, Rows, embeddings_folder, paired, write_embeddings
-from dataset.formats.parts import pair_hash
+from dataset.formats.parts import PRIVATE_COLUMNS, pair_hash
 from dataset.formats.shards import Sample, ShardError, read_samples
 from dataset.formats.webdataset import read_webdataset
 from dataset.models.clip import ClipModel
@@ -156,7 +156,7 @@ def source_of_part(store: Store, path: str) -> Source:
 
     Raises: StoreError when there is no such part; reading it, ShardError when the pictures are deleted.
     """
-    part = store.read_table(f"{path}.parquet")
+    part = store.read_table(f"{path}.parquet").drop_columns([*PRIVATE_COLUMNS])
     kept = set(part["key"].to_pylist())
     shards = sorted(set(part["shard"].to_pylist()))
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib.metadata import version
 from itertools import repeat
 
@@ -55,15 +56,16 @@ def filter_shard(
     taggers: Mapping[str, Tagger] | None = None,
     restricted: Restricted | None = None,
     pipeline: Pipeline | None = None,
+    fetched: datetime | None = None,
     on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> FilterReport:
     """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
     `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
     are taken out of the shard before a part is written; so are those that `restricted` names, asked before anything
-    else is done with them. Several shards may be filtered at once, in threads that share a `pipeline`. `on_progress` is
-    told how many more samples are done, after each batch and twice a second while the shard waits; what it raises ends
-    the work.
+    else is done with them. Several shards may be filtered at once, in threads that share a `pipeline`. `fetched` is the
+    time at which the shard was complete. `on_progress` is told how many more samples are done, after each batch and
+    twice a second while the shard waits; what it raises ends the work.
 
     Raises: ShardError when the shard is not there; RecipeMismatchError, TagRecipeError when a model or head is not the
     recipe's; HeadError, SafetyError; StoreError; ModelError, DeviceError when this machine cannot go on.
@@ -74,7 +76,7 @@ def filter_shard(
     pairs: list[ScoredPair] = []
     sieve = _Sieve(read_removed(store, shard), restricted or Restricted())
     with nullcontext(pipeline) if pipeline else Pipeline() as line:
-        batches = _batches(sieve.through(read_samples(store, shard)), models, line.batch_samples)
+        batches = _batches(sieve.through(read_samples(store, shard, extra=recipe.extra)), models, line.batch_samples)
         for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
             judged = judge(batch, recipe, taggers)
             pairs += judged
@@ -82,7 +84,8 @@ def filter_shard(
     pairs += sieve.held_back
     remove_samples(store, shard, {pair.key: pair.verdict for pair in pairs if pair.verdict in REMOVED})
     verdicts = Counter(pair.verdict for pair in pairs)
-    write_part(store, output, pairs, shard=shard, metadata=part_metadata(recipe, models, verdicts))
+    metadata = part_metadata(recipe, models, verdicts)
+    write_part(store, output, pairs, shard=shard, metadata=metadata, fetched=fetched, extra=recipe.extra)
     kept = verdicts.pop(Verdict.KEPT, 0)
     return FilterReport(samples=len(pairs), kept=kept, dropped=dict(verdicts))
 
@@ -159,7 +162,20 @@ def _pictures(samples: Iterable[Sample]) -> list[Image.Image]:
 
 
 def _about(sample: Sample) -> KeptSample:
-    return KeptSample(sample.original_width, sample.original_height, sample.language, sample.pack, sample.pack_row)
+    return KeptSample(
+        width=sample.original_width,
+        height=sample.original_height,
+        language=sample.language,
+        subset=sample.subset,
+        pack=sample.pack,
+        pack_row=sample.pack_row,
+        sha256=sample.sha256,
+        md5=sample.md5,
+        sha1=sample.sha1,
+        pdq=bytes.fromhex(sample.pdq) if sample.pdq else None,
+        final_url=sample.final_url,
+        extra=sample.extra,
+    )
 
 
 @dataclass(slots=True)

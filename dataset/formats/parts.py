@@ -5,17 +5,23 @@ is, the scores are. Rows stand in the order of their keys, nothing in the files 
 written, so the same shard filtered twice by one machine gives the same bytes.
 
 Source: names and types from URL to hash are LAION's; `hash` joins a part to its scores, and to LAION's own files.
+
+A row carries all that a release needs, so that a release never reads a shard: the hashes of the picture, where and when
+it was fetched, where its link came from, and behind PART_SCHEMA's columns those of a link list.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 import mmh3
 import pyarrow as pa
 
 from dataset.formats.embeddings import Rows, delete_embeddings, embeddings_bytes, write_embeddings
+from dataset.recipe.extra_columns import list_fields, list_names
 from dataset.store.store import Store
 
 
@@ -53,12 +59,26 @@ PART_SCHEMA = pa.schema(
         ("punsafe", pa.float64()),
         ("aesthetic", pa.float64()),
         ("hash", pa.int64()),
+        ("subset", pa.string()),
+        ("sha256", pa.string()),  # this and the next two: of the bytes as they were received, in hex
+        ("md5", pa.string()),
+        ("sha1", pa.string()),  # null unless the recipe asks for it
+        ("pdq", pa.binary(32)),  # null where the picture is too flat to be told by it
+        ("dhash", pa.int64()),
+        ("final_host", pa.string()),  # that sent the picture, after redirects
+        ("fetched", pa.timestamp("ms", tz="UTC")),  # when the shard was complete, to the second, which parquet lacks
         ("key", pa.string()),
         ("pack", pa.int64()),
         ("pack_row", pa.int32()),
         ("shard", pa.string()),
     ]
 )
+
+PRIVATE_COLUMNS = frozenset({"md5", "sha1"})
+"""Never published: they are there because lists of hashes never to keep come in these forms, also years later."""
+
+_RELEASE_NAMES = ("id", "input", "crawl", "date")
+"""Columns that a release adds: a list's column of such a name is renamed here, once for all."""
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -77,8 +97,17 @@ class KeptSample:
     width: int
     height: int
     language: str | None
+    subset: str
     pack: int
     pack_row: int
+    sha256: str | None = None
+    md5: str | None = None
+    sha1: str | None = None
+    pdq: bytes | None = None
+    dhash: int | None = None
+    final_url: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """What a list says of the link, by the list's own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +130,30 @@ def pair_hash(url: str, text: str) -> int:
     return mmh3.hash64((url + text).encode("utf-8"), signed=True)[0]
 
 
+def part_schema(extra: Mapping[str, str]) -> pa.Schema:
+    """Return PART_SCHEMA with the columns of a list behind it; `extra` are their types by name, as in the recipe."""
+    return pa.schema([*PART_SCHEMA, *list_fields(extra, _OWN_NAMES)])
+
+
+def list_columns(schema: pa.Schema) -> list[pa.Field]:
+    """Return the columns of a part that a link list brought along."""
+    return [column for column in schema if column.name not in PART_SCHEMA.names]
+
+
 def write_part(
-    store: Store, output: str, pairs: Iterable[ScoredPair], *, shard: str, metadata: Mapping[str, str]
+    store: Store,
+    output: str,
+    pairs: Iterable[ScoredPair],
+    *,
+    shard: str,
+    metadata: Mapping[str, str],
+    fetched: datetime | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> None:
     """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
 
-    Where the kept pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`).
+    `fetched` is the time at which the shard was complete, `extra` the types of a list's columns by name. Where the kept
+    pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`).
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
@@ -124,13 +171,21 @@ def write_part(
     with ExitStack() as undo:
         undo.callback(store.delete, f"{output}.scores.parquet")
         store.write_table(f"{output}.scores.parquet", scores, metadata)
-        part = _part_table(ordered, hashes, shard)
+        part = _part_table(ordered, hashes, shard, fetched, extra or {})
         rows = [pair.rows for pair in ordered if pair.rows is not None]
         if rows:
             undo.callback(delete_embeddings, store, output)
-            write_embeddings(store, output, rows, part, metadata)
+            write_embeddings(store, output, rows, part.drop_columns([*PRIVATE_COLUMNS]), metadata)
         store.write_table(f"{output}.parquet", part, metadata)
         undo.pop_all()
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of a URL in lower case, without port and credentials; None when it has none."""
+    try:
+        return urlsplit(url).hostname or None
+    except ValueError:  # brackets that enclose no address
+        return None
 
 
 def part_bytes(store: Store, output: str) -> int:
@@ -138,7 +193,14 @@ def part_bytes(store: Store, output: str) -> int:
     return store.size(f"{output}.parquet") + embeddings_bytes(store, output)
 
 
-def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) -> pa.Table:
+def _part_table(
+    pairs: Sequence[ScoredPair],
+    hashes: Sequence[int],
+    shard: str,
+    fetched: datetime | None,
+    extra: Mapping[str, str],
+) -> pa.Table:
+    names = list_names(extra, _OWN_NAMES)
     rows = [
         {
             "URL": pair.url,
@@ -151,12 +213,24 @@ def _part_table(pairs: Sequence[ScoredPair], hashes: Sequence[int], shard: str) 
             "punsafe": pair.tags.get("punsafe"),
             "aesthetic": pair.tags.get("aesthetic"),
             "hash": number,
+            "subset": pair.sample.subset,
+            "sha256": pair.sample.sha256,
+            "md5": pair.sample.md5,
+            "sha1": pair.sample.sha1,
+            "pdq": pair.sample.pdq,
+            "dhash": pair.sample.dhash,
+            "final_host": host_of(pair.sample.final_url or pair.url),
+            "fetched": fetched,
             "key": pair.key,
             "pack": pair.sample.pack,
             "pack_row": pair.sample.pack_row,
             "shard": shard,
         }
+        | {column: pair.sample.extra.get(name) for name, column in names.items()}
         for pair, number in zip(pairs, hashes, strict=True)
         if pair.sample is not None
     ]
-    return pa.Table.from_pylist(rows, schema=PART_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=part_schema(extra))
+
+
+_OWN_NAMES = (*PART_SCHEMA.names, *_RELEASE_NAMES)

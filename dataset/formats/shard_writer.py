@@ -18,13 +18,10 @@ import pyarrow as pa
 from dataset.formats.shards import ANONYMOUS_COLUMNS, SHARD_SCHEMA, ShardError, blank_value, sample_key
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
-from dataset.recipe.extra_columns import unpack_extra
+from dataset.recipe.extra_columns import list_names, unpack_extra
 from dataset.store.store import Store
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
-
-LIST_PREFIX = "list_"
-"""Goes before a list's extra column whose name is one of ours: its `width` is what the list says, ours what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,7 @@ class ShardWriter:
         self._subset = subset
         self._metadata = dict(metadata or {})
         self._extra = extra or {}
+        self._names = list_names(self._extra, SHARD_SCHEMA.names)
         self._extra_rows: dict[str, str] = {}  # by key
         self._rows: list[dict[str, object]] = []
         self._lock = threading.Lock()
@@ -122,7 +120,7 @@ class ShardWriter:
             table = pa.Table.from_pylist(self._rows, schema=SHARD_SCHEMA)
             packed = [self._extra_rows.get(str(columns["key"]), "") for columns in self._rows]
             for name, column in unpack_extra(packed, self._extra).items():
-                table = table.append_column(_extra_name(name), column)
+                table = table.append_column(self._names[name], column)
             self._store.write_table(f"{self._output}.parquet", table, self._metadata)
         except BaseException:
             self._store.delete(f"{self._output}.tar")
@@ -138,7 +136,7 @@ class ShardWriter:
     def _named(self, packed: str) -> dict[str, object]:
         """A row's extra values by the names of their columns, null where it has none."""
         values = json.loads(packed) if packed else {}
-        return {_extra_name(name): values.get(name) for name in self._extra}
+        return {column: values.get(name) for name, column in self._names.items()}
 
     def _columns(self, row: LinkRow) -> dict[str, object]:
         columns: dict[str, object] = {
@@ -170,6 +168,7 @@ class ShardWriter:
                 "original_height": row.picture.original_height,
                 "sha256": row.picture.sha256,
                 "md5": row.picture.md5,
+                "sha1": row.picture.sha1,
                 "pdq": row.picture.pdq,
             }
         return columns
@@ -185,10 +184,6 @@ class ShardWriter:
         ):
             members += (_tar_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
         self._tar.write(b"".join(members))  # one call: nine cost 40 µs
-
-
-def _extra_name(name: str) -> str:
-    return LIST_PREFIX + name if name in SHARD_SCHEMA.names else name
 
 
 def _status(outcome: Outcome) -> str:

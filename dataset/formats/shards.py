@@ -12,13 +12,15 @@ yields one item, whatever the tar holds), and EXIF, which img2dataset keeps: it 
 """
 
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
 from dataset.pictures.outcomes import Outcome
+from dataset.recipe.extra_columns import list_names
 from dataset.store.store import Store, StoreError
 
 MAX_POSITION = 99_999
@@ -36,8 +38,9 @@ SHARD_SCHEMA = pa.schema(
         ("original_width", pa.int32()),  # of the picture as it was received, upright
         ("original_height", pa.int32()),
         ("sha256", pa.string()),  # of the bytes as they were received
-        ("md5", pa.string()),  # this and pdq: null unless the recipe, or a list of hashes never to keep, asks for it
-        ("pdq", pa.string()),
+        ("md5", pa.string()),  # of the same bytes; private, as sha1 is
+        ("sha1", pa.string()),  # null unless the recipe asks for it
+        ("pdq", pa.string()),  # null unless the recipe, or a list of hashes never to keep, asks for it
         ("outcome", pa.string()),  # an Outcome
         ("http_status", pa.int16()),  # of the last response, null when none came
         ("content_type", pa.string()),
@@ -78,9 +81,13 @@ class Sample:
     height: int
     original_width: int
     original_height: int
-    sha256: str | None = None  # of the bytes as they were received; so is md5
+    sha256: str | None = None  # of the bytes as they were received; so are the next two
     md5: str | None = None
+    sha1: str | None = None
     pdq: str | None = None  # None: not computed, or the picture is too flat
+    final_url: str | None = None  # after redirects
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """What the list says of the link, by its own names: of the columns that were asked for, null where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +115,18 @@ def blank_value(name: str) -> str | None:
     return "" if name in ("url", "caption") else None
 
 
-def read_samples(store: Store, output: str, pictures: str | None = None) -> Iterator[Sample | LostSample]:
+def read_samples(
+    store: Store, output: str, pictures: str | None = None, *, extra: Iterable[str] = ()
+) -> Iterator[Sample | LostSample]:
     """Yield one item for each row that says `success`: members in the tar's order, then the lost ones by key.
 
-    `pictures` is the stem of another tar that has them: the part's, once the shard's own is deleted.
+    `pictures` is the stem of another tar that has them: the part's, once the shard's own is deleted. `extra` names the
+    list's columns that are read, by their names in the list.
 
     Raises: ShardError when the parquet is missing or not a shard's (the shard was never finished), or the tar is
     missing; StoreError when the store stops giving it: what a second reading may give is not lost.
     """
-    rows = _success_rows(store, output)
+    rows = _success_rows(store, output, list_names(extra, SHARD_SCHEMA.names))
     end = "its member is missing from the tar"
     try:
         with _opened(store, f"{pictures or output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
@@ -152,19 +162,23 @@ def _opened(store: Store, path: str) -> pa.NativeFile:
         ) from error
 
 
-def _success_rows(store: Store, output: str) -> dict[str, dict[str, object]]:
-    columns = ["key", "url", "caption", "language", "subset", "pack", "pack_row"]
-    columns += ["width", "height", "original_width", "original_height", "sha256", "md5", "pdq", "outcome"]
+def _success_rows(store: Store, output: str, extra: Mapping[str, str]) -> dict[str, dict[str, object]]:
+    """Read the rows by key, in the order of the keys; `extra` are the list's columns, by their names in the list."""
     try:
-        table = store.read_table(f"{output}.parquet", columns)
-        rows = [row for row in table.to_pylist() if row["outcome"] == Outcome.SUCCESS.value]
+        table = store.read_table(f"{output}.parquet", [*_SAMPLE_COLUMNS, "outcome", *extra.values()])
+        table = table.filter(pc.equal(table["outcome"], Outcome.SUCCESS.value)).sort_by("key")
+        rows = table.select(_SAMPLE_COLUMNS).to_pylist()
+        told = table.select([*extra.values()]).rename_columns([*extra]).to_pylist() if extra else [{}] * len(rows)
     except (StoreError, pa.ArrowException, KeyError) as error:
         raise ShardError(f"{output}.parquet is no shard's table ({error}): download the batch again.") from error
-    return {row["key"]: row for row in sorted(rows, key=lambda row: str(row["key"]))}
+    return {row["key"]: row | {"extra": values} for row, values in zip(rows, told, strict=True)}
 
 
 def _sample(row: Mapping[str, object], image: bytes) -> Sample:
-    return Sample(image=image, **{name: value for name, value in row.items() if name != "outcome"})  # type: ignore[arg-type]  # SHARD_SCHEMA has the types
+    return Sample(image=image, **row)  # type: ignore[arg-type]  # SHARD_SCHEMA has the types
+
+
+_SAMPLE_COLUMNS = [name.name for name in fields(Sample) if name.name in SHARD_SCHEMA.names]
 
 
 def _lost(row: Mapping[str, object], reason: str) -> LostSample:

@@ -41,9 +41,10 @@ class Picture:
     original_width: int
     original_height: int
     sha256: str
-    """Of the bytes as they were received."""
-    md5: str | None = None
-    """Of the same; None unless the rules ask for it."""
+    """This and the next two: of the bytes as they were received, in hex."""
+    md5: str
+    sha1: str | None = None
+    """None unless the rules ask for it."""
     pdq: str | None = None
     """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
 
@@ -85,7 +86,10 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.TOO_SMALL
     if size is None:
         return Outcome.UNDECODABLE
-    return unfit(size, rules) or Picture(data, EXTENSIONS[kind], *size, *size, *hashed(data, rules))
+    if (ill := unfit(size, rules)) is not None:
+        return ill
+    sha256, md5, sha1 = hashed(data, rules)
+    return Picture(data, EXTENSIONS[kind], *size, *size, sha256, md5, sha1)
 
 
 def unfit(size: Size, rules: ImageRules) -> Outcome | None:
@@ -98,10 +102,10 @@ def unfit(size: Size, rules: ImageRules) -> Outcome | None:
     return None
 
 
-def hashed(data: bytes, rules: ImageRules) -> tuple[str, str | None]:
-    """Return sha256 and, where the rules ask for it, md5 of the received bytes, in hex."""
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() if rules.md5 else None
-    return hashlib.sha256(data).hexdigest(), md5
+def hashed(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
+    """Return sha256, md5 and, where the rules ask for it, sha1 of the received bytes, in hex."""
+    sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if rules.sha1 else None
+    return hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest(), sha1
 
 
 def read_size(data: bytes, kind: str) -> Size | None:

@@ -169,7 +169,8 @@ def _picture(
     rules: ImageRules,
     pdq: str | None,
 ) -> Picture:
-    return Picture(kept, extension, *size, *original, *hashed(received, rules), pdq)
+    sha256, md5, sha1 = hashed(received, rules)
+    return Picture(kept, extension, *size, *original, sha256, md5, sha1, pdq)
 
 
 def _is_srgb(profile: object) -> bool:

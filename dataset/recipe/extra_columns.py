@@ -10,7 +10,7 @@ and costs the draw twice what text costs).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -32,6 +32,11 @@ _PLAIN = {
 }
 
 
+LIST_PREFIX = "list_"
+"""Goes before a list's column whose name is one of the file's own: a list's `width` is what the list says, a shard's is
+what came."""
+
+
 class ExtraError(DatasetError):
     """A column cannot be carried along, or what was carried is not what the recipe says."""
 
@@ -46,6 +51,21 @@ def arrow_type(name: object) -> pa.DataType:
     if isinstance(name, str) and name in _PLAIN:
         return _PLAIN[name]
     raise ExtraError(f"{json.dumps(name)} is no type; use {', '.join(_PLAIN)}, or list<…> of one")
+
+
+def list_names(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
+    """Return, by their names in a list, the names of its columns in a file that has the columns `own` itself.
+
+    A column keeps its name, unless `own` has that name in upper or lower case (DuckDB does not tell them apart); then
+    LIST_PREFIX goes before it. It also goes before a name that begins with it: so no two columns get one name.
+    """
+    taken = {name.lower() for name in own}
+    return {name: LIST_PREFIX + name if _is_taken(name.lower(), taken) else name for name in names}
+
+
+def list_fields(types: Mapping[str, str], own: Collection[str]) -> list[pa.Field]:
+    """Return the columns that a list's values have in a file with the columns `own`, in the order of `types`."""
+    return [pa.field(name, arrow_type(types[given])) for given, name in list_names(types, own).items()]
 
 
 def pack_extra(columns: pa.Table) -> pa.Array:
@@ -70,6 +90,10 @@ def unpack_extra(rows: Sequence[str], types: Mapping[str, str]) -> dict[str, pa.
         return {name: pa.array([row.get(name) for row in values], arrow_type(kind)) for name, kind in types.items()}
     except (pa.ArrowException, TypeError, OverflowError, AttributeError) as error:
         raise ExtraError(f"A list's extra column is not of the type in the recipe ({error}): seed it anew.") from error
+
+
+def _is_taken(name: str, taken: Collection[str]) -> bool:
+    return name in taken or name.startswith(LIST_PREFIX)
 
 
 def _pack_row(names: Sequence[str], values: Sequence[object]) -> str:

@@ -63,11 +63,6 @@ class Restricted:
         return cls(**{kind: tuple(arrays) for kind, arrays in found.items()})
 
     @property
-    def needs_md5(self) -> bool:
-        """Whether a picture's md5 has to be known."""
-        return bool(self.md5)
-
-    @property
     def needs_pdq(self) -> bool:
         """Whether a picture's PDQ has to be known."""
         return bool(self.pdq)

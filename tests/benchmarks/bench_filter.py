@@ -287,7 +287,7 @@ def picture(rng: np.random.Generator) -> Picture:
     noisy = Image.fromarray((pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8))
     data = io.BytesIO()
     noisy.save(data, "JPEG", quality=95)
-    return Picture(data.getvalue(), "jpg", width, height, 2 * width, 2 * height, "0" * 64)
+    return Picture(data.getvalue(), "jpg", width, height, 2 * width, 2 * height, "0" * 64, "0" * 32)
 
 
 def timed(work: Any, times: int = 1) -> float:

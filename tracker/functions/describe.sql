@@ -1,10 +1,14 @@
 -- A leased job as its worker sees it: with its run's recipe and the stem of its output; a filter worker learns, too,
--- what is to be kept of the shard, and an embed worker its model, with the checksums if they are settled.
+-- what is to be kept of the shard and when its pictures were fetched (the second at which the shard's job completed,
+-- in Unix time), and an embed worker its model, with the checksums if they are settled.
 CREATE FUNCTION tracker.describe(p_job tracker.job) RETURNS tracker.claimed
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
     SELECT (p_job.job_id, p_job.lease, p_job.queue, p_job.attempt, p_job.run_id, run.name, run.recipe,
-            CASE p_job.queue WHEN 'filter' THEN p_job.payload || jsonb_build_object('keep_shards', run.keep_shards)
+            CASE p_job.queue WHEN 'filter' THEN p_job.payload || jsonb_build_object(
+                                 'keep_shards', run.keep_shards,
+                                 'fetched', (SELECT floor(extract(epoch FROM created_at))::bigint
+                                             FROM tracker.manifest WHERE path = p_job.payload ->> 'shard'))
                              WHEN 'embed' THEN p_job.payload || (
                                  SELECT jsonb_build_object('model', model, 'pretrained', pretrained, 'sha256', sha256,
                                                            'config_sha256', config_sha256)

@@ -40,7 +40,7 @@ class Download:
         await desk.beat()  # no host is asked before the blocks and rests of this moment are known
         restricted = await trio.to_thread.run_sync(self.restrictions.current, desk)
         image = recipe.image
-        rules = replace(image, md5=image.md5 or restricted.needs_md5, pdq=image.pdq or restricted.needs_pdq)
+        rules = replace(image, pdq=image.pdq or restricted.needs_pdq)
         if rules.pdq:
             with pdq_at_hand():
                 require_pdq()

@@ -34,14 +34,14 @@ def write_shard(store: Store, samples: int) -> None:
                     url=f"http://a/{at}",
                     caption=f"ü {at}",
                     outcome=Outcome.SUCCESS,
-                    picture=Picture(f"picture {at}".encode(), "jpg", 3, 2, 3, 2, "0"),
+                    picture=Picture(f"picture {at}".encode(), "jpg", 3, 2, 3, 2, "0", "1"),
                 )
             )
         shard.publish()
 
 
 def write_kept_part(store: Store, kept: Sequence[int], samples: int) -> None:
-    about = KeptSample(3, 2, "en", 1, 1)
+    about = KeptSample(3, 2, "en", "en", 1, 1)
     pairs = [
         ScoredPair(sample_key(7, at), f"http://a/{at}", f"ü {at}", Verdict.KEPT, 0.3, about)
         if at in kept

@@ -2,7 +2,9 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mmh3
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.filter.shard import FilterReport, filter_shard
-from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash
+from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash, part_schema
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.models.clip import ClipModel, load_model
@@ -75,11 +77,13 @@ def downloaded(image: Image.Image) -> Picture:
 
 def damaged(picture: Picture) -> Picture:
     noise = b"\xff\xd8\xff\xe0" + b"no picture at all " * 300
-    return Picture(noise, "jpg", picture.width, picture.height, 600, 400, picture.sha256)
+    return Picture(noise, "jpg", picture.width, picture.height, 600, 400, picture.sha256, picture.md5)
 
 
-def write_shard(store: Store, rows: Sequence[LinkRow], subset: str = "en") -> None:
-    with ShardWriter(store, SHARD, job_id=7, subset=subset) as writer:
+def write_shard(
+    store: Store, rows: Sequence[LinkRow], subset: str = "en", extra: Mapping[str, str] | None = None
+) -> None:
+    with ShardWriter(store, SHARD, job_id=7, subset=subset, extra=extra) as writer:
         for row in rows:
             writer.add(row)
         writer.publish()
@@ -129,6 +133,28 @@ def test_a_part_has_laions_columns_by_name_and_type(store: Store, models: dict[s
     assert (first["pack"], first["pack_row"], first["shard"]) == (3, 100, SHARD)
     assert first["hash"] == mmh3.hash64(first["URL"] + first["TEXT"])[0]
     assert first["hash"] in scores["hash"].to_pylist()
+
+
+def test_a_part_carries_what_its_shard_knows_of_picture_and_link(
+    store: Store, models: dict[str, ClipModel], recipe: Recipe
+) -> None:
+    types = {"uid": "string", "width": "uint16", "similarity": "float"}
+    said = json.dumps({"uid": "é", "width": 65_535, "similarity": 0.5})
+    rows = planted(2)
+    rows[0] = replace(rows[0], extra=said, final_url="https://CDN.example:8443/0.jpg")
+    write_shard(store, rows, "multi", types)
+    fetched = datetime(2026, 11, 26, 18, 0, 1, tzinfo=UTC)
+    listed = Recipe.from_json(recipe.to_json() | {"extra": types})
+    filter_shard(store, SHARD, OUTPUT, models=models, recipe=listed, fetched=fetched)
+    part = store.read_table(f"{OUTPUT}.parquet")
+    assert part.schema.equals(part_schema(types))
+    first, second = part.to_pylist()[:2]
+    picture = rows[0].picture
+    assert picture is not None
+    assert (first["sha256"], first["md5"], first["sha1"]) == (picture.sha256, picture.md5, None)
+    assert (first["subset"], first["final_host"], first["fetched"]) == ("multi", "cdn.example", fetched)
+    assert (first["uid"], first["list_width"], first["list_similarity"]) == ("é", 65_535, 0.5)
+    assert (second["final_host"], second["uid"], second["list_width"]) == ("a.example", None, None)
 
 
 def test_the_hash_is_the_first_half_of_murmur3_as_published() -> None:

@@ -20,7 +20,7 @@ CAPTION = 'Zwei rote Würfel\tund "ein" Ball 🔴'
 
 
 def row(position: int, outcome: Outcome = Outcome.SUCCESS, size: int = 3_000) -> LinkRow:
-    picture = Picture(b"\xff\xd8\xff" + bytes([position % 256]) * size, "jpg", 384, 256, 600, 400, "ab" * 32)
+    picture = Picture(b"\xff\xd8\xff" + bytes([position % 256]) * size, "jpg", 384, 256, 600, 400, "ab" * 32, "cd" * 16)
     return LinkRow(
         position=position,
         pack=11,
@@ -73,6 +73,8 @@ def test_samples_come_back_as_they_were_written(store: Store) -> None:
         original_width=600,
         original_height=400,
         sha256=first.picture.sha256,
+        md5=first.picture.md5,
+        final_url=first.final_url,
     )
 
 

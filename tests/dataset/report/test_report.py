@@ -29,7 +29,9 @@ def picture(data: bytes | None = None) -> Picture:
         file = io.BytesIO()
         Image.new("RGB", (30, 20), "red").save(file, "JPEG")
         data = file.getvalue()
-    return Picture(data=data, extension="jpg", width=30, height=20, original_width=60, original_height=40, sha256="0")
+    return Picture(
+        data=data, extension="jpg", width=30, height=20, original_width=60, original_height=40, sha256="0", md5="1"
+    )
 
 
 def row(position: int, outcome: Outcome, caption: str = "a picture", **more: object) -> LinkRow:
@@ -48,7 +50,7 @@ def write_shard(store: Store, job: int, rows: Sequence[LinkRow], subset: str = "
 
 
 def write_scores(store: Store, job: int, similarities: Sequence[float | None], subset: str = "en") -> dict[str, object]:
-    about = KeptSample(60, 40, "en", 1, 1)
+    about = KeptSample(60, 40, "en", "en", 1, 1)
     pairs = []
     for position, similarity in enumerate(similarities):
         verdict = (

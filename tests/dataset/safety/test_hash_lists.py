@@ -65,7 +65,7 @@ def test_exact_hashes_are_found_and_others_are_not(store: Store) -> None:
     assert found.matches(sha256="0" * 64)
     assert not found.matches(sha256=hashlib.sha256(b"two").hexdigest(), md5=hashlib.md5(b"two").hexdigest())
     assert not found.matches(sha256=MD5 + MD5)
-    assert (found.needs_md5, found.needs_pdq) == (True, False)
+    assert not found.needs_pdq
 
 
 def test_several_lists_are_one_and_none_matches_nothing(store: Store) -> None:
@@ -132,6 +132,6 @@ def test_any_shape_has_a_pdq_or_none(size: tuple[int, int]) -> None:
 
 def test_md5_and_sha256_are_of_the_bytes_as_received() -> None:
     data = picture()
-    kept = prepare(data, ImageRules(md5=True))
+    kept = prepare(data, ImageRules())
     assert isinstance(kept, Picture)
     assert (kept.md5, kept.sha256) == (hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())

@@ -118,6 +118,15 @@ def test_the_filter_worker_is_told_what_to_keep(admin: Connection, register: Reg
     assert job.payload["keep_shards"] == "kept"
 
 
+def test_the_filter_worker_is_told_when_the_shard_was_complete_however_late_it_claims(
+    admin: Connection, register: Register, tmp_path: Path
+) -> None:
+    make_shard(admin, register, tmp_path)
+    admin.execute("UPDATE tracker.manifest SET created_at = '2026-11-26 18:00:01.9+00'")
+    (job,) = register("filter").claim()
+    assert job.payload["fetched"] == 1_795_716_001
+
+
 def test_a_discarded_shards_tar_goes_like_a_filtered_ones(
     admin: Connection, register: Register, tmp_path: Path, console: Console
 ) -> None:

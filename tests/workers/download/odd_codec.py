@@ -24,7 +24,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.UNDECODABLE
     if order == b"environment":
         data = "\n".join(os.environ).encode()
-    return Picture(data, "jpg", rules.size, 2, 3, 4, f"{os.getpid()} {os.getppid()}")
+    return Picture(data, "jpg", rules.size, 2, 3, 4, f"{os.getpid()} {os.getppid()}", "md5")
 
 
 def _hang() -> None:

@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kind: str, reencode: bool) -> None:
     digest = hashlib.new(kind, BAD).hexdigest()
     store.put("restricted/a", pack([(kind, digest)])[0])
-    rules = ImageRules.from_json({"reencode": reencode, "resize_mode": "no", "md5": True})
+    rules = ImageRules.from_json({"reencode": reencode, "resize_mode": "no"})
 
     async def test() -> None:
         async with odd_web(HANDLERS) as web:

@@ -46,7 +46,7 @@ def _columns(heading: str) -> dict[str, str]:
     section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     columns = {}
     for names, types in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", section, re.MULTILINE):
-        named, typed = re.findall(r"`(\w+)`", names), types.strip().split(", ")
+        named, typed = re.findall(r"`(\w+)`", names), re.split(r", (?!tz=)", types.strip())
         columns.update(zip(named, typed * len(named) if len(typed) == 1 else typed, strict=True))
     return columns
 

@@ -44,7 +44,7 @@ def _columns(heading: str) -> dict[str, str]:
     """Column -> type, of the table under a heading of docs/outputs.md."""
     page = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
     section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    columns = {}
+    columns: dict[str, str] = {}
     for names, types in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", section, re.MULTILINE):
         named, typed = re.findall(r"`(\w+)`", names), re.split(r", (?!tz=)", types.strip())
         columns.update(zip(named, typed * len(named) if len(typed) == 1 else typed, strict=True))

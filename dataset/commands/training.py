@@ -36,6 +36,10 @@ def train_head(
     model: Annotated[str, typer.Option(help="Whose embeddings these are, e.g. 'ViT-L-14 openai'.")],
     out: Annotated[Path, typer.Option(help="The head, NAME.safetensors; its model card comes beside it.")],
     model_sha256: Annotated[str | None, typer.Option(help="Weights of that model; others are then refused.")] = None,
+    model_config_sha256: Annotated[
+        str | None,
+        typer.Option(help="Its configuration and preprocessing (config_sha256 in a part); others are refused."),
+    ] = None,
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, e.g. 64,512,256; '' for none.")] = "64",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     as_json: JsonOption = False,
@@ -53,7 +57,7 @@ def train_head(
         rows,
         wanted,
         tag,
-        Embedder(model, model_sha256),
+        Embedder(model, model_sha256, model_config_sha256),
         schedule,
         on_epoch=lambda epoch, loss: talk.print(f"epoch {epoch:3d}  validation loss {loss:.4f}", highlight=False),
     )

@@ -30,6 +30,9 @@ from dataset.models.towers import DeviceError
 from dataset.recipe.recipe import HUB_PREFIX
 from dataset.store.store import Store, StoreError
 
+CHECKSUMS = ("shoal.sha256", "shoal.config_sha256")
+"""Weights, and configuration with preprocessing: the same weights behind another preprocessing are another model."""
+
 SHARDS_ABREAST = 3
 """One is embedded, one is read, one is written."""
 
@@ -146,7 +149,7 @@ def _is_done(target: Store, output: str, made_with: dict[str, str]) -> bool:
         known = target.read_table(path, []).schema.metadata or {}
     except StoreError:
         return False
-    if known.get(b"shoal.sha256", b"").decode() == made_with["shoal.sha256"]:
+    if all(known.get(name.encode(), b"").decode() == made_with[name] for name in CHECKSUMS):
         return True
     raise EmbeddingsError(f"{path} is of another model of this name: give the model another name, or another target.")
 

@@ -71,10 +71,19 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """Whose embeddings a head reads: a model's name, and the sha256 of its weights where it is known."""
+    """Whose embeddings a head reads: a model's name, and the sha256 of weights and configuration where it is known.
+
+    The configuration's digest covers the preprocessing: the same weights behind another one give other embeddings.
+    """
 
     model: str
     sha256: str | None = None
+    config_sha256: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return what a head's file holds of it; files of heads without `config_sha256` stay as they are."""
+        more = {"config_sha256": self.config_sha256} if self.config_sha256 else {}
+        return {"model": self.model, "sha256": self.sha256} | more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +168,7 @@ class Head:
             "tag": self.tag,
             "relu": [layer.relu for layer in self.layers],
             "output": self.output,
-            "embedder": {"model": self.embedder.model, "sha256": self.embedder.sha256},
+            "embedder": self.embedder.to_json(),
             "about": dict(self.about),
         }
         return save(self.tensors(), {METADATA_KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
@@ -202,11 +211,12 @@ class HeadFile:
                 Layer(self.tensors[f"layers.{n}.weight"], self.tensors[f"layers.{n}.bias"], bool(relu))
                 for n, relu in enumerate(self.said["relu"])
             )
+            embedder = self.said["embedder"]
             return Head(
                 tag=self.tag,
                 layers=layers,
                 output=Output(self.said["output"]),
-                embedder=Embedder(str(self.said["embedder"]["model"]), self.said["embedder"].get("sha256")),
+                embedder=Embedder(str(embedder["model"]), embedder.get("sha256"), embedder.get("config_sha256")),
                 mean=self.tensors.get("mean"),
                 scale=self.tensors.get("scale"),
                 about=dict(self.said.get("about", {})),

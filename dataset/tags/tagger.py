@@ -154,11 +154,15 @@ def _fitting(file: HeadFile, model: TaggedModel) -> Head:
             f"The head for {head.tag} reads {head.dimensions} dimensions of {head.embedder.model}, the crawl's model "
             f"has {model.dimensions}: name a head that was made for it."
         )
-    if head.embedder.sha256 not in (None, model.checksums.weights):
-        raise HeadError(
-            f"The head for {head.tag} was made on other weights ({str(head.embedder.sha256)[:12]}…) than the crawl's "
-            f"model ({model.checksums.weights[:12]}…): train one on its embeddings with `dataset train-head`."
-        )
+    for what, made_on, loaded in (
+        ("weights", head.embedder.sha256, model.checksums.weights),
+        ("configuration or preprocessing", head.embedder.config_sha256, model.checksums.config),
+    ):
+        if made_on not in (None, loaded):
+            raise HeadError(
+                f"The head for {head.tag} was made on another model's {what} ({str(made_on)[:12]}…) than the crawl's "
+                f"({loaded[:12]}…): train one on this model's embeddings with `dataset train-head`."
+            )
     return head
 
 

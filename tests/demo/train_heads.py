@@ -72,7 +72,9 @@ def main() -> None:
         Tag.PUNSAFE: np.array([truth.concept for truth in truths], np.int64),
     }
     for tag, wanted in labels.items():
-        head, measured = train_head(images, wanted, tag, Embedder("demo", model.sha256), SCHEDULE)
+        head, measured = train_head(
+            images, wanted, tag, Embedder("demo", model.sha256, model.checksums.config), SCHEDULE
+        )
         head = replace(head, about=about(measured, SCHEDULE))
         said[tag.value] = {"head": add_head(store, tag.value, head.to_bytes()), "auc": measured.auc}
     arguments.out.write_text(json.dumps(said, indent=1), encoding="utf-8")

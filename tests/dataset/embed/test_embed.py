@@ -122,10 +122,11 @@ def test_what_was_left_unfinished_is_embedded_again(store: Store, model: ClipMod
     assert [one.embedded for one in embedded(store, model, target)] == [1]
 
 
-def test_two_models_never_share_a_folder(store: Store, model: ClipModel, target: Store) -> None:
+@pytest.mark.parametrize("changed", ["weights", "config"])
+def test_two_models_never_share_a_folder(store: Store, model: ClipModel, target: Store, changed: str) -> None:
     write_tar(store, "a.tar", {"0.jpg": pictures(1)[0]})
     embedded(store, model, target)
-    other = replace(model, checksums=replace(model.checksums, weights="0" * 64))
+    other = replace(model, checksums=replace(model.checksums, **{changed: "0" * 64}))
     (one,) = embedded(store, other, target)
     assert "another model of this name" in str(one.error)
 

@@ -59,11 +59,11 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path))
 
 
-def linear_head(tag: Tag = Tag.PUNSAFE, seed: int = 1, dimensions: int = DIMENSIONS, sha256: str | None = None) -> Head:
+def linear_head(tag: Tag = Tag.PUNSAFE, seed: int = 1, dimensions: int = DIMENSIONS, **checksums: str | None) -> Head:
     rng = np.random.default_rng(seed)
     layer = Layer(rng.normal(0, 1, (1, dimensions)).astype(np.float32), np.zeros(1, np.float32), False)
     output = Output.IDENTITY if tag is Tag.AESTHETIC else Output.SIGMOID
-    return Head(tag, (layer,), output, Embedder("demo", sha256))
+    return Head(tag, (layer,), output, Embedder("demo", **checksums))
 
 
 def recipe_with(tags: dict[str, Any] | None = None, prompts: str | None = None) -> Recipe:
@@ -211,7 +211,8 @@ def test_a_part_says_by_which_heads_and_prompts_it_was_made(store: Store, models
     ("head", "named", "sentence"),
     [
         (linear_head(dimensions=64), "punsafe", "64 dimensions"),
-        (linear_head(sha256="0" * 64), "punsafe", "other weights"),
+        (linear_head(sha256="0" * 64), "punsafe", "another model's weights"),
+        (linear_head(config_sha256="0" * 64), "punsafe", "another model's configuration or preprocessing"),
         (linear_head(Tag.AESTHETIC), "punsafe", "tags aesthetic"),
         (None, "punsafe", "has no head"),
     ],

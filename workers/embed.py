@@ -51,11 +51,11 @@ class Embed:
             done = embed(_source(job, desk.store), model, self.pipeline, desk.store, job.output, on_progress=desk.step)
         except (DeviceError, ModelError) as error:
             raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
-        samples = job.payload.get("samples")
-        lost = done.lost if samples is None else int(samples) - done.embedded
+        lost = sum(done.lost.values())
         result: dict[str, object] = {
             "embedded": done.embedded,
             "lost": lost,
+            "reasons": {str(reason): n for reason, n in done.lost.items()},
             "bytes": embeddings_bytes(desk.store, job.output),
             "sha256": model.checksums.weights,
             "config_sha256": model.checksums.config,

@@ -8,9 +8,10 @@ is done and is not embedded again. So what was interrupted is called once more, 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 
@@ -19,8 +20,8 @@ import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
 from dataset.formats.embeddings import METADATA, EmbeddingsError, Rows, embeddings_folder, paired, write_embeddings
-from dataset.formats.parts import PRIVATE_COLUMNS, pair_hash
-from dataset.formats.shards import Sample, ShardError, read_samples
+from dataset.formats.parts import PRIVATE_COLUMNS, Verdict, pair_hash
+from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.formats.webdataset import read_webdataset
 from dataset.models.clip import ClipModel
 from dataset.models.files import ModelError
@@ -39,20 +40,20 @@ SHARDS_ABREAST = 3
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One shard to embed: `read` yields its samples, `about` says what is told of those keys, in their order."""
+    """One shard to embed: `read` yields its samples, `about` returns what is known of those keys, in their order."""
 
     name: str
-    read: Callable[[], Iterator[Sample]]
+    read: Callable[[], Iterator[Sample | LostSample]]
     about: Callable[[Sequence[Sample]], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What became of a source; `lost` samples could not be decoded, or the model gave them no finite row."""
+    """What became of a source: its samples are those embedded and those lost, counted by verdict where it happened."""
 
     name: str
-    embedded: int
-    lost: int
+    embedded: int = 0
+    lost: dict[Verdict, int] = field(default_factory=dict)
     skipped: bool = False
     """It was done before."""
     error: str | None = None
@@ -99,7 +100,7 @@ def _embed_or_say_why(source: Source, model: ClipModel, pipeline: Pipeline, targ
     except (ModelError, DeviceError):
         raise
     except DatasetError as error:
-        return Embedding(source.name, 0, 0, error=str(error))
+        return Embedding(source.name, error=str(error))
 
 
 def embed(
@@ -108,11 +109,12 @@ def embed(
     pipeline: Pipeline,
     target: Store,
     output: str,
-    on_progress: Callable[[int], object] = lambda _samples: None,
+    on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> Embedding:
     """Embed one source into `<output>.embeddings`, unless that is done.
 
-    `on_progress` is called with the samples of each batch that has left the pipeline, and may raise to end it all.
+    `on_progress` is called with the samples of each batch that has left the pipeline, and twice a second with 0 while
+    one is waited for; it may raise to end it all.
 
     Raises: ShardError, StoreError when it cannot be read or written; DeviceError, ModelError; whatever `on_progress`
     raises.
@@ -126,19 +128,30 @@ def embed(
         "shoal.source": source.name,
     }
     if _is_done(target, output, made_with):
-        return Embedding(source.name, 0, 0, skipped=True)
+        return Embedding(source.name, skipped=True)
     samples: list[Sample] = []
     rows: list[Rows] = []
-    lost = 0
-    for batch in pipeline.embed(_batches(source.read(), model, pipeline.batch_samples(model))):
+    lost: Counter[Verdict] = Counter()
+    batches = _batches(_readable(source.read(), lost), model, pipeline.batch_samples(model))
+    for batch in pipeline.embed(batches, while_waiting=lambda: on_progress(0)):
         samples += [_without_picture(sample) for sample in batch.samples]
         rows += paired(batch.image_features, batch.text_features)
-        lost += len(batch.undecodable) + len(batch.without_direction)
+        lost[Verdict.UNDECODABLE] += len(batch.undecodable)
+        lost[Verdict.WITHOUT_DIRECTION] += len(batch.without_direction)
         on_progress(len(batch.samples) + len(batch.undecodable) + len(batch.without_direction))
     order = sorted(range(len(samples)), key=lambda i: samples[i].key)
     samples, rows = [samples[i] for i in order], [rows[i] for i in order]
     write_embeddings(target, output, rows, source.about(samples), made_with, dimensions=model.dimensions)
-    return Embedding(source.name, len(rows), lost)
+    return Embedding(source.name, len(rows), {verdict: n for verdict, n in sorted(lost.items()) if n})
+
+
+def _readable(samples: Iterator[Sample | LostSample], lost: Counter[Verdict]) -> Iterator[Sample]:
+    """Yield the samples that have a picture, and count the others."""
+    for sample in samples:
+        if isinstance(sample, Sample):
+            yield sample
+        else:
+            lost[Verdict.UNREADABLE] += 1
 
 
 def _is_done(target: Store, output: str, made_with: dict[str, str]) -> bool:
@@ -163,12 +176,12 @@ def source_of_part(store: Store, path: str) -> Source:
     kept = set(part["key"].to_pylist())
     shards = sorted(set(part["shard"].to_pylist()))
 
-    def read() -> Iterator[Sample]:
+    def read() -> Iterator[Sample | LostSample]:
         has_own = store.exists(f"{path}.tar")
         for shard in shards:
             _require_pictures(store, path if has_own else shard)
             for sample in read_samples(store, shard, path if has_own else None):
-                if isinstance(sample, Sample) and sample.key in kept:
+                if sample.key in kept:
                     yield sample
 
     def about(samples: Sequence[Sample]) -> pa.Table:
@@ -183,9 +196,9 @@ def source_of_shard(store: Store, path: str) -> Source:
     Raises: reading it, ShardError when it was never finished or its pictures are deleted.
     """
 
-    def read() -> Iterator[Sample]:
+    def read() -> Iterator[Sample | LostSample]:
         _require_pictures(store, path)
-        return (sample for sample in read_samples(store, path) if isinstance(sample, Sample))
+        return read_samples(store, path)
 
     return Source(path, read, _told_by_samples)
 

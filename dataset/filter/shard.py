@@ -199,7 +199,7 @@ class _Sieve:
         if sample.key in self.removed:
             return self.removed[sample.key]
         if isinstance(sample, LostSample):
-            return Verdict.UNDECODABLE
+            return Verdict.UNREADABLE
         return Verdict.RESTRICTED if self._is_restricted(sample) else None
 
     def _is_restricted(self, sample: Sample) -> bool:

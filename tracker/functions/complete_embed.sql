@@ -1,22 +1,26 @@
 -- A part, a shard or a tar has been embedded by a second model: the folder is listed, and the job needs its pictures no
--- longer. Every sample is accounted for once: embedded, or lost (it cannot be decoded, or the model gave no finite row).
--- p_result: {"embedded": n, "lost": n, "bytes": n, "sha256": of the weights, "config_sha256": …}
+-- longer. Every sample is accounted for once: embedded, or lost for a reason, counted where it was lost.
+-- p_result: {"embedded": n, "lost": n, "reasons": {reason: n}, "bytes": n, "sha256": of the weights, "config_sha256": …}
 CREATE FUNCTION tracker.complete_embed(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
     done tracker.job;
     embedded_n bigint := (p_result ->> 'embedded')::bigint;
-    samples_n bigint := embedded_n + (p_result ->> 'lost')::bigint;
+    lost_n bigint := (p_result ->> 'lost')::bigint;
+    samples_n bigint := embedded_n + lost_n;
+    reasons_n bigint;
 BEGIN
     IF NOT tracker.finish('embed', p_job, p_lease, p_result) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
-    IF samples_n IS NULL OR least(embedded_n, samples_n - embedded_n) < 0
+    SELECT coalesce(sum(value::bigint), 0) INTO reasons_n FROM jsonb_each_text(p_result -> 'reasons');
+    IF samples_n IS NULL OR least(embedded_n, lost_n) < 0 OR reasons_n <> lost_n
+       OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'reasons') WHERE value::bigint < 0)
        OR samples_n <> coalesce((done.payload ->> 'samples')::bigint, samples_n) THEN
-        RAISE EXCEPTION '% embedded and % lost do not account for the % samples of job %',
-            embedded_n, samples_n - embedded_n, coalesce(done.payload ->> 'samples', 'uncounted'), p_job
+        RAISE EXCEPTION '% embedded and % lost (% of them for a reason) do not account for the % samples of job %',
+            embedded_n, lost_n, reasons_n, coalesce(done.payload ->> 'samples', 'uncounted'), p_job
             USING ERRCODE = 'SH003';
     END IF;
     IF NOT EXISTS (SELECT FROM tracker.embedding

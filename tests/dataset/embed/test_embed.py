@@ -3,7 +3,9 @@
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,19 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from dataset.embed.embed import Embedding, embed_all, folder_name, sources_of_folder, sources_of_parts
+from dataset.embed.embed import (
+    Embedding,
+    embed,
+    embed_all,
+    folder_name,
+    source_of_shard,
+    source_of_tar,
+    sources_of_folder,
+    sources_of_parts,
+)
 from dataset.filter.shard import filter_shard
 from dataset.formats.embeddings import METADATA, EmbeddingsError, read_embeddings
+from dataset.formats.parts import Verdict
 from dataset.formats.shards import ShardError
 from dataset.formats.webdataset import read_webdataset
 from dataset.main import app
@@ -23,6 +35,11 @@ from dataset.models.pipeline import Pipeline
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.store.store import Store
 from tests.dataset.filter.test_shard import DEMO, OUTPUT, SHARD, planted, write_shard
+
+
+class Stopped(Exception):
+    pass
+
 
 Members = Mapping[str, bytes]
 
@@ -105,9 +122,9 @@ def test_one_tar_that_cannot_be_read_spoils_no_other_and_what_is_done_is_not_don
     store.put("broken.tar", b"no tar" * 1_000)
     first = {one.name: one for one in embedded(store, model, target)}
     assert {name: (one.embedded, one.lost) for name, one in first.items() if not one.error} == {
-        "a": (6, 0),
-        "sub/b": (6, 0),
-        "c": (1, 1),
+        "a": (6, {}),
+        "sub/b": (6, {}),
+        "c": (1, {Verdict.UNDECODABLE: 1}),
     }
     assert "broken.tar" in str(first["broken"].error)
     assert [one.skipped for one in embedded(store, model, target)] == [True, False, True, True]
@@ -165,6 +182,34 @@ def test_the_second_model_sees_the_kept_samples_and_no_others(store: Store, mode
     assert about["image_path"].to_pylist() == part["key"].to_pylist()
     cosines = (images.astype(np.float64) * texts.astype(np.float64)).sum(1)
     assert np.allclose(cosines, part["similarity"].to_pylist(), atol=5e-4)
+
+
+def test_what_a_truncated_tar_has_lost_is_not_called_undecodable(store: Store, model: ClipModel, target: Store) -> None:
+    write_shard(store, planted(3))
+    whole = store.read(f"{SHARD}.tar")
+    store.put(f"{SHARD}.tar", whole[: len(whole) // 2])
+    with Pipeline() as pipeline:
+        one = embed(source_of_shard(store, SHARD), model, pipeline, target, "m/shard")
+    assert one.embedded > 0
+    assert one.lost == {Verdict.UNREADABLE: 6 - one.embedded}
+
+
+def test_a_stop_is_noticed_while_the_first_batch_is_under_way(store: Store, model: ClipModel, target: Store) -> None:
+    write_tar(store, "a.tar", {"0.jpg": pictures(1)[0]})
+    stopped = threading.Event()
+
+    @contextmanager
+    def until_stopped() -> Iterator[None]:
+        stopped.wait()
+        yield
+
+    def stop(done: int) -> None:
+        stopped.set()
+        raise Stopped(f"asked to stop after {done} samples")
+
+    with Pipeline(busy=until_stopped) as pipeline, pytest.raises(Stopped, match="after 0 samples"):
+        embed(source_of_tar(store, "a.tar"), model, pipeline, target, "m/a", on_progress=stop)
+    assert target.list() == []
 
 
 def test_the_command_embeds_what_the_manifest_lists(store: Store, model: ClipModel, target: Store) -> None:

@@ -183,11 +183,19 @@ def test_every_sample_is_embedded_or_lost(admin: Connection, register: Register)
     embed_run(admin, "test", MODEL)
     session = register("embed")
     job = settled(session)
-    for wrong in ({"embedded": 2}, {"embedded": 4, "lost": -1}, {"lost": 1}, {"embedded": None}):
+    for wrong in (
+        {"embedded": 2},
+        {"embedded": 4, "lost": -1},
+        {"lost": 1},
+        {"embedded": None},
+        {"embedded": 2, "lost": 1},
+        {"embedded": 2, "lost": 1, "reasons": {"undecodable": 2, "unreadable": -1}},
+        {"embedded": 2, "lost": 1, "reasons": {"undecodable": 2}},
+    ):
         with pytest.raises(Refused, match="do not account"):
             session.complete(job, result(**wrong))
-    session.complete(job, result(embedded=2, lost=1))
-    session.complete(job, result(embedded=2, lost=1))  # the reply was lost
+    for _ in range(2):  # the first reply was lost
+        session.complete(job, result(embedded=2, lost=1, reasons={"unreadable": 1}))
     listed = admin.execute("SELECT path, rows, samples, subset::text FROM tracker.manifest WHERE kind = 'embeddings'")
     assert [tuple(row.values()) for row in listed] == [(job.output, 2, 3, "en")]
     assert job.output == f"test/embeddings/ViT-L-14/{job.job_id:010d}-{job.lease}"

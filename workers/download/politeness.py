@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from dataset.candidates.urls import host_of
 from dataset.pictures.outcomes import Outcome
-from workers.download.host_queue import HostQueue, LinkT, host_of
+from workers.download.host_queue import HostQueue, LinkT
 from workers.download.host_rests import Fleet
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy

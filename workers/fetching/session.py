@@ -3,8 +3,8 @@
 Invariant: one call of `CheckedSession.ask` is one request and one response over a connection to an address that was
 checked; no redirect is followed, no cookie kept, nothing read beyond the bounds. Whatever goes wrong is a `LinkFailed`.
 
-asks writes the fields of the requests, h11 checks them, and asks quotes each path; the rest is replaced, because of
-what was read in asks 3.0.0 and tried:
+asks writes the fields of the requests and h11 checks them; the rest is replaced, because of what was read in asks 3.0.0
+and tried:
 
 - `Session._connect` resolves the name itself, and cuts IPv6 hosts at the colon → we connect to the checked address and
   give TLS the right name.
@@ -15,7 +15,9 @@ what was read in asks 3.0.0 and tried:
   cookies → one request, one response.
 - `make_request` collects and checks the same fields for every link, and `_send` writes the request and its empty end in
   two calls through h11's states (a sixth of all CPU time together) → the fields once for a session, then one write a
-  link; its Host and path cannot break out of their lines, for a `Target` has a checked host and asks quotes the path.
+  link; its Host and path cannot break out of their lines, for a `Target` has both from the URL standard's parser.
+- its `requote_uri` undoes percent escapes (%41 to A) and doubles others (%zz to %25zz), and a signed URL is refused →
+  the path goes out as the URL standard's parser writes it, which leaves escapes alone.
 - `_grab_connection` takes the URL apart and together again → the target's own origin.
 - `_catch_response` decodes headers as strict UTF-8, takes a body without length for none, does not skip interim
   responses and has no limit → `ResponseReader`.
@@ -30,7 +32,6 @@ import h11
 import trio
 from asks.request_object import RequestProcessor
 from asks.sessions import Session
-from asks.utils import requote_uri
 
 from dataset.pictures.outcomes import Outcome
 from workers.fetching.address_limit import AddressGate
@@ -90,11 +91,10 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
     async def _exchange(self, target: Target, wire: Wire, errand: Errand) -> Reply:
         if not self._fields:
             self._fields = await _RequestFields.of(self)
-        path = requote_uri(target.url.removeprefix(target.origin)).encode("ascii")
         reader = ResponseReader(wire, self.policy, errand)
         wire.begin()
         try:
-            host = target.authority.encode("ascii")
+            path, host = target.path.encode("ascii"), target.authority.encode("ascii")
             await wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (path, host, self._fields))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise reader.broken("the connection broke before a response") from error

@@ -1,15 +1,20 @@
+import unicodedata
+from ipaddress import IPv6Address
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dataset.candidates.urls import (
     MAX_URL_CHARACTERS,
     Unresolved,
+    WebUrl,
     _as_it_stands,
     _resolved_at_length,
+    host_of,
     page_base,
+    parse_url,
     resolve,
 )
 
@@ -75,6 +80,55 @@ RESOLVED = {
     "https://[2001:DB8::1]/a.jpg": "https://[2001:db8::1]/a.jpg",
     "https://[2001:db8::1]:8080/a.jpg": "https://[2001:db8::1]:8080/a.jpg",
     "http://127.0.0.1:8000/a.jpg": "http://127.0.0.1:8000/a.jpg",
+    "http://0x7f.1/a.jpg": "http://127.0.0.1/a.jpg",
+    "http://2130706433/a.jpg": "http://127.0.0.1/a.jpg",
+    "http://127.0.0.1./a.jpg": "http://127.0.0.1/a.jpg",
+    "http://93.184.0300.34/a.jpg": "http://93.184.192.34/a.jpg",
+    "https://[0:0::FFFF:93.184.216.34]/a.jpg": "https://[::ffff:5db8:d822]/a.jpg",
+    "https://%65xample.com/a.jpg": "https://example.com/a.jpg",
+    "https://-lead.example.com/a.jpg": "https://-lead.example.com/a.jpg",
+    "https://r3---sn-5hne6n7s.example.com/a.jpg": "https://r3---sn-5hne6n7s.example.com/a.jpg",
+    "https://@example.com/a.jpg": "https://example.com/a.jpg",
+    # percent escapes stay
+    "/render?url=https%3A%2F%2Fx.example%2F%7Ejane%2Fa.png&sig=1": (
+        "https://www.example.com/render?url=https%3A%2F%2Fx.example%2F%7Ejane%2Fa.png&sig=1"
+    ),
+    "/%41.jpg": "https://www.example.com/%41.jpg",
+    "/a%2Db.jpg": "https://www.example.com/a%2Db.jpg",
+    "/%u00e9%zz%.jpg": "https://www.example.com/%u00e9%zz%.jpg",
+    "/lone\ud800.jpg": "https://www.example.com/lone%EF%BF%BD.jpg",
+}
+
+# As the URL standard (UTS 46, non-transitional, hyphens not checked) and browsers have them.
+HOSTS = {
+    "EXAMPLE.com": "example.com",
+    "example.com.": "example.com",
+    "faß.de": "xn--fa-hia.de",
+    "straße.example": "xn--strae-oqa.example",
+    "βόλος.com": "xn--nxasmm1c.com",
+    "ΒΌΛΟΣ.com": "xn--nxasmq6b.com",
+    "i❤.ws": "xn--i-7iq.ws",
+    "☃.net": "xn--n3h.net",
+    "☃。net": "xn--n3h.net",
+    "XN--N3H.net": "xn--n3h.net",
+    "bücher.example": "xn--bcher-kva.example",
+    "bu\u0308cher.example": "xn--bcher-kva.example",
+    "BÜCHER.example.": "xn--bcher-kva.example",
+    "ｅｘａｍｐｌｅ．ｃｏｍ": "example.com",
+    "exam\u00adple.com": "example.com",
+    "ex%61mple.com": "example.com",
+    "日本語.jp": "xn--wgv71a119e.jp",
+    "under_score.example": "under_score.example",
+    "-lead.example.com": "-lead.example.com",
+    "ab--cd.example": "ab--cd.example",
+    "localhost": "localhost",
+    "[2001:DB8::1]": "2001:db8::1",
+    "[2001:db8:0:0:0:0:0:1]": "2001:db8::1",
+    "[2001:0db8::0001]": "2001:db8::1",
+    "[::ffff:1.2.3.4]": "::ffff:102:304",
+    "1.2.3.4": "1.2.3.4",
+    "0x1.2.3.4": "1.2.3.4",
+    "16909060": "1.2.3.4",
 }
 
 UNRESOLVED = {
@@ -93,7 +147,15 @@ UNRESOLVED = {
     "https://user:password@example.com/a.jpg": Unresolved.BAD_URL,
     "https://exam ple.com/a.jpg": Unresolved.BAD_URL,
     "https://example..com/a.jpg": Unresolved.BAD_URL,
-    "https://%65xample.com/a.jpg": Unresolved.BAD_URL,
+    "https://%65%2Fxample.com/a.jpg": Unresolved.BAD_URL,
+    "https://exam%20ple.com/a.jpg": Unresolved.BAD_URL,
+    "https://[fe80::1%25eth0]/a.jpg": Unresolved.BAD_URL,
+    "https://1.2.3.4.5/a.jpg": Unresolved.BAD_URL,
+    "https://256.1.1.1/a.jpg": Unresolved.BAD_URL,
+    "https://example.08/a.jpg": Unresolved.BAD_URL,
+    "https://\u200d.com/a.jpg": Unresolved.BAD_URL,
+    "https://a_b:c@example.com/": Unresolved.BAD_URL,
+    "https://@example.com:0/": Unresolved.BAD_URL,
     "https://[::1/a.jpg": Unresolved.BAD_URL,
     "https://example.com:port/a.jpg": Unresolved.BAD_URL,
     "https://example.com:0/a.jpg": Unresolved.BAD_URL,
@@ -115,6 +177,70 @@ def test_an_address_is_resolved_as_browsers_do(src: str, url: str) -> None:
 @pytest.mark.parametrize(("src", "reason"), UNRESOLVED.items())
 def test_what_is_no_address_has_its_reason(src: str, reason: Unresolved) -> None:
     assert resolve(src, PAGE) is reason
+
+
+@pytest.mark.parametrize(("spelling", "host"), HOSTS.items())
+def test_a_host_has_one_normal_form_however_a_url_spells_it(spelling: str, host: str) -> None:
+    authority = f"[{host}]" if ":" in host else host
+    for url in (
+        f"https://{spelling}/a.jpg",
+        f" HTTP://{spelling}:81/a.jpg",
+        f"https:\\\\{spelling}",
+        f"https://{authority}/",
+        f"https://{authority}:443/a.jpg?b#c",
+    ):
+        assert host_of(url) == host
+    parts = parse_url(f"https://{spelling}:443/a.jpg")
+    assert parts == WebUrl("https", host, 443, "/a.jpg")
+    assert (parts.authority, parts.url) == (authority, f"https://{authority}/a.jpg")
+
+
+labels = st.text(
+    st.sampled_from("abzAZ019-_ßöÖςΣσ❤☃日ａ²é\u0301\u00adİKſﬁ") | st.characters(codec="utf-8", categories=["L", "N"]),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=400)
+@given(name=st.lists(labels, min_size=1, max_size=4).map(".".join))
+def test_the_normal_form_of_a_host_is_its_own_and_that_of_its_other_spellings(name: str) -> None:
+    host = host_of(f"http://{name}/")
+    assume(host)
+    assert host_of(f"http://{host}/") == host
+    escaped = "".join(f"%{byte:02x}" if byte != 0x2E else "." for byte in name.encode())
+    for spelling in (
+        f"{name}.",
+        name.replace(".", "。"),
+        name.replace(".", "．"),
+        escaped,
+        unicodedata.normalize("NFD", name),
+    ):
+        assert host_of(f"https://{spelling}:8443/x") == host
+    assert resolve("/a.jpg", f"https://{name}/") == f"https://{host}/a.jpg"
+
+
+@given(address=st.ip_addresses(v=6))
+def test_all_spellings_of_an_ipv6_address_are_one_host(address: IPv6Address) -> None:
+    spellings = {address.compressed, address.exploded, address.exploded.upper()}
+    assert {host_of(f"http://[{spelling}]:80/") for spelling in spellings} == {host_of(f"http://[{address}]/")}
+    assert IPv6Address(host_of(f"http://[{address}]/")) == address
+
+
+@pytest.mark.parametrize("url", [url for url in RESOLVED if url.lower().startswith(("http:", "https:"))])
+def test_a_link_list_and_a_redirect_read_a_url_as_a_page_does(url: str) -> None:
+    for base in ("", "http://elsewhere.example/x/y"):
+        parts, resolved = parse_url(url, base), resolve(url, base)
+        assert not isinstance(parts, Unresolved)
+        assert parts.url == resolved
+
+
+def test_a_link_list_may_have_longer_urls_than_a_page() -> None:
+    url = "https://example.com/" + "a" * 7_980
+    parts = parse_url(url)
+    assert not isinstance(parts, Unresolved)
+    assert parts.url == url
+    assert parse_url(url + "a") is Unresolved.URL_TOO_LONG
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,24 @@
 """Blocks: what a pattern covers, and what is no pattern."""
 
-from urllib.parse import urlsplit
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset.candidates.urls import Unresolved, host_of, parse_url
 from tracker.protocol.blocklist import Blocklist, PatternError, read_pattern
 
 
 def covers(patterns: list[str], url: str) -> bool:
-    parts = urlsplit(url)
-    return Blocklist(map(read_pattern, patterns)).covers(parts.hostname or "", parts.netloc, url)
+    parts = parse_url(url)
+    assert not isinstance(parts, Unresolved)
+    return Blocklist(map(read_pattern, patterns)).covers(parts.host, parts.authority, parts.url)
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "com", "*.example.com", "ftp://example.com/", "http://", "http://[::1", "example.com:80", "a b.example",
      "https://me@example.com/", "https://example.com/a?b=1", "https://example.com/#top", "example.com:port/",
-     "-a.example", "https://example.com/" + "a" * 2000, "xn--a.example\nb.example", "☃☃..example"],
+     "a..example", "1.2.3.4.5", "::g", "https://example.com/" + "a" * 2000, "xn--a.example\nb.example", "☃☃..example"],
 )  # fmt: skip
 def test_what_is_no_pattern_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(PatternError, match=r"^[^\n]+ cannot be blocked: [^\n]+$"):
@@ -30,7 +30,16 @@ def test_what_is_no_pattern_is_refused_in_one_sentence(text: str) -> None:
     [
         (" Example.COM. ", "example.com"),
         ("bücher.example", "xn--bcher-kva.example"),
+        ("faß.de", "xn--fa-hia.de"),
+        ("i❤.ws", "xn--i-7iq.ws"),
+        ("Ｅxample。com", "example.com"),
+        ("-lead.example", "-lead.example"),
         ("93.184.216.34", "93.184.216.34"),
+        ("93.184.55330", "93.184.216.34"),
+        ("[2001:DB8:0::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("HTTPS:\\\\example.com\\a\\b", "example.com/a/b/"),
+        ("example.com:80/a", "example.com:80/a/"),
         ("https://example.com", "example.com/"),
         ("http://example.com:80/a/../b//c/", "example.com/b/c/"),
         ("https://example.com:80/", "example.com:80/"),
@@ -59,6 +68,11 @@ def test_a_pattern_has_one_normal_form(text: str, normal: str) -> None:
         ("example.com/photos", "http://example.com:8080/photos/1.jpg", False),
         ("example.com:8080/photos", "http://example.com:8080/photos/1.jpg", True),
         ("10.1.2.3", "http://10.1.2.3/", True),
+        ("2001:db8::1", "http://[2001:DB8::1]/", True),
+        ("http://[2001:db8::1]/x", "http://[2001:db8:0::1]/x/y", True),
+        ("faß.de", "https://img.FASS.de/a.jpg", False),
+        ("faß.de", "https://img.faß.de./a.jpg", True),
+        ("☃.net", "https://xn--n3h.net/a.jpg", True),
         ("1.2.3.4", "http://9.1.2.3.4.example/", False),
     ],
 )
@@ -82,6 +96,17 @@ def test_any_text_is_a_pattern_that_covers_itself_or_an_error(text: str) -> None
     except PatternError:
         return
     assert read_pattern(pattern) == pattern
-    authority = pattern.partition("/")[0]
-    host = urlsplit(f"//{authority}").hostname if "/" in pattern else authority
-    assert Blocklist([pattern]).covers(host or "", authority, f"http://{pattern}")
+    assert covers(
+        [pattern], f"http://{pattern}" if pattern.count(":") < 2 or "[" in pattern else f"http://[{pattern}]/"
+    )
+
+
+@given(st.lists(st.text("aB1ß❤。-_é日", min_size=1, max_size=5), min_size=2, max_size=4).map(".".join))
+def test_a_blocked_host_is_the_host_that_a_worker_asks(name: str) -> None:
+    host = host_of(f"https://{name}/a.jpg")
+    if "." in host:  # `com` alone is not blocked
+        assert read_pattern(name) == host
+        assert read_pattern(f"http://{name}/") == f"{host}/"
+    else:
+        with pytest.raises(PatternError):
+            read_pattern(name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.download.host_queue import HostQueue, host_of
+from dataset.candidates.urls import host_of
+from workers.download.host_queue import HostQueue
 
 
 @dataclass(frozen=True, slots=True)

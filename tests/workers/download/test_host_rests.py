@@ -13,11 +13,11 @@ from datetime import timedelta
 
 import pytest
 
+from dataset.candidates.urls import host_of
 from dataset.pictures.outcomes import Outcome
 from tracker.admin.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
-from workers.download.host_queue import host_of
 from workers.download.host_rests import Fleet
 from workers.download.politeness import Manners
 from workers.fetching.fetch import Failure

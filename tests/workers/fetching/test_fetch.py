@@ -163,8 +163,8 @@ FAULTS = {
         response(b"", "Location: http://127.0.0.1:22/", status="302 F"),
         Outcome.REFUSED_ADDRESS,
     ),
-    "a redirect to a spelling of loopback": (
-        response(b"", "Location: http://2130706433/", status="302 F"),
+    "a redirect to a spelling of a private address": (
+        response(b"", "Location: http://167772161/", status="302 F"),
         Outcome.REFUSED_ADDRESS,
     ),
 }
@@ -287,12 +287,33 @@ def test_redirects_end_after_the_allowed_number() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/render?url=https%3A%2F%2Fx.example%2F%7Ejane%2Fa.png&sig=1",
+        "/%41.jpg",
+        "/%u00e9.jpg",
+        "/a%zz.jpg",
+        "/a%2Db.jpg",
+        "/100%.jpg?50%25&x=%",
+        "/a;b,c!$'()*+@:[]|.jpg?{}|\\^`",
+    ],
+)
+def test_the_path_of_a_link_goes_out_as_it_stands(path: str) -> None:
+    async def test() -> None:
+        async with odd_web({"*": answer(response(PICTURE))}) as web:
+            await fetch(web.url(path), policy(web))
+        assert web.requests[0].split(b" ")[1].decode() == path
+
+    run(test)
+
+
 def test_a_request_names_us_and_asks_for_nothing_that_we_cannot_read() -> None:
     async def test() -> None:
         async with odd_web({"*": answer(response(PICTURE))}) as web:
             await fetch(web.url("/%7Ea b?q=ü#part"), policy(web))
         head = web.requests[0].decode().lower()
-        assert head.startswith("get /~a%20b?q=%c3%bc http/1.1\r\n")
+        assert head.startswith("get /%7ea%20b?q=%c3%bc http/1.1\r\n")
         assert f"host: 127.0.0.1:{web.port}\r\n" in head
         assert "user-agent: shoal-test/1.0 (+https://shoal.example/bot)\r\n" in head
         assert "accept-encoding: identity\r\n" in head

@@ -41,7 +41,7 @@ class Dropped(StrEnum):
     NOT_UTF8 = "not_utf8"
     """URL or caption is not UTF-8."""
     BAD_URL = "bad_url"
-    """White space or a control character inside."""
+    """White space or a control character inside, where the URL standard allows none."""
     TOO_LONG = "too_long"
     """URL over 8 KiB, or caption or extra columns over 64 KiB: the pool is no place for documents."""
 
@@ -76,7 +76,7 @@ class ListReport:
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     mended: int = 0
-    """Captions in which a tab, a line break or NUL became a space."""
+    """Rows in which a tab, a line break or NUL was taken out of the URL, or became a space in the caption."""
     bad_extra: int = 0
     """Values of extra columns that were not of their type and became null."""
     packs: list[list[int]] = field(default_factory=list)

@@ -3,7 +3,9 @@
 Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is one
 pack's rows. URL and caption stay as the list has them, so that LAION's `hash`, which is taken over both, still fits;
 only what a line of a batch's payload cannot hold is mended, and counted: tab, line break and NUL in a caption become a
-space each, and white space around a URL goes. A URL that is none goes on: the download says so of it (`bad_url`).
+space each; in a URL, where they mean nothing to a browser, they go (NUL becomes %00), as white space around it does. A
+URL with white space or control characters that no browser takes is dropped; other invalid ones go on, and the download
+says so of them (`bad_url`).
 """
 
 import re
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 
 from dataset.candidates.language import Subset, classify_all
 from dataset.candidates.link_list_rows import Dropped, ListPiece, ListReport, read_rows, typed_name
+from dataset.candidates.urls import Unresolved, parse_url
 from dataset.formats.packs import LIST_PACK_SCHEMA, PackWriter
 from dataset.formats.url_hashes import url_hashes
 from dataset.recipe.extra_columns import pack_extra
@@ -28,6 +31,8 @@ MAX_CAPTION_BYTES = 65_536
 MAX_EXTRA_BYTES = 65_536
 
 _MENDED = re.compile("[\0\t\n\r]")
+_URL_BLANK = "".join(map(chr, range(0x21)))
+_URL_MENDING = str.maketrans({"\t": "", "\n": "", "\r": "", "\0": "%00"})
 
 
 def read_list(
@@ -105,7 +110,7 @@ def _candidates(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Tabl
     captions, texts_mended = _mended(pc.fill_null(captions, ""))
     extra = _packed_extra(rows, piece, report)
     no_url = ~_truth(pc.greater(pc.binary_length(urls), 0)) & ~bad
-    bad_url = _truth(pc.match_substring_regex(urls, r"[\x00-\x20\x7f]"))
+    urls, bad_url, urls_mended = _mended_urls(urls)
     too_long = _over(urls, MAX_URL_BYTES) | _over(captions, MAX_CAPTION_BYTES) | _over(extra, MAX_EXTRA_BYTES)
     keep = np.ones(n, bool)
     for reason, holds in (
@@ -116,7 +121,7 @@ def _candidates(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Tabl
     ):
         report.dropped[reason.value] += int((keep & holds).sum())
         keep &= ~holds
-    report.mended += int((keep & texts_mended).sum())
+    report.mended += int((keep & (texts_mended | urls_mended)).sum())
     kept = pa.array(keep)
     captions = captions.filter(kept)
     columns = _languages(rows, piece, captions, kept) | {
@@ -151,6 +156,25 @@ def _utf8(column: pa.ChunkedArray, bad: Any) -> pa.Array:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _mended_urls(urls: pa.Array) -> tuple[pa.Array, Any, Any]:
+    """Return the URLs as a payload can hold them, and where they are not URLs and where they were mended.
+
+    The URL standard passes over tabs and line breaks, and writes %00 for NUL in a path. Only URLs with white space or
+    control characters are looked at.
+    """
+    odd = _truth(pc.match_substring_regex(urls, r"[\x00-\x20\x7f]"))
+    bad, mended = np.zeros(len(urls), bool), np.zeros(len(urls), bool)
+    if not odd.any():
+        return urls, bad, mended
+    texts: list[str | None] = urls.to_pylist()
+    for at in np.flatnonzero(odd):
+        text = texts[at] or ""
+        bad[at] = isinstance(parse_url(text), Unresolved)
+        texts[at] = text.strip(_URL_BLANK).translate(_URL_MENDING)
+        mended[at] = texts[at] != text
+    return pa.array(texts, pa.string()), bad, mended
 
 
 def _mended(captions: pa.Array) -> tuple[pa.Array, Any]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dataset.candidates import link_list_rows, link_lists
 from dataset.candidates.link_list_rows import Dropped, ListPiece, ListReadError, ListReport
 from dataset.candidates.link_lists import read_list
+from dataset.candidates.urls import parse_url
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.recipe.extra_columns import ExtraError, arrow_type, pack_extra, unpack_extra
 
@@ -91,6 +92,26 @@ def test_bad_rows_are_dropped_each_for_its_reason() -> None:
     assert dict(report.dropped) == {"no_url": 2, "not_utf8": 2, "bad_url": 1, "too_long": 1}
     assert [row["url"] for row in packs.rows()] == ["http://a.example/1.jpg"]
     assert report.to_json()["dropped"]["unreadable"] == 0
+
+
+def test_a_url_is_kept_where_a_browser_takes_it_and_mended_for_a_payload() -> None:
+    urls = {
+        "https://h.example/a b.jpg": "https://h.example/a b.jpg",
+        " \x1fhttps://h.example/a.jpg\x0b\n": "https://h.example/a.jpg",
+        "https:/h.example/a.jpg": "https:/h.example/a.jpg",
+        "https:\\\\h.example\\a.jpg": "https:\\\\h.example\\a.jpg",
+        "https://h.example/\ta\r\n.jpg": "https://h.example/a.jpg",
+        "https://h.example/a\0b\x7f.jpg": "https://h.example/a%00b\x7f.jpg",
+        "https://h .example/a.jpg": None,
+        "https://h\x7f.example/a.jpg": None,
+        "https://h\0.example/a.jpg": None,
+    }
+    report, packs = read(parquet({"URL": list(urls), "TEXT": ["t"] * len(urls)}), "parquet")
+    kept = [row["url"] for row in packs.rows()]
+    assert kept == [url for url in urls.values() if url is not None]
+    assert (report.dropped["bad_url"], report.mended) == (3, 3)
+    for spelling, url in urls.items():
+        assert url is None or parse_url(url) == parse_url(spelling)
 
 
 def test_broken_lines_spoil_no_others() -> None:

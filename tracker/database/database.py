@@ -1,6 +1,7 @@
 """Connections to Postgres, and the one place where its errors become ours.
 
-No session state, no LISTEN, no prepared statements: every connection may go through pgbouncer in transaction mode.
+No LISTEN, no prepared statements, and no session state but SESSION: every connection may go through pgbouncer in
+transaction mode. Statements name the schema of what they use, so `search_path` does not matter.
 """
 
 import os
@@ -28,6 +29,20 @@ Row: TypeAlias = dict[str, Any]
 Connection: TypeAlias = psycopg.Connection[Row]
 
 CONNECT_TIMEOUT_SECONDS = 10
+# What a role, a database or the environment may set otherwise, and what our values are written and read by. The server
+# reports each of these, which is how pgbouncer carries them from one server connection to the next.
+SESSION = {
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+}
+# Errors that are the database's state, and not of the statement, although psycopg calls none of them an
+# OperationalError: an old primary or a standby after a failover (25006), a transaction that the server ended for its
+# age (25P03, 25P04), what poolers answer for a server that is away (XX000).
+DOWN_SQLSTATES = frozenset({"25006", "25P03", "25P04", "XX000"})
+READ_ONLY = "25006"
 OUR_SQLSTATES: dict[str, type[TrackerError]] = {"SH001": LeaseLost, "SH002": RecipeRefused, "SH003": Refused}
 
 
@@ -37,23 +52,52 @@ def database_url(settings: Settings) -> str:
 
 
 def connect(url: str) -> Connection:
-    """Open a connection in autocommit mode; rows are dictionaries.
+    """Open a connection in autocommit mode with the session of SESSION; rows are dictionaries.
 
     Raises:
         DatabaseDown: nothing answers there, or it refuses us.
     """
+    connection: Connection = _open(url, autocommit=True, row_factory=dict_row)
+    return connection
+
+
+def connect_for_alembic(url: str) -> psycopg.Connection[Any]:
+    """Open a connection as SQLAlchemy wants it, tuples and transactions, with the session of SESSION.
+
+    Raises:
+        DatabaseDown: nothing answers there, or it refuses us.
+    """
+    connection = _open(url, autocommit=True)
+    connection.autocommit = False
+    return connection
+
+
+def _open(url: str, **arguments: Any) -> psycopg.Connection[Any]:
     try:
-        return psycopg.connect(
-            make_conninfo(url, **KEEPALIVE),
-            autocommit=True,
-            row_factory=dict_row,
+        connection = psycopg.connect(
+            make_conninfo(url, **KEEPALIVE, client_encoding=SESSION["client_encoding"]),
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             application_name="shoal",
+            **arguments,
         )
+        try:
+            _fix_session(connection)
+        except BaseException:
+            connection.close()
+            raise
     except psycopg.Error as error:
         said = " ".join(str(error).split())
         raise DatabaseDown(f"cannot reach the database: {said}; check SHOAL_DATABASE_URL and that it runs") from error
+    return connection
+
+
+def _fix_session(connection: psycopg.Connection[Any]) -> None:
+    """Set what the server reports otherwise than SESSION has it; usually that is nothing, or the time zone."""
+    reported = connection.info.parameter_status
+    for name, value in SESSION.items():
+        if reported(name) != value:
+            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
 @contextmanager
@@ -79,18 +123,39 @@ def translated() -> Iterator[None]:
     """Turn what Postgres raises into the tracker's own exceptions."""
     try:
         yield
-    except (pg.UndefinedTable, pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedColumn) as error:
-        raise SchemaBehind(
-            f"the database's schema is not this version's ({_said(error)}): run tracker migrate"
-        ) from error
-    except pg.InsufficientPrivilege as error:
-        raise Refused(f"{_said(error)}; use the login of the right class") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, pg.IdleInTransactionSessionTimeout) as error:
-        raise DatabaseDown(f"the database broke off: {_said(error)}; check that it runs, and try again") from error
     except psycopg.Error as error:
-        kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)
-        hint = error.diag.message_hint
-        raise kind(f"{_said(error)}; {hint}" if hint else _said(error)) from error
+        raise as_ours(error) from error
+
+
+def as_ours(error: psycopg.Error) -> TrackerError:
+    """Return the tracker's own exception for what psycopg raised."""
+    said = _said(error)
+    match error:
+        case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName() | pg.UndefinedColumn():
+            return SchemaBehind(
+                f"the database's schema is not this version's ({said}): run tracker migrate, "
+                f"or upgrade Shoal if the database is newer"
+            )
+        case pg.InsufficientPrivilege():
+            return Refused(f"{said}; use the login of the right class")
+        case _ if error.sqlstate == READ_ONLY:
+            return DatabaseDown(
+                f"the database takes no writes ({said}): it is a standby; check that SHOAL_DATABASE_URL leads to the "
+                f"primary, and try again"
+            )
+        case _ if _is_down(error):
+            return DatabaseDown(f"the database broke off: {said}; check that it runs, and try again")
+    kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)
+    hint = error.diag.message_hint
+    return kind(f"{said}; {hint}" if hint else said)
+
+
+def _is_down(error: psycopg.Error) -> bool:
+    """Return whether the same statement may succeed on a new connection."""
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or error.sqlstate in DOWN_SQLSTATES:
+        return True
+    # libpq itself, not the server: a connection that was lost while it was waiting for a result
+    return type(error) is psycopg.DatabaseError and error.sqlstate is None
 
 
 def _shut(line: socket.socket) -> None:

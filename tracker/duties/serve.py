@@ -34,6 +34,8 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
         except DatabaseDown as error:
             log.warning("tracker.waiting error=%r", str(error))
             duties.error = str(error)
+            if connection is not None:
+                connection.close()  # a standby's is still open
             connection = None
         stop.wait(duties.every_seconds)
     if connection is not None:

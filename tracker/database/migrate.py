@@ -13,16 +13,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util.exc import CommandError
-from psycopg.errors import InvalidFunctionDefinition
+from psycopg.errors import InsufficientPrivilege, InvalidFunctionDefinition
 from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import migrations
-from tracker.database.database import connect
-from tracker.database.version import function_files
-from tracker.errors import TrackerError
+from tracker.database.database import Connection, as_ours, connect, connect_for_alembic
+from tracker.database.version import function_files, require_not_newer
+from tracker.errors import DatabaseDown, TrackerError
 
 FUNCTIONS = """
 SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace
@@ -36,10 +36,13 @@ def migrate(url: str) -> str:
 
     Raises:
         DatabaseDown: nothing answers there.
-        TrackerError: the login may not make roles or schemas, or the database is newer than this version.
+        SchemaBehind: the database is newer than this version.
+        TrackerError: the database is not UTF-8, or the login may not make roles or schemas.
     """
-    connect(url).close()  # says in one sentence why it cannot be reached
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    with connect(url) as plain:
+        _require_utf8(plain)
+        require_not_newer(plain)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect_for_alembic(url), poolclass=NullPool)
     try:
         with engine.begin() as connection:
             _execute(connection, LOCK)
@@ -51,12 +54,33 @@ def migrate(url: str) -> str:
             known = MigrationContext.configure(connection, opts={"version_table_schema": "tracker"})
             return str(known.get_current_revision())
     except (psycopg.Error, DBAPIError, CommandError) as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise TrackerError(
-            f"the migration failed and changed nothing: {said}; it needs a login that may make roles"
-        ) from error
+        raise _failed(error) from error
     finally:
         engine.dispose()
+
+
+def _require_utf8(connection: Connection) -> None:
+    row = connection.execute(
+        "SELECT current_database() AS name, current_setting('server_encoding') AS encoding"
+    ).fetchone()
+    assert row is not None
+    if row["encoding"] != "UTF8":
+        raise TrackerError(
+            f"the database {row['name']} keeps text as {row['encoding']}, which cannot hold every caption: make one "
+            f"with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and set SHOAL_DATABASE_URL to it"
+        )
+
+
+def _failed(error: Exception) -> TrackerError:
+    """Return what a failed migration says; only missing rights have a remedy here."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, psycopg.Error):
+        known = as_ours(cause)
+        if isinstance(known, DatabaseDown):
+            return known
+    said = " ".join(str(cause).split())
+    remedy = "; it needs a login that may make roles and schemas" if isinstance(cause, InsufficientPrivilege) else ""
+    return TrackerError(f"the migration failed and changed nothing: {said}{remedy}")
 
 
 def _replace_functions(connection: AlchemyConnection) -> None:
@@ -96,4 +120,4 @@ def _configuration(connection: AlchemyConnection) -> Config:
 
 
 def _text(name: str) -> str:
-    return files("tracker.database").joinpath(name).read_text()
+    return files("tracker.database").joinpath(name).read_text(encoding="utf-8")

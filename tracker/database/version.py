@@ -3,6 +3,7 @@
 Every command and worker asks, so nothing here needs Alembic or SQLAlchemy; `tracker.database.migrate` does.
 """
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,25 +23,60 @@ def head_revision() -> str:
 
 
 def require_head(connection: Connection) -> None:
-    """Raise SchemaBehind unless the database is at this version's revision.
+    """Check that the database is at this version's revision.
 
     A worker's login may not read the revision: its protocol is checked when it registers.
+
+    Raises:
+        SchemaBehind: the database is older, newer or empty.
     """
-    head = head_revision()
+    there = _read_revision(connection)
+    if not there.exists:
+        raise SchemaBehind("the database has no schema of ours: run tracker migrate")
+    if there.is_readable:
+        _refuse_newer(there)
+        if there.revision != head_revision():
+            raise SchemaBehind(
+                f"the database is at revision {there.revision}, this version works with {head_revision()}: "
+                f"run tracker migrate"
+            )
+
+
+def require_not_newer(connection: Connection) -> None:
+    """Check that this version knows the database's revision, or that there is none yet.
+
+    Raises:
+        SchemaBehind: the database is newer.
+    """
+    _refuse_newer(_read_revision(connection))
+
+
+@dataclass(frozen=True, slots=True)
+class _Revision:
+    exists: bool
+    is_readable: bool
+    revision: str | None
+
+
+def _read_revision(connection: Connection) -> _Revision:
     with translated():
         there = connection.execute(REVISION_TABLE).fetchone()
         assert there is not None
-        if there["there"] is None:
-            raise SchemaBehind("the database has no schema of ours: run tracker migrate")
         if not there["readable"]:
-            return
+            return _Revision(there["there"] is not None, False, None)
         row = connection.execute("SELECT version_num FROM tracker.alembic_version").fetchone()
-    found = row["version_num"] if row else "none"
-    if found != head:
-        raise SchemaBehind(f"the database is at revision {found}, this version works with {head}: run tracker migrate")
+    return _Revision(True, True, row["version_num"] if row else None)
+
+
+def _refuse_newer(there: _Revision) -> None:
+    if there.revision is not None and there.revision > head_revision():  # numbers of four digits
+        raise SchemaBehind(
+            f"this program works with revision {head_revision()} and is older than the database, which is at "
+            f"{there.revision}: upgrade Shoal"
+        )
 
 
 def function_files() -> dict[str, str]:
     """The text of each function file, by the function's name."""
     folder = files("tracker.functions")
-    return {Path(f.name).stem: f.read_text() for f in folder.iterdir() if f.name.endswith(".sql")}
+    return {Path(f.name).stem: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.name.endswith(".sql")}

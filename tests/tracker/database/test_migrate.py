@@ -23,7 +23,7 @@ from tracker.database.database import Connection, connect
 from tracker.database.enums import OUTCOMES
 from tracker.database.migrate import migrate
 from tracker.database.version import function_files, head_revision, require_head
-from tracker.errors import DatabaseDown, SchemaBehind
+from tracker.errors import DatabaseDown, SchemaBehind, TrackerError
 
 
 def test_the_migrated_tables_equal_the_schema_in_code(database: str) -> None:
@@ -99,6 +99,38 @@ def test_another_revision_is_behind(admin: Connection) -> None:
     admin.execute("UPDATE tracker.alembic_version SET version_num = '0000'")
     with pytest.raises(SchemaBehind, match="revision 0000"):
         require_head(admin)
+
+
+def test_a_newer_database_asks_for_a_newer_program_and_not_to_migrate(database: str, admin: Connection) -> None:
+    admin.execute("UPDATE tracker.alembic_version SET version_num = '0999'")
+    with pytest.raises(SchemaBehind, match=r"older than the database, which is at 0999: upgrade Shoal$"):
+        require_head(admin)
+    with pytest.raises(SchemaBehind, match=r"older than the database, which is at 0999: upgrade Shoal$"):
+        migrate(database)
+    assert scalar(admin, "SELECT version_num FROM tracker.alembic_version") == "0999"
+
+
+def test_the_remedy_of_missing_rights_is_told_where_rights_are_missing(server: str, admin: Connection) -> None:
+    name = f"shoal_nobody_{uuid4().hex[:8]}"
+    admin.execute(f"CREATE ROLE {name} LOGIN".encode())
+    try:
+        with pytest.raises(TrackerError, match=r"permission denied.*login that may make roles"):
+            migrate(make_conninfo(server, user=name))
+    finally:
+        admin.execute(f"DROP ROLE {name}".encode())
+
+
+def test_a_migration_that_fails_for_another_reason_says_nothing_of_rights(database: str, admin: Connection) -> None:
+    admin.execute("ALTER TABLE tracker.alembic_version RENAME COLUMN version_num TO version")
+    with pytest.raises(TrackerError) as raised:
+        migrate(database)
+    assert "login" not in str(raised.value)
+
+
+def test_a_migration_on_a_standby_waits_for_no_rights(database: str, admin: Connection) -> None:
+    admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_read_only = on".encode())
+    with pytest.raises(DatabaseDown, match="standby"):
+        migrate(database)
 
 
 def test_a_database_that_is_down_is_one_sentence(tmp_path: Path) -> None:

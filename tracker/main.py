@@ -34,7 +34,7 @@ from tracker.admin import status as statuses
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
 from tracker.database import embedded_postgres
 from tracker.database.database import connect, database_url, translated
-from tracker.database.version import require_head
+from tracker.database.version import require_head, require_owner
 from tracker.errors import TrackerError
 from tracker.seeding import runs as seeding
 from tracker.seeding import wat_paths
@@ -191,6 +191,7 @@ def serve(
     url = database_url(settings)
     with connect(url) as connection:
         require_head(connection)
+        require_owner(connection)
     duties = Duties(every_seconds)
     with site.shown(url, duties, http):
         serving.serve(url, stop, duties, store=settings.store)

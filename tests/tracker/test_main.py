@@ -55,6 +55,31 @@ def test_a_database_that_is_down_is_one_sentence(tmp_path: Path, name: str, verb
     assert_one_sentence(finished, "SHOAL_DATABASE_URL")
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/shoal"])
+@pytest.mark.parametrize(("name", "verb"), [("tracker", "status"), ("tracker", "migrate"), ("worker", "extract")])
+def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str, name: str, verb: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    home = str(tmp_path / place)
+    finished = command(name, verb, SHOAL_HOME=home, SHOAL_DATABASE_URL="")
+    assert_one_sentence(finished, home, "set SHOAL_HOME")
+
+
+@pytest.mark.parametrize("verb", ["manifest", "sweep"])
+def test_a_store_that_was_not_made_yet_is_one_sentence_and_is_not_made(
+    database: str, tmp_path: Path, verb: str
+) -> None:
+    store = tmp_path / "store"
+    finished = command("tracker", verb, SHOAL_DATABASE_URL=database, SHOAL_STORE=str(store))
+    assert_one_sentence(finished, f"the store {store} is not there", "SHOAL_STORE")
+    assert not store.exists()
+
+
+def test_a_workers_login_cannot_serve_and_opens_no_port(database: str) -> None:
+    url = make_conninfo(database, user="shoal_extract")
+    finished = command("tracker", "serve", "--http", "0", SHOAL_DATABASE_URL=url)
+    assert_one_sentence(finished, "the login shoal_extract may not do the tracker's duties", "tracker migrate")
+
+
 @pytest.mark.parametrize(("name", "verb"), [("tracker", "status"), ("worker", "download")])
 def test_a_schema_that_is_behind_is_one_sentence(
     database: str, admin: Connection, tmp_path: Path, name: str, verb: str

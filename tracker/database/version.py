@@ -8,11 +8,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from tracker.database.database import Connection, translated
-from tracker.errors import SchemaBehind
+from tracker.errors import Refused, SchemaBehind
 
 REVISION_TABLE = """
 SELECT to_regclass('tracker.alembic_version') AS there,
        has_table_privilege(to_regclass('tracker.alembic_version'), 'SELECT') AS readable
+"""
+# The owner is missing where nothing has been migrated.
+OWNER = """
+SELECT session_user AS login,
+       coalesce((SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'shoal_owner'), false) AS may
 """
 
 
@@ -49,6 +54,21 @@ def require_not_newer(connection: Connection) -> None:
         SchemaBehind: the database is newer.
     """
     _refuse_newer(_read_revision(connection))
+
+
+def require_owner(connection: Connection) -> None:
+    """Check that the login may do what the owner of the schema may.
+
+    Raises:
+        Refused: it is a worker's login.
+    """
+    with translated():
+        row = connection.execute(OWNER).fetchone()
+    assert row is not None
+    if not row["may"]:
+        raise Refused(
+            f"the login {row['login']} may not do the tracker's duties: use the login that ran tracker migrate"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ A worker that lost its lease can leave a complete file behind; so a file that th
 Publish, embed, index and search read the manifest, never a folder's listing.
 """
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -53,6 +55,20 @@ def open_store(uri: str) -> pafs.FileSystem:
     return pafs.SubTreeFileSystem(root, filesystem)
 
 
+def open_existing_store(uri: str) -> pafs.FileSystem:
+    """The store as a file system rooted at it; a folder is not made here, since a wrong SHOAL_STORE would make one.
+
+    Raises:
+        TrackerError: the URI names no file system that is known, or a folder that is not there.
+    """
+    store = open_store(uri)
+    if isinstance(store.base_fs, pafs.LocalFileSystem) and not Path(store.base_path).is_dir():
+        raise TrackerError(
+            f"the store {uri} is not there: set SHOAL_STORE to the workers' folder; the first worker makes it"
+        )
+    return store
+
+
 def outputs(connection: Connection) -> pa.Table:
     """The manifest as a table of SCHEMA."""
     with translated():
@@ -62,11 +78,12 @@ def outputs(connection: Connection) -> pa.Table:
 
 def write_manifest(connection: Connection, uri: str) -> int:
     """Write manifest.parquet into the store, whole or not at all; the number of outputs that it lists."""
+    store = open_existing_store(uri)
     table = outputs(connection)
     whole = pa.BufferOutputStream()
     pq.write_table(table, whole, compression="zstd")
     try:
-        put_whole(open_store(uri), NAME, whole.getvalue())
+        put_whole(store, NAME, whole.getvalue())
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
+        raise TrackerError(f"the manifest cannot be written to {uri}: {' '.join(str(error).split())}") from error
     return int(table.num_rows)

@@ -28,7 +28,7 @@ import pyarrow.fs as pafs
 
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.manifest import open_store
+from tracker.storage.manifest import open_existing_store
 
 FILES_AT_ONCE = 5000
 MIN_AGE = timedelta(hours=1)
@@ -103,7 +103,7 @@ def sweep(
     """
     if older_than < MIN_AGE:
         raise TrackerError(f"files younger than {MIN_AGE} may be under way: give --older-than at least 1h")
-    store = open_store(uri)
+    store = open_existing_store(uri)
     before = datetime.now(UTC) - older_than
     swept = Swept()
     seen = 0
@@ -121,7 +121,8 @@ def sweep(
             seen += len(some)
             on_files(seen)
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the store {uri} cannot be swept: {error}; mend it and sweep again") from error
+        said = " ".join(str(error).split())
+        raise TrackerError(f"the store {uri} cannot be swept: {said}; mend it and sweep again") from error
     return swept
 
 

@@ -43,17 +43,23 @@ def start(home: Path) -> str:
     """Start the server under `home`/postgres unless it runs, and return its URL.
 
     Raises:
-        DatabaseDown: it does not start; the message says where its log is.
+        DatabaseDown: it does not start, or `home` cannot be used; the message says where its log is.
     """
     data = home / "postgres"
-    home.mkdir(parents=True, exist_ok=True)
-    with _lock(home / ".postgres.lock"):
-        sockets = _socket_folder(data)
-        if not (data / "PG_VERSION").exists():
-            _initialise(data)
-        (data / "shoal.conf").write_text(CONFIGURATION.format(sockets=sockets))
-        if not is_running(home):
-            _run("pg_ctl", "-w", "-t", "60", "-D", str(data), "-l", str(data / "log"), "start", log=data / "log")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _lock(home / ".postgres.lock"):
+            sockets = _socket_folder(data)
+            if not (data / "PG_VERSION").exists():
+                _initialise(data)
+            (data / "shoal.conf").write_text(CONFIGURATION.format(sockets=sockets), encoding="utf-8")
+            if not is_running(home):
+                _run("pg_ctl", "-w", "-t", "60", "-D", str(data), "-l", str(data / "log"), "start", log=data / "log")
+    except OSError as error:
+        raise DatabaseDown(
+            f"the embedded Postgres cannot use {home} ({error}): set SHOAL_HOME to a folder of your own, or "
+            f"SHOAL_DATABASE_URL to a server"
+        ) from error
     return f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
 
 
@@ -115,10 +121,16 @@ def _server_user() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        subprocess.run(
-            ["/usr/sbin/useradd", "--system", "--no-create-home", SYSTEM_USER], check=True, capture_output=True
-        )
-        return pwd.getpwnam(SYSTEM_USER)
+        pass
+    try:
+        command = ["/usr/sbin/useradd", "--system", "--no-create-home", SYSTEM_USER]
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DatabaseDown(
+            f"Postgres does not run as root, and the user {SYSTEM_USER} cannot be made ({error}): make it, run as "
+            f"another user, or set SHOAL_DATABASE_URL"
+        ) from error
+    return pwd.getpwnam(SYSTEM_USER)
 
 
 def _let_traverse(folder: Path) -> None:

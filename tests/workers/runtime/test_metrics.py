@@ -6,8 +6,10 @@ import socket
 import timeit
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
+from uuid import UUID
 
 import dns.resolver
 import pytest
@@ -23,17 +25,19 @@ from dataset.recipe.recipe import ModelRecipe
 from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database.database import Connection
-from tracker.errors import LeaseLost
+from tracker.errors import LeaseLost, TrackerError
+from tracker.protocol.session import Job
 from workers.errors import CannotWork
 from workers.fetching.connection import Flow, IdleWires, Wire
 from workers.fetching.failure import LinkFailed
 from workers.fetching.resolve import Resolver
 from workers.runtime import metrics, progress_bar
 from workers.runtime.context import Desk
-from workers.runtime.instrumented_session import WatchedSession
+from workers.runtime.instrumented_session import WatchedSession, session_verbs
 
 DEMO = Path(__file__).parents[2] / "demo" / "clip"
 Count = Callable[..., float]
+NOBODYS = Job(0, UUID(int=0), "extract", 1, 1, "test", {}, {"model": "m", "pretrained": "p"}, "test/0")
 
 
 @pytest.fixture
@@ -113,12 +117,76 @@ def test_ingest_counts_what_it_read_and_what_was_new(
     assert count("shoal_worker_jobs_total", queue="ingest", result="completed") == 1
 
 
-def test_progress_that_a_beat_tells_is_counted_once(
+def test_a_piece_of_a_list_that_has_become_packs_is_no_longer_held(
     admin: Connection, watch: Callable[[str], WatchedSession], count: Count
 ) -> None:
-    session = watch("extract")
+    payload = '{"list": "/lists/one.parquet", "first_group": 0, "rows": 9}'
+    admin.execute(
+        "INSERT INTO tracker.job (queue, run_id, payload) VALUES ('ingest', %s, %s)", (new_run(admin), payload)
+    )
+    session = watch("ingest")
+    assert session.hold_slot()
+    (piece,) = session.claim()
+    assert session.watched.held == {piece.job_id: 9}
+    read = {"rows": 9, "candidates": 7, "dropped": {"bad_url": 2}, "packs": [[{"rows": 7, "bytes": 1}]]}
+    session.complete_list(piece, read)
+    assert session.watched.held == {}
+    assert session.watched.completed == 1
+    assert count("shoal_worker_jobs_total", queue="ingest", result="completed") == 1
+    assert count("shoal_worker_candidates_extracted_total") == 7
+
+
+VERBS: dict[str, tuple[str, tuple[object, ...]]] = {
+    # A kind of worker that may call it, and arguments with which the tracker answers, be it by a refusal.
+    "blocks": ("download", (0,)),
+    "claim": ("extract", ()),
+    "complete": ("extract", (NOBODYS, {"candidates": 0})),
+    "complete_ingest": ("ingest", ([(NOBODYS, {"duplicates": 0})], [])),
+    "complete_list": ("ingest", (NOBODYS, {"candidates": 0})),
+    "draw": ("download", ()),
+    "fail": ("extract", (NOBODYS, "broken")),
+    "heartbeat": ("extract", (1,)),
+    "heartbeat_download": ("download", (1, None, {"refused": {}, "well": [], "probes": []})),
+    "hold_slot": ("ingest", ()),
+    "is_idle": ("extract", ()),
+    "leave": ("extract", ()),
+    "note_snapshot": ("ingest", (0, 0, "bloom/0")),
+    "open_leaves": ("ingest", (1,)),
+    "release": ("extract", (NOBODYS,)),
+    "release_slot": ("ingest", ()),
+    "restrictions": ("download", ()),
+    "settle_model": ("embed", (NOBODYS, "0" * 64, "0" * 64)),
+    "settle_recipe": ("extract", (1, {})),
+}
+
+
+def test_the_verbs_that_are_tried_are_all_there_are() -> None:
+    assert sorted(VERBS) == session_verbs()
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_is_timed_once(
+    admin: Connection, watch: Callable[[str], WatchedSession], count: Count, verb: str
+) -> None:
+    new_run(admin)
+    kind, arguments = VERBS[verb]
+    session = watch(kind)
+    with suppress(TrackerError):  # of a job that nobody has
+        getattr(session, verb)(*arguments)
+    assert count("shoal_worker_tracker_call_seconds_count", verb=verb) == 1
+    assert count("shoal_worker_tracker_call_seconds_count", verb="register") == 1
+
+
+@pytest.mark.parametrize("kind", ["extract", "download"])
+def test_progress_that_a_beat_tells_is_counted_once(
+    admin: Connection, watch: Callable[[str], WatchedSession], count: Count, kind: str
+) -> None:
+    session = watch(kind)
     for told in (5, 5, 12):
-        session.heartbeat(told)
+        if kind == "download":
+            session.heartbeat_download(told, None, {"refused": {}, "well": [], "probes": []})
+        else:
+            session.heartbeat(told)
     assert count("shoal_worker_progress_total") == 12
 
 

@@ -1,6 +1,8 @@
 """Bytes of a stranger → a picture, or the outcome that says why not.
 
-headers.py ──▶ prepare.py ──▶ the picture as it is stored
-(format,       (decode,
- size)          resize)
+headers.py ──▶ metadata.py ──▶ decode.py, colour.py ──▶ prepare.py ──▶ the picture as it is stored
+(format,       (profile,       (pixels as browsers      (resize,
+ size)          orientation)    show them)               encode)
+
+jpeg.py is the short way of a JPEG in sRGB, without Pillow.
 """

@@ -34,6 +34,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from dataset.pictures.metadata import has_jpeg_end
+
 Pixels = npt.NDArray[np.uint8]
 
 DECODE_GAP = 1.5
@@ -50,9 +52,6 @@ _MARKER, _SCAN = 0xFF, 0xDA
 MAX_SCANS = 32
 """Progressive pictures have about ten; each scan goes over all pixels, and thousands of them fit in 64 KB."""
 
-_SPEAKING = frozenset({0xE1, 0xE2, 0xEE})
-"""Segments that can turn a picture or change its colours: EXIF (APP1), profile (APP2), Adobe's transform (APP14)."""
-
 cv2.setNumThreads(1)  # the worker has a thread a core already
 
 
@@ -68,20 +67,34 @@ def shrink_jpeg(data: bytes, size: tuple[int, int], target: tuple[int, int]) -> 
         return None
 
 
-def read_plain_size(data: bytes) -> tuple[int, int] | None:
-    """Read width and height of a JPEG whose pixels say it all: YCbCr, no EXIF, no profile; None for anything else."""
+def read_colour_size(data: bytes) -> tuple[int, int] | None:
+    """Read width and height of a JPEG in three colours; None for anything else."""
     if _count_scans(data) > MAX_SCANS:
         return None
     try:
-        place = 2
-        while data[place] == _MARKER and data[place + 1] != _SCAN:
-            if data[place + 1] in _SPEAKING:
-                return None
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except (ValueError, IndexError):
+    except ValueError:
         return None
-    return (width, height) if colours == "YCbCr" else None
+    return (width, height) if colours in ("YCbCr", "RGB") else None
+
+
+def with_end(data: bytes, max_pixels: int) -> bytes:
+    """Return a JPEG that lacks only the mark of its end with that mark; any other as it is.
+
+    Pillow refuses it; libjpeg would fill one that lacks more with grey, and only warns of it.
+    """
+    if has_jpeg_end(data) or _count_scans(data) > MAX_SCANS:
+        return data
+    ended = data.removesuffix(b"\xff") + b"\xff\xd9"
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(ended)
+        if height * width <= max_pixels:
+            space = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+            simplejpeg.decode_jpeg(ended, space, min_width=1, min_height=1)  # an error where libjpeg warns
+            return ended
+    except ValueError:
+        pass
+    return data
 
 
 def _count_scans(data: bytes) -> int:

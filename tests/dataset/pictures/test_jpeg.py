@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from dataset.pictures.jpeg import encode_jpeg, read_plain_size, shrink_jpeg
+from dataset.pictures.jpeg import encode_jpeg, read_colour_size, shrink_jpeg
 
 FloatImage = npt.NDArray[np.float64]
 
@@ -55,18 +55,15 @@ def test_a_picture_that_is_cut_off_is_left_to_the_long_way() -> None:
 
 def test_what_is_encoded_is_a_plain_jpeg_of_the_same_size() -> None:
     pixels = np.asarray(photograph(65, 43))
-    assert read_plain_size(encode_jpeg(pixels, 95)) == (65, 43)
-    assert read_plain_size(encode_jpeg(pixels, 0)) == (65, 43)
+    assert read_colour_size(encode_jpeg(pixels, 95)) == (65, 43)
+    assert read_colour_size(encode_jpeg(pixels, 0)) == (65, 43)
 
 
-def test_only_a_jpeg_whose_pixels_say_it_all_is_plain() -> None:
+def test_only_a_jpeg_in_three_colours_goes_the_short_way() -> None:
     image = photograph(40, 30)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert read_plain_size(saved(image)) == (40, 30)
-    assert read_plain_size(saved(image, exif=exif)) is None
-    assert read_plain_size(saved(image, icc_profile=b"any")) is None
-    assert read_plain_size(saved(image.convert("L"))) is None
-    assert read_plain_size(saved(image.convert("CMYK"))) is None
-    assert read_plain_size(b"\xff\xd8\xff") is None
-    assert read_plain_size(b"") is None
+    assert read_colour_size(saved(image)) == (40, 30)
+    assert read_colour_size(saved(image, icc_profile=b"any")) == (40, 30)
+    assert read_colour_size(saved(image.convert("L"))) is None
+    assert read_colour_size(saved(image.convert("CMYK"))) is None
+    assert read_colour_size(b"\xff\xd8\xff") is None
+    assert read_colour_size(b"") is None

@@ -3,12 +3,13 @@
 A download worker starts without torch: each stage is imported by its own subcommand.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -182,6 +183,33 @@ def embed(
     """Parts, or tars of anyone's, in; embeddings by a second model out (`tracker embed` says of what)."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
     _run_models("embed", with_model, Running(Patience(once, until_idle), processes, metrics_port, metrics_host))
+
+
+@app.command("all")
+def run_every_stage(
+    until_idle: UntilIdle = False,
+    user_agent: UserAgent = None,
+    profile: ProfileName = Profile.FAST,
+    allow_network: AllowedNetworks = None,
+    allow_port: AllowedPorts = None,
+    nameserver: Nameservers = None,
+    device: Device = None,
+    downloads: Annotated[
+        int | None, typer.Option(min=1, max=1_024, help="Download processes; default: one for each core.")
+    ] = None,
+) -> None:
+    """Run every stage on this machine, from WAT files to parts, with one display."""
+    from workers.all_stages import run_all, stage_commands
+
+    every = ["--until-idle"] if until_idle else []
+    download = ["--profile", profile.value]
+    download += ["--user-agent", user_agent] if user_agent else []
+    for name, values in (("allow-network", allow_network), ("allow-port", allow_port), ("nameserver", nameserver)):
+        download += [f"--{name}={value}" for value in values or ()]
+    arguments = {stage: [*every] for stage in ("extract", "ingest")}
+    arguments |= {"download": [*every, *download], "filter": [*every, *(["--device", device] if device else [])]}
+    cores = len(os.sched_getaffinity(0))
+    raise typer.Exit(run_all(stage_commands(arguments, downloads or cores)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,16 @@
 Log lines scroll by above it: they are printed by the same console, which moves the line out of their way.
 """
 
+import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -21,13 +25,65 @@ from workers.runtime.instrumented_session import WatchedSession
 
 LOOKS_A_SECOND = 4
 RATE_SECONDS = 10.0
-BAR_WIDTH = 30
+# With it, the cells of a worker fit into 80 columns.
+BAR_WIDTH = 10
+PROGRESS_VARIABLE = "SHOAL_PROGRESS_FD"
+"""The descriptor of a pipe on which a parent process hears what this worker does."""
 # What a stage counts as its progress.
 UNITS = {"extract": "images", "ingest": "rows", "download": "links", "filter": "samples", "embed": "samples"}
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a worker does at one moment; `done`, `at` and `size` are in the units that its stage counts."""
+
+    kind: str
+    jobs: Sequence[int]
+    done: int
+    at: int
+    size: int
+    """Of the jobs that are held; 0: not known."""
+    rate: float
+    completed: int
+    failed: int
+    stopping: bool
+    ended: bool = False
+
+    def cells(self) -> list[RenderableType]:
+        """Return the cells of this worker's line."""
+        cells: list[RenderableType] = [Text(self.kind, style="bold"), self._state()]
+        if self.jobs and self.size:
+            cells += [ProgressBar(self.size, self.at, width=BAR_WIDTH), Text(f"{self.at:,}/{self.size:,}")]
+        else:
+            cells += [Text(""), Text(f"{self.done:,}")]
+        cells.append(Text(f"{self.rate:,.0f} {UNITS.get(self.kind, 'steps')}/s"))
+        cells.append(Text(f"{self.completed:,} done", style="green" if self.completed else ""))
+        cells.append(Text(f"{self.failed:,} failed", style="red" if self.failed else ""))
+        return cells
+
+    def _state(self) -> Text:
+        if self.ended:
+            return Text("ended")
+        if self.stopping:
+            return Text("stopping", style="yellow")
+        if not self.jobs:
+            return Text("waiting")
+        return Text(f"job {self.jobs[0]}" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs")
+
+
+def grid(statuses: Sequence[Status]) -> Table:
+    """Lay out one line for each worker, however narrow the terminal."""
+    table = Table.grid(padding=(0, 1))
+    rows = [status.cells() for status in statuses]
+    for _ in rows[0] if rows else ():
+        table.add_column(no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 class Bar:
-    """What the line shows, worked out anew at each look."""
+    """The worker's line, worked out anew at each look."""
 
     def __init__(self, desk: Desk, session: WatchedSession) -> None:
         self._desk = desk
@@ -35,32 +91,29 @@ class Bar:
         self._started = time.monotonic()
         self._held: Mapping[int, int] = {}
         self._size = 0
-        self._before = 0  # progress when the jobs at hand were first seen
+        self._before = 0  # progress when the jobs that are held were first seen
         self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])
 
     def __rich__(self) -> RenderableType:
+        return grid([self.status()])
+
+    def status(self) -> Status:
         now, done, watched = time.monotonic(), self._desk.progress, self._session.watched
         held = watched.held
         if not self._held.keys() & held.keys():  # others than before; of several, some may end sooner
             self._before, self._size = done, 0
         self._held, self._size = held, max(self._size, sum(held.values()))
-        said = Table.grid(padding=(0, 2))
-        cells: list[RenderableType] = [Text(self._session.kind, style="bold"), Text(_named(list(held)))]
-        if held and self._size:
-            at = min(done - self._before, self._size)
-            cells += [ProgressBar(self._size, at, width=BAR_WIDTH), Text(f"{at:,}/{self._size:,}")]
-        else:
-            cells.append(Text(f"{done:,}"))
-        unit = UNITS.get(self._session.kind, "steps")
-        cells.append(Text(f"{self._rate(now, done):,.0f} {unit}/s"))
-        cells.append(Text(f"jobs done {watched.completed:,}", style="green" if watched.completed else ""))
-        cells.append(Text(f"failed {watched.failed:,}", style="red" if watched.failed else ""))
-        if self._desk.stopping.is_set():
-            cells.append(Text("stopping", style="yellow"))
-        for _ in cells:
-            said.add_column(no_wrap=True, overflow="ellipsis")  # one line, on however narrow a terminal
-        said.add_row(*cells)
-        return said
+        return Status(
+            kind=self._session.kind,
+            jobs=list(held),
+            done=done,
+            at=min(done - self._before, self._size),
+            size=self._size,
+            rate=self._rate(now, done),
+            completed=watched.completed,
+            failed=watched.failed,
+            stopping=self._desk.stopping.is_set(),
+        )
 
     def _rate(self, now: float, done: int) -> float:
         self._seen.append((now, done))
@@ -78,12 +131,21 @@ class _Above(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, highlight=False, emoji=False, soft_wrap=True)
+        print_line(self._console, self.format(record))
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a log line as it is, however long."""
+    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
 def shown(desk: Desk, session: WatchedSession, console: Console | None = None) -> Iterator[None]:
-    """Show the bar while the block runs, if stderr is a terminal."""
+    """Show the bar while the block runs, if stderr is a terminal; tell the parent instead, if it shows the bars."""
+    if descriptor := os.environ.get(PROGRESS_VARIABLE):
+        with _told(Bar(desk, session), int(descriptor)):
+            yield
+        return
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
         yield
@@ -105,7 +167,24 @@ def shown(desk: Desk, session: WatchedSession, console: Console | None = None) -
         root.handlers = handlers
 
 
-def _named(jobs: list[int]) -> str:
-    if not jobs:
-        return "waiting for work"
-    return f"job {jobs[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs"
+@contextmanager
+def _told(bar: Bar, descriptor: int) -> Iterator[None]:
+    """Write the worker's status to a pipe, one JSON object a line, while the block runs."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as pipe, suppress(BrokenPipeError):
+            while True:
+                last = ended.wait(1 / LOOKS_A_SECOND)
+                pipe.write(json.dumps(asdict(bar.status())) + "\n")
+                pipe.flush()
+                if last:
+                    return
+
+    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

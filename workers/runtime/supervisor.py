@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -43,6 +43,7 @@ class _Place:
     """One of the N: its process, and how often in a row it died."""
 
     number: int
+    command: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     deaths: int = 0
@@ -51,19 +52,27 @@ class _Place:
     """How the place ended for good; None while it is held or waits to be."""
 
 
+Spawn = Callable[[Sequence[str], Mapping[str, str]], subprocess.Popen[bytes]]
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process as the leader of a process group of its own."""
+    return subprocess.Popen(command, env=dict(environment), process_group=0)
+
+
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `command` in `n` processes. `first_pause_seconds` is only another in tests."""
+    """Runs each of `commands` in a process. Tests set a shorter `first_pause_seconds`."""
 
-    command: Sequence[str]
-    n: int
+    commands: Sequence[Sequence[str]]
     first_pause_seconds: float = FIRST_PAUSE_SECONDS
+    spawn: Spawn = spawn
     _places: list[_Place] = field(default_factory=list)
     _asked: signal.Signals | None = None
 
     def run(self) -> int:
         """Work until every process has ended; the exit code."""
-        self._places = [_Place(number) for number in range(1, self.n + 1)]
+        self._places = [_Place(number, command) for number, command in enumerate(self.commands, 1)]
         with _signals() as signals:
             for place in self._places:
                 self._start(place)
@@ -76,7 +85,7 @@ class Supervisor:
 
     def _start(self, place: _Place) -> None:
         environment = os.environ | {PROCESS_VARIABLE: str(place.number)}
-        place.process = subprocess.Popen(self.command, env=environment, process_group=0)
+        place.process = self.spawn(place.command, environment)
         place.started = time.monotonic()
 
     def _pass_on(self, number: signal.Signals) -> None:
@@ -134,9 +143,13 @@ def _signals() -> Iterator[socket.socket]:
                 signal.signal(number, handler)
 
 
+WORKER = (sys.executable, "-c", "from workers.main import main; main()")
+"""The command `worker`, of this very installation."""
+
+
 def own_command(arguments: Sequence[str]) -> list[str]:
     """This very command for one process: of an option given twice, the last one counts."""
-    return [sys.executable, "-c", "from workers.main import main; main()", *arguments, "--processes", "1"]
+    return [*WORKER, *arguments, "--processes", "1"]
 
 
 def own_port(port: int | None, environment: Mapping[str, str]) -> int | None:
@@ -152,4 +165,4 @@ def log_format(environment: Mapping[str, str]) -> str:
 
 def supervise(n: int, arguments: Sequence[str]) -> int:
     """Run this command in `n` processes until they have ended; the exit code."""
-    return Supervisor(own_command(arguments), n).run()
+    return Supervisor([own_command(arguments)] * n).run()

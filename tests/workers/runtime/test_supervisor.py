@@ -19,7 +19,7 @@ COUNT = "starts = os.path.getsize(os.path.join(sys.argv[1], os.environ['SHOAL_PR
 def supervise(folder: Path, script: str, n: int = 2) -> tuple[int, dict[str, int]]:
     """Run a script in `n` processes: the exit code, and how often each was started."""
     command = [sys.executable, "-S", "-c", NOTE + COUNT + script, str(folder)]
-    code = Supervisor(command, n, first_pause_seconds=0.001).run()
+    code = Supervisor([command] * n, first_pause_seconds=0.001).run()
     return code, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
@@ -49,7 +49,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[1])))
 os.write(1, b"ready\\n")
 signal.pause()
 """
-PARENT = "import sys; from workers.runtime.supervisor import Supervisor; sys.exit(Supervisor(sys.argv[1:], 3).run())"
+PARENT = "import sys; from workers.runtime.supervisor import Supervisor; sys.exit(Supervisor([sys.argv[1:]] * 3).run())"
 
 
 @pytest.mark.parametrize("code", [0, 3])

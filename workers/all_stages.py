@@ -1,0 +1,106 @@
+"""Every stage on one machine: `worker all` runs a process for each stage, and shows what all of them do.
+
+Each stage is the command that a person would start by hand, under the supervisor of `--processes`: what dies is started
+again, and a signal reaches each process once. On a terminal the log lines of all stages scroll by above one line for
+each process; elsewhere their log lines are passed on as they come.
+
+Embed is not among them: its jobs exist only where an admin has asked for a second model.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import IO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from workers.errors import CannotWork
+from workers.runtime.progress_bar import LOOKS_A_SECOND, PROGRESS_VARIABLE, Status, grid, print_line
+from workers.runtime.supervisor import PROCESS_VARIABLE, WORKER, Supervisor
+
+STAGES = ("extract", "ingest", "download", "filter")
+
+
+def stage_commands(arguments: Mapping[str, Sequence[str]], downloads: int) -> list[list[str]]:
+    """Return the command of each process: one for each stage, `downloads` of them for download.
+
+    `arguments` are the further ones of a stage, by its name.
+
+    Raises: CannotWork where the filter's packages are missing.
+    """
+    if find_spec("torch") is None or find_spec("open_clip") is None:
+        raise CannotWork("the filter needs torch and open_clip: install Shoal with its extra [models]")
+    processes = {"download": downloads}
+    return [[*WORKER, stage, *arguments.get(stage, ())] for stage in STAGES for _ in range(processes.get(stage, 1))]
+
+
+def run_all(commands: Sequence[Sequence[str]]) -> int:
+    """Run a process for each command until all have ended; return the exit code.
+
+    It is 0 if all ended well, otherwise the first bad one.
+    """
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        return Supervisor(commands).run()
+    screen = _Screen(console)
+    with Live(screen, console=console, refresh_per_second=LOOKS_A_SECOND, transient=True, redirect_stdout=False):
+        code = Supervisor(commands, spawn=screen.spawn).run()
+        screen.join()
+    return code
+
+
+class _Screen:
+    """What all processes do, told by them through pipes; their log lines are printed above."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._statuses: dict[int, Status] = {}  # by the number of the process
+        self._readers: list[threading.Thread] = []
+
+    def __rich__(self) -> RenderableType:
+        return grid([status for _, status in sorted(self._statuses.items())])
+
+    def spawn(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a process whose log lines and status are read here."""
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            command,
+            env={**environment, PROGRESS_VARIABLE: str(writing)},
+            process_group=0,
+            pass_fds=(writing,),
+            stderr=subprocess.PIPE,
+        )
+        os.close(writing)
+        assert process.stderr is not None
+        number = int(environment[PROCESS_VARIABLE])
+        self._read(self._read_log, process.stderr)
+        self._read(self._read_statuses, os.fdopen(reading, "rb"), number)
+        return process
+
+    def join(self) -> None:
+        """Wait until everything that the processes said has been shown."""
+        for reader in self._readers:
+            reader.join()
+
+    def _read(self, read: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=read, args=arguments, daemon=True)
+        thread.start()
+        self._readers.append(thread)
+
+    def _read_log(self, stderr: IO[bytes]) -> None:
+        with stderr:
+            for line in stderr:
+                print_line(self._console, line.decode("utf-8", "replace").rstrip("\n"))
+
+    def _read_statuses(self, pipe: IO[bytes], number: int) -> None:
+        with pipe:
+            for line in pipe:
+                self._statuses[number] = Status(**json.loads(line))
+        if number in self._statuses:
+            self._statuses[number] = replace(self._statuses[number], ended=True, rate=0.0)

@@ -124,8 +124,10 @@ class ResponseReader:
         deadline = scope.deadline
         self._errand.is_heard = False
         scope.deadline = min(deadline, trio.current_time() + self._policy.first_byte_seconds)
-        received = await self._receive_head()
-        scope.deadline = deadline
+        try:
+            received = await self._receive_head()
+        finally:  # a stale connection is not the end of the link
+            scope.deadline = deadline
         self._errand.is_heard = True
         return received
 

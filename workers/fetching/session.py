@@ -42,6 +42,7 @@ from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.fetching.response import Errand, Reply, ResponseReader, StaleConnectionError
 from workers.fetching.target import Target, parse_target
+from workers.fetching.tls import tls_context
 
 MAX_ADDRESSES = 2
 """Tried of a name, in the resolver's order, each with its part of the time."""
@@ -188,8 +189,4 @@ class _RequestFields(RequestProcessor):  # type: ignore[misc]  # asks is not ann
 
 
 def _tls_context(policy: FetchPolicy) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not policy.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return tls_context(verify=policy.verify_tls)

@@ -20,6 +20,11 @@ from workers.fetching.failure import LinkFailed
 FREE_BYTES = 64 << 10
 """Held without asking the budget: most pictures are smaller, the mean is 55 KB."""
 
+MAX_MEMBERS = 1_000
+"""Of one gzip body; bgzip makes one of each 64 KB. A megabyte of empty ones would take 52,000 decompressors."""
+
+_GZIP = frozenset({b"gzip", b"x-gzip"})
+_GZIP_MAGIC = b"\x1f\x8b"
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's way to say gzip and zlib
 _UNKNOWN_CODINGS = frozenset({b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
 """Codings that we cannot undo, and did not ask for; any other word is a slip, such as utf-8 or none."""
@@ -40,6 +45,8 @@ class Decoder:
         self._max_bytes = max_bytes
         self._inflate: zlib._Decompress | None = None
         self._pending = b""
+        self._members = 1
+        self._is_over = False
         self.data = bytearray()
 
     @property
@@ -60,11 +67,8 @@ class Decoder:
             self._begin(data)
         if self._inflate is None:
             self.data += data
-        else:
-            try:  # one byte more than allowed is enough to know
-                self.data += self._inflate.decompress(data, self._max_bytes + 1 - len(self.data))
-            except zlib.error as error:
-                raise LinkFailed(Outcome.BAD_RESPONSE, "damaged compression") from error
+        elif not self._is_over:
+            self._decompress(data)
         if len(self.data) > self._max_bytes:
             raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit after decompression")
 
@@ -73,14 +77,44 @@ class Decoder:
 
         Raises: LinkFailed (truncated) when the compressed stream has no end.
         """
-        if self._inflate is not None and not self._inflate.eof:
+        if self._inflate is None:
+            return bytes(self.data or self._pending)
+        if not self._inflate.eof:
             raise LinkFailed(Outcome.TRUNCATED, "the compressed body has no end")
-        return bytes(self.data or self._pending)
+        return bytes(self.data)
+
+    def _decompress(self, data: bytes) -> None:
+        """Undo the next bytes: gzip may have several members, one after the other (RFC 1952, 2.2)."""
+        assert self._inflate is not None
+        while data and len(self.data) <= self._max_bytes:
+            if self._inflate.eof:
+                data, self._pending = self._pending + data, b""
+                if not self._begin_member(data):
+                    return
+            try:  # one byte more than allowed is enough to know
+                self.data += self._inflate.decompress(data, self._max_bytes + 1 - len(self.data))
+            except zlib.error as error:
+                raise LinkFailed(Outcome.BAD_RESPONSE, "damaged compression") from error
+            data = self._inflate.unused_data
+
+    def _begin_member(self, data: bytes) -> bool:
+        """Begin the member that `data` begins with; what is no member is padding, which browsers pass over, too."""
+        if self._coding in _GZIP and data == _GZIP_MAGIC[:1]:
+            self._pending = data
+            return False
+        if self._coding not in _GZIP or data[:2] != _GZIP_MAGIC:
+            self._is_over = True
+            return False
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise LinkFailed(Outcome.BAD_RESPONSE, "too many gzip members")
+        self._inflate = zlib.decompressobj(31)
+        return True
 
     def _begin(self, data: bytes) -> None:
         """Look at the first two bytes: many servers say gzip and send the plain file, or deflate without its header."""
         bits = _WINDOW_BITS[self._coding]
-        if bits == 31 and data[:2] != b"\x1f\x8b":
+        if bits == 31 and data[:2] != _GZIP_MAGIC:
             self._coding = b""
             return
         if bits == 15 and (data[0] & 0x0F != 8 or int.from_bytes(data[:2], "big") % 31):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset.pictures.outcomes import Outcome
 from tests.workers.fetching.odd_web import run
-from workers.fetching.body import FREE_BYTES, Decoder, MemoryBudget
+from workers.fetching.body import FREE_BYTES, MAX_MEMBERS, Decoder, MemoryBudget
 from workers.fetching.failure import LinkFailed
 
 MEGABYTE = 1 << 20
@@ -26,12 +26,47 @@ def test_a_body_is_the_same_in_whatever_pieces_it_comes(body: bytes, size: int, 
     assert decoder.finish() == body
 
 
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    st.sampled_from([b"", b"\x1f", bytes(512), b"\x1f\x00", b"padding"]),
+    st.integers(1, 80),
+)
+def test_a_body_of_several_gzip_members_is_all_of_them(bodies: list[bytes], padding: bytes, size: int) -> None:
+    sent = b"".join(map(gzip.compress, bodies)) + padding
+    decoder = Decoder(b"gzip", MEGABYTE)
+    for start in range(0, len(sent), size):
+        decoder.feed(sent[start : start + size])
+    assert decoder.finish() == b"".join(bodies)
+
+
+@given(st.integers(1, 17), st.integers(1, 50))
+def test_half_a_gzip_member_is_never_a_whole_body(cut: int, size: int) -> None:
+    sent = (gzip.compress(b"one") + gzip.compress(b"two"))[:-cut]
+    decoder = Decoder(b"gzip", MEGABYTE)
+    for start in range(0, len(sent), size):
+        decoder.feed(sent[start : start + size])
+    with pytest.raises(LinkFailed) as failed:
+        decoder.finish()
+    assert failed.value.outcome is Outcome.TRUNCATED
+
+
+def test_a_damaged_gzip_member_and_too_many_of_them_are_bad_responses() -> None:
+    damaged = gzip.compress(b"one") + b"\x1f\x8b" + b"damage" * 9
+    for sent in (damaged, gzip.compress(b"") * (MAX_MEMBERS + 1)):
+        with pytest.raises(LinkFailed) as failed:
+            Decoder(b"gzip", MEGABYTE).feed(sent)
+        assert failed.value.outcome is Outcome.BAD_RESPONSE
+
+
 def test_a_bomb_costs_no_more_than_the_limit() -> None:
     decoder = Decoder(b"gzip", MEGABYTE)
     with pytest.raises(LinkFailed) as failed:
         decoder.feed(gzip.compress(bytes(50 * MEGABYTE)))
     assert failed.value.outcome is Outcome.TOO_LARGE
     assert len(decoder.data) == MEGABYTE + 1
+    with pytest.raises(LinkFailed) as failed:
+        Decoder(b"gzip", MEGABYTE).feed(gzip.compress(bytes(MEGABYTE)) + gzip.compress(bytes(50 * MEGABYTE)))
+    assert failed.value.outcome is Outcome.TOO_LARGE
 
 
 def test_bodies_wait_for_memory_in_the_order_of_asking() -> None:

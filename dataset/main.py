@@ -15,6 +15,7 @@ from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.training import calibrate, train_head
 from dataset.errors import DatasetError
+from dataset.formats import manifest as manifests
 from dataset.formats.embeddings import EmbeddingsError
 from dataset.models.files import ModelError, add_model, gathered
 from dataset.recipe.image_rules import EncodeFormat, ResizeMode
@@ -30,8 +31,6 @@ app.add_typer(safety_app, name="safety")
 app.command("train-head")(train_head)
 app.command()(calibrate)
 talk = Console(stderr=True)
-
-MANIFEST = "manifest.parquet"
 
 
 @app.callback()
@@ -102,7 +101,9 @@ def models_list() -> None:
 def report(
     store: StoreOption,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    manifest: Annotated[str, typer.Option(help="Path in the store, as `tracker manifest` wrote it.")] = MANIFEST,
+    manifest: Annotated[
+        str, typer.Option(help="Path in the store, as `tracker manifest` wrote it.")
+    ] = manifests.MANIFEST,
     title: Annotated[str, typer.Option(help="The page's heading.")] = "Shoal",
 ) -> None:
     """Write one HTML page on what the manifest lists: samples kept and dropped, similarities, outcomes, languages."""
@@ -135,9 +136,8 @@ def embed(
     if folder is not None:
         sources = embedding.sources_of_folder(source)
     else:
-        listed = source.read_table(MANIFEST, ["kind", "run", "path"]).to_pylist()
-        parts = [row["path"] for row in listed if row["kind"] == "part" and run in (None, row["run"])]
-        sources = embedding.sources_of_parts(source, parts)
+        parts = manifests.outputs(source, kind=manifests.OutputKind.PART, run=run)
+        sources = embedding.sources_of_parts(source, (part.path for part in parts))
     into = Store.open(target)
     loaded = clip.load_model(ModelRecipe(model, pretrained, 0.0), source, device)
     failed = False

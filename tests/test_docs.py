@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from dataset.formats.manifest import MANIFEST_SCHEMA
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
 from dataset.formats.shards import SHARD_SCHEMA
@@ -53,7 +54,13 @@ def _columns(heading: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("heading", "schema"),
-    [("Pack", LIST_PACK_SCHEMA), ("Shard", SHARD_SCHEMA), ("Part", PART_SCHEMA), ("Scores", SCORES_SCHEMA)],
+    [
+        ("Pack", LIST_PACK_SCHEMA),
+        ("Shard", SHARD_SCHEMA),
+        ("Part", PART_SCHEMA),
+        ("Scores", SCORES_SCHEMA),
+        ("Manifest", MANIFEST_SCHEMA),
+    ],
 )
 def test_the_page_of_outputs_has_every_column_with_its_type(heading: str, schema: pa.Schema) -> None:
     assert _columns(heading) == {field.name: str(field.type) for field in schema}

@@ -80,6 +80,15 @@ run = Table(
     CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
 )
 
+# The name of this tracker among all others, made once by the migration.
+identity = Table(
+    "identity",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("tracker", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    CheckConstraint("one", name="identity_is_one_row"),
+)
+
 # A queue without a row here is open and has no limit.
 control = Table(
     "control",

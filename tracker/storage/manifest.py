@@ -1,19 +1,23 @@
 """The manifest: the list of what exists in the store, written into it as manifest.parquet.
 
 A worker that lost its lease can leave a complete file behind; so a file that the manifest does not list does not exist.
-Publish, embed, index and search read the manifest, never a folder's listing.
+Publish, embed, index and search read the manifest, never a folder's listing. `dataset.formats.manifest` reads it, and a
+test compares the two: neither imports the other.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from psycopg.rows import tuple_row
 
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 from tracker.storage.object_store import open_s3
-from tracker.storage.whole_files import put_whole
+from tracker.storage.whole_files import write_whole
 
 NAME = "manifest.parquet"
 SCHEMA = pa.schema(
@@ -31,8 +35,13 @@ SCHEMA = pa.schema(
         ("created_at", pa.timestamp("us", tz="UTC")),
         ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: there is none
         ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar is there
+        ("source", pa.string()),  # of embeddings: the part, shard or tar that was embedded; null for other kinds
     ]
 )
+TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
+"""In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
+ROW_GROUP_ROWS = 32_768
+"""Fetched at once and written as one row group: 30 MB while it is made."""
 
 
 def open_store(uri: str) -> pafs.FileSystem:
@@ -70,20 +79,46 @@ def open_existing_store(uri: str) -> pafs.FileSystem:
 
 
 def outputs(connection: Connection) -> pa.Table:
-    """The manifest as a table of SCHEMA."""
-    with translated():
-        rows = connection.execute(query("outputs")).fetchall()
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    """Return the manifest as a table of SCHEMA, in memory as a whole; for crawls that fit, and for tests."""
+    with translated(), connection.transaction():
+        return pa.Table.from_batches(_batches(connection), SCHEMA)
 
 
 def write_manifest(connection: Connection, uri: str) -> int:
-    """Write manifest.parquet into the store, whole or not at all; the number of outputs that it lists."""
+    """Write manifest.parquet into the store, whole or not at all; return the number of outputs that it lists.
+
+    Runs and outputs are of one moment; no more than a row group is in memory.
+
+    Raises:
+        TrackerError: the store does not take it.
+    """
     store = open_existing_store(uri)
-    table = outputs(connection)
-    whole = pa.BufferOutputStream()
-    pq.write_table(table, whole, compression="zstd")
+    n = 0
     try:
-        put_whole(store, NAME, whole.getvalue())
+        with write_whole(store, NAME) as file, translated(), connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            schema = SCHEMA.with_metadata(_metadata(connection))
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for batch in _batches(connection):
+                    writer.write_batch(batch)
+                    n += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the manifest cannot be written to {uri}: {' '.join(str(error).split())}") from error
-    return int(table.num_rows)
+        raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
+    return n
+
+
+def _metadata(connection: Connection) -> dict[str, str]:
+    """Return what the file says of itself: which tracker wrote it, and which runs this one knows."""
+    identity = connection.execute("SELECT tracker::text AS tracker FROM tracker.identity").fetchone()
+    runs = connection.execute("SELECT name FROM tracker.run ORDER BY run_id").fetchall()
+    assert identity is not None
+    return {TRACKER_KEY: identity["tracker"], RUNS_KEY: json.dumps([row["name"] for row in runs])}
+
+
+def _batches(connection: Connection) -> Iterator[pa.RecordBatch]:
+    """Yield the outputs in the order of their ids, a row group's at a time, from a cursor of the open transaction."""
+    with connection.cursor(name="outputs", row_factory=tuple_row) as cursor:
+        cursor.execute(query("outputs"))
+        while rows := cursor.fetchmany(ROW_GROUP_ROWS):
+            columns = zip(*rows, strict=True)
+            yield pa.record_batch([pa.array(*of) for of in zip(columns, SCHEMA.types, strict=True)], SCHEMA)

@@ -1,16 +1,23 @@
 """Write a file into the store whole or not at all, as `dataset.store.store` does for workers.
 
 In a folder it is written aside, synced to the disk and renamed: a rename can reach the disk before the bytes do, and a
-crash then leaves an empty file under the final name. What a crash leaves aside, `tracker sweep` finds by its name.
+crash then leaves an empty file under the final name. What a crash leaves aside, `tracker sweep` finds by its name. For
+an object store it is written to the local disk, and uploaded once it is whole.
 """
 
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+
+UPLOAD_BYTES = 8 << 20
+"""Read from the local file at a time."""
 
 
 def put_whole(store: pafs.SubTreeFileSystem, path: str, data: bytes | pa.Buffer) -> None:
@@ -19,18 +26,34 @@ def put_whole(store: pafs.SubTreeFileSystem, path: str, data: bytes | pa.Buffer)
     Raises:
         OSError, pa.ArrowException: the store does not take it; then nothing is at `path`, or what was there before.
     """
+    with write_whole(store, path) as file:
+        file.write(data)
+
+
+@contextmanager
+def write_whole(store: pafs.SubTreeFileSystem, path: str) -> Iterator[BinaryIO]:
+    """Yield a file to write, whose content is at `path` once the block has ended without an error.
+
+    Raises:
+        OSError, pa.ArrowException: as `put_whole`; what the block raises passes unchanged.
+    """
     if isinstance(store.base_fs, pafs.LocalFileSystem):
-        _put_into_folder(Path(store.base_path) / path, data)
-    else:
-        _upload(store, path, data)
+        with _written_into_folder(Path(store.base_path) / path) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        _upload(store, path, file)
 
 
-def _put_into_folder(place: Path, data: bytes | pa.Buffer) -> None:
+@contextmanager
+def _written_into_folder(place: Path) -> Iterator[BinaryIO]:
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(f".{uuid4().hex}.partial")
     try:
         with aside.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         aside.replace(place)
@@ -43,10 +66,11 @@ def _put_into_folder(place: Path, data: bytes | pa.Buffer) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _upload(store: pafs.SubTreeFileSystem, path: str, data: bytes | pa.Buffer) -> None:
+def _upload(store: pafs.SubTreeFileSystem, path: str, file: BinaryIO) -> None:
     upload = store.open_output_stream(path, compression=None)
     try:
-        upload.write(data)
+        while piece := file.read(UPLOAD_BYTES):
+            upload.write(piece)
     except BaseException:
         with suppress(OSError, pa.ArrowException):
             upload.close()  # this completes the upload with what it has, so that is deleted

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -35,6 +34,7 @@ from dataset.models.pipeline import Pipeline
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.store.store import Store
 from tests.dataset.filter.test_shard import DEMO, OUTPUT, SHARD, planted, write_shard
+from tests.manifests import put_manifest
 
 
 class Stopped(Exception):
@@ -219,7 +219,7 @@ def test_the_command_embeds_what_the_manifest_lists(store: Store, model: ClipMod
     for path in (OUTPUT, "parts/late"):
         filter_shard(store, SHARD, path, models={"en": model, "other": model}, recipe=recipe)
     listed = [{"kind": "part", "run": "r", "path": OUTPUT}, {"kind": "shard", "run": "r", "path": SHARD}]
-    store.write_table("manifest.parquet", pa.Table.from_pylist([*listed, {**listed[0], "run": "other"}]))
+    put_manifest(store, [*listed, {**listed[0], "run": "other"}])
     arguments = ["embed", "--target", target.uri, "--store", store.uri, "--run", "r", "--device", "cpu"]
     done = CliRunner().invoke(app, [*arguments, "--model", "demo", "--pretrained", str(DEMO)])
     assert done.exit_code == 0, done.output

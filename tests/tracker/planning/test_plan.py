@@ -51,16 +51,14 @@ def test_fifty_billion_keys_at_one_percent_take_sixty_gigabytes_and_a_fifth_for_
 
 
 def test_twice_the_workers_of_the_bottleneck_take_half_the_time() -> None:
-    one = make_plan(with_given(ORDINARY, {"workers.download.stage": 20}))
-    two = make_plan(with_given(ORDINARY, {"workers.download.stage": 40}))
+    one = make_plan(with_given(ORDINARY, {"workers.download": 20}))
+    two = make_plan(with_given(ORDINARY, {"workers.download": 40}))
     assert one.bottleneck == "download"
     assert two.days == pytest.approx(one.days / 2, rel=0.1)
 
 
 def test_with_a_slow_filter_the_store_stays_under_its_mark() -> None:
-    made = make_plan(
-        with_given(ORDINARY, {"workers.download.stage": 3000, "rates.filter": 2000, "shards_high_bytes": 1e12})
-    )
+    made = make_plan(with_given(ORDINARY, {"workers.download": 3000, "rates.filter": 2000, "shards_high_bytes": 1e12}))
     parts = made.pairs * ORDINARY.part_row_bytes.value
     assert made.bottleneck == "filter"
     assert made.store_peak_bytes <= 1.05e12 + parts
@@ -72,9 +70,9 @@ def test_fifty_billion_links_with_three_thousand_workers_keep_postgres_below_a_c
             ORDINARY,
             {
                 "links": 50e9,
-                "workers.extract.stage": 64,
-                "workers.ingest.stage": 8,
-                "workers.download.stage": 3000,
+                "workers.extract": 64,
+                "workers.ingest": 8,
+                "workers.download": 3000,
                 "workers.filter": 32,
             },
         )

@@ -124,7 +124,7 @@ def embed(
 ) -> None:
     """Embed kept samples, or a folder of tars, with a second model; called again, it goes on where it was.
 
-    A line a shard: {"name", "embedded", "lost" (a count by reason), "skipped", "error"}.
+    A line a shard: {"name", "embedded", "lost" (a count by reason), "other_members", "skipped", "error"}.
     """
     clip = _clip()
     from dataset.embed import embed as embedding

@@ -56,12 +56,13 @@ class Embed:
             "embedded": done.embedded,
             "lost": lost,
             "reasons": {str(reason): n for reason, n in done.lost.items()},
+            "other_members": done.other_members,
             "bytes": embeddings_bytes(desk.store, job.output),
             "sha256": model.checksums.weights,
             "config_sha256": model.checksums.config,
         }
         desk.session.complete(job, result)
-        return {"embedded": done.embedded, "lost": lost}
+        return {"embedded": done.embedded, "lost": lost, "other_members": done.other_members}
 
     def _settle(self, job: Job, desk: Desk) -> ClipModel:
         """The job's model, loaded and agreed upon with the tracker."""

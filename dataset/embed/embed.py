@@ -40,10 +40,14 @@ SHARDS_ABREAST = 3
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One shard to embed: `read` yields its samples, `about` returns what is known of those keys, in their order."""
+    """One shard to embed.
+
+    `read` yields its samples, and calls back with the name of each file that belongs to none; `about` returns what is
+    known of those keys, in their order.
+    """
 
     name: str
-    read: Callable[[], Iterator[Sample | LostSample]]
+    read: Callable[[Callable[[str], object]], Iterator[Sample | LostSample]]
     about: Callable[[Sequence[Sample]], pa.Table]
 
 
@@ -54,6 +58,8 @@ class Embedding:
     name: str
     embedded: int = 0
     lost: dict[Verdict, int] = field(default_factory=dict)
+    other_members: int = 0
+    """Files of a tar that belong to no sample."""
     skipped: bool = False
     """It was done before."""
     error: str | None = None
@@ -132,7 +138,9 @@ def embed(
     samples: list[Sample] = []
     rows: list[Rows] = []
     lost: Counter[Verdict] = Counter()
-    batches = _batches(_readable(source.read(), lost), model, pipeline.batch_samples(model))
+    others: Counter[str] = Counter()
+    items = source.read(lambda _name: others.update(members=1))
+    batches = _batches(_readable(items, lost), model, pipeline.batch_samples(model))
     for batch in pipeline.embed(batches, while_waiting=lambda: on_progress(0)):
         samples += [_without_picture(sample) for sample in batch.samples]
         rows += paired(batch.image_features, batch.text_features)
@@ -142,7 +150,7 @@ def embed(
     order = sorted(range(len(samples)), key=lambda i: samples[i].key)
     samples, rows = [samples[i] for i in order], [rows[i] for i in order]
     write_embeddings(target, output, rows, source.about(samples), made_with, dimensions=model.dimensions)
-    return Embedding(source.name, len(rows), {verdict: n for verdict, n in sorted(lost.items()) if n})
+    return Embedding(source.name, len(rows), {verdict: n for verdict, n in sorted(lost.items()) if n}, others.total())
 
 
 def _readable(samples: Iterator[Sample | LostSample], lost: Counter[Verdict]) -> Iterator[Sample]:
@@ -176,7 +184,7 @@ def source_of_part(store: Store, path: str) -> Source:
     kept = set(part["key"].to_pylist())
     shards = sorted(set(part["shard"].to_pylist()))
 
-    def read() -> Iterator[Sample | LostSample]:
+    def read(_on_other: Callable[[str], object]) -> Iterator[Sample | LostSample]:
         has_own = store.exists(f"{path}.tar")
         for shard in shards:
             _require_pictures(store, path if has_own else shard)
@@ -196,7 +204,7 @@ def source_of_shard(store: Store, path: str) -> Source:
     Raises: reading it, ShardError when it was never finished or its pictures are deleted.
     """
 
-    def read() -> Iterator[Sample | LostSample]:
+    def read(_on_other: Callable[[str], object]) -> Iterator[Sample | LostSample]:
         _require_pictures(store, path)
         return read_samples(store, path)
 
@@ -206,7 +214,7 @@ def source_of_shard(store: Store, path: str) -> Source:
 def source_of_tar(folder: Store, path: str) -> Source:
     """Give the samples of a WebDataset tar of anyone's; `dataset.formats.webdataset` says which those are."""
     name = path.partition(".tar")[0].removesuffix(".tgz")
-    return Source(name, lambda: read_webdataset(folder, path), _told_by_samples)
+    return Source(name, lambda on_other: read_webdataset(folder, path, on_other), _told_by_samples)
 
 
 def _require_pictures(store: Store, stem: str) -> None:

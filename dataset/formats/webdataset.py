@@ -1,67 +1,150 @@
 """WebDataset tars of anyone's: samples from members that share a name and stand together.
 
 Source: the WebDataset convention, as img2dataset writes it: a member's name up to the first dot of its last step is the
-key, what follows says what it holds. Taken are one picture (jpg, jpeg, png, webp), the caption from `txt` or from the
-`caption` of `json`, and the `url` of `json`; all else is passed over.
+key, the rest is its kind. A sample is one picture (PICTURES), the caption from `txt` or from the `caption` of `json`,
+and the `url` of `json`; members of other kinds belong to it and are not read.
 
-Invariant: one sample is held at a time. A tar that breaks off is an error, since nothing else tells what it lost: a
-shard of ours has its table for that (`dataset.formats.shards`).
+Invariant: one sample is held at a time, and everything in the tar is accounted for: a sample without a picture, or
+whose json cannot be read, is lost; a file that no sample's name fits, such as the `._NAME` that tar writes on a Mac, is
+another member. A tar that breaks off is an error, since nothing else tells what it lost: a shard of ours has its table
+for that (`dataset.formats.shards`).
+
+Rejected: tarfile's own gzip stream, which ends silently after the first member of several, and tarfile's end at a
+damaged header, which it takes for the archive's.
 """
 
+import gzip
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
-from typing import IO
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Self
 
-from dataset.formats.shards import Sample, ShardError
+from dataset.formats.shards import LostSample, Sample, ShardError
 from dataset.store.store import Store
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
 MAX_MEMBER_BYTES = 100_000_000
 """What is larger is no picture of a training set; its tar would fill the memory."""
 
 
-def read_webdataset(store: Store, path: str) -> Iterator[Sample]:
-    """Yield the samples of the tar at `path` that have a picture, in its order; sizes are 0, they are not looked up.
+@dataclass(slots=True)
+class _Group:
+    """The members with one key that were read so far, by kind; None where one is too large."""
+
+    key: str
+    members: dict[str, bytes | None] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose damage is an error, where tarfile ends the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark of the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no header at byte {tarfile_.offset}: {error}") from error
+
+
+def read_webdataset(
+    store: Store, path: str, on_other: Callable[[str], object] = lambda _name: None
+) -> Iterator[Sample | LostSample]:
+    """Yield the samples of the tar at `path`, in its order; their sizes are 0, they are not looked up.
+
+    `on_other` is called with the name of each file that belongs to no sample.
 
     Raises: StoreError when it is missing; ShardError when it is no tar, is damaged or breaks off.
     """
     try:
-        with store.open_input(path) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-            key, members = "", dict[str, bytes]()
+        with store.open_input(path) as file, _opened(file) as tar:
+            group = _Group("")
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
-                if not member.isfile() or member.size > MAX_MEMBER_BYTES:
+                if member.isdir():
                     continue
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, kind = name.partition(".")
-                if folder + slash + stem != key:
-                    yield from _sample(key, members)
-                    key, members = folder + slash + stem, {}
-                if kind.lower() in (*PICTURES, "txt", "json"):
-                    members[kind.lower()] = _content(tar.extractfile(member))
-            yield from _sample(key, members)
-    except (tarfile.TarError, EOFError, OSError) as error:
+                name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                key, kind = _parted(name)
+                if not key or not member.isfile():
+                    on_other(name)
+                    continue
+                if key != group.key or kind in group.members:
+                    yield from _ended(group, on_other)
+                    group = _Group(key)
+                if kind not in (*PICTURES, "txt", "json"):
+                    group.unread.append(name)
+                else:
+                    group.members[kind] = _content(tar, member)
+            yield from _ended(group, on_other)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ShardError(f"{path} in {store.uri} cannot be read to its end ({error}): fetch it again.") from error
 
 
-def _content(file: IO[bytes] | None) -> bytes:
-    return file.read() if file else b""
+@contextmanager
+def _opened(file: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    is_gzip = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if is_gzip:
+        with (
+            gzip.open(file) as inflated,
+            tarfile.open(fileobj=inflated, mode="r|", encoding="utf-8", tarinfo=_Header) as tar,
+        ):
+            yield tar
+    else:
+        with tarfile.open(fileobj=file, mode="r|*", encoding="utf-8", tarinfo=_Header) as tar:
+            yield tar
 
 
-def _sample(key: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
-    picture = next((members[kind] for kind in PICTURES if kind in members), None)
-    if picture is None:
+def _parted(name: str) -> tuple[str, str]:
+    """Return key and kind of a member; both empty when its name has no two parts."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, kind = last.partition(".")
+    return (folder + slash + stem, kind.lower()) if stem and dot else ("", "")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    if member.size > MAX_MEMBER_BYTES:
+        return None
+    content = tar.extractfile(member)
+    return content.read() if content else b""
+
+
+def _ended(group: _Group, on_other: Callable[[str], object]) -> Iterator[Sample | LostSample]:
+    """Yield the sample that a group of members is, if it is one."""
+    if not group.members:
+        for name in group.unread:
+            on_other(name)
         return
-    about = _object(members.get("json", b"{}"))
-    told = members.get("txt")
-    caption = told.decode("utf-8", "replace") if told is not None else str(about.get("caption") or "")
-    yield Sample(key, picture, str(about.get("url") or ""), caption, None, "nolang", 0, 0, 0, 0, 0, 0)
+    about = _object(group.members.get("json", b"{}"))
+    said = group.members.get("txt")
+    caption = said.decode("utf-8", "replace") if said is not None else _text(about, "caption")
+    url = _text(about, "url")
+    picture = next((group.members[kind] for kind in PICTURES if kind in group.members), b"")
+    if about is None:
+        yield LostSample(group.key, url, caption, "its json cannot be read")
+    elif None in group.members.values():
+        yield LostSample(group.key, url, caption, f"a member has more than {MAX_MEMBER_BYTES:,} bytes")
+    elif not picture:
+        yield LostSample(group.key, url, caption, "it has no picture")
+    else:
+        yield Sample(group.key, picture, url, caption, None, "nolang", 0, 0, 0, 0, 0, 0)
 
 
-def _object(data: bytes) -> Mapping[str, object]:
+def _object(data: bytes | None) -> Mapping[str, object] | None:
+    """Read a JSON object; None when it is none."""
     try:
-        about = json.loads(data)
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+        about = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def _text(about: Mapping[str, object] | None, name: str) -> str:
+    """Return a text of a JSON object, without the halves of characters that JSON can name; '' for anything else."""
+    value = (about or {}).get(name)
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""

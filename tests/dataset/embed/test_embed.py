@@ -26,8 +26,6 @@ from dataset.embed.embed import (
 from dataset.filter.shard import filter_shard
 from dataset.formats.embeddings import METADATA, EmbeddingsError, read_embeddings
 from dataset.formats.parts import Verdict
-from dataset.formats.shards import ShardError
-from dataset.formats.webdataset import read_webdataset
 from dataset.main import app
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.pipeline import Pipeline
@@ -76,55 +74,21 @@ def embedded(store: Store, model: ClipModel, target: Store) -> list[Embedding]:
         return list(embed_all(sources_of_folder(store), model, pipeline, target, "m"))
 
 
-# --- WebDataset tars of anyone's
-
-
-def test_samples_of_a_tar_are_told_by_their_names(store: Store) -> None:
-    write_tar(
-        store,
-        "a.tar",
-        {
-            "x/1.JPG": b"one",
-            "x/1.txt": "é".encode(),
-            "x/1.json": b'{"caption": "not this", "url": "http://a.example/1"}',
-            "x/2.txt": b"no picture",
-            "x/3.seg.png": b"not told by its last ending",
-            "x/4.json": json.dumps({"caption": "from json"}).encode(),
-            "x/4.webp": b"four",
-            "y/4.png": b"another folder, another sample",
-            "y/5.jpg": b"five",
-            "y/5.json": b"no json at all",
-        },
-    )
-    found = [(one.key, one.image, one.caption, one.url) for one in read_webdataset(store, "a.tar")]
-    assert found == [
-        ("x/1", b"one", "é", "http://a.example/1"),
-        ("x/4", b"four", "from json", ""),
-        ("y/4", b"another folder, another sample", "", ""),
-        ("y/5", b"five", "", ""),
-    ]
-
-
-def test_a_tar_that_breaks_off_is_an_error(store: Store) -> None:
-    write_tar(store, "a.tar", {f"{i}.jpg": bytes(5_000) for i in range(5)})
-    store.put("a.tar", store.read("a.tar")[:12_000])
-    with pytest.raises(ShardError, match="fetch it again"):
-        list(read_webdataset(store, "a.tar"))
-
-
 def test_one_tar_that_cannot_be_read_spoils_no_other_and_what_is_done_is_not_done_again(
     store: Store, model: ClipModel, target: Store
 ) -> None:
     images = pictures(3)
     for name in ("a", "sub/b"):
         write_tar(store, f"{name}.tar", {f"{i}.jpg": image for i, image in enumerate(images)})
-    write_tar(store, "c.tar", {"0.jpg": b"no picture", "1.jpg": images[0], "1.txt": b"a caption"})
+    others = {"._1.jpg": b"a Mac's", "README": b"of these"}
+    samples = {"0.jpg": b"no picture", "1.jpg": images[0], "1.txt": b"a caption", "2.txt": b"no picture"}
+    write_tar(store, "c.tar", samples | others)
     store.put("broken.tar", b"no tar" * 1_000)
     first = {one.name: one for one in embedded(store, model, target)}
-    assert {name: (one.embedded, one.lost) for name, one in first.items() if not one.error} == {
-        "a": (6, {}),
-        "sub/b": (6, {}),
-        "c": (1, {Verdict.UNDECODABLE: 1}),
+    assert {name: (one.embedded, one.lost, one.other_members) for name, one in first.items() if not one.error} == {
+        "a": (6, {}, 0),
+        "sub/b": (6, {}, 0),
+        "c": (1, {Verdict.UNDECODABLE: 1, Verdict.UNREADABLE: 1}, 2),
     }
     assert "broken.tar" in str(first["broken"].error)
     assert [one.skipped for one in embedded(store, model, target)] == [True, False, True, True]

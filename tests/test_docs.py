@@ -6,9 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from dataset.formats.deny_lists import DENY_SCHEMA
 from dataset.formats.manifest import MANIFEST_SCHEMA
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
+from dataset.formats.releases import HOSTS_SCHEMA, SOURCE_SCHEMA, data_schema, extended_schema
 from dataset.formats.shards import SHARD_SCHEMA
 from tracker.database.database import Connection
 
@@ -60,6 +62,11 @@ def _columns(heading: str) -> dict[str, str]:
         ("Part", PART_SCHEMA),
         ("Scores", SCORES_SCHEMA),
         ("Manifest", MANIFEST_SCHEMA),
+        ("Release data", data_schema("multi", aesthetic=True)),
+        ("Release extended", extended_schema({})),
+        ("Release source", SOURCE_SCHEMA),
+        ("Release hosts", HOSTS_SCHEMA),
+        ("Deny list", DENY_SCHEMA),
     ],
 )
 def test_the_page_of_outputs_has_every_column_with_its_type(heading: str, schema: pa.Schema) -> None:

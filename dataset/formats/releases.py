@@ -1,0 +1,315 @@
+"""Releases: the paths, columns and record of a published dataset.
+
+    releases/NAME/release.json                                      the record: what it does not list does not exist
+    releases/NAME/data/{subset}/{batch}/train-00000-of-00012.parquet    URL, TEXT … as LAION has them, id, sha256
+    releases/NAME/extended/…                                        row i belongs to row i of the data file
+    releases/NAME/variants/{variant}/{subset}/{batch}/…             the data file's rows that a predicate admits
+    releases/NAME/source/…  ids/{subset}/{batch}.i64                private: where a row came from; hashes in id order
+
+Invariant: `release.json` is written last, so a reader sees a whole version. Rows of a file are in the order of `hash`
+(signed) and of `id`; the ids of a batch are dense, subset after subset. `ids/` holds the hashes of a batch in that
+order as little-endian int64: id = the first id of the subset in the batch + the position.
+
+Source: names, order and types of the data columns are LAION-5B's; LANGUAGE is a column of `multi` only, as there.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from dataset.errors import DatasetError
+from dataset.formats.strict_json import from_json, to_json
+from dataset.recipe.extra_columns import arrow_type
+from dataset.store.store import Store, StoreError
+
+SUBSETS = ("en", "multi", "nolang")
+FORMAT = 1
+RECORD = "release.json"
+CHECKSUMS = "SHA256SUMS"
+HOSTS = "hosts.parquet"
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+MAX_ID = 2**53
+"""Ids are below, so that clients that read JSON numbers as doubles keep them exact."""
+ROW_GROUP_ROWS = 100_000
+"""6 to 13 MB compressed: the Hub's viewer and DuckDB read one group for a page of rows."""
+
+
+class ReleaseError(DatasetError):
+    """A release cannot be read, or its record is damaged."""
+
+
+class FileKind(StrEnum):
+    """What a file of a release holds; the value is its folder."""
+
+    DATA = "data"
+    EXTENDED = "extended"
+    VARIANT = "variants"
+    SOURCE = "source"
+    IDS = "ids"
+    HOSTS = "stats/hosts"
+
+
+PRIVATE = frozenset({FileKind.SOURCE, FileKind.IDS})
+"""Kinds that are not given away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseInput:
+    """A crawl that went into a release; its position among the inputs is the `input` of `source/` files."""
+
+    store: str
+    """Its URI; '.' is the store that the release was published in."""
+    run: str
+    tracker: str
+    parts: int
+    rows: int
+    recipe: str
+    """Digest of the run's recipe, '' if its parts do not say."""
+    models: Mapping[str, Any]
+    """By role: name, threshold, sha256, config_sha256."""
+    tags: Mapping[str, Any]
+    """By role and tag: the head and its sha256, None where nothing tags."""
+    columns: Mapping[str, str]
+    """The link list's own columns with their types."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOptions:
+    """What the publisher chose; an increment keeps it."""
+
+    unique: tuple[str, ...]
+    drop_contacts: bool
+    mixed: bool
+    variants: Mapping[str, str]
+    rows_per_file: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetRows:
+    """The rows of one subset in a batch: ids are first_id to first_id + rows - 1."""
+
+    first_id: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseBatch:
+    """What one publish added. Rows that went in = rows of the subsets + dropped."""
+
+    name: str
+    version: str
+    writer: str
+    """The library that wrote its parquet: pages and groups of a file depend on it."""
+    inputs: tuple[int, ...]
+    subsets: Mapping[str, SubsetRows]
+    dropped: Mapping[str, int]
+    contacts: Mapping[str, int]
+    """Published rows with an e-mail address, a phone number in the caption."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFile:
+    """A file, by its path in the release's folder."""
+
+    path: str
+    kind: FileKind
+    subset: str
+    batch: str
+    variant: str | None
+    rows: int
+    bytes: int
+    sha256: str
+    first_id: int
+    last_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """The content of release.json."""
+
+    format: int
+    name: str
+    version: str
+    previous: str | None
+    published: str
+    inputs: tuple[ReleaseInput, ...]
+    options: ReleaseOptions
+    columns: Mapping[str, str]
+    """The columns of `extended/` that came from link lists, with their types."""
+    aesthetic: bool
+    next_id: int
+    batches: tuple[ReleaseBatch, ...]
+    removed: Mapping[str, int]
+    files: tuple[ReleaseFile, ...]
+
+    def to_json(self) -> bytes:
+        """Return release.json; equal records give equal bytes."""
+        return to_json(self)
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows of each subset, over all batches."""
+        return {
+            subset: sum(file.rows for file in self.files if file.kind is FileKind.DATA and file.subset == subset)
+            for subset in SUBSETS
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release in a store; `folder` is '' when the store is the release's own folder."""
+
+    store: Store
+    folder: str
+    record: ReleaseRecord
+
+    def path(self, relative: str) -> str:
+        """Return the path in the store of a path in the release."""
+        return f"{self.folder}/{relative}" if self.folder else relative
+
+    def files(
+        self, kind: FileKind, *, subset: str | None = None, batch: str | None = None, variant: str | None = None
+    ) -> Iterator[ReleaseFile]:
+        """Yield the files of a kind in the order of their ids."""
+        for file in self.record.files:
+            if (
+                file.kind is kind
+                and subset in (None, file.subset)
+                and batch in (None, file.batch)
+                and (kind is not FileKind.VARIANT or variant in (None, file.variant))
+            ):
+                yield file
+
+
+def open_release(store: Store, name: str) -> Release:
+    """Open the live version of the release `name` under `releases/` in the store; '' if the store is its folder.
+
+    Raises: ReleaseError when there is none, or its record is not one this version of Shoal wrote.
+    """
+    folder = release_folder(name) if name else ""
+    path = f"{folder}/{RECORD}" if folder else RECORD
+    if not store.exists(path):
+        raise ReleaseError(f"{path} is missing from the store {store.uri}: publish {name or 'the release'} first.")
+    return Release(store, folder, read_record(store.read(path), path))
+
+
+def read_record(data: bytes, path: str = RECORD) -> ReleaseRecord:
+    """Read release.json.
+
+    Raises: ReleaseError when it is damaged or of another format.
+    """
+    try:
+        found = json.loads(data)
+        if isinstance(found, dict) and found.get("format") != FORMAT:
+            raise ReleaseError(
+                f"{path} has the format {found.get('format')}, not {FORMAT}: use the Shoal that wrote it."
+            )
+        return from_json(ReleaseRecord, data)
+    except ValueError as error:
+        raise ReleaseError(f"{path} cannot be read ({error}): restore it from history/ or a copy.") from error
+
+
+def find_release(store: Store, name: str) -> Release | None:
+    """Open a release; None when it has not been published yet.
+
+    Raises: ReleaseError when its record cannot be read.
+    """
+    try:
+        return open_release(store, name) if store.exists(f"{release_folder(name)}/{RECORD}") else None
+    except StoreError as error:
+        raise ReleaseError(f"The release {name} cannot be opened: {error}") from error
+
+
+def release_folder(name: str) -> str:
+    """Return the folder of a release in its store.
+
+    Raises: ReleaseError for a name that cannot be a folder's.
+    """
+    if not name or name.startswith(".") or not set(name) <= NAME_CHARACTERS:
+        raise ReleaseError(f"{name!r} cannot name a release: use letters, digits, '-', '_' and '.', not '.' first.")
+    return f"releases/{name}"
+
+
+def table_path(kind: FileKind, subset: str, batch: str, at: int, files: int, variant: str | None = None) -> str:
+    """Return the path in the release of file `at` of `files`."""
+    folder = f"{kind.value}/{variant}" if variant else kind.value
+    return f"{folder}/{subset}/{batch}/train-{at:05d}-of-{files:05d}.parquet"
+
+
+def ids_path(subset: str, batch: str) -> str:
+    """Return the path in the release of the hashes of a subset's batch."""
+    return f"{FileKind.IDS.value}/{subset}/{batch}.i64"
+
+
+def history_path(version: str) -> str:
+    """Return the path in the release of an earlier version's record."""
+    return f"history/{version}.json"
+
+
+def data_schema(subset: str, *, aesthetic: bool) -> pa.Schema:
+    """Return the columns of `data/` and of variants."""
+    fields = [
+        ("URL", pa.string()),
+        ("TEXT", pa.string()),
+        ("WIDTH", pa.int32()),
+        ("HEIGHT", pa.int32()),
+        ("LANGUAGE", pa.string()),
+        ("similarity", pa.float64()),
+        ("hash", pa.int64()),
+        ("pwatermark", pa.float32()),
+        ("punsafe", pa.float32()),
+        ("aesthetic", pa.float32()),
+        ("id", pa.int64()),
+        ("sha256", pa.string()),  # in hex, of the bytes as they were received
+    ]
+    left_out = ({"LANGUAGE"} if subset != "multi" else set()) | (set() if aesthetic else {"aesthetic"})
+    return pa.schema([field for field in fields if field[0] not in left_out])
+
+
+def extended_schema(columns: Mapping[str, str]) -> pa.Schema:
+    """Return the columns of `extended/`; `columns` are those of link lists, by type."""
+    return pa.schema(
+        [
+            ("id", pa.int64()),
+            ("final_host", pa.string()),
+            ("crawl", pa.string()),
+            ("fetched", pa.timestamp("ms", "UTC")),
+            ("pdq", pa.binary(32)),
+            ("dhash", pa.int64()),
+            *((name, arrow_type(kind)) for name, kind in columns.items()),
+        ]
+    )
+
+
+SOURCE_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("input", pa.int16()),
+        ("key", pa.int64()),
+        ("md5", pa.string()),
+        ("sha1", pa.string()),
+    ]
+)
+
+HOSTS_SCHEMA = pa.schema(
+    [
+        ("domain", pa.string()),  # registrable, in the order of their bytes
+        ("rows", pa.int64()),
+        ("text_bytes", pa.int64()),  # of the captions, in UTF-8
+        ("pixels", pa.int64()),
+        ("punsafe", pa.float64()),  # mean of the rows that have it, null if none has
+    ]
+)
+
+HOST_COUNTS_SCHEMA = pa.schema(
+    [
+        *(field for field in HOSTS_SCHEMA if field.name != "punsafe"),
+        ("punsafe_sum", pa.float64()),
+        ("punsafe_rows", pa.int64()),
+    ]
+)
+"""Of one file; hosts.parquet adds them up."""

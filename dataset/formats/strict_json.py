@@ -1,0 +1,64 @@
+"""JSON that is read into frozen dataclasses and accepted only if it is exactly what they say.
+
+Types: dataclasses, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, StrEnum, str, int, float, bool. A missing key, an
+unknown key and a value of another type are errors that name the place, such as `files[3].rows`.
+"""
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+Record = TypeVar("Record")
+
+
+def to_json(record: Any) -> bytes:
+    """Return a dataclass as indented JSON with a final newline; equal records give equal bytes."""
+    return (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def from_json(kind: type[Record], data: bytes) -> Record:
+    """Read a dataclass from JSON.
+
+    Raises: ValueError when the text is not JSON of that dataclass; the message names the key.
+    """
+    record: Record = _read(kind, json.loads(data), "")
+    return record
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    if is_dataclass(kind):
+        return _read_dataclass(kind, value, place)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _read(inner[0], value, place)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(inner[0], item, f"{place}[{at}]") for at, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _read(inner[1], item, f"{place}.{key}".lstrip(".")) for key, item in value.items()}
+    if origin is None and kind is Any:
+        return value
+    if origin is None and isinstance(kind, type):
+        if issubclass(kind, StrEnum) and value in list(kind):
+            return kind(value)
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is kind:
+            return value
+    raise ValueError(f"{place or 'it'} is {json.dumps(value)[:60]}")
+
+
+def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place or 'it'} is {json.dumps(value)[:60]}")  # noqa: TRY004  # one kind of error
+    wanted = [field.name for field in fields(kind)]
+    for name in value:
+        if name not in wanted:
+            raise ValueError(f"the key {f'{place}.{name}'.lstrip('.')} is unknown")
+    for name in wanted:
+        if name not in value:
+            raise ValueError(f"the key {f'{place}.{name}'.lstrip('.')} is missing")
+    hints = get_type_hints(kind)
+    return kind(**{name: _read(hints[name], value[name], f"{place}.{name}".lstrip(".")) for name in wanted})

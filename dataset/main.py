@@ -1,4 +1,4 @@
-"""The command `dataset`: recipes, models and reports. stdout is data, stderr is talk."""
+"""The command `dataset`: recipes, models, reports and releases. stdout is data, stderr is talk."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
+from dataset.commands.publish import publish_command
 from dataset.commands.training import calibrate, train_head
 from dataset.errors import DatasetError
 from dataset.formats import manifest as manifests
@@ -30,12 +31,13 @@ app.add_typer(heads_app, name="heads")
 app.add_typer(safety_app, name="safety")
 app.command("train-head")(train_head)
 app.command()(calibrate)
+app.command("publish")(publish_command)
 talk = Console(stderr=True)
 
 
 @app.callback()
 def dataset() -> None:
-    """What the data is: recipes, models, reports."""
+    """What the data is: recipes, models, reports, releases."""
 
 
 @app.command()

@@ -1,0 +1,116 @@
+"""`dataset publish`: a release, or a further batch of one, from the parts of crawls."""
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from dataset.commands.options import StoreOption
+from dataset.formats.releases import ReleaseRecord
+from dataset.publish.inputs import InputName
+from dataset.publish.planning import Request
+from dataset.publish.predicates import parse_variant
+from dataset.publish.publish import Phase, publish
+from dataset.store.store import Store
+
+_UNITS = {Phase.RUNS: "sorting parts", Phase.RANGES: "counting", Phase.FILES: "writing"}
+
+
+def publish_command(
+    name: Annotated[str, typer.Argument(help="The release: releases/NAME in the store.")],
+    inputs: Annotated[list[str], typer.Option("--input", metavar="RUN|URI#RUN", help="A crawl. Repeatable.")],
+    store: StoreOption,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PREDICATE", help="Also publish the rows of e.g. 'punsafe < 0.45'. Repeatable."),
+    ] = None,
+    drop_contacts: Annotated[
+        bool | None, typer.Option("--drop-contacts", help="Drop captions with an e-mail address or phone number.")
+    ] = None,
+    mixed: Annotated[
+        bool | None, typer.Option("--mixed", help="Allow crawls with different models, tags or columns.")
+    ] = None,
+    rows_per_file: Annotated[
+        int | None, typer.Option(min=1, show_default="2500000", help="Rows of a file, at most.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(show_default="today's date", help="Name of the added files.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Processes.")] = None,
+    memory: Annotated[float, typer.Option(min=0.2, help="GiB for all processes together.")] = 1.0,
+    scratch: Annotated[
+        str | None,
+        typer.Option(show_default="in the store", help="Folder or URI for the work: twice the parts' bytes."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete what an unfinished call left, first.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Publish the samples of crawls as a release, sorted and unique; on a release that exists, add a batch to it.
+
+    A call that was ended goes on where it was when it is repeated, also on another machine.
+    """
+    target = Store.open(store)
+    request = Request(
+        name=name,
+        inputs=[InputName.parse(text, target.uri) for text in inputs],
+        variants=dict(map(parse_variant, variant)) if variant else None,
+        drop_contacts=drop_contacts,
+        mixed=mixed,
+        rows_per_file=rows_per_file,
+        batch=batch,
+    )
+    with _Bars() as bars:
+        record = publish(
+            target,
+            request,
+            scratch=Store.open(scratch) if scratch else None,
+            memory_bytes=int(memory * 2**30),
+            workers=workers or len(os.sched_getaffinity(0)),
+            restart=restart,
+            on_progress=bars.show,
+        )
+    sys.stdout.write(_summary(record, as_json=as_json))
+
+
+class _Bars:
+    """One progress bar a phase, on stderr."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[Phase, TaskID] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, phase: Phase, done: int, total: int) -> None:
+        """Show that `done` of a phase's units are done."""
+        if phase not in self._tasks:
+            self._tasks[phase] = self._progress.add_task(_UNITS[phase])
+        self._progress.update(self._tasks[phase], completed=done, total=total)
+
+
+def _summary(record: ReleaseRecord, *, as_json: bool) -> str:
+    batch = record.batches[-1]
+    added = {subset: rows.rows for subset, rows in batch.subsets.items()}
+    said = {
+        "release": record.name,
+        "version": record.version,
+        "batch": batch.name,
+        "added": added,
+        "rows": {subset: rows for subset, rows in record.rows.items() if rows},
+        "dropped": {reason: n for reason, n in batch.dropped.items() if n},
+        "contacts": batch.contacts,
+    }
+    if as_json:
+        return json.dumps(said) + "\n"
+    lines = [f"{record.name} {record.version}, batch {batch.name}"]
+    lines += [f"{rows:>15,}  added to {subset}" for subset, rows in added.items()]
+    lines += [f"{rows:>15,}  dropped: {reason}" for reason, rows in batch.dropped.items() if rows]
+    return "\n".join([*lines, f"{sum(record.rows.values()):>15,}  rows in all", ""])

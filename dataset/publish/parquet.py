@@ -1,0 +1,108 @@
+"""Writing a release's parquet: the same rows give the same bytes, however they arrive.
+
+zstd 3; groups of exactly ROW_GROUP_ROWS; page index and checksums; hash, id and key as differences; content-defined
+chunks, so that a file of which a few rows were removed shares most of its bytes with the one before. The Hub's viewer
+knows such files by the first of CHUNKING's keys, the library `datasets` by the second.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.formats.releases import ROW_GROUP_ROWS
+from dataset.store.store import Store
+
+CHUNKING = {"use_content_defined_chunking": "true", "content_defined_chunking": "true"}
+_AS_DIFFERENCES = ("hash", "id", "key")
+_FEW_VALUES = ("LANGUAGE", "crawl", "fetched", "input")
+
+
+class HashedFile:
+    """A file that is written once from its start to its end, and knows its sha256."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self._digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Let what was written out of this process's buffers."""
+        self._file.flush()
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        """The digest in hex."""
+        return self._digest.hexdigest()
+
+
+class TableWriter:
+    """Collects rows into groups of ROW_GROUP_ROWS."""
+
+    def __init__(self, file: HashedFile, parquet: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self.file = file
+        self.rows = 0
+        self._parquet = parquet
+        self._schema = schema
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows, which have at least the schema's columns."""
+        self._waiting.append(rows.select(self._schema.names).replace_schema_metadata(self._schema.metadata))
+        self._waiting_rows += len(rows)
+        while self._waiting_rows >= ROW_GROUP_ROWS:
+            self._write_group(ROW_GROUP_ROWS)
+
+    def finish(self) -> None:
+        """Write what is left as the last group."""
+        if self._waiting_rows:
+            self._write_group(self._waiting_rows)
+
+    def _write_group(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        # One chunk: pages end where the chunks of a column do.
+        self._parquet.write_table(waiting.slice(0, rows).combine_chunks(), row_group_size=rows)
+        self._waiting = [waiting.slice(rows)]
+        self._waiting_rows -= rows
+        self.rows += rows
+
+
+@contextmanager
+def table_writer(store: Store, path: str, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Write a parquet file; it is at its path once the block has ended well.
+
+    Raises: StoreError when it cannot be put there.
+    """
+    schema = schema.with_metadata(CHUNKING)
+    with store.write(path) as file:
+        hashed = HashedFile(file)
+        with pq.ParquetWriter(
+            hashed,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in _FEW_VALUES if name in schema.names],
+            column_encoding={name: "DELTA_BINARY_PACKED" for name in _AS_DIFFERENCES if name in schema.names},
+            write_page_index=True,
+            write_page_checksum=True,
+            use_content_defined_chunking=True,
+        ) as parquet:
+            writer = TableWriter(hashed, parquet, schema)
+            yield writer
+            writer.finish()

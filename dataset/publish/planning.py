@@ -1,0 +1,244 @@
+"""Making the plan: inputs are described and compared, their parts are put into groups, and the batch gets its name.
+
+Groups and ranges are sized for the memory of one worker; they change no byte of the release.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from itertools import islice
+
+import pyarrow as pa
+
+from dataset.formats.deny_lists import list_deny_files
+from dataset.formats.releases import NAME_CHARACTERS, FileKind, Release, ReleaseInput, ReleaseOptions, find_release
+from dataset.formats.strict_json import to_json
+from dataset.publish.errors import PublishError
+from dataset.publish.inputs import InputName, Part, list_parts, open_part, read_head, read_tracker
+from dataset.publish.plan import Plan, Work, load_work, open_input_store, work_place, writer_name
+from dataset.publish.predicates import parse_predicate
+from dataset.store.store import Store
+
+PROCESS_BYTES = 140 << 20
+"""A worker process with pyarrow, before it has any row."""
+GROUP_COPIES = 3.5
+"""A group of parts is held as it was read, sorted, and while its sections are compressed."""
+RANGE_COPIES = 4.0
+"""A range is held as it was read, joined, taken, and as rows that wait for their group of 100,000."""
+SAMPLED_PARTS = 4
+MIN_UNIT_ROWS = 10_000
+GROUP_SCHEMA = pa.schema([("path", pa.string()), ("rows", pa.int64())])
+DEFAULTS = ReleaseOptions(unique=(), drop_contacts=False, mixed=False, variants={}, rows_per_file=2_500_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a publish; None takes what the release has, or the default."""
+
+    name: str
+    inputs: Sequence[InputName]
+    unique: tuple[str, ...] | None = None
+    variants: Mapping[str, str] | None = None
+    drop_contacts: bool | None = None
+    mixed: bool | None = None
+    rows_per_file: int | None = None
+    batch: str | None = None
+
+    def options(self, given: ReleaseOptions) -> ReleaseOptions:
+        """Return the options of a release that has `given`, with those that are asked for."""
+        return ReleaseOptions(
+            unique=given.unique if self.unique is None else self.unique,
+            drop_contacts=given.drop_contacts if self.drop_contacts is None else self.drop_contacts,
+            mixed=given.mixed if self.mixed is None else self.mixed,
+            variants=given.variants if self.variants is None else self.variants,
+            rows_per_file=given.rows_per_file if self.rows_per_file is None else self.rows_per_file,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    input: ReleaseInput
+    row_bytes: int
+
+
+def open_work(store: Store, scratch: Store | None, request: Request, bytes_per_worker: int) -> Work:
+    """Go on with the plan that is there, or make one.
+
+    Raises: PublishError when the plan is for something else, or none can be made.
+    """
+    work = load_work(store, scratch, request.name)
+    if work is not None:
+        _check_same(work, request)
+        return work
+    place, folder = work_place(store, scratch, request.name)
+    plan = _make_plan(store, place, folder, request, bytes_per_worker - PROCESS_BYTES)
+    place.put(f"{folder}/plan.json", to_json(plan))
+    return Work(store, place, folder, plan)
+
+
+def _check_same(work: Work, request: Request) -> None:
+    plan = work.plan
+    inputs = [(one.store, one.run) for one in plan.inputs] == [(one.store, one.run) for one in request.inputs]
+    if not inputs or request.options(plan.options) != plan.options or request.batch not in (None, plan.batch):
+        raise PublishError(
+            f"An unfinished publish of {plan.name} with other inputs or options lies in {work.folder} of "
+            f"{work.store.uri}: repeat the call that began it, or begin anew with --restart."
+        )
+
+
+def _make_plan(store: Store, place: Store, folder: str, request: Request, working_bytes: int) -> Plan:
+    release = find_release(store, request.name)
+    options = request.options(release.record.options if release else DEFAULTS)
+    for predicate in options.variants.values():
+        parse_predicate(predicate)
+    stores = [open_input_store(store, name.store) for name in request.inputs]
+    described = [_describe(one, name) for one, name in zip(stores, request.inputs, strict=True)]
+    _check_alike([*(release.record.inputs if release else ()), *(one.input for one in described)], options)
+    if release:
+        _check_increment(release, options, described)
+    row_bytes = max(one.row_bytes for one in described)
+    group_rows = max(MIN_UNIT_ROWS, int(working_bytes / (row_bytes * GROUP_COPIES)))
+    range_rows = max(MIN_UNIT_ROWS, int(working_bytes / (row_bytes * RANGE_COPIES)))
+    groups, inputs = _write_groups(
+        place, f"{folder}/groups.arrow", stores, [one.input for one in described], group_rows
+    )
+    today = date.today().isoformat()  # the publisher's own calendar
+    return Plan(
+        name=request.name,
+        batch=_batch_name(release, request.batch, today),
+        version=_next_version(release),
+        previous=release.record.version if release else None,
+        published=today,
+        first_id=release.record.next_id if release else 0,
+        first_input=len(release.record.inputs) if release else 0,
+        inputs=tuple(inputs),
+        options=options,
+        columns=release.record.columns if release else _merge_columns(inputs),
+        aesthetic=release.record.aesthetic if release else any(map(_has_aesthetic, inputs)),
+        deny=tuple(list_deny_files(store)),
+        earlier=tuple(release.path(file.path) for file in release.files(FileKind.IDS)) if release else (),
+        groups=groups,
+        ranges=1 << (sum(one.rows for one in inputs) // range_rows).bit_length(),
+        writer=writer_name(),
+    )
+
+
+def _describe(store: Store, name: InputName) -> _Description:
+    """Describe an input by its first parts."""
+    tracker = read_tracker(store)
+    head, sampled_bytes, sampled_rows = None, 0, 0
+    for part in islice(list_parts(store, name.run), SAMPLED_PARTS):
+        file = open_part(store, part.path)
+        head = head or read_head(file.schema_arrow, part.path)
+        table = file.read(use_threads=False)
+        sampled_bytes += table.nbytes
+        sampled_rows += len(table)
+    if head is None:
+        raise PublishError(f"The run {name.run} of {store.uri} has parts, but no row is in them: nothing to publish.")
+    described = ReleaseInput(
+        store=name.store,
+        run=name.run,
+        tracker=tracker,
+        parts=0,
+        rows=0,
+        recipe=head.recipe,
+        models=head.models,
+        tags=head.tags,
+        columns=head.columns,
+    )
+    return _Description(described, max(100, sampled_bytes // max(1, sampled_rows)))
+
+
+def _check_alike(inputs: Sequence[ReleaseInput], options: ReleaseOptions) -> None:
+    """Refuse crawls whose values cannot be compared, unless somebody wants them mixed."""
+    first = inputs[0]
+    for other in inputs[1:]:
+        for what in ("models", "tags", "columns"):
+            if getattr(other, what) != getattr(first, what) and not options.mixed:
+                raise PublishError(
+                    f"The runs {first.run} and {other.run} have different {what}, so their values cannot be compared: "
+                    "publish them apart, or together with --mixed, which leaves null what a run has not."
+                )
+
+
+def _check_increment(release: Release, options: ReleaseOptions, described: Sequence[_Description]) -> None:
+    record = release.record
+    if replace(options, mixed=record.options.mixed) != record.options:
+        raise PublishError(
+            f"{record.name} was published with other options: leave them out to keep its own, or publish under another "
+            "name."
+        )
+    for one in described:
+        unknown = [name for name, kind in one.input.columns.items() if record.columns.get(name) != kind]
+        if unknown or (_has_aesthetic(one.input) and not record.aesthetic):
+            raise PublishError(
+                f"The run {one.input.run} has columns that {record.name} was published without "
+                f"({', '.join(unknown) or 'aesthetic'}): publish it under another name."
+            )
+
+
+def _merge_columns(inputs: Sequence[ReleaseInput]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for one in inputs:
+        for name, kind in one.columns.items():
+            if merged.setdefault(name, kind) != kind:
+                raise PublishError(
+                    f"The column {name} is {merged[name]} in one run and {kind} in {one.run}: publish them apart."
+                )
+    return merged
+
+
+def _has_aesthetic(one: ReleaseInput) -> bool:
+    return any(role.get("aesthetic") for role in one.tags.values())
+
+
+def _write_groups(
+    place: Store, path: str, stores: Sequence[Store], inputs: Sequence[ReleaseInput], group_rows: int
+) -> tuple[tuple[int, ...], list[ReleaseInput]]:
+    """Write the parts of each group -> (groups of each input, the inputs with their parts and rows)."""
+    groups: list[int] = []
+    counted: list[ReleaseInput] = []
+    with place.write(path) as file, pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
+        for store, one in zip(stores, inputs, strict=True):
+            number = parts = rows = 0
+            for group in _grouped(list_parts(store, one.run), group_rows):
+                writer.write_batch(pa.RecordBatch.from_pylist([asdict(part) for part in group], schema=GROUP_SCHEMA))
+                number += 1
+                parts += len(group)
+                rows += sum(part.rows for part in group)
+            groups.append(number)
+            counted.append(replace(one, parts=parts, rows=rows))
+    return tuple(groups), counted
+
+
+def _grouped(parts: Iterator[Part], group_rows: int) -> Iterator[list[Part]]:
+    group: list[Part] = []
+    rows = 0
+    for part in parts:
+        if group and rows + part.rows > group_rows:
+            yield group
+            group, rows = [], 0
+        group.append(part)
+        rows += part.rows
+    if group:
+        yield group
+
+
+def _batch_name(release: Release | None, wanted: str | None, today: str) -> str:
+    """Return the name that is wanted, or today's date, with a letter if the release has batches of today."""
+    taken = {batch.name for batch in release.record.batches} if release else set()
+    names = [wanted] if wanted else [today + letter for letter in ("", *"bcdefghijklmnopqrstuvwxyz")]
+    free = [name for name in names if name not in taken]
+    if not free or not set(free[0]) <= NAME_CHARACTERS:
+        raise PublishError(
+            f"The batch {names[0]} cannot be added: give it with --batch a new name of letters and digits."
+        )
+    return free[0]
+
+
+def _next_version(release: Release | None) -> str:
+    """Return 1.0.0, or the release's version with its MINOR one higher: rows are added."""
+    if release is None:
+        return "1.0.0"
+    major, minor, _ = release.record.version.split(".")
+    return f"{major}.{int(minor) + 1}.0"

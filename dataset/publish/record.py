@@ -1,0 +1,85 @@
+"""The end of a publish: hosts.parquet, checksums, the record of the version before, and last release.json.
+
+Until release.json is replaced, a reader sees the version before; the files of the new batch have paths of their own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from dataset.formats.releases import (
+    CHECKSUMS,
+    FORMAT,
+    HOSTS,
+    HOSTS_SCHEMA,
+    MAX_ID,
+    PRIVATE,
+    RECORD,
+    FileKind,
+    ReleaseBatch,
+    ReleaseFile,
+    ReleaseRecord,
+    find_release,
+    history_path,
+)
+from dataset.publish.errors import PublishError
+from dataset.publish.hosts import mean_punsafe, merge_hosts
+from dataset.publish.parquet import table_writer
+from dataset.publish.plan import Work
+
+
+def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) -> ReleaseRecord:
+    """Make the batch part of the release, and return the new record.
+
+    Raises: StoreError when the store takes no more.
+    """
+    store = work.release_store
+    before = find_release(store, work.plan.name)
+    record = _next_record(work, before.record if before else None, batch, files)
+    if before:
+        store.put(work.release_path(history_path(before.record.version)), before.record.to_json())
+    hosts = _write_hosts(work, record)
+    data = record.to_json()
+    store.put(work.release_path(CHECKSUMS), checksums(record, {HOSTS: hosts, RECORD: hashlib.sha256(data).hexdigest()}))
+    store.put(work.release_path(RECORD), data)
+    return record
+
+
+def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:
+    """Return SHA256SUMS, as `sha256sum --check` reads it, of the files that are given away."""
+    sums = {file.path: file.sha256 for file in record.files if file.kind not in PRIVATE} | others
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
+
+
+def _next_record(
+    work: Work, before: ReleaseRecord | None, batch: ReleaseBatch, files: Sequence[ReleaseFile]
+) -> ReleaseRecord:
+    plan = work.plan
+    next_id = plan.first_id + sum(subset.rows for subset in batch.subsets.values())
+    if next_id > MAX_ID:
+        raise PublishError(f"{plan.name} would have ids above 2^53, which JSON readers round: begin another release.")
+    order = list(FileKind)
+    every = [*(before.files if before else ()), *files]
+    return ReleaseRecord(
+        format=FORMAT,
+        name=plan.name,
+        version=plan.version,
+        previous=plan.previous,
+        published=plan.published,
+        inputs=(*(before.inputs if before else ()), *plan.inputs),
+        options=plan.options,
+        columns=plan.columns,
+        aesthetic=plan.aesthetic,
+        next_id=next_id,
+        batches=(*(before.batches if before else ()), batch),
+        removed=before.removed if before else {},
+        files=tuple(sorted(every, key=lambda file: (order.index(file.kind), file.variant or "", file.first_id))),
+    )
+
+
+def _write_hosts(work: Work, record: ReleaseRecord) -> str:
+    """Add up the hosts of all files, and return the sha256 of hosts.parquet."""
+    paths = [work.release_path(file.path) for file in record.files if file.kind is FileKind.HOSTS]
+    with table_writer(work.release_store, work.release_path(HOSTS), HOSTS_SCHEMA) as writer:
+        for counts in merge_hosts(work.release_store, paths):
+            writer.write(mean_punsafe(counts))
+    return writer.file.sha256

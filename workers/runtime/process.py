@@ -38,7 +38,8 @@ class Running:
 
         Raises: TrackerError, StoreError when there is nothing to work with; typer.Exit with what the processes say.
         """
-        logging.basicConfig(level=logging.INFO, format=log_format(os.environ), stream=sys.stderr)
+        logging.basicConfig(format=log_format(os.environ), stream=sys.stderr)
+        logging.getLogger("shoal").setLevel(logging.INFO)  # ours alone: open_clip tells a dozen steps of each model
         settings = Settings.from_environment()
         url = database_url(settings)
         if self.processes > 1:

@@ -14,7 +14,7 @@ DOWNLOAD_IMAGE = "shoal-download"
 MAX_DOWNLOAD_MB = 350  # over its base; OpenCV, which halves the time of a resize, takes 108 of them
 USER_ID = "10001"
 GRACE_SECONDS = 60  # stop_grace_period
-DECODER = "workers.download.decoder_process"
+DECODER = "dataset.pictures.fork_server"
 
 
 def check_download_image() -> str:

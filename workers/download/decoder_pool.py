@@ -4,8 +4,11 @@ Invariant: `Decoders.prepare` gives a picture or an outcome for any bytes, withi
 codec. The picture on which a decoder ended is undecodable, with the reason; every other one gets its turn with another
 decoder. No decoder outlives the worker.
 
-A decoder (`workers.download.decoder_process`) holds one picture at a time, so it is certain on which it ended. Bytes go
-through a socket pair once each way.
+A decoder (`workers.download.decoder_process`, in a fork of `dataset.pictures.fork_server`) holds one picture at a time,
+so it is certain on which it ended. Bytes go through a socket pair once each way.
+
+The models' decoders (`dataset.models.decoders`) are a pool of their own: they take batches for threads, and answer with
+pixels in the batch's memory; these take single pictures for trio's tasks. The processes are the same.
 
 Measured, resized to 256: a picture of the whole download takes 3.4 to 3.6 ms of CPU instead of 3.2 in the worker's own
 thread, in separate runs, and 0.3 to 0.6 ms more than it where two cores are overloaded; the worker uses all its cores
@@ -30,10 +33,12 @@ from typing import Self
 
 import trio
 
+from dataset.pictures import fork_server
+from dataset.pictures.fork_server import DECODE_BYTES, END, FORK, ORDER, READY, RESULT
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
 from dataset.recipe.image_rules import ImageRules
-from workers.download.decoder_process import ANSWER, ASK, END, FORK, ORDER, READY, RESULT
+from workers.download.decoder_process import ANSWER, ASK
 from workers.errors import WorkerError
 
 MAX_DECODERS = 8
@@ -41,9 +46,6 @@ MAX_DECODERS = 8
 
 DECODE_SECONDS = 20.0
 """The largest PNG that the rules allow takes 4, an AVIF 10, on a core of its own."""
-
-DECODE_BYTES = 1 << 30
-"""For one picture: 89 million pixels of RGB take 358 MB, which Pillow holds twice while it turns them."""
 
 ORDER_SECONDS = 30.0
 """For the origin's imports and a fork, on a machine that is busy with other things."""
@@ -55,9 +57,6 @@ PIPE_BYTES = 256 << 10
 
 RECEIVE_BYTES = 64 << 10
 """A picture of 256 pixels has 31 KB; Python takes memory for all that may come, above 128 KB from the kernel."""
-
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
-"""The tracker's URL and the store's keys are none of a codec's business."""
 
 
 class DecodingFailed(WorkerError):
@@ -180,15 +179,12 @@ class _Origin:
 
     def __init__(self, codec: str) -> None:
         ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # no threads to fork
-        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers.download.decoder_process", codec],
+                fork_server.command("workers.download.decoder_process:load", codec),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=environment,
+                env=fork_server.environment(),
             )
         self._orders = trio.socket.from_stdlib_socket(ours)
         self._lock = trio.Lock()

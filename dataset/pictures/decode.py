@@ -17,12 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile
+from PIL import Image, ImageChops, ImageFile, features
 
 from dataset.pictures.colour import to_srgb
-from dataset.pictures.headers import Size
+from dataset.pictures.headers import EXTENSIONS, Size
 from dataset.pictures.jpeg import Pixels
 from dataset.pictures.metadata import Bare, read_orientation, separate
+
+DECODABLE = frozenset(EXTENSIONS) - (frozenset() if features.check("avif") else {"AVIF"})
+"""The formats of which this installation has codecs."""
 
 _REDUCING_GAP = 2.0
 """Let Pillow shrink by whole factors first, as its `thumbnail` does."""

@@ -14,46 +14,26 @@ Rejected: OpenCV for everything, as img2dataset uses it: it ignores colour profi
 """
 
 import io
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageCms, features
+from PIL import Image
 
+from dataset.pictures.codec_faults import CODEC_FAULTS
 from dataset.pictures.colour import is_srgb
-from dataset.pictures.decode import TURNED, Opened, opened, show, upright, upright_pixels
-from dataset.pictures.headers import EXTENSIONS, Picture, Size, hashed, image_format, keep_received, unfit
+from dataset.pictures.decode import DECODABLE, TURNED, Opened, opened, show, upright, upright_pixels
+from dataset.pictures.headers import Picture, Size, hashed, image_format, keep_received, unfit
 from dataset.pictures.jpeg import Pixels, encode_jpeg, read_colour_size, shrink_jpeg, with_end
 from dataset.pictures.metadata import read_jpeg_metadata
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.pdq import PDQ_PIXELS, pdq_of
 from dataset.recipe.image_rules import EncodeFormat, ImageRules, ResizeMode
 
-_CODEC_FAULTS = (
-    OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    ImageCms.PyCMSError,
-    Warning,  # where the interpreter was told to make errors of them
-)
-"""What Pillow's codecs were seen to raise on damaged files. All of them mean: this picture cannot be had."""
-
 _PIXEL_ALARMS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _DRAFT_GAP = 1.5
 """Decode a JPEG at no less than 1.5 times the wanted size: 6.1 ms a picture of 300–2,400 px against 10.2 at twice the
 size and 5.3 at once, mean absolute difference to a full decode 0.3 of 255, against 0.1 and 0.4."""
-
-_DECODABLE = frozenset(EXTENSIONS) - (frozenset() if features.check("avif") else {"AVIF"})
 
 
 def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
@@ -65,7 +45,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
         kept = keep_received(data, rules)
         return _with_pdq(kept) if rules.pdq and isinstance(kept, Picture) else kept
     kind = image_format(data)
-    if kind is None or kind not in _DECODABLE:
+    if kind is None or kind not in DECODABLE:
         return Outcome.NOT_AN_IMAGE if kind is None else Outcome.UNSUPPORTED_FORMAT
     if len(data) > rules.max_bytes:
         return Outcome.TOO_LARGE
@@ -81,7 +61,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
             return unfit(size, rules) or _keep(picture, data, rules)
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
-    except _CODEC_FAULTS:
+    except CODEC_FAULTS:
         return Outcome.TOO_SMALL if len(data) < rules.min_bytes else Outcome.UNDECODABLE
 
 
@@ -105,7 +85,7 @@ def _with_pdq(kept: Picture) -> Picture | Outcome:
             return replace(kept, pdq=pdq_of(np.asarray(upright(whole, picture.orientation))))
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
-    except _CODEC_FAULTS:
+    except CODEC_FAULTS:
         return Outcome.UNDECODABLE
 
 

@@ -1,0 +1,29 @@
+"""Opening pictures that a shard or somebody's tar keeps: strangers' bytes, so only to be called in a decoder process.
+
+A picture may have been kept as it was received; it is shown as `prepare` would have shown it: upright, on white, in
+sRGB. One that was prepared has nothing of that to be done.
+"""
+
+from PIL import Image
+
+from dataset.pictures.codec_faults import CODEC_FAULTS
+from dataset.pictures.decode import DECODABLE, opened, show, upright
+from dataset.pictures.headers import Size, image_format
+from dataset.pictures.jpeg import with_end
+from dataset.recipe.image_rules import ImageRules
+
+_MAX_PIXELS = ImageRules().max_pixels
+
+
+def open_stored(data: bytes) -> Image.Image | None:
+    """Decode a stored picture to RGB; None when it cannot be decoded, also for want of memory."""
+    kind = image_format(data)
+    if kind not in DECODABLE:
+        return None
+    try:
+        with opened(with_end(data, _MAX_PIXELS) if kind == "JPEG" else data, kind) as picture:
+            shown = upright(show(picture, Size(*picture.image.size)), picture.orientation)
+            shown.load()  # Pillow reads pixels when they are first asked for, and then the file is closed
+            return shown
+    except (*CODEC_FAULTS, Image.DecompressionBombWarning, MemoryError):
+        return None

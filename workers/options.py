@@ -23,7 +23,7 @@ Compiled = Annotated[
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
 DecoderProcesses = Annotated[
     int | None,
-    typer.Option("--decoders", min=0, help="Processes that decode; default: for a GPU one a core, else none."),
+    typer.Option("--decoders", min=1, help="Processes that decode; default: for a GPU one a core, else one."),
 ]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
 Processes = Annotated[int, typer.Option(min=1, max=1_024, help="Worker processes, under one parent.")]

@@ -1,6 +1,5 @@
 """The commands `train-head` and `calibrate`: from labels to a head, from pairs to a threshold."""
 
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 
+from dataset.models.decoders import MODELS, Decoders
 from dataset.models.files import ModelError
 from dataset.recipe.recipe import ModelRecipe, ModelRole
 from dataset.recipe.tags import Tag
@@ -128,21 +127,27 @@ def _similarities(paths: Sequence[Path], model: str | None, pretrained: str | No
     opened = Store.open(store, writable=False) if store else None
     loaded = load_model(ModelRecipe(model, pretrained, 0.0), opened)
     cosines: list[float] = []
-    for path in paths:
-        images, texts = read_column(path, "image"), read_column(path, "text")
-        for start in range(0, len(images), PAIRS_AT_ONCE):
-            pictures = [_picture(data, path) for data in images[start : start + PAIRS_AT_ONCE]]
-            said = [str(text) for text in texts[start : start + PAIRS_AT_ONCE]]
-            cosines += np.einsum("nd,nd->n", loaded.embed_images(pictures), loaded.embed_texts(said)).tolist()
+    with Decoders(modules=MODELS) as decoders:
+        for path in paths:
+            images, texts = read_column(path, "image"), read_column(path, "text")
+            for start in range(0, len(images), PAIRS_AT_ONCE):
+                pictures = [_bytes(data, path) for data in images[start : start + PAIRS_AT_ONCE]]
+                wanted = loaded.preparation
+                pixels = decoders.pixels(wanted, pictures, (wanted.height, wanted.width, 3))
+                if pixels is None:
+                    raise LabelledError(
+                        f"{path} has a picture that cannot be decoded among rows {start + 1} to "
+                        f"{start + len(pictures)}: leave its row out."
+                    )
+                said = [str(text) for text in texts[start : start + PAIRS_AT_ONCE]]
+                cosines += np.einsum("nd,nd->n", loaded.embed_pixels(pixels), loaded.embed_texts(said)).tolist()
     return np.array(cosines, np.float64)
 
 
-def _picture(data: Any, path: Path) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise LabelledError(f"{path} has a picture that cannot be decoded ({error}): leave its row out.") from error
+def _bytes(data: object, path: Path) -> bytes:
+    if not isinstance(data, bytes):
+        raise LabelledError(f"{path} has a row whose image is no bytes: leave it out.")
+    return data
 
 
 def _widths(hidden: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ that a shard's last batch, which is not full, is all that its border costs.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -19,15 +19,14 @@ from importlib.metadata import version
 from itertools import repeat
 
 import numpy as np
-from PIL import Image
 
 from dataset.formats.embeddings import paired
 from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shards import LostSample, Sample, read_samples
 from dataset.models.clip import ClipModel
-from dataset.models.inputs import decoded
+from dataset.models.decoders import Decoders
+from dataset.models.inputs import PictureHash, Pixels, Square
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
-from dataset.pictures.pdq import pdq_of
 from dataset.recipe.recipe import ModelRole, Recipe, settle
 from dataset.safety.hash_lists import Restricted
 from dataset.safety.removal import read_removed, remove_samples
@@ -74,11 +73,11 @@ def filter_shard(
     taggers = load_taggers(recipe, models, store) if taggers is None else taggers
     recipe = settle_tagging(recipe, taggers)
     pairs: list[ScoredPair] = []
-    sieve = _Sieve(read_removed(store, shard), restricted or Restricted())
     with nullcontext(pipeline) if pipeline else Pipeline() as line:
+        sieve = _Sieve(read_removed(store, shard), restricted or Restricted(), line.decoders)
         batches = _batches(sieve.through(read_samples(store, shard, extra=recipe.extra)), models, line.batch_samples)
         for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
-            judged = judge(batch, recipe, taggers)
+            judged = judge(batch, recipe, taggers, line.decoders)
             pairs += judged
             on_progress(len(judged))
     pairs += sieve.held_back
@@ -118,12 +117,12 @@ def role_of(subset: str) -> ModelRole:
     return ModelRole.EN if subset == EN_SUBSET else ModelRole.OTHER
 
 
-def judge(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger]) -> list[ScoredPair]:
+def judge(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger], decoders: Decoders) -> list[ScoredPair]:
     """Give each sample of a batch its verdict and its tags; all that is told from its features is told here.
 
     `batch.image_features` and `batch.text_features` are (N, D) float32 unit rows, of samples of one role.
     """
-    pairs = _scored(batch, recipe, taggers) if batch.samples else []
+    pairs = _scored(batch, recipe, taggers, decoders) if batch.samples else []
     for verdict, samples in (
         (Verdict.UNDECODABLE, batch.undecodable),
         (Verdict.WITHOUT_DIRECTION, batch.without_direction),
@@ -132,14 +131,16 @@ def judge(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger]) -
     return pairs
 
 
-def _scored(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger]) -> list[ScoredPair]:
+def _scored(
+    batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger], decoders: Decoders
+) -> list[ScoredPair]:
     images, texts = batch.image_features, batch.text_features
     role = role_of(batch.samples[0].subset)
     threshold, tagger = recipe.models.of(role).threshold, taggers[role]
     cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
     rows = paired(images, texts) if recipe.embeddings.keep else repeat(None)
     drops = tagger.drops(images, texts)
-    tags = tagger.tags(images, texts, _pictures(batch.samples) if tagger.needs_pictures else None)
+    tags = tagger.tags(images, texts, _squares(batch.samples, tagger.side, decoders) if tagger.side else None)
     pairs = []
     for place, (sample, cosine, row, drop) in enumerate(
         zip(batch.samples, cosines.tolist(), rows, drops, strict=False)
@@ -155,10 +156,9 @@ def _scored(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger])
     return pairs
 
 
-def _pictures(samples: Iterable[Sample]) -> list[Image.Image]:
-    """Decode once more what the decoders could, for a head that looks at pictures of another size."""
-    pictures = [decoded(sample.image) for sample in samples]
-    return [picture for picture in pictures if picture is not None]
+def _squares(samples: Sequence[Sample], side: int, decoders: Decoders) -> Pixels | None:
+    """Decode once more, for a head that looks at pictures of another size, (N, side, side, 3) uint8."""
+    return decoders.pixels(Square(side), [sample.image for sample in samples], (side, side, 3))
 
 
 def _about(sample: Sample) -> KeptSample:
@@ -185,6 +185,7 @@ class _Sieve:
     removed: Mapping[str, Verdict]
     """Taken out of the shard by an earlier attempt, by key."""
     restricted: Restricted
+    decoders: Decoders
     held_back: list[ScoredPair] = field(default_factory=list)
 
     def through(self, samples: Iterable[Sample | LostSample]) -> Iterator[Sample]:
@@ -200,13 +201,14 @@ class _Sieve:
             return self.removed[sample.key]
         if isinstance(sample, LostSample):
             return Verdict.UNREADABLE
-        return Verdict.RESTRICTED if self._is_restricted(sample) else None
-
-    def _is_restricted(self, sample: Sample) -> bool:
         pdq = sample.pdq  # of the picture as received; the shard's may have been shrunk or cut
-        if pdq is None and self.restricted.needs_pdq and (picture := decoded(sample.image)) is not None:
-            pdq = pdq_of(np.asarray(picture))
-        return self.restricted.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
+        if pdq is None and self.restricted.needs_pdq:
+            (computed,) = self.decoders.each(PictureHash(), [sample.image])
+            if computed is None:  # what cannot be compared with the lists is not looked at any further
+                return Verdict.UNDECODABLE
+            pdq = computed.decode("ascii") or None
+        is_listed = self.restricted.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
+        return Verdict.RESTRICTED if is_listed else None
 
 
 def _batches(

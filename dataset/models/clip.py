@@ -27,7 +27,7 @@ from PIL import Image
 import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
 from dataset.errors import said_by
 from dataset.models.files import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
-from dataset.models.inputs import Preparation
+from dataset.models.inputs import Pixels, Preparation
 from dataset.models.towers import Embeddings, Precision, Towers
 from dataset.recipe.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
 from dataset.store.store import Store
@@ -76,7 +76,10 @@ class ClipModel:
         """Embed pictures of any size and mode, (N, D) float32 unit rows."""
         if not images:
             return np.empty((0, self.dimensions), np.float32)
-        pixels = np.stack([self.preparation.pixels(image) for image in images])  # (N, H, W, 3)
+        return self.embed_pixels(np.stack([self.preparation.pixels(image) for image in images]))
+
+    def embed_pixels(self, pixels: Pixels) -> Embeddings:
+        """Embed prepared pictures, (N, H, W, 3) uint8; (N, D) float32 unit rows."""
         return self._unit_rows(self.towers.images(torch.from_numpy(pixels)))
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:

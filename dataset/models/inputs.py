@@ -5,12 +5,11 @@ Invariant: pictures go through open_clip's own transforms, all but the last two 
 the bit.
 
 A picture of 256 pixels and 47 KB takes 2.9 ms of a CPU and a text 0.1 ms, all of the latter under the interpreter's
-lock: for a GPU that takes thousands of samples a second this runs in processes of its own (`dataset.models.decoders`).
+lock. It runs in the processes of `dataset.models.decoders`: pictures are strangers' bytes. What else is made of a
+picture there is a task of this module, too.
 """
 
 import io
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from dataset.pictures.pdq import pdq_of
 
 Pixels = npt.NDArray[np.uint8]
 Tokens = npt.NDArray[np.int32]
@@ -27,19 +28,6 @@ TOKENIZED_CHARACTERS = 1_000
 
 TOKENIZER_CACHE_WORDS = 200_000
 """open_clip's tokenizer remembers every word that it has seen, for ever; about 50 MB."""
-
-_CODEC_FAULTS = (
-    OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
-    SyntaxError,
-    ValueError,
-    EOFError,
-    ArithmeticError,
-    LookupError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow was seen to raise for damaged files of the three formats in which a shard keeps pictures."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +39,10 @@ class Preparation:
     height: int
     width: int
     context: int
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """Do a decoder's task: a picture's `pixels`, row by row."""
+        return self.pixels(image).tobytes()
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Bring a picture of any size and mode to the model's, (H, W, 3) uint8."""
@@ -66,27 +58,39 @@ class Preparation:
         _bound_cache(self.tokenizer)
         return tokens
 
-    def fill(self, images: Sequence[bytes], texts: Sequence[str], into: Pixels) -> tuple[list[bool], Tokens]:
-        """Decode pictures into the rows of `into`, (N, H, W, 3); say which could be, and give all texts' tokens.
 
-        The row of a picture that cannot be decoded keeps what it held.
-        """
-        good = []
-        for row, data in zip(into, images, strict=True):
-            picture = decoded(data)
-            good.append(picture is not None)
-            if picture is not None:
-                row[:] = self.pixels(picture)
-        return good, self.tokens(texts)
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A decoder's task: a picture shrunk or stretched to a square, (side, side, 3) uint8."""
+
+    side: int
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """Return the pixels row by row."""
+        return np.asarray(image.resize((self.side, self.side), Image.Resampling.BILINEAR)).tobytes()
 
 
-def decoded(data: bytes) -> Image.Image | None:
-    """Decode a picture of a shard to RGB, None when it cannot be."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-            return image.convert("RGB")
-    except _CODEC_FAULTS:
-        return None
+@dataclass(frozen=True, slots=True)
+class PictureHash:
+    """A decoder's task: a picture's PDQ, in ASCII; empty for one too flat to have any."""
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """Return 64 hex digits."""
+        return (pdq_of(np.asarray(image)) or "").encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallJpeg:
+    """A decoder's task: a JPEG whose sides are at most `pixels`."""
+
+    pixels: int
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """Return the JPEG."""
+        image.thumbnail((self.pixels, self.pixels))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=75)
+        return file.getvalue()
 
 
 def _bound_cache(tokenizer: object) -> None:

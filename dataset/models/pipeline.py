@@ -22,7 +22,7 @@ import torch
 
 from dataset.formats.shards import Sample
 from dataset.models.clip import ClipModel
-from dataset.models.decoders import Decoders, Prepared
+from dataset.models.decoders import MODELS, Decoders, Prepared
 from dataset.models.files import ModelError
 from dataset.models.oldest_first import Turns, ahead
 from dataset.models.towers import Embedded, Embeddings, Precision
@@ -56,18 +56,18 @@ class EmbeddedBatch:
 
 
 class Pipeline:
-    """Decoders (`processes` of them, or a thread) and the device's thread; `batch_samples` None: by device.
+    """`processes` decoders and the device's thread; `batch_samples` None: by device.
 
     The model works within `busy`: it is entered in the device's thread.
     """
 
     def __init__(
         self,
-        processes: int = 0,
+        processes: int = 1,
         batch_samples: int | None = None,
         busy: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.decoders = Decoders(processes)
+        self.decoders = Decoders(processes, MODELS)
         self._device = Turns(1, "device")
         self._batch_samples = batch_samples
         self._busy = busy
@@ -144,9 +144,9 @@ class Pipeline:
 
 
 def decoder_processes(device: str | None) -> int:
-    """Say how many decoders a device wants: on a GPU one a core, but for the one that feeds it; on a CPU none."""
+    """Return how many decoders a device wants: on a GPU one a core, but for the one that feeds it; on a CPU one."""
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
-    return max(1, min(MAX_DECODERS, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+    return max(1, min(MAX_DECODERS, (os.cpu_count() or 1) - 1)) if on_gpu else 1
 
 
 def has_direction(rows: Embeddings) -> npt.NDArray[np.bool_]:

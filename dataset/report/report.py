@@ -9,7 +9,6 @@ the worst similarities, which flatter and frighten, and say nothing of the middl
 """
 
 import heapq
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from dataset.errors import DatasetError
 from dataset.formats.shards import Sample, read_samples
+from dataset.models.decoders import Decoders
+from dataset.models.inputs import SmallJpeg
 from dataset.report.chart import Histogram
 from dataset.report.page import Findings, MeasuredRow, StageRow, Thumbnail, render_page
 from dataset.store.store import Store
@@ -209,15 +209,16 @@ def _thumbnails(
     for key in wanted:
         by_job.setdefault(int(key[:10]), set()).add(key)  # a key begins with ten digits of the download job
     made: dict[str, Thumbnail] = {}
-    for job, keys in by_job.items():
-        shard = shards.get(job)
-        for sample in _samples(store, shard, tars.get(shard or ""), keys):
-            jpeg = thumbnail_bytes(sample.image)
-            if jpeg is not None:
-                size = (sample.original_width, sample.original_height)
-                made[sample.key] = Thumbnail(
-                    jpeg, sample.caption, wanted[sample.key], sample.language, sample.url, size
-                )
+    with Decoders() as decoders:
+        for job, keys in by_job.items():
+            shard = shards.get(job)
+            for sample in _samples(store, shard, tars.get(shard or ""), keys):
+                (jpeg,) = decoders.each(SmallJpeg(THUMBNAIL_PIXELS), [sample.image])
+                if jpeg is not None:
+                    size = (sample.original_width, sample.original_height)
+                    made[sample.key] = Thumbnail(
+                        jpeg, sample.caption, wanted[sample.key], sample.language, sample.url, size
+                    )
     return made
 
 
@@ -233,19 +234,6 @@ def _samples(store: Store, shard: str | None, tar: str | None, keys: set[str]) -
                 yield sample
         if not missing:
             return
-
-
-def thumbnail_bytes(data: bytes) -> bytes | None:
-    """Shrink a shard's picture to a JPEG of THUMBNAIL_PIXELS; None when it cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=75)
-    return file.getvalue()
 
 
 def _by_similarity(scores: Sequence[Score], pictures: dict[str, Thumbnail]) -> list[Thumbnail]:

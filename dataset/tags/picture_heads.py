@@ -8,17 +8,17 @@ Source: LAION-AI/LAION-5B-WatermarkDetection (timm's `efficientnet_b3a` there is
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.numpy import save
 from torch import nn
 
 import dataset.models.torchvision_shim  # noqa: F401 - before timm, which imports torchvision
+from dataset.models.inputs import Pixels
 from dataset.recipe.tags import Tag
 from dataset.tags.heads import FORMAT, METADATA_KEY, HeadError, HeadFile, Kind, Rows
 
@@ -40,26 +40,30 @@ class PictureHead:
     device: torch.device
     _network: nn.Module = field(repr=False)
 
-    def score(self, pictures: Sequence[Image.Image]) -> Rows:
-        """Tag RGB pictures of any size, (N,) float32."""
+    @property
+    def side(self) -> int:
+        """Return the side of the squares that it looks at; pictures are shrunk or stretched to them (inputs.Square)."""
+        return PIXELS
+
+    def score(self, pictures: Pixels) -> Rows:
+        """Tag squares, (N, 256, 256, 3) uint8; (N,) float32."""
         scores = [
             self._score(pictures[start : start + BATCH_PICTURES]) for start in range(0, len(pictures), BATCH_PICTURES)
         ]
         return np.concatenate(scores) if scores else np.empty(0, np.float32)
 
-    def _score(self, pictures: Sequence[Image.Image]) -> Rows:
-        pixels = torch.from_numpy(np.stack([normalised(picture) for picture in pictures])).to(self.device)
+    def _score(self, pictures: Pixels) -> Rows:
+        pixels = torch.from_numpy(normalised(pictures)).to(self.device)
         with torch.inference_mode():
             probabilities = self._network(pixels).float().softmax(dim=-1)[:, 0]  # (N, 2) → (N,)
         scores: Rows = probabilities.cpu().numpy()
         return scores
 
 
-def normalised(picture: Image.Image) -> Rows:
-    """Shrink or stretch a picture to the classifier's square, (3, 256, 256) float32."""
-    square = picture.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BILINEAR)
-    values = np.asarray(square, np.float32) / 255
-    return np.ascontiguousarray(((values - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1), np.float32)
+def normalised(pictures: Pixels) -> Rows:
+    """Turn squares, (N, 256, 256, 3) uint8, into the classifier's input, (N, 3, 256, 256) float32."""
+    values = pictures.astype(np.float32) / 255
+    return np.ascontiguousarray(((values - np.array(MEAN)) / np.array(STD)).transpose(0, 3, 1, 2), np.float32)
 
 
 def picture_head_bytes(state: Mapping[str, Rows], source: str) -> bytes:

@@ -8,15 +8,14 @@ drop; thresholds on tags are for whoever uses the data.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image
-
 from dataset.formats.parts import Verdict
+from dataset.models.inputs import Pixels
 from dataset.recipe.recipe import STORE_PREFIX, Checksums, ModelRole, Recipe
 from dataset.recipe.tags import HeadRecipe, Tag, settle_safety, settle_tags
 from dataset.safety.prompts import EmbedsTexts, SafetyJudge, SafetyPrompts, read_safety_prompts
@@ -51,16 +50,14 @@ class Tagger:
     checksums: Mapping[Tag, str] = field(default_factory=dict)
 
     @property
-    def needs_pictures(self) -> bool:
-        """Say whether `tags` must be given the pictures."""
-        return bool(self.picture_heads)
+    def side(self) -> int | None:
+        """Return the side of the squares that `tags` must be given, None when no head looks at pictures."""
+        return next((head.side for head in self.picture_heads.values()), None)
 
-    def tags(
-        self, image_features: Rows, text_features: Rows, pictures: Sequence[Image.Image] | None = None
-    ) -> dict[str, Rows]:
-        """Tag N pairs: both features (N, D) float32 unit rows, `pictures` N in RGB; (N,) float32 by tag.
+    def tags(self, image_features: Rows, text_features: Rows, pictures: Pixels | None = None) -> dict[str, Rows]:
+        """Tag N pairs: both features (N, D) float32 unit rows, `pictures` (N, side, side, 3) uint8.
 
-        A tag without a head is not among them.
+        Return (N,) float32 by tag; a tag without a head is not among them.
 
         Raises: HeadError when a head looks at pictures, and not N were given.
         """

@@ -39,6 +39,7 @@ from dataset.models.clip import ClipModel, load_model
 from dataset.models.decoders import Decoders
 from dataset.models.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
 from dataset.pictures.headers import Picture
+from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.store.store import Store
@@ -236,9 +237,11 @@ def prepared(
                 dtype=torch.uint8,
                 pin_memory=model.device.type == "cuda",
             )
-            _, tokens = model.preparation.fill(
-                [sample.image for sample in batch], [sample.caption for sample in batch], pixels.numpy()
-            )
+            for row, sample in zip(pixels.numpy(), batch, strict=True):
+                picture = open_stored(sample.image)
+                assert picture is not None
+                row[:] = model.preparation.pixels(picture)
+            tokens = model.preparation.tokens([sample.caption for sample in batch])
             batches.append((pixels, torch.from_numpy(tokens)))
     return batches
 

@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.filter.shard import FilterReport, filter_shard
@@ -21,7 +19,6 @@ from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.models.clip import ClipModel, load_model
-from dataset.models.inputs import decoded
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.prepare import prepare
@@ -248,17 +245,6 @@ def test_a_model_that_is_not_the_crawls_scores_nothing(
     with pytest.raises(RecipeMismatchError):
         filter_shard(store, SHARD, OUTPUT, models=models, recipe=Recipe.from_json(written))
     assert store.list("parts") == []
-
-
-@given(data=st.data(), form=st.sampled_from(["JPEG", "PNG", "WEBP"]))
-def test_any_bytes_are_a_picture_or_none(data: st.DataObject, form: str) -> None:
-    whole = io.BytesIO()
-    Image.radial_gradient("L").resize((40, 30)).save(whole, form)
-    damaged_bytes = bytearray(whole.getvalue())
-    for place in data.draw(st.lists(st.integers(0, len(damaged_bytes) - 1), max_size=8)):
-        damaged_bytes[place] ^= data.draw(st.integers(1, 255))
-    picture = decoded(bytes(damaged_bytes[: data.draw(st.integers(0, len(damaged_bytes)))]))
-    assert picture is None or picture.mode == "RGB"
 
 
 def test_progress_is_told_in_samples(store: Store, models: dict[str, ClipModel], recipe: Recipe) -> None:

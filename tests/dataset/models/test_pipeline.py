@@ -13,7 +13,7 @@ import torch
 
 from dataset.formats.shards import Sample
 from dataset.models.clip import ClipModel, load_model
-from dataset.models.decoders import CHUNK_SAMPLES, Decoders, _Decoder
+from dataset.models.decoders import CHUNK_SAMPLES, _Decoder
 from dataset.models.files import ModelError
 from dataset.models.oldest_first import Turns, ahead
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
@@ -170,26 +170,26 @@ def test_a_batch_without_one_finite_row_is_the_machines_fault_and_not_the_sample
 
 
 @pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_picture_that_kills_its_decoder_costs_only_itself_and_processes_give_what_a_thread_gives(
+def test_a_picture_that_kills_its_decoder_costs_only_itself(
     model: ClipModel, samples: list[Sample], fate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = b"a picture that no codec survives"
-    fill = _Decoder.fill
+    ask = _Decoder.ask
 
-    def deadly(decoder: _Decoder, preparation: Any, images: Any, *rest: Any) -> Any:
+    def deadly(decoder: _Decoder, task: Any, images: Any, *rest: Any) -> Any:
         if poison in images:
             decoder._socket.settimeout(0.05)
-            os.kill(decoder.process.pid, fate)
-        return fill(decoder, preparation, images, *rest)
+            os.kill(decoder.pid, fate)
+        return ask(decoder, task, images, *rest)
 
-    monkeypatch.setattr(_Decoder, "fill", deadly)
+    monkeypatch.setattr(_Decoder, "ask", deadly)
     good = samples * (CHUNK_SAMPLES // len(samples) + 1)  # more than one chunk, of which the first one is whole
     bad = [sample(97, b"no picture", "🦈" * 3_000), sample(98, poison, "a caption")]
-    here, there = embedded(model, good + bad), embedded(model, good + bad, processes=1)
-    assert here.samples == there.samples == good
-    assert here.undecodable == there.undecodable == bad
-    assert np.array_equal(here.image_features, there.image_features)
-    assert np.array_equal(here.text_features, there.text_features)
+    with_poison, without = embedded(model, good + bad, processes=2), embedded(model, good)
+    assert with_poison.samples == without.samples == good
+    assert with_poison.undecodable == bad
+    assert np.array_equal(with_poison.image_features, without.image_features)
+    assert np.array_equal(with_poison.text_features, without.text_features)
 
 
 def test_a_batch_of_which_nothing_can_be_decoded_reaches_no_device(model: ClipModel) -> None:
@@ -291,15 +291,6 @@ def test_what_a_thread_raises_is_raised_where_the_result_is_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
         turns.submit(0, lambda: 1 // 0).result(60)
     turns.close()
-
-
-def test_a_decoder_ends_with_its_socket() -> None:
-    decoders = Decoders(1)
-    decoder = decoders._idle.get()
-    decoder._socket.close()
-    assert decoder.process.wait(60) == 0
-    decoders._idle.put(decoder)
-    decoders.close()
 
 
 # --- the compiled tower

@@ -17,7 +17,7 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
-from dataset.report.report import GALLERY_SAMPLES, MeasuredRow, ReportError, StageRow, thumbnail_bytes, write_report
+from dataset.report.report import GALLERY_SAMPLES, MeasuredRow, ReportError, StageRow, write_report
 from dataset.store.store import Store, StoreError
 
 MODELS = '{"en": {"model": "tiny", "threshold": 0.28}, "other": {"model": "tiny-multi", "threshold": 0.26}}'
@@ -219,11 +219,6 @@ def test_an_output_that_is_gone_is_an_error(store: Store, tmp_path: Path) -> Non
 def test_a_report_that_cannot_be_written_is_one_sentence(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="cannot be written"):
         report(store, [write_shard(store, 1, [row(0, Outcome.SUCCESS)])], tmp_path / "missing")
-
-
-def test_a_thumbnail_of_bytes_that_are_no_picture_is_none() -> None:
-    assert thumbnail_bytes(b"") is None
-    assert thumbnail_bytes(b"<html>") is None
 
 
 def test_the_report_does_without_torch() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import save, save_file
 from torch import nn
 
+from dataset.models.inputs import Square
 from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head, read_head, read_head_file
@@ -218,9 +219,11 @@ def test_the_watermark_detector_gives_the_softmaxs_first(tmp_path: Path, detecto
     with torch.inference_mode():
         logits = detector(torch.stack([published(picture) for picture in pictures])).numpy().astype(np.float64)
     expected = np.exp(logits[:, 0]) / np.exp(logits).sum(axis=1)
-    np.testing.assert_allclose(head.score(pictures), expected, atol=1e-5)
+    squares = [np.frombuffer(Square(head.side)(picture), np.uint8) for picture in pictures]
+    pixels = np.stack(squares).reshape(len(pictures), head.side, head.side, 3)
+    np.testing.assert_allclose(head.score(pixels), expected, atol=1e-5)
     assert head.tag is Tag.PWATERMARK
-    assert head.score([]).shape == (0,)
+    assert head.score(pixels[:0]).shape == (0,)
 
 
 def test_a_detector_that_lacks_a_tensor_is_refused(detector: Any) -> None:

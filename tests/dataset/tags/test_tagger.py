@@ -17,8 +17,8 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
 from dataset.main import app
 from dataset.models.clip import ClipModel, load_model
-from dataset.models.inputs import decoded
 from dataset.pictures.headers import Picture
+from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
@@ -143,7 +143,7 @@ def _samples(store: Store) -> list[Any]:
 
 
 def _embedded(store: Store, model: ClipModel) -> Any:
-    return model.embed_images([image for s in _samples(store) if (image := decoded(s.image)) is not None])
+    return model.embed_images([image for s in _samples(store) if (image := open_stored(s.image)) is not None])
 
 
 def test_of_a_dropped_sample_a_count_is_left_and_nothing_else(store: Store, models: dict[str, ClipModel]) -> None:
@@ -258,6 +258,8 @@ def test_a_recipe_that_cannot_be_used_is_refused_in_one_sentence(written: Any, s
 
 def test_a_head_on_pictures_wants_one_for_each_embedding() -> None:
     class Looks:
+        side = 4
+
         def score(self, pictures: Any) -> Any:
             return np.full(len(pictures), 0.5, np.float32)
 
@@ -265,7 +267,8 @@ def test_a_head_on_pictures_wants_one_for_each_embedding() -> None:
     rows = unit_rows(2, 8, np.random.default_rng(0))
     with pytest.raises(HeadError, match="looks at pictures"):
         tagger.tags(rows, rows)
-    assert tagger.tags(rows, rows, [None, None])["pwatermark"].tolist() == [0.5, 0.5]  # type: ignore[list-item]
+    assert tagger.side == 4
+    assert tagger.tags(rows, rows, np.zeros((2, 4, 4, 3), np.uint8))["pwatermark"].tolist() == [0.5, 0.5]
     assert tagger.drops(rows, rows) == [None, None]
 
 

@@ -131,6 +131,8 @@ worker = Table(
     Column("hosts_asked", Double, nullable=False, server_default=text("0")),
     Column("hosts_refused", Double, nullable=False, server_default=text("0")),
     Column("hosts_counted_at", Moment, nullable=False, server_default=NOW),
+    # The last report of refusals that was counted.
+    Column("reported", Uuid),
     Column("burnt_at", Moment),
     Column("burnt_reason", Text),
     CheckConstraint("(burnt_at IS NULL) = (burnt_reason IS NULL)", name="worker_burnt_says_why"),

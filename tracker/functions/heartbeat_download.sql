@@ -1,4 +1,5 @@
 -- A download worker's beat: what it met on the web, and what the fleet knows that is new since p_since (null: all).
+-- A beat that is sent again under the same request, its reply lost, is answered anew, and counts no refusal twice.
 --
 -- p_report: {"refused": {host: [n, seconds]}, "well": [host], "probes": [host]}; "well" are hosts whose probe this
 -- worker had and that answered, "probes" hosts whose rest is over, for which it has links: it may go first ("probe"), go
@@ -6,8 +7,9 @@
 -- rests: {host: [seconds left, refusals]}, 0 refusals for a rest that has ended. The cursor `since` is a moment: a rest
 -- that was written within 5 s before it is told again, because its transaction may have ended after this one looked.
 -- Rejected: a counter of changes, on whose row all reports would queue.
-CREATE FUNCTION tracker.heartbeat_download(p_worker uuid, p_progress bigint, p_since timestamptz, p_report jsonb)
-RETURNS TABLE (state tracker.worker_state, blocks bigint, since timestamptz, rests jsonb, probes jsonb)
+CREATE FUNCTION tracker.heartbeat_download(
+    p_worker uuid, p_request uuid, p_progress bigint, p_since timestamptz, p_report jsonb
+) RETURNS TABLE (state tracker.worker_state, blocks bigint, since timestamptz, rests jsonb, probes jsonb)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 #variable_conflict use_column
@@ -25,7 +27,11 @@ BEGIN
                       || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes')))
     ORDER BY host FOR UPDATE;
     IF p_report -> 'refused' <> '{}' THEN
-        PERFORM tracker.note_refusals(p_report -> 'refused');
+        -- The beat has locked the worker's row, so that of one request in flight twice the second sees the first.
+        UPDATE tracker.worker SET reported = p_request WHERE worker_id = p_worker AND reported IS DISTINCT FROM p_request;
+        IF FOUND THEN
+            PERFORM tracker.note_refusals(p_report -> 'refused');
+        END IF;
     END IF;
     IF p_report -> 'well' <> '[]' THEN
         well := ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well') LIMIT 100);

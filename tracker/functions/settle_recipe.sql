@@ -1,21 +1,34 @@
--- Settle the run's recipe: the first worker of a kind spells out what was left open (defaults; for filter the checksums
--- of the models), and none may change what was said before it. Whoever would work by another recipe is refused.
--- A recipe has no arrays, so that containment compares it value by value.
+-- Settle the run's recipe: the first worker of a class that reads a section spells out what it left open (defaults; of
+-- models the checksums), and none may change what was said before it. Whoever would work by another recipe is refused.
+-- A class settles no section that it does not read: a stolen login of extract can say nothing of the filter.
+-- A recipe has no arrays, so that containment compares a section value by value.
 CREATE FUNCTION tracker.settle_recipe(p_worker uuid, p_run_id int, p_recipe jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
+    asking tracker.worker := tracker.require_worker(p_worker);
+    reads text[] := CASE asking.kind
+        WHEN 'extract' THEN '{text,language}'
+        WHEN 'ingest' THEN '{language,extra}'
+        WHEN 'download' THEN '{image,extra}'
+        WHEN 'filter' THEN '{version,filter,models,embeddings,tags,safety}'
+        ELSE '{}' END;
     known jsonb;
+    settled jsonb;
 BEGIN
-    PERFORM tracker.require_worker(p_worker);
     SELECT recipe INTO STRICT known FROM tracker.run WHERE run_id = p_run_id FOR NO KEY UPDATE;
-    IF jsonb_strip_nulls(p_recipe) <@ known THEN
-        RETURN known;
-    ELSIF jsonb_strip_nulls(known) <@ p_recipe THEN
-        UPDATE tracker.run SET recipe = p_recipe WHERE run_id = p_run_id;
-        RETURN p_recipe;
+    IF EXISTS (SELECT FROM jsonb_each(p_recipe) AS said
+               WHERE NOT (jsonb_strip_nulls(said.value) <@ (known -> said.key)
+                          OR jsonb_strip_nulls(known -> said.key) <@ said.value)) THEN
+        RAISE EXCEPTION 'the recipe of run % is not the one that this worker would work by', p_run_id
+            USING ERRCODE = 'SH002', HINT = 'give the worker the models and the version that the run was begun with';
     END IF;
-    RAISE EXCEPTION 'the recipe of run % is not the one that this worker would work by', p_run_id
-        USING ERRCODE = 'SH002', HINT = 'give the worker the models and the version that the run was begun with';
+    SELECT known || coalesce(jsonb_object_agg(said.key, said.value), '{}') INTO settled
+    FROM jsonb_each(p_recipe) AS said
+    WHERE said.key = ANY (reads) AND jsonb_strip_nulls(said.value) <@ (known -> said.key) IS NOT TRUE;
+    IF settled <> known THEN
+        UPDATE tracker.run SET recipe = settled WHERE run_id = p_run_id;
+    END IF;
+    RETURN settled;
 END
 $$;

@@ -1,6 +1,7 @@
 """A worker's conversation with the tracker: the verbs register, claim, draw, heartbeat, complete, fail, release, leave.
 
-Every verb is one call of an SQL function, and each may be repeated: a claim carries a request id, an ending its lease.
+Every verb is one call of an SQL function, and each may be repeated: a claim carries a request id, as a download
+worker's beat does, an ending its lease.
 So a call whose connection broke is made again on a new one, and nothing happens twice. The beat has a connection of
 its own, because a long COPY on the other must not cost the lease. All of it blocks: under trio, call it in a thread.
 """
@@ -23,7 +24,7 @@ from tracker.database.database import Connection, answered_within, connect, tran
 from tracker.errors import DatabaseDown
 from tracker.protocol.copy_rows import Buffer, copy_into
 
-PROTOCOL = 1
+PROTOCOL = 2
 # A broken connection is tried again after 0.1 s, then twice as long each time, for a minute in all: Postgres restarts
 # or fails over in less, and beyond it the lease has expired anyway.
 FIRST_PAUSE_SECONDS = 0.1
@@ -139,8 +140,8 @@ class Session:
     def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> News:
         """The beat of a download worker: tell what hosts did, and hear what is new since the cursor (None: all)."""
         rows = self._beat.rows(
-            "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s)",
-            self.worker_id, progress, since, Jsonb(dict(report)),
+            "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s, %s)",
+            self.worker_id, uuid4(), progress, since, Jsonb(dict(report)),
         )  # fmt: skip
         return News(**rows[0])
 

@@ -88,7 +88,7 @@ class _Swarm:
         async with gate:
             work, beat = await self._line(), await self._line()
             row = await self.timed(
-                "register", work, "SELECT worker_id FROM tracker.register('download', 'simulated', 1, '0', 1, NULL)", ()
+                "register", work, "SELECT worker_id FROM tracker.register('download', 'simulated', 1, '0', 2, NULL)", ()
             )
             worker = row[0]
             batch = await self._draw(work, worker)

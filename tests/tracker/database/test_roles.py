@@ -91,7 +91,7 @@ def test_a_login_may_make_no_temporary_table(admin: Connection, template: str, k
 def test_a_login_cannot_register_for_another_class(admin: Connection, login: Login) -> None:
     token = enroll(admin, "vm-1", "extract")
     with login("download") as connection, pytest.raises(psycopg.Error, match="may not work on queue extract"):
-        connection.execute("SELECT * FROM tracker.register('extract', 'h', 1, '1', 1, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('extract', 'h', 1, '1', 2, %s)", (token,))
 
 
 def test_the_url_of_a_server_on_a_socket_names_its_folder_and_port(admin: Connection) -> None:
@@ -103,13 +103,13 @@ def test_the_url_of_a_server_on_a_socket_names_its_folder_and_port(admin: Connec
 @pytest.mark.parametrize("token", [None, "guessed"])
 def test_a_login_without_an_enrolled_machines_token_is_refused(login: Login, token: str | None) -> None:
     with login("download") as connection, pytest.raises(psycopg.Error, match="not enrolled"):
-        connection.execute("SELECT * FROM tracker.register('download', 'h', 1, '1', 1, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('download', 'h', 1, '1', 2, %s)", (token,))
 
 
 def test_a_token_of_one_class_does_not_open_another(admin: Connection, login: Login) -> None:
     token = enroll(admin, "vm-1", "download")
     with login("filter") as connection, pytest.raises(psycopg.Error, match="not enrolled"):
-        connection.execute("SELECT * FROM tracker.register('filter', 'h', 1, '1', 1, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('filter', 'h', 1, '1', 2, %s)", (token,))
 
 
 def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login: Login) -> None:
@@ -117,7 +117,7 @@ def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login:
     token = enroll(admin, "vm-1", "extract")
     with login("extract") as connection:
         row = connection.execute(
-            "SELECT worker_id FROM tracker.register('extract', 'h', 1, '1', 1, %s)", (token,)
+            "SELECT worker_id FROM tracker.register('extract', 'h', 1, '1', 2, %s)", (token,)
         ).fetchone()
         assert row is not None
         claim = "SELECT * FROM tracker.claim(%s, %s, 'extract')"
@@ -131,4 +131,4 @@ def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login:
         with pytest.raises(psycopg.Error, match=r"revoked|no longer held"):
             connection.execute("SELECT tracker.complete_extract(%s, %s, %s)", (held["job_id"], held["lease"], done))
         with pytest.raises(psycopg.Error, match="not enrolled"):
-            connection.execute("SELECT tracker.register('extract', 'h', 1, '1', 1, %s)", (token,))
+            connection.execute("SELECT tracker.register('extract', 'h', 1, '1', 2, %s)", (token,))

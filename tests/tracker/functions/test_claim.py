@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from dataset.recipe.recipe import Recipe
 from tests.tracker.filling import new_run, scalar, set_setting
 from tracker.database.database import Connection, translated
 from tracker.errors import LeaseLost, RecipeRefused, Refused
@@ -239,7 +240,7 @@ def test_a_recipe_is_settled_once_and_never_changed(admin: Connection, register:
     extract, filter_ = register("extract"), register("filter")
     opened = {"text": {"min_characters": 5}, "models": {"en": {"model": "m", "sha256": None}}}
     settled = {"text": {"min_characters": 5}, "models": {"en": {"model": "m", "sha256": "ab"}}}
-    assert extract.settle_recipe(run_id, opened) == opened
+    assert extract.settle_recipe(run_id, opened) == {"text": opened["text"]}
     assert filter_.settle_recipe(run_id, settled) == settled
     assert register("download").settle_recipe(run_id, opened) == settled
     for other in (
@@ -249,6 +250,33 @@ def test_a_recipe_is_settled_once_and_never_changed(admin: Connection, register:
         with pytest.raises(RecipeRefused, match="not the one"):
             register("filter").settle_recipe(run_id, other)
     assert scalar(admin, "SELECT recipe FROM tracker.run") == settled
+
+
+READS = {
+    "extract": {"text", "language"},
+    "ingest": {"language", "extra"},
+    "download": {"image", "extra"},
+    "filter": {"version", "filter", "models", "embeddings", "tags", "safety"},
+    "embed": set[str](),
+}
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_a_class_settles_what_it_reads_and_nothing_else(admin: Connection, register: Register, kind: str) -> None:
+    run_id = new_run(admin)
+    whole = Recipe().to_json()
+    assert set().union(*READS.values()) == whole.keys()
+    settled = register(kind).settle_recipe(run_id, whole)
+    assert settled == {section: value for section, value in whole.items() if section in READS[kind]}
+    assert scalar(admin, "SELECT recipe FROM tracker.run") == settled
+
+
+def test_a_stolen_login_of_extract_cannot_switch_the_filter_off(admin: Connection, register: Register) -> None:
+    run_id = new_run(admin)
+    forged = Recipe().to_json() | {"filter": False, "safety": {"drop": False}}
+    register("extract").settle_recipe(run_id, forged)
+    whole = Recipe().to_json()
+    assert register("filter").settle_recipe(run_id, whole)["filter"] is True
 
 
 def test_workers_that_are_gone_are_not_looked_at(admin: Connection, register: Register) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.chaos.cutting_proxy import Cut
+from tests.chaos.test_chaos import cutting
 from tests.tracker.filling import fill_pool, new_run, scalar, set_setting
 from tests.tracker.talking import Console
 from tracker.accounts.audit import audit
@@ -56,6 +59,19 @@ def test_what_one_worker_was_refused_all_others_hear_of_once(admin: Connection, 
     pass_time(admin, 10)
     assert beat(other, heard.since).rests is None
     assert 48 < left(beat(register("download")), "a.test") <= 50
+
+
+@pytest.mark.parametrize("where", ["reply", "request"])
+def test_a_beat_that_is_sent_again_counts_its_refusals_once(admin: Connection, database: str, where: str) -> None:
+    with cutting(database) as (proxy, url), closing(Session.register(url, "download")) as worker:
+        beat(worker)  # over a connection that goes on
+        proxy.arm(Cut(where, b"tracker.heartbeat_download("))
+        beat(worker, refused={"a.test": [1, None]})
+        assert proxy.done.total() == 1
+        assert scalar(admin, "SELECT refusals FROM tracker.resting") == 1
+        assert left(beat(worker), "a.test") == pytest.approx(60, abs=3)
+        beat(worker, refused={"a.test": [1, None]})  # another beat, another refusal
+        assert scalar(admin, "SELECT refusals FROM tracker.resting") == 2
 
 
 def test_refusals_of_one_time_double_a_rest_a_few_times_and_each_refused_probe_does(
@@ -243,7 +259,7 @@ def test_workers_fetch_what_is_new_in_the_list_only(console: Console, register: 
 
 def test_another_classs_login_hears_nothing_of_the_web(admin: Connection, login: Login, register: Register) -> None:
     with login("filter") as connection:
-        for call in ("heartbeat_download(gen_random_uuid(), 1, NULL, '{}')", "blocks(gen_random_uuid(), 0)"):
+        for call in ("heartbeat_download(gen_random_uuid(), NULL, 1, NULL, '{}')", "blocks(gen_random_uuid(), 0)"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT * FROM tracker.{call}".encode())
     with login("download") as connection:
@@ -252,7 +268,9 @@ def test_another_classs_login_hears_nothing_of_the_web(admin: Connection, login:
                 connection.execute(f"SELECT tracker.{call}".encode())
         filtering = register("filter")
         with pytest.raises(psycopg.Error, match="may not work on queue filter"):
-            connection.execute("SELECT * FROM tracker.heartbeat_download(%s, 1, NULL, '{}')", (filtering.worker_id,))
+            connection.execute(
+                "SELECT * FROM tracker.heartbeat_download(%s, NULL, 1, NULL, '{}')", (filtering.worker_id,)
+            )
 
 
 def test_a_share_of_few_hosts_proves_nothing() -> None:

@@ -33,7 +33,7 @@ from tracker.admin import (  # noqa: F401
 from tracker.admin import status as statuses
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
 from tracker.database import embedded_postgres
-from tracker.database.database import connect, database_url, translated
+from tracker.database.database import Connection, connect, database_url, translated
 from tracker.database.version import require_head, require_owner
 from tracker.errors import TrackerError
 from tracker.seeding import runs as seeding
@@ -126,14 +126,18 @@ def status(
     with open_tracker() as connection:
         if not watch:
             seen = statuses.status(connection)
-            return out.print_json(json.dumps(seen)) if as_json else out.print(statuses.render(seen))
+            return out.print_json(json.dumps(seen)) if as_json else out.print(statuses.StatusView(seen))
         try:
-            with Live(statuses.render(statuses.status(connection)), console=out, screen=out.is_terminal) as live:
+            with Live(_screen(connection), console=out, screen=out.is_terminal, auto_refresh=False) as live:
                 while True:
                     time.sleep(every_seconds)
-                    live.update(statuses.render(statuses.status(connection)))
+                    live.update(_screen(connection), refresh=True)
         except KeyboardInterrupt:
             return None
+
+
+def _screen(connection: Connection) -> statuses.StatusView:
+    return statuses.StatusView(statuses.status(connection), is_one_screen=out.is_terminal)
 
 
 @app.command()

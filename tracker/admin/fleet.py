@@ -8,10 +8,8 @@ is either seen here, or sees that its worker is gone.
 from collections.abc import Sequence
 from uuid import UUID
 
-from rich.table import Table
-from rich.text import Text
-
 from tracker.accounts.changes import record
+from tracker.admin.listing import Column, Listing, span
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
@@ -75,25 +73,32 @@ def give_back(connection: Connection, worker_ids: Sequence[UUID]) -> int:
     return int(row["n"]) if row else 0
 
 
-def render(rows: Sequence[Row]) -> Table:
-    table = Table("worker", "kind", "host", "state", "version", "seen")
-    for heading in ("leases", "jobs/h", "failed, 1 h"):
-        table.add_column(heading, justify="right")
+def render(rows: Sequence[Row]) -> Listing:
+    columns = [Column("worker"), Column("kind"), Column("host", shrinks=True)]
+    columns += [Column(heading, right=True) for heading in ("pid", "seen", "leases", "jobs/h", "failed")]
+    table = Listing([*columns, Column("state"), Column("version", optional=True), Column("machine", optional=True)])
     for row in rows:
-        seen = "never" if row["seen_seconds_ago"] is None else f"{row['seen_seconds_ago']:.0f} s ago"
-        host = f"{row['host']}:{row['pid']}" + (f" ({row['machine']})" if row["machine"] else "")
-        cells = [row["worker"][:8], row["kind"], host, _state(row), row["version"], seen]
-        cells += [str(row["leases"]), f"{row['jobs_per_hour']:.1f}", str(row["failures_last_hour"])]
-        table.add_row(*map(Text, cells), style="red" if row["stuck"] or not row["alive"] else "")
+        seen = "never" if row["seen_seconds_ago"] is None else span(row["seen_seconds_ago"])
+        table.add(
+            row["worker"][:8], row["kind"], row["host"], row["pid"], seen,
+            row["leases"], f"{row['jobs_per_hour']:.1f}", row["failures_last_hour"],
+            _state(row), row["version"], row["machine"] or "",
+            note=f"burnt: {row['burnt_reason']}" if row["burnt_at"] else "", style="red" if is_in_trouble(row) else "",
+        )  # fmt: skip
     return table
+
+
+def is_in_trouble(row: Row) -> bool:
+    """Return whether the worker is stuck or silent."""
+    return bool(row["stuck"] or not row["alive"])
 
 
 def _state(row: Row) -> str:
     if not row["alive"]:
         return "silent"
     if row["burnt_at"]:
-        return f"burnt: {row['burnt_reason']}"
-    return f"stuck for {row['progressed_seconds_ago']:.0f} s" if row["stuck"] else str(row["state"])
+        return "burnt"
+    return f"stuck {span(row['progressed_seconds_ago'])}" if row["stuck"] else str(row["state"])
 
 
 def _ids(found: Sequence[Row]) -> list[UUID]:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from tracker.accounts.changes import MAX_IDS, record
+from tracker.admin.listing import Column, Listing
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
@@ -109,12 +110,16 @@ def _named(ids: Sequence[int]) -> str:
     return f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs"
 
 
-def render(rows: Sequence[Row]) -> Table:
-    table = Table("job", "queue", "state", "run", "try", "priority", Column("since", no_wrap=True), "host", "error")
+def render(rows: Sequence[Row]) -> Listing:
+    columns = [Column("job", right=True), Column("queue"), Column("state"), Column("run", shrinks=True)]
+    columns += [Column("try", right=True), Column("priority", right=True), Column("since")]
+    table = Listing([*columns, Column("host", optional=True)])
     for row in rows:
         since = (row["finished_at"] or row["created_at"]).strftime("%m-%d %H:%M:%S")
-        cells = (row["job_id"], row["queue"], row["state"], row["run"], row["attempt"], row["priority"], since)
-        table.add_row(*(Text(str(cell)) for cell in cells), Text(row["host"] or ""), Text(row["error"] or ""))
+        table.add(
+            row["job_id"], row["queue"], row["state"], row["run"], row["attempt"], row["priority"], since,
+            row["host"] or "", note=row["error"] or "",
+        )  # fmt: skip
     return table
 
 

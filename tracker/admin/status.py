@@ -1,15 +1,17 @@
 """`tracker status`: the swarm at a glance, as data and as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from tracker.accounts.balance import balance
 from tracker.accounts.ledger import Accounts, accounts, total
 from tracker.admin import fleet
+from tracker.admin.listing import Beside, Column, Listing, short, span
 from tracker.database.database import Connection, query, translated
 from tracker.database.enums import QUEUES, SUBSETS
 from tracker.watch import pace
@@ -17,6 +19,8 @@ from tracker.watch.alarms import alarms
 from tracker.watch.server import server
 
 MAX_WORKERS = 40  # shown; the swarm may have thousands
+MOST_OUTCOMES = 100  # more than there are
+OUTCOMES_ON_A_SCREEN = 3  # of how links ended, and of why the filter dropped some
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -64,20 +68,40 @@ def status(connection: Connection) -> dict[str, Any]:
     return seen | {"alarms": alarms(seen)}
 
 
-def render(seen: Mapping[str, Any]) -> RenderableType:
-    """The tables that a person sees."""
-    parts: list[RenderableType] = [Text(f"! {sentence}", style="bold red") for sentence in seen["alarms"]]
-    parts += [_queues(seen), _pool(seen), _links(seen)]
-    if seen["workers"]:
-        parts += [Text("Workers", style="italic"), fleet.render(seen["workers"][:MAX_WORKERS])]
-    if len(seen["workers"]) > MAX_WORKERS:
-        parts.append(Text(f"and {len(seen['workers']) - MAX_WORKERS:,} more: see tracker workers"))
-    if seen["errors"]:
-        errors = Table("job", "queue", "state", "last error", title="Errors", title_justify="left")
-        for row in seen["errors"]:
-            errors.add_row(str(row["job_id"]), row["queue"], row["state"], Text(row["error"]))
-        parts.append(errors)
-    return Group(*parts)
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """The swarm as a person sees it: all of it, or what fits one screen, those in trouble first."""
+
+    seen: Mapping[str, Any]
+    is_one_screen: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        alarms = [Text(f"! {sentence}", style="bold red") for sentence in self.seen["alarms"]]
+        if not self.is_one_screen:
+            yield from (*alarms, _queues(self.seen), "", _pool_and_links(self.seen, MOST_OUTCOMES))
+            yield from _workers(self.seen, MAX_WORKERS)
+            yield from _errors(self.seen["errors"])
+            return
+        left = console.size.height - 1  # the cursor's own line
+        parts = (*alarms, _queues(self.seen), _pool_and_links(self.seen, OUTCOMES_ON_A_SCREEN))
+        for part in parts:
+            lines = console.render_lines(part, options, pad=False)[:left]
+            left -= len(lines)
+            yield _Lines(lines)
+        lines = [line for part in _workers(self.seen, max(1, left - 3)) for line in console.render_lines(part, options)]
+        yield _Lines(lines[:left])
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines that are rendered already."""
+
+    lines: Sequence[Sequence[Segment]]
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> Iterator[Segment]:
+        for line in self.lines:
+            yield from line
+            yield Segment.line()
 
 
 def sparkline(numbers: Sequence[float]) -> str:
@@ -88,55 +112,79 @@ def sparkline(numbers: Sequence[float]) -> str:
     return "".join(SPARKS[round((len(SPARKS) - 1) * n / most)] for n in numbers)
 
 
-def _queues(seen: Mapping[str, Any]) -> Table:
-    table = Table("queue", title="Queues", title_justify="left")
-    for heading in ("ready", "leased", "expired", "dead", "done", "oldest", "alive", "in/s", "out/s"):
-        table.add_column(heading, justify="right")
-    table.add_column("rows in, 30 min")
-    table.add_column("state", justify="right")
+def _queues(seen: Mapping[str, Any]) -> Listing:
+    numbers = ("ready", "leased", "expired", "dead", "done", "oldest", "alive", "in/s", "out/s")
+    columns = [Column("queue"), *(Column(heading, right=True) for heading in numbers), Column("state")]
+    table = Listing([*columns, Column("rows in, 30 min", optional=True)])
     for name, row in seen["queues"].items():
         rate = seen["rates"][name]
-        piles = [pile for pile in seen["balance"]["piles"] if pile["queue"] == name]
-        oldest = "" if row["oldest_ready_seconds"] is None else f"{max(row['oldest_ready_seconds'], 0):,.0f} s"
-        cells = [f"{row[key]:,}" for key in ("ready", "leased", "expired", "dead", "done")]
-        cells += [oldest, f"{seen['alive'][name]:,}"]
-        cells += [f"{rate['rows_in_per_second']:,.0f}", f"{rate['rows_out_per_second']:,.0f}"]
-        table.add_row(name, *cells, sparkline(seen["minutes"][name]["rows_in"]), _state(row, piles))
+        oldest = "" if row["oldest_ready_seconds"] is None else span(max(row["oldest_ready_seconds"], 0))
+        state, reason = _state(row, [pile for pile in seen["balance"]["piles"] if pile["queue"] == name])
+        table.add(
+            name, *(short(row[key]) for key in numbers[:5]), oldest, short(seen["alive"][name]),
+            short(rate["rows_in_per_second"]), short(rate["rows_out_per_second"]), state,
+            sparkline(seen["minutes"][name]["rows_in"]), note=reason,
+        )  # fmt: skip
     return table
 
 
-def _pool(seen: Mapping[str, Any]) -> Table:
-    table = Table("pool", title="Pool", title_justify="left")
-    for heading in ("waiting", "target", "share"):
-        table.add_column(heading, justify="right")
+def _pool_and_links(seen: Mapping[str, Any], most_outcomes: int) -> RenderableType:
+    """The pool, and beside it what has become of all candidates."""
+    pool = Listing([Column("pool"), *(Column(heading, right=True) for heading in ("waiting", "target", "share"))])
     rows = [(subset, seen["pool_by_subset"][subset], seen["targets"][subset]) for subset in SUBSETS]
     for name, n, target in (*rows, ("all", seen["pool"], seen["pool_target"])):
-        table.add_row(name, f"{n:,}", f"{target:,}", f"{n / target:.0%}" if target else "")
-    table.add_row("runs dry", seen["balance"]["runs_dry"], "", "")
-    return table
+        pool.add(name, f"{n:,}", short(target), f"{n / target:.0%}" if target else "")
+    pool.add("again", f"{seen['again']:,}", "", "")
+    pool.add("leased", f"{seen['leased']:,}", "", "")
+    links = Listing([Column("candidates", shrinks=True), Column("", right=True)])
+    links.add("in", f"{seen['in']:,}")
+    _add_most(links, "finished", seen["finished"], most_outcomes)
+    _add_most(links, "filter", seen["filtered"], most_outcomes)
+    return Beside(Group(pool, Text(f"runs dry: {seen['balance']['runs_dry']}")), links)
 
 
-def _links(seen: Mapping[str, Any]) -> Table:
-    table = Table("links", title="Candidates", title_justify="left")
-    table.add_column("", justify="right")
-    for place in ("in", "pool", "again", "leased"):
-        table.add_row(place, f"{seen[place]:,}")
-    for outcome, n in sorted(seen["finished"].items(), key=lambda item: -item[1]):
-        table.add_row(f"finished: {outcome}", f"{n:,}")
-    for reason, n in sorted(seen["filtered"].items(), key=lambda item: -item[1]):
-        table.add_row(Text(f"filter: {reason}"), f"{n:,}")
-    return table
+def _add_most(table: Listing, place: str, counts: Mapping[str, int], most: int) -> None:
+    """Add the largest counts, and the sum of all others as one."""
+    if not counts:
+        return
+    largest = sorted(counts.items(), key=lambda item: -item[1])
+    table.add(place, f"{sum(counts.values()):,}")
+    for label, n in largest[:most]:
+        table.add(f"  {label}", f"{n:,}")
+    if others := largest[most:]:
+        table.add(f"  {len(others)} others", f"{sum(n for _, n in others):,}")
 
 
-def _state(queue: Mapping[str, Any], piles: Sequence[Mapping[str, Any]]) -> str:
+def _workers(seen: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
+    workers = sorted(seen["workers"], key=lambda row: not fleet.is_in_trouble(row))
+    if not workers:
+        return
+    yield ""
+    yield fleet.render(workers[:most])
+    if len(workers) > most:
+        yield Text(f"and {len(workers) - most:,} more: see tracker workers")
+
+
+def _errors(errors: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    if not errors:
+        return
+    table = Listing([Column("job", right=True), Column("queue"), Column("state"), Column("last error")])
+    for row in errors:
+        table.add(row["job_id"], row["queue"], row["state"], "", note=row["error"])
+    yield ""
+    yield table
+
+
+def _state(queue: Mapping[str, Any], piles: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return a queue's state in a word, and why it is held."""
     if queue["paused"]:
-        return "paused"
+        return "paused", ""
     if queue["held"]:
         above = [f"{pile['amount']:,} {pile['what']}" for pile in piles if pile["amount"] > pile["resume"]]
-        return f"held: {' and '.join(above)}"
+        return "held", f"held: {' and '.join(above)}"
     if queue["max_leased"] is not None and queue["leased"] >= queue["max_leased"]:
-        return "at its limit"
-    return "open"
+        return "full", f"at its limit of {queue['max_leased']:,}"
+    return "open", ""
 
 
 def _sum(known: Accounts, subset: str, place: str) -> int:

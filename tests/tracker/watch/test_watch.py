@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from tests.tracker.filling import fill_pool, finished_job, new_run, scalar, set_setting
-from tracker.admin.status import render, sparkline, status
+from tracker.admin.status import StatusView, sparkline, status
 from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect
 from tracker.database.enums import OUTCOMES, SUBSETS
@@ -321,7 +321,7 @@ def test_a_hurried_admin_sees_rates_targets_and_alarms_in_the_terminal(
         seen = status(connection)
     assert seen["minutes"]["download"]["rows_in"][-1] == batch.n == 100
     console = Console(width=220, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(render(seen))
+    console.print(StatusView(seen))
     said = console.export_text()
     console.file.close()
     assert "! work waits for extract, and no such worker is alive" in said

@@ -10,9 +10,10 @@ so its draws are of the first pages only.
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import LEAF_ROWS, fill, read_through, thin_out
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting
@@ -25,7 +26,7 @@ WARM_UP = 3
 """Draws of a client that are not counted where it is warm: its process at the server maps the cache and plans once."""
 FILLS = (30, 5)  # percent of the pages, after the full pool
 LEAVES_AT_500M = 500_000_000 // LEAF_ROWS
-MANY_LEAVES = f"full, warm, {LEAVES_AT_500M} leaves"
+ONE_LEAF, MANY_LEAVES = "full, warm, 1 leaf", f"full, warm, {LEAVES_AT_500M} leaves"
 
 LAION_TABLE = (
     "CREATE TABLE laion (sampleid bigint, url text, text text, language text, status smallint)",
@@ -50,7 +51,12 @@ Row = dict[str, float | str]
 def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
     """Fill an empty database with `rows` candidates -> a row of figures for each way of drawing."""
     draws = max(10, min(draws, rows // BATCH // 10))
-    found = []
+    found: list[Row] = []
+
+    def note(who: str, how: str, measured: Measured) -> None:
+        found.append({"rows": rows, **_row(who, how, measured)})
+        tell("draw", found[-1])
+
     with connect(server.url) as admin:
         run_id = new_run(admin, f"draw-{rows}")
         _set_up(admin)
@@ -61,43 +67,45 @@ def measure_draw(server: Server, rows: int, draws: int) -> list[Row]:
         read_through(admin, ["laion", *leaves])  # of LAION's only the first pages are drawn from
         percent = min(100.0, 100 * 25 * BATCH / rows)
         sides: dict[str, Callable[[Server], Draw]] = {"ours": _ours, "LAION": lambda on: _laion(on, percent)}
-        in_turns = _in_turns({name: make(server) for name, make in sides.items()}, draws)
-        found += [_row(name, "full, warm", measured) for name, measured in in_turns.items()]
+        for name, measured in _in_turns({name: make(server) for name, make in sides.items()}, draws).items():
+            note(name, "full, warm", measured)
         for name, make in sides.items():
-            found.append(_row(name, f"full, warm, {CLIENTS} clients", _many_clients(make, server, draws)))
+            note(name, f"full, warm, {CLIENTS} clients", _many_clients(make, server, draws))
     for name, make in sides.items():
         server.restart(cold=True)
-        found.append(_row(name, "full, cold", _one_client(make(server), 10, warm_up=0)))
+        note(name, "full, cold", _one_client(make(server), 10, warm_up=0))
     with connect(server.url) as admin:
         admin.execute("DROP TABLE laion")
         for fill_percent in FILLS:
             thin_out(admin, run_id, fill_percent)
             read_through(admin, leaves)
             left = rows * fill_percent // 100
-            found.append(
-                _row(
-                    "ours",
-                    f"{fill_percent} % of the pages, warm",
-                    _one_client(_ours(server), min(draws, left // BATCH // 3)),
-                )
-            )
+            measured = _one_client(_ours(server), max(1, min(draws, left // BATCH // 3)))
+            note("ours", f"{fill_percent} % of the pages, warm", measured)
         _empty(admin)
-    return [{"rows": rows, **row} for row in found]
+    return found
 
 
-def measure_leaves(server: Server, rows: int, draws: int) -> Row:
-    """The same draw from as many leaves as 500 million candidates have, of `rows` in all."""
+def measure_leaves(server: Server, sizes: Sequence[int], draws: int) -> list[Row]:
+    """The same draw from one leaf, and from as many as 500 million candidates have.
+
+    The rows are as many in all: the largest of `sizes` that one leaf holds, or else a whole leaf.
+    """
+    rows = max((size for size in sizes if size <= LEAF_ROWS), default=LEAF_ROWS)
+    found: list[Row] = []
     with connect(server.url) as admin:
-        run_id = new_run(admin, "leaves")
         _set_up(admin)
-        set_setting(admin, "leaf_rows", -(-rows // LEAVES_AT_500M))
-        fill(admin, run_id, rows, -(-rows // LEAVES_AT_500M))
-        read_through(
-            admin, [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
-        )
-        found = _row("ours", MANY_LEAVES, _one_client(_ours(server), draws))
-        _empty(admin)
-    return {"rows": rows, **found}
+        for how, leaves in ((ONE_LEAF, 1), (MANY_LEAVES, LEAVES_AT_500M)):
+            run_id = new_run(admin, f"leaves-{leaves}")
+            set_setting(admin, "leaf_rows", -(-rows // leaves))
+            fill(admin, run_id, rows, -(-rows // leaves))
+            read_through(
+                admin, [f"tracker.{row['relation']}" for row in admin.execute("SELECT relation FROM tracker.leaf")]
+            )
+            found.append({"rows": rows, **_row("ours", how, _one_client(_ours(server), draws))})
+            tell("draw", found[-1])
+            _empty(admin)
+    return found
 
 
 def at_500_million(found: list[Row]) -> dict[str, float]:
@@ -108,9 +116,9 @@ def at_500_million(found: list[Row]) -> dict[str, float]:
     rows in one leaf and in 25. Cold, as warm.
     """
     p50 = {(row["how"], int(row["rows"])): float(row["p50_ms"]) for row in found if row["who"] == "ours"}
-    largest = max(rows for _, rows in p50)
+    largest = max(rows for how, rows in p50 if how == "full, warm")
     (spread,) = (rows for how, rows in p50 if how == MANY_LEAVES)
-    a_leaf = max(0.0, p50[MANY_LEAVES, spread] - p50["full, warm", spread]) / (LEAVES_AT_500M - 1)
+    a_leaf = max(0.0, p50[MANY_LEAVES, spread] - p50[ONE_LEAF, spread]) / (LEAVES_AT_500M - 1)
     more = a_leaf * (LEAVES_AT_500M - -(-largest // LEAF_ROWS))
     return {f"draw_500m_{how}_ms": round(p50[f"full, {how}", largest] + more, 1) for how in ("warm", "cold")}
 

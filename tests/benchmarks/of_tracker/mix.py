@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.ingest.shuffle import number_rows, shuffled_rows
+from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import book
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import new_run, set_setting
@@ -59,6 +60,7 @@ def measure_mix(server: Server, packs: int, draws: int) -> dict[str, Mix]:
         for name, groups in (("shuffled", _shuffled(made)), ("as the packs stand", made)):
             _fill(admin, f"mix-{name[:2]}", groups)
             found[name] = _mix(_drawn(server, draws))
+            tell(name, found[name])
             admin.execute("TRUNCATE tracker.candidate, tracker.ledger, tracker.counter")
     found["ideal"] = _mix([rng.choice(hosts_of_pool, BATCH, replace=False) for _ in range(draws)])
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import candidates
 from tests.benchmarks.of_tracker.server import Server
 from tracker.database.database import connect
@@ -132,6 +133,7 @@ def measure_peers(server: Server, seconds: float) -> dict[str, float]:
         if any(end.returncode for end in ends):
             raise RuntimeError(f"{name} ended with an error: see above")
         found[name] = min(int(one.split()[-1]) for one in said) * 10_000 / seconds
+        tell(name, found[name])
     return found
 
 

@@ -14,6 +14,7 @@ from itertools import takewhile
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 
+from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import candidates, fill
 from tests.benchmarks.of_tracker.server import Server
 from tests.tracker.filling import listed_pack, new_run, set_setting
@@ -57,7 +58,9 @@ def measure_throughput(server: Server, seconds: float, limit_seconds: float) -> 
         fill(admin, run_id, TARGET)
         _make_bare(admin)
     limit = _flow(server, _copy_bare, _delete_bare, limit_seconds)
+    tell("limit", limit)
     ours = _flow(server, _ingest, _draw, seconds)
+    tell("ours", ours)
     return {"ours": ours, "limit": limit}
 
 

@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.types.json import Jsonb
 
+from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import book, candidates, fill
 from tests.benchmarks.of_tracker.server import Server
 from tests.bouncer import Bouncer
@@ -152,6 +153,7 @@ async def _measured(server: Server, swarm: _Swarm, run_id: int, numbers: list[in
             feeding["rows_per_s"] = number * BATCH / (sum(THINK_SECONDS) / 2)
             await asyncio.sleep(20)
             found.append(await _window(server, swarm, tasks, number, seconds))
+            tell("workers", found[-1])
     finally:
         feeding["rows_per_s"] = -1
         for task in tasks[1:]:

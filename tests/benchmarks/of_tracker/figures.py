@@ -1,0 +1,13 @@
+"""Figures are printed when they are measured, so that a run of hours that fails later has not lost them."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+
+def tell(what: str, figures: Any) -> None:
+    """Print what was measured on stderr, as one line."""
+    said = figures if isinstance(figures, Mapping | float | int) else asdict(figures)
+    print(f"{what}: {json.dumps(said)}", file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ from workers.options import (
     MetricsPort,
     Nameservers,
     Once,
+    OptOutWords,
     PerAddress,
     PerHost,
     PrecisionName,
@@ -110,6 +111,7 @@ def download(
     per_address: PerAddress = None,
     address_spacing: AddressSpacing = None,
     nameserver: Nameservers = None,
+    opt_out: OptOutWords = None,
     verify_tls: VerifyTls = True,
     processes: Processes = 1,
     metrics_port: MetricsPort = None,
@@ -126,6 +128,7 @@ def download(
         "per_address": per_address,
         "host_spacing_seconds": host_spacing,
         "address_spacing_seconds": address_spacing,
+        "opt_out_words": None if opt_out is None else frozenset(word.strip().lower() for word in opt_out) - {""},
     }
     settings = PROFILES[profile] | {name: value for name, value in wishes.items() if value is not None}
     try:
@@ -193,6 +196,7 @@ def run_every_stage(
     allow_network: AllowedNetworks = None,
     allow_port: AllowedPorts = None,
     nameserver: Nameservers = None,
+    opt_out: OptOutWords = None,
     device: Device = None,
     downloads: Annotated[
         int | None, typer.Option(min=1, max=1_024, help="Download processes; default: one for each core.")
@@ -204,7 +208,8 @@ def run_every_stage(
     every = ["--until-idle"] if until_idle else []
     download = ["--profile", profile.value]
     download += ["--user-agent", user_agent] if user_agent else []
-    for name, values in (("allow-network", allow_network), ("allow-port", allow_port), ("nameserver", nameserver)):
+    repeated = {"allow-network": allow_network, "allow-port": allow_port, "nameserver": nameserver, "opt-out": opt_out}
+    for name, values in repeated.items():
         download += [f"--{name}={value}" for value in values or ()]
     arguments = {stage: [*every] for stage in ("extract", "ingest")}
     arguments |= {"download": [*every, *download], "filter": [*every, *(["--device", device] if device else [])]}

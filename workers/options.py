@@ -54,4 +54,14 @@ AddressSpacing = Annotated[
     float | None, typer.Option(help="Seconds between two requests to one address; default: the profile's.")
 ]
 Nameservers = Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")]
+OptOutWords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--opt-out",
+        metavar="WORD",
+        envvar="SHOAL_OPT_OUT",
+        help="Keep no picture whose response says this: noai (X-Robots-Tag), train-ai=n (Content-Usage), "
+        "tdm-reservation=1. Repeatable; replaces the default list; '' honours nothing.",
+    ),
+]
 VerifyTls = Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")]

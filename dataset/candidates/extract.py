@@ -35,6 +35,7 @@ import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
 from dataset.candidates.language import Subset, classify_all
+from dataset.candidates.opt_out import PAGE_AGENTS, PAGE_WORDS, reserves
 from dataset.candidates.text import clean
 from dataset.candidates.urls import Unresolved, page_base, resolve
 from dataset.candidates.wat import Page, WatFile
@@ -49,6 +50,8 @@ ROWS_HELD = 65_536
 class Dropped(StrEnum):
     """Why an image is no candidate: the first reason that holds, in this order."""
 
+    OPTED_OUT = "opted_out"
+    """Its page says noai or noimageai."""
     NO_TEXT = "no_text"
     """No alt, or nothing left of it after cleaning."""
     TEXT_TOO_SHORT = "text_too_short"
@@ -62,15 +65,16 @@ class Dropped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What a recipe says of texts."""
+    """What a recipe says of pages and their texts."""
 
     text: TextRecipe = field(default_factory=TextRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    page_opt_outs: bool = True
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
         """Take the rules out of a recipe."""
-        return cls(recipe.text, recipe.language)
+        return cls(recipe.text, recipe.language, recipe.page_opt_outs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,9 @@ class Sieve:
         """Keep the page's new candidates."""
         self._pages += 1
         self._images += len(page.images) + page.images_without_alt
+        if page.robots and self._rules.page_opt_outs and _is_reserved(page):
+            self._dropped["opted_out"] += len(page.images) + page.images_without_alt
+            return
         self._dropped["no_text"] += page.images_without_alt
         least, most = self._rules.text.min_characters, self._rules.text.max_characters
         base, seen = page_base(page.url, page.base), self._seen
@@ -200,6 +207,10 @@ class Sieve:
         self._texts: list[str] = []
         self._page_urls: list[str] = []
         self._hashes: list[int] = []
+
+
+def _is_reserved(page: Page) -> bool:
+    return any(reserves(line, PAGE_AGENTS, PAGE_WORDS) for line in page.robots)
 
 
 def _unfit(text: str, min_characters: int) -> Dropped:

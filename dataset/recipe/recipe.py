@@ -134,6 +134,8 @@ class Recipe:
 
     text: TextRecipe = field(default_factory=TextRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    page_opt_outs: bool = True
+    """Drop the images of pages that say noai or noimageai."""
     image: ImageRules = field(default_factory=ImageRules)
     models: ModelsRecipe = field(default_factory=ModelsRecipe)
     filter: bool = True
@@ -162,6 +164,7 @@ class Recipe:
             text=_read(TextRecipe(), sections.get("text", {}), "text"),
             language=_read(LanguageRecipe(), sections.get("language", {}), "language"),
             image=ImageRules.from_json(_object(sections.get("image", {}), "The recipe's image")),
+            page_opt_outs=_flag(sections.get("page_opt_outs", True), "page_opt_outs"),
             filter=_flag(sections.get("filter", True), "filter"),
             extra=_read_extra(sections.get("extra", {})),
             models=ModelsRecipe(

@@ -195,7 +195,7 @@ class Fetcher:
             raise LinkFailed(Outcome.OPTED_OUT, "a header reserves it")
 
     def _is_reserved(self, reply: Reply) -> bool:
-        return is_opted_out(reply.headers, self._policy.agent_token, self._policy.opt_out_directives)
+        return is_opted_out(reply.headers, self._policy.agent_token, self._policy.opt_out_words)
 
 
 def _is_image(start: bytes) -> bool:

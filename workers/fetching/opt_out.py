@@ -1,35 +1,35 @@
 """Opt-out headers: does a response reserve its picture from what we do?
 
-Source: Google's description of X-Robots-Tag (an agent's name and a colon before directives address that agent alone,
-to the end of the line or the next name), DeviantArt's noai and noimageai, and the TDM Reservation Protocol's header.
-`none` is defined as noindex with nofollow.
+Source: X-Robots-Tag (see dataset.candidates.opt_out), the header of the TDM Reservation Protocol, and Content-Usage of
+the IETF's AI Preferences (draft-ietf-aipref-attach and -vocab), a dictionary such as `train-ai=n, search=y`.
 """
 
+import re
 from collections.abc import Iterable
 
-_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Directives that have a colon of their own; what stands before other colons is an agent's name."""
+from dataset.candidates.opt_out import reserves
+
+WORDS = frozenset({"noai", "noimageai", "noml", "noindex", "noimageindex", "train-ai=n", "tdm-reservation=1"})
+"""What is honoured by default: directives of X-Robots-Tag, entries of Content-Usage, and the TDM reservation."""
+
+_BLANKS = re.compile(r"\s+")
 
 
-def is_opted_out(headers: Iterable[tuple[bytes, bytes]], agent: str, directives: frozenset[str]) -> bool:
-    """Say whether any header (names in lower case) tells `agent` or all to keep off; without directives none does."""
-    if not directives:
+def is_opted_out(headers: Iterable[tuple[bytes, bytes]], agent: str, words: frozenset[str]) -> bool:
+    """Return whether any header (names in lower case) tells `agent` or all to keep off by one of `words`."""
+    if not words:
         return False
     for name, value in headers:
-        if name == b"tdm-reservation" and value.strip() == b"1":
+        if name == b"x-robots-tag" and reserves(value.decode("latin-1"), {agent}, words):
             return True
-        if name == b"x-robots-tag" and _forbids(value.decode("latin-1").lower(), agent, directives):
+        if name == b"content-usage" and not words.isdisjoint(_entries(value)):
+            return True
+        if name == b"tdm-reservation" and f"tdm-reservation={value.decode('latin-1').strip()}" in words:
             return True
     return False
 
 
-def _forbids(line: str, agent: str, directives: frozenset[str]) -> bool:
-    for_us = True
-    for item in line.split(","):
-        name, colon, rest = (part.strip() for part in item.partition(":"))
-        if colon and name not in _WITH_VALUE:
-            for_us = name in ("*", agent)
-            name = rest
-        if for_us and (name in directives or (name == "none" and "noindex" in directives)):
-            return True
-    return False
+def _entries(value: bytes) -> list[str]:
+    """Return the entries of a dictionary (RFC 9651), without their parameters."""
+    entries = _BLANKS.sub("", value.decode("latin-1").lower()).split(",")
+    return [entry.partition(";")[0] for entry in entries]

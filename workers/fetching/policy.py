@@ -3,13 +3,17 @@
 Invariant: a `FetchPolicy` that exists is valid; nothing below reads a setting from anywhere else.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from workers.errors import WorkerError
+from workers.fetching.opt_out import WORDS
 
 DNS_PORT = 53
+
+_WORD = re.compile(r"[a-z0-9_*-]+(=[a-z0-9]+)?\Z")
 
 
 class Profile(StrEnum):
@@ -77,8 +81,8 @@ class FetchPolicy:
     allow_ports: tuple[int, ...] = ()
     """Let in beside 80 and 443."""
     verify_tls: bool = True
-    opt_out_directives: frozenset[str] = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-    """X-Robots-Tag directives that we honour; empty to honour none."""
+    opt_out_words: frozenset[str] = WORDS
+    """What a response's head says to reserve its picture; empty to honour nothing."""
     nameservers: tuple[str, ...] = ()
     """Resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty for those of /etc/resolv.conf."""
     dns_seconds: float = 5.0
@@ -100,9 +104,14 @@ class FetchPolicy:
         for name in ("host_spacing_seconds", "address_spacing_seconds", "max_redirects", "per_address"):
             if not getattr(self, name) >= 0:
                 raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 0 or more.")
+        self._check_lists()
+
+    def _check_lists(self) -> None:
         if not all(0 < port < 65_536 for port in self.allow_ports):
             raise PolicyError(f"The allowed ports are {self.allow_ports}: give numbers from 1 to 65535.")
-
+        for word in self.opt_out_words:
+            if not _WORD.match(word):
+                raise PolicyError(f"The opt-out word {word!r} is unknown in kind: give one such as noai or train-ai=n.")
         for place in self.nameservers:
             read_nameserver(place)
 

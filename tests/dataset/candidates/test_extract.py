@@ -56,6 +56,26 @@ def test_a_candidate_carries_its_language_and_its_page(store: Store) -> None:
     assert report.subsets == {"en": 1, "multi": 1, "nolang": 1}
 
 
+def test_the_images_of_a_page_that_opts_out_are_dropped_and_counted_unless_the_recipe_says_otherwise(
+    store: Store,
+) -> None:
+    images = [image("1.jpg", ENGLISH), image("2.jpg"), image("data:,", GERMAN)]
+    dated = {"X-Robots-Tag": "unavailable_after: Fri, 25 Jun 2027 15:00:00 GMT, noai"}
+    wat = wat_bytes(
+        page_json("https://a.example/", images, metas=[{"name": "robots", "content": "noimageai, noindex"}]),
+        page_json("https://b.example/", images, headers=dated),
+        page_json("https://c.example/", images, headers={"X-Robots-Tag": "otherbot: noai"}),
+        page_json("https://d.example/", images, metas=[{"name": "robots", "content": "noindex"}]),
+    )
+    report, (table,) = extract(store, wat)
+    assert table["url"].to_pylist() == ["https://c.example/1.jpg", "https://d.example/1.jpg"]
+    assert {reason: n for reason, n in report.dropped.items() if n} == {"opted_out": 6, "no_text": 2, "not_http": 2}
+    assert report.images == report.candidates + sum(report.dropped.values()) == 12
+    report, (table,) = extract(store, wat, page_opt_outs=False)
+    assert len(table) == 4
+    assert report.dropped["opted_out"] == 0
+
+
 def test_every_image_is_a_candidate_or_has_one_reason(store: Store) -> None:
     images = [
         image("/a.jpg"),
@@ -73,6 +93,7 @@ def test_every_image_is_a_candidate_or_has_one_reason(store: Store) -> None:
     ]
     report, (table,) = extract(store, wat_bytes(page_json("https://a.example/", images)))
     assert report.dropped == {
+        "opted_out": 0,
         "no_text": 3,
         "text_too_short": 2,
         "text_too_long": 1,

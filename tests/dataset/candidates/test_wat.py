@@ -257,3 +257,26 @@ def test_any_damage_costs_records_and_never_more_than_the_file(data: st.DataObje
         return
     assert [url for url in URLS if url in urls] == urls
     assert corrupt <= 6
+
+
+@pytest.mark.parametrize(
+    ("headers", "metas", "robots"),
+    [
+        ({"Server": "nginx"}, [{"name": "robots", "content": "index, follow"}], ()),
+        ({}, [{"name": "Robots", "content": "index, NoAI"}], ("index, NoAI",)),
+        ({}, [{"http-equiv": "X-Robots-Tag", "content": "noimageai"}], ("noimageai",)),
+        ({}, [{"name": "ccbot", "content": "noai"}, {"name": "otherbot", "content": "noai"}], ("noai",)),
+        ({}, [{"name": "description", "content": "noai"}, {"property": "robots", "content": "noai"}], ()),
+        ({"x-robots-tag": "noai", "X-Robots-Tag": "all"}, None, ("noai", "all")),
+        ({"X-ROBOTS-TAG": ["otherbot: all", "noai", 7]}, [], ("otherbot: all", "noai")),
+        ({"Set-Cookie": "noai=1"}, [], ()),
+        (["noai"], {"noai": 1}, ()),
+        ("noai", [None, "noai", {"name": 1, "content": "noai"}, {"name": "robots", "content": ["noai"]}], ()),
+    ],
+)
+def test_a_page_comes_with_its_robots_rules_where_they_may_reserve_it(
+    headers: object, metas: object, robots: tuple[str, ...]
+) -> None:
+    body = page_json("http://a.example/", [image("a.jpg", "an image")], headers=headers, metas=metas)
+    (page,) = WatFile(io.BytesIO(wat_bytes(body)))
+    assert page.robots == robots

@@ -13,11 +13,19 @@ def image(src: Any, alt: Any = None) -> Link:
     return {"path": "IMG@/src", "url": src} | ({} if alt is None else {"alt": alt})
 
 
-def page_json(url: str, links: Sequence[Any], base: str | None = None) -> bytes:
+def page_json(
+    url: str,
+    links: Sequence[Any],
+    base: str | None = None,
+    *,
+    headers: Any = None,
+    metas: Any = None,
+) -> bytes:
     """The body of a response's record."""
-    html = {"Head": {"Title": "a page"} | ({} if base is None else {"Base": base}), "Links": list(links)}
-    payload = {"Actual-Content-Type": "application/http; msgtype=response", "HTTP-Response-Metadata": {}}
-    payload["HTTP-Response-Metadata"] = {"HTML-Metadata": html}
+    head = {"Title": "a page"} | ({} if base is None else {"Base": base}) | ({} if metas is None else {"Metas": metas})
+    html = {"HTML-Metadata": {"Head": head, "Links": list(links)}}
+    response = html if headers is None else {"Headers": headers} | html
+    payload = {"Actual-Content-Type": "application/http; msgtype=response", "HTTP-Response-Metadata": response}
     header = {"WARC-Type": "response", "WARC-Target-URI": url}
     envelope = {"Payload-Metadata": payload, "Format": "WARC", "WARC-Header-Metadata": header}
     return json.dumps({"Container": {"Compressed": True}, "Envelope": envelope}).encode()

@@ -2,9 +2,7 @@
 
 import pytest
 
-from workers.fetching.opt_out import is_opted_out
-
-DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+from workers.fetching.opt_out import WORDS, is_opted_out
 
 
 @pytest.mark.parametrize(
@@ -18,24 +16,75 @@ DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
         b"shoal: noai",
         b"otherbot: nofollow, shoal: noai",
         b"max-snippet: 20, noindex",
+        b"noml",
         b"unavailable_after: 25 Jun 2010 15:00:00 PST, noimageindex",
+        b"unavailable_after: Fri, 25 Jun 2027 15:00:00 GMT, noai",
+        b"unavailable_after: Friday, 25-Jun-27 15:00:00 UTC, noimageai",
+        b"unavailable_after: 2027-06-25T15:00:00+00:00, noai",
+        b"unavailable_after: Fri, 2027-06-25T15:00:00Z, noai",
+        b"shoal: unavailable_after: Fri, 25 Jun 2027 15:00:00 GMT, noai",
+        b"made-up-directive: 7, noai",
+        b"otherbot, noai",
+        b"noindex nofollow",
+        b"nofollow; noai",
+        b"otherbot: nofollow, *: noai",
+        b"max-image-preview:large,max-snippet:-1,noai",
     ],
 )
 def test_a_header_that_reserves_is_honoured(line: bytes) -> None:
-    assert is_opted_out([(b"x-robots-tag", line)], "shoal", DIRECTIVES)
+    assert is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"all", b"nofollow", b"otherbot: noindex, noai", b"noindexing", b"max-image-preview: none", b"\xff"]
+    "line",
+    [
+        b"",
+        b"all",
+        b"nofollow",
+        b"otherbot: noindex, noai",
+        b"noindexing",
+        b"max-image-preview: none",
+        b"\xff",
+        b"otherbot: unavailable_after: Fri, 25 Jun 2027 15:00:00 GMT, noai",
+        b"unavailable_after: noai",
+        b"no ai",
+        b"noais",
+        b"index, follow",
+    ],
 )
 def test_a_header_that_speaks_of_something_else_is_not(line: bytes) -> None:
-    assert not is_opted_out([(b"x-robots-tag", line)], "shoal", DIRECTIVES)
+    assert not is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
 
 
 def test_every_header_is_read_and_a_text_mining_reservation_counts() -> None:
-    assert is_opted_out([(b"x-robots-tag", b"all"), (b"x-robots-tag", b"noai")], "shoal", DIRECTIVES)
-    assert is_opted_out([(b"tdm-reservation", b"1")], "shoal", DIRECTIVES)
-    assert not is_opted_out([(b"tdm-reservation", b"0")], "shoal", DIRECTIVES)
+    assert is_opted_out([(b"x-robots-tag", b"all"), (b"x-robots-tag", b"noai")], "shoal", WORDS)
+    assert is_opted_out([(b"tdm-reservation", b"1")], "shoal", WORDS)
+    assert not is_opted_out([(b"tdm-reservation", b"0")], "shoal", WORDS)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_reserved"),
+    [
+        (b"train-ai=n", True),
+        (b"search=y, Train-AI = n", True),
+        (b'train-ai=n;reason="mine, all mine"', True),
+        (b"train-ai=y, train-ai=n", True),  # in doubt
+        (b"train-ai=y", False),
+        (b"search=n", False),
+        (b"train-ai", False),
+        (b"train-ainotn", False),
+        (b"", False),
+    ],
+)
+def test_an_ai_preference_is_honoured(value: bytes, is_reserved: bool) -> None:
+    assert is_opted_out([(b"content-usage", value)], "shoal", WORDS) is is_reserved
+
+
+def test_the_words_are_a_setting() -> None:
+    head = [(b"x-robots-tag", b"noarchive"), (b"content-usage", b"search=n"), (b"tdm-reservation", b"1")]
+    assert not is_opted_out(head, "shoal", frozenset({"noai"}))
+    for word in ("noarchive", "search=n", "tdm-reservation=1"):
+        assert is_opted_out(head, "shoal", frozenset({word}))
 
 
 def test_without_directives_nothing_is_honoured() -> None:

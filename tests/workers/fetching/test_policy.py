@@ -19,6 +19,8 @@ from workers.fetching.policy import FetchPolicy, PolicyError, read_nameserver
         {"per_address": -1},
         {"rest_seconds": 0.0},
         {"allow_ports": (70_000,)},
+        {"opt_out_words": frozenset({"no ai"})},
+        {"opt_out_words": frozenset({"noai,noindex"})},
         {"nameservers": ("dns.example",)},
         {"nameservers": ("127.0.0.1:x",)},
     ],

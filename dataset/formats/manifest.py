@@ -43,7 +43,6 @@ MANIFEST_SCHEMA = pa.schema(
 TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
 """In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
 
-_BATCH_ROWS = 32_768
 _RUNS_NAMED = 10
 """By an error that tells which runs there are."""
 
@@ -148,8 +147,8 @@ def open_output(store: Store, output: Output, ending: str = ".parquet") -> pa.Na
 
 def _stream(store: Store, kind: OutputKind | None, run: str | None) -> Iterator[Output]:
     with _opened(store) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=MANIFEST_SCHEMA.names):
-            rows = pa.table(batch)
+        for index in range(file.num_row_groups):  # iter_batches keeps what it has read of the file in memory
+            rows = file.read_row_group(index, columns=MANIFEST_SCHEMA.names)
             for name, wanted in (("kind", kind), ("run", run)):
                 if wanted is not None:
                     rows = rows.filter(pc.equal(rows[name], str(wanted)))

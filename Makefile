@@ -36,7 +36,7 @@ bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest be
 bench-download: .venv/installed  ## the download worker beside img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
 
-hostile: .venv/installed  ## hostile pictures at a download worker for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
+hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run
 bench-filter: .venv/installed  ## the filter end to end beside the bare forward pass
 	"$(BIN)/python" -m tests.benchmarks.bench_filter

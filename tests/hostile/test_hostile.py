@@ -9,10 +9,14 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataset.formats.parts import Verdict
+from dataset.models.pipeline import Pipeline
 from dataset.pictures.outcomes import Outcome
 from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.store.store import Store
+from tests.hostile import memory
 from tests.hostile.mutants import bombs, mutants, seeds
+from tests.hostile.stored import demo_model, try_stored
 from tests.hostile.trial import End, try_pictures
 from workers.download.decoder_pool import Decoders
 
@@ -55,6 +59,28 @@ def test_a_text_of_a_gigabyte_and_a_picture_of_four_billion_pixels_take_no_memor
         [by_name["png, a gigabyte of text"], by_name["png, more pixels than allowed"]], RESIZED, store, seconds=30.0
     )
     assert [end.outcome for end in ends] == [Outcome.SUCCESS, Outcome.TOO_MANY_PIXELS]
+
+
+STORED_PICTURES = 40
+MAX_PEAK_MIB = 400
+
+
+def test_hostile_pictures_in_a_shard_have_a_verdict_each_and_take_no_memory_of_the_worker(store: Store) -> None:
+    pictures = [data for _, data in islice(mutants(), STORED_PICTURES)]
+    model = demo_model()
+    with Pipeline() as pipeline:
+        try_stored(list(seeds().values()), store, model, pipeline)
+        before = memory.resident_mib()
+        memory.forget_peak()
+        verdicts = try_stored(pictures, store, model, pipeline)
+        assert memory.peak_mib() < before + MAX_PEAK_MIB
+    assert {Verdict.KEPT, Verdict.UNDECODABLE} == set(verdicts)
+
+
+def test_the_seeds_themselves_are_scored_whatever_their_format(store: Store) -> None:
+    with Pipeline() as pipeline:
+        verdicts = try_stored(list(seeds().values()), store, demo_model(), pipeline)
+    assert dict(zip(seeds(), verdicts, strict=True)) == dict.fromkeys(seeds(), Verdict.KEPT)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -154,8 +154,7 @@ def _is_canonical(url: str) -> bool:
     return (
         _PLAIN.match(url) is not None
         and "/." not in url
-        and "/%2" not in url
-        and (";" not in url or "&" not in url)
+        and "/%2" not in url  # %2e is a dot
         and len(url) <= MAX_URL_CHARACTERS
     )
 

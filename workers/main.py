@@ -120,6 +120,7 @@ def download(
     """Batches of links in, shards of images out."""
     from workers.download.decoder_pool import Decoders
     from workers.download.stage import Download
+    from workers.fetching.resolve import RESOLV_CONF, system_resolv_conf
 
     wishes = {
         "user_agent": user_agent or None,
@@ -146,6 +147,8 @@ def download(
 
     @contextmanager
     def stage() -> Iterator[Download]:
+        if not policy.nameservers:
+            system_resolv_conf(RESOLV_CONF)  # what is wrong with it is said before the first batch
         with Decoders() as decoders:
             yield Download(policy, decoders)
 

@@ -7,12 +7,19 @@ queries are saved. An address that was not asked for is never connected to.
 Source: img2dataset's users lose up to 70 % of downloads to resolvers that are asked too much at once, hence the bound
 on queries. dnspython's own cache is left out: it knows no failures but NXDOMAIN and does not merge queries in flight.
 
+/etc/resolv.conf is read once, at the worker's start: a line that is broken there, or a file that is being rewritten,
+must not fail batches.
+
 Rejected: getaddrinfo in threads (a thread a name, no TTL, no word on why), and /etc/hosts (no crawl needs local names).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from io import StringIO
 from ipaddress import ip_address
+from pathlib import Path
 
 import dns.asyncresolver
 import dns.exception
@@ -28,6 +35,10 @@ from workers.fetching.dns_backend import TrioBackend
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import read_nameserver
 from workers.runtime import metrics
+
+log = logging.getLogger("shoal.worker")
+
+RESOLV_CONF = "/etc/resolv.conf"
 
 MIN_TTL_SECONDS, MAX_TTL_SECONDS = 60.0, 3_600.0
 """An answer is kept at least a minute, whatever it says: a batch asks for the same name again within seconds."""
@@ -134,8 +145,43 @@ class Resolver:
         return _Known(now() + NO_NAME_SECONDS, reason="the name has no address")
 
 
+@cache
+def system_resolv_conf(path: str) -> str:
+    """Return the lines of a resolv.conf that dnspython takes, read once a process.
+
+    A line that it refuses, such as a resolver that is not an address, is skipped with a warning, as glibc skips it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        log.warning("resolv_conf.unreadable path=%s error=%r; names resolve only by --nameserver", path, str(error))
+        return ""
+    taken = "\n".join(line for line in lines if _is_taken(line, path))
+    try:
+        _read_resolv_conf(taken)
+    except dns.resolver.NoResolverConfiguration:
+        log.warning("resolv_conf.empty path=%s; names resolve only by --nameserver", path)
+    return taken
+
+
+def _is_taken(line: str, path: str) -> bool:
+    try:
+        _read_resolv_conf(f"{line}\nnameserver 127.0.0.1")  # without a resolver every file is refused
+    except (dns.exception.DNSException, ValueError) as error:
+        log.warning("resolv_conf.line_skipped path=%s line=%r error=%r", path, line, str(error))
+        return False
+    return True
+
+
+def _read_resolv_conf(text: str) -> dns.asyncresolver.Resolver:
+    """Raises: NoResolverConfiguration when no resolver is named; DNSException, ValueError for what cannot be read."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.read_resolv_conf(StringIO(text))
+    return resolver
+
+
 def _system_resolver() -> dns.asyncresolver.Resolver:
     try:
-        return dns.asyncresolver.Resolver()
+        return _read_resolv_conf(system_resolv_conf(RESOLV_CONF))
     except dns.resolver.NoResolverConfiguration:  # then every name fails, and addresses work
         return dns.asyncresolver.Resolver(configure=False)

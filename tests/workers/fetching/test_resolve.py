@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -17,8 +18,9 @@ import trio.testing
 
 from dataset.pictures.outcomes import Outcome
 from tests.workers.fetching.odd_web import run
+from workers.fetching import resolve
 from workers.fetching.failure import LinkFailed
-from workers.fetching.resolve import MIN_TTL_SECONDS, Resolver
+from workers.fetching.resolve import MIN_TTL_SECONDS, Resolver, system_resolv_conf
 
 Zone = dict[tuple[str, str], list[str]]
 
@@ -186,3 +188,48 @@ def test_an_address_needs_no_resolver() -> None:
         assert await Resolver(["127.0.0.1:1"]).resolve("192.0.2.7") == (ip_address("192.0.2.7"),)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"nameserver localhost",
+        b"nameserver 127.0.0.53,",
+        b"nameserver 127.0.0.53:5353",
+        b"search a..b",
+        b"domain " + b"a" * 64,
+        b"search \xff\xfe..example",
+    ],
+)
+def test_a_bad_line_of_resolv_conf_is_skipped_with_a_warning_and_the_file_read_once(
+    bad: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    conf = tmp_path / "resolv.conf"
+    conf.write_bytes(b"# made by hand \xe9\n" + bad + b"\nnameserver 192.0.2.53\noptions edns0 trust-ad ndots:x\n")
+    monkeypatch.setattr(resolve, "RESOLV_CONF", str(conf))
+
+    async def test() -> None:
+        for _ in range(2):
+            assert await Resolver().resolve("192.0.2.7") == (ip_address("192.0.2.7"),)
+            conf.write_text("nameserver neither\n", encoding="utf-8")  # a batch does not look
+
+    run(test)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith("resolv_conf.line_skipped")
+    assert system_resolv_conf(str(conf)).splitlines()[1:] == ["nameserver 192.0.2.53", "options edns0 trust-ad ndots:x"]
+
+
+@pytest.mark.parametrize("text", [None, "", "nameserver\n", "nameserver dns.example\n"])
+def test_without_a_resolver_in_resolv_conf_names_fail_and_addresses_work(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resolve, "RESOLV_CONF", str(tmp_path / "resolv.conf"))
+    if text is not None:
+        (tmp_path / "resolv.conf").write_text(text, encoding="utf-8")
+
+    async def test() -> None:
+        assert (await _reason(Resolver(), "two.test"))[0] is Outcome.DNS_ERROR
+        assert await Resolver().resolve("192.0.2.7") == (ip_address("192.0.2.7"),)
+
+    run(test)
+    assert "names resolve only by --nameserver" in caplog.records[-1].getMessage()

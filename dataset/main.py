@@ -1,5 +1,6 @@
 """The command `dataset`: recipes, models, reports and releases. stdout is data, stderr is talk."""
 
+import io
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dataset import strict_json
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
@@ -61,7 +63,7 @@ def recipe(
     flags = [f"image.{name}={value}" for name, value in image.items() if value is not None]
     for override in [*flags, *(overrides or [])]:
         _override(written, override)
-    text = json.dumps(Recipe.from_json(written).to_json(), indent=2, ensure_ascii=False)
+    text = strict_json.dumps(Recipe.from_json(written).to_json(), indent=2, ensure_ascii=out is None)
     if out is None:
         sys.stdout.write(text + "\n")
         return
@@ -89,7 +91,7 @@ def models_add(
         loaded = _clip().load_model(ModelRecipe(name, str(folder), 0.0), device="cpu")
         add_model(target, name, folder)
     entry = {"model": name, "pretrained": f"store:models/{name}", "sha256": loaded.checksums.weights}
-    sys.stdout.write(json.dumps(entry | {"config_sha256": loaded.checksums.config}) + "\n")
+    sys.stdout.write(strict_json.dumps(entry | {"config_sha256": loaded.checksums.config}) + "\n")
 
 
 @models_app.command("list")
@@ -145,7 +147,7 @@ def embed(
     failed = False
     with Pipeline(decoder_processes(device)) as pipeline:
         for one in embedding.embed_all(sources, loaded, pipeline, into, embedding.folder_name(model)):
-            sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+            sys.stdout.write(strict_json.dumps(asdict(one)) + "\n")
             failed |= one.error is not None
     if failed:
         raise EmbeddingsError("Some shards could not be embedded: see their error above, and call it again.")
@@ -201,6 +203,9 @@ def _override(written: dict[str, object], override: str) -> None:
 
 def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()

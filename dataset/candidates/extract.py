@@ -22,7 +22,6 @@ three members are so small that their tables cost more than their bytes. To be w
 shortens.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -34,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
+from dataset import strict_json
 from dataset.candidates.language import Subset, classify_all
 from dataset.candidates.opt_out import PAGE_AGENTS, PAGE_WORDS, reserves
 from dataset.candidates.text import clean
@@ -134,7 +134,7 @@ def extract_pack(
             "corrupt_records": pages.corrupt_records,
             "truncated": pages.truncated,
         }
-        pack.finish({"wat": wat, "counts": json.dumps(counts)})
+        pack.finish({"wat": wat, "counts": strict_json.dumps(counts)})
     return ExtractReport(wat=wat, slot_rows=pack.slot_rows, **counts)
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.recipe.extra_columns import arrow_type
 from dataset.recipe.recipe import LanguageRule
@@ -202,7 +203,7 @@ def _bytes(value: object) -> bytes | None:
     """A text as it stood in the file; a number or an object where a text should be, as JSON writes it."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else strict_json.dumps(value, ensure_ascii=False)
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a lone surrogate by an escape in JSON
@@ -218,7 +219,7 @@ def _column(values: Sequence[object], kind: pa.DataType, report: ListReport) -> 
 
 def _fitting(value: object, kind: pa.DataType, report: ListReport) -> object:
     if pa.types.is_string(kind) and isinstance(value, dict | list | int | float):
-        return json.dumps(value, ensure_ascii=False)
+        return strict_json.dumps(value, ensure_ascii=False)
     try:
         return pa.scalar(value, kind).as_py()
     except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):

@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import simdjson
 
+from dataset import strict_json
 from dataset.candidates.warc import WarcRecords
 
 IMAGE_PATH = "IMG@/src"
@@ -246,7 +247,7 @@ def _mended(body: bytes) -> bytes:
     Raises: ValueError when it is no JSON, RecursionError when it is nested too deeply.
     """
     document = json.loads(body.decode("utf-8", "replace"), strict=False)
-    return json.dumps(document, ensure_ascii=False).encode("utf-8", "ignore")
+    return strict_json.dumps(document, ensure_ascii=False).encode("utf-8", "ignore")
 
 
 def _at(document: Any, pointer: str) -> Any:

@@ -1,7 +1,6 @@
 """The commands for heads and safety prompts: put them into the store, and see what lies there."""
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dataset import strict_json
 from dataset.commands.options import StoreOption
 from dataset.models.files import ModelError
 from dataset.safety.prompts import SafetyError, parse_safety_prompts
@@ -35,7 +35,7 @@ def heads_add(
     else:
         data = _converted(weights, model)
     place = add_head(Store.open(store), name, data)
-    sys.stdout.write(json.dumps({"head": place, "sha256": hashlib.sha256(data).hexdigest()}) + "\n")
+    sys.stdout.write(strict_json.dumps({"head": place, "sha256": hashlib.sha256(data).hexdigest()}) + "\n")
 
 
 @heads_app.command("list")
@@ -61,7 +61,7 @@ def safety_add(
     if target.exists(place) and target.read(place) != data:
         raise SafetyError(f"The store has other prompts at {place}: give the file a new name, parts may rely on it.")
     target.put(place, data)
-    sys.stdout.write(json.dumps({"prompts": f"store:{place}", "sha256": prompts.sha256}) + "\n")
+    sys.stdout.write(strict_json.dumps({"prompts": f"store:{place}", "sha256": prompts.sha256}) + "\n")
 
 
 def _converted(weights: Path, model: str) -> bytes:

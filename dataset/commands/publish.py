@@ -1,6 +1,5 @@
 """`dataset publish`: a release, or a further batch of one, from the parts of crawls."""
 
-import json
 import os
 import sys
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from dataset import strict_json
 from dataset.commands.options import StoreOption
 from dataset.formats.releases import ReleaseRecord
 from dataset.publish.inputs import InputName
@@ -109,7 +109,7 @@ def _summary(record: ReleaseRecord, *, as_json: bool) -> str:
         "contacts": batch.contacts,
     }
     if as_json:
-        return json.dumps(said) + "\n"
+        return strict_json.dumps(said) + "\n"
     lines = [f"{record.name} {record.version}, batch {batch.name}"]
     lines += [f"{rows:>15,}  added to {subset}" for subset, rows in added.items()]
     lines += [f"{rows:>15,}  dropped: {reason}" for reason, rows in batch.dropped.items() if rows]

@@ -1,6 +1,5 @@
 """The commands `train-head` and `calibrate`: from labels to a head, from pairs to a threshold."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from dataset import strict_json
 from dataset.models.decoders import MODELS, Decoders
 from dataset.models.files import ModelError
 from dataset.recipe.recipe import ModelRecipe, ModelRole
@@ -68,7 +68,7 @@ def train_head(
         raise HeadError(f"{out} cannot be written ({error.strerror}): name another file.") from error
     if as_json:
         said = training.about(measured, schedule) | {"head": str(out), "table": [_row(row) for row in measured.table]}
-        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.write(strict_json.dumps(said) + "\n")
         return
     sys.stdout.write(
         f"{len(rows):,} rows, of which {measured.rows[2]:,} were held out\naccuracy {measured.half.accuracy:.4f}  "
@@ -111,7 +111,7 @@ def calibrate(
     table = [_proposal_row(row) for row in table_around(proposal, similarities, labels)]
     setting = f"models.{role}.threshold={proposal.threshold:g}"
     if as_json:
-        sys.stdout.write(json.dumps({"set": setting, **_proposal_row(proposal), "table": table}) + "\n")
+        sys.stdout.write(strict_json.dumps({"set": setting, **_proposal_row(proposal), "table": table}) + "\n")
         return
     _print_table(table)
     sys.stdout.write(f"--set {setting}\n")

@@ -9,7 +9,6 @@ the same part. What comes before and after the model goes on over the borders of
 that a shard's last batch, which is not full, is all that its border costs.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from itertools import repeat
 
 import numpy as np
 
+from dataset import strict_json
 from dataset.formats.embeddings import paired
 from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shards import LostSample, Sample, read_samples
@@ -104,10 +104,10 @@ def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Map
         }
     return {
         "shoal.recipe": recipe.digest(),
-        "shoal.models": json.dumps(used),
-        "shoal.tags": json.dumps(asdict(recipe.tags)),
-        "shoal.safety": json.dumps(asdict(recipe.safety)),
-        "shoal.verdicts": json.dumps({verdict.value: verdicts[verdict] for verdict in sorted(verdicts)}),
+        "shoal.models": strict_json.dumps(used),
+        "shoal.tags": strict_json.dumps(asdict(recipe.tags)),
+        "shoal.safety": strict_json.dumps(asdict(recipe.safety)),
+        "shoal.verdicts": strict_json.dumps({verdict.value: verdicts[verdict] for verdict in sorted(verdicts)}),
         "shoal.version": version("shoal"),
     }
 

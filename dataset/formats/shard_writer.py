@@ -15,13 +15,14 @@ from typing import BinaryIO, Self
 
 import pyarrow as pa
 
+from dataset import strict_json
 from dataset.formats.shards import ANONYMOUS_COLUMNS, SHARD_SCHEMA, ShardError, blank_value, sample_key
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
 from dataset.recipe.extra_columns import list_names, unpack_extra
 from dataset.store.store import Store
 
-_JSON = json.JSONEncoder(ensure_ascii=False)
+_JSON = strict_json.Encoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

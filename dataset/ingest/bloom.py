@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.formats.url_hashes import Hashes
 from dataset.ingest.split_block import CHUNK_KEYS, MAX_BLOCKS, SplitBlockFilter, blocks_for, expected_rate, sized_for
@@ -135,7 +136,7 @@ class BloomFilter:
             "counts": [stage.count for stage in self._stages],
             "metadata": dict(metadata or {}),
         }
-        encoded = json.dumps(header, sort_keys=True).encode()
+        encoded = strict_json.dumps(header, sort_keys=True).encode()
         prefix = PREFIX.pack(MAGIC, VERSION, len(encoded)) + encoded
         file.write(prefix + CHECKSUM.pack(xxhash.xxh3_64_intdigest(prefix)))
         checksum = xxhash.xxh3_64()

@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
+from dataset import strict_json
 from dataset.errors import said_by
 from dataset.models.files import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
 from dataset.models.inputs import Pixels, Preparation
@@ -269,5 +270,5 @@ def _with_files(digest: str, folder: Path) -> str:
 
 
 def _digest(config: object, preprocess: object) -> str:
-    canonical = json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
+    canonical = strict_json.dumps({"model": config, "preprocess": preprocess}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()

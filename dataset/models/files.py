@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.recipe.recipe import STORE_PREFIX
 from dataset.store.store import Store
@@ -100,7 +101,7 @@ def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
     for file_name in checksums:
         with (folder / file_name).open("rb") as source, store.write(f"{place}/{file_name}") as target:
             shutil.copyfileobj(source, target, BLOCK_BYTES)
-    store.put(f"{place}/{CHECKSUMS_FILE}", json.dumps(checksums, indent=2, sort_keys=True).encode("utf-8"))
+    store.put(f"{place}/{CHECKSUMS_FILE}", strict_json.dumps(checksums, indent=2, sort_keys=True).encode("utf-8"))
     return checksums
 
 

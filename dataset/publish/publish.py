@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataset import strict_json
 from dataset.formats.releases import (
     SUBSETS,
     ReleaseBatch,
@@ -118,7 +119,7 @@ def _publish(work: Work, place: Place, pool: WorkerPool, on_progress: Progress) 
     if not totals.sum():
         _refuse_empty(work, dropped)
     entries = _run_phase(work, place, pool, Phase.FILES, plan_files(work, range_rows), on_progress)
-    files = [from_json(ReleaseFile, json.dumps(one).encode()) for entry in entries for one in entry]
+    files = [from_json(ReleaseFile, strict_json.dumps(one).encode()) for entry in entries for one in entry]
     subsets = _subset_rows(work, totals.tolist())
     files += [write_ids(work, subset, rows.rows, rows.first_id) for subset, rows in subsets.items()]
     batch = ReleaseBatch(
@@ -179,7 +180,7 @@ def run_unit(place: Place, phase: Phase, at: int, unit: Any) -> None:
             case Phase.FILES:
                 assert isinstance(unit, FileUnit)
                 left = [asdict(entry) for entry in write_file(work, unit)]
-        work.store.put(_marker(work, phase, at), json.dumps(left).encode())
+        work.store.put(_marker(work, phase, at), strict_json.dumps(left).encode())
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"Unit {at} of the {phase} of {place.name} failed ({' '.join(str(error).split())}): free the disk, or mend "

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 
 _PLAIN = {
@@ -50,7 +51,7 @@ def arrow_type(name: object) -> pa.DataType:
         return pa.list_(arrow_type(name[len("list<") : -1]))
     if isinstance(name, str) and name in _PLAIN:
         return _PLAIN[name]
-    raise ExtraError(f"{json.dumps(name)} is no type; use {', '.join(_PLAIN)}, or list<…> of one")
+    raise ExtraError(f"{strict_json.dumps(name)} is no type; use {', '.join(_PLAIN)}, or list<…> of one")
 
 
 def list_names(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
@@ -118,4 +119,4 @@ def _plain(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
+_JSON = strict_json.Encoder(ensure_ascii=False, separators=(",", ":"), default=_plain)

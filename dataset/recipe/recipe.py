@@ -9,12 +9,12 @@ weights behind another preprocessing give other similarities.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar, get_type_hints
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.recipe.extra_columns import ExtraError, arrow_type
 from dataset.recipe.image_rules import ImageRules
@@ -97,8 +97,8 @@ class ModelRecipe:
             raise RecipeError("A model in the recipe has no name: give one of open_clip's or an hf-hub: id.")
         if self.model.startswith(HUB_PREFIX) != (self.pretrained is None):
             raise RecipeError(
-                f"The recipe's model {self.model} has pretrained {json.dumps(self.pretrained)}: an hf-hub: id brings "
-                "its own weights (null), any other name needs a tag, a file or a folder."
+                f"The recipe's model {self.model} has pretrained {strict_json.dumps(self.pretrained)}: an hf-hub: id "
+                "brings its own weights (null), any other name needs a tag, a file or a folder."
             )
         if self.pretrained is not None and not self.pretrained.strip():
             raise RecipeError(f"The recipe's model {self.model} names no weights: give a tag, a file or a folder.")
@@ -181,7 +181,7 @@ class Recipe:
 
     def digest(self) -> str:
         """Return the sha256 (hex) of the canonical JSON: keys sorted, no white space."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        canonical = strict_json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
@@ -211,7 +211,7 @@ def settle(recipe: Recipe, loaded: Mapping[str, Checksums]) -> Recipe:
 def _flag(value: object, where: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give true or false.")
+    raise RecipeError(f"The recipe's {where} is {strict_json.dumps(value)}: give true or false.")
 
 
 def _read_extra(section: object) -> Mapping[str, str]:
@@ -247,7 +247,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if value in list(kind):
             return kind(value)
-        raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give one of {', '.join(kind)}.")
+        raise RecipeError(f"The recipe's {where} is {strict_json.dumps(value)}: give one of {', '.join(kind)}.")
     if kind is bool and isinstance(value, bool):
         return value
     if kind is float and type(value) is int:
@@ -257,13 +257,13 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     wanted = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
         kind, "a text or null"
     )
-    raise RecipeError(f"The recipe's {where} is {json.dumps(value)}: give {wanted}.")
+    raise RecipeError(f"The recipe's {where} is {strict_json.dumps(value)}: give {wanted}.")
 
 
 def _object(value: object, where: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    raise RecipeError(f"{where} is {json.dumps(value)}: give a JSON object.")
+    raise RecipeError(f"{where} is {strict_json.dumps(value)}: give a JSON object.")
 
 
 def _refuse_unknown(given: Mapping[str, Any], kind: type[Any], where: str) -> None:

@@ -20,6 +20,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.formats.parts import REMOVED, Verdict
 from dataset.formats.shards import ANONYMOUS_COLUMNS, blank_value
@@ -57,7 +58,7 @@ def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> No
     marked = read_removed(store, shard)
     wanted = marked | dict(found)
     if marked != wanted:
-        said = json.dumps({key: wanted[key].value for key in sorted(wanted)}, indent=1)
+        said = strict_json.dumps({key: wanted[key].value for key in sorted(wanted)}, indent=1)
         store.put(f"{shard}.removed.json", said.encode("utf-8"))
     rows = store.read_table(f"{shard}.parquet")
     hit = pc.is_in(rows["key"], value_set=pa.array(sorted(wanted), pa.string()))

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.models.files import sha256_of
 from dataset.recipe.recipe import STORE_PREFIX
@@ -171,7 +172,7 @@ class Head:
             "embedder": self.embedder.to_json(),
             "about": dict(self.about),
         }
-        return save(self.tensors(), {METADATA_KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
+        return save(self.tensors(), {METADATA_KEY: strict_json.dumps(said, sort_keys=True, ensure_ascii=False)})
 
     def _finish(self, logits: Rows) -> Rows:
         match self.output:

@@ -7,7 +7,6 @@ found its place; loading one runs no code.
 Source: LAION-AI/LAION-5B-WatermarkDetection (timm's `efficientnet_b3a` there is `efficientnet_b3` now).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.numpy import save
 from torch import nn
 
 import dataset.models.torchvision_shim  # noqa: F401 - before timm, which imports torchvision
+from dataset import strict_json
 from dataset.models.inputs import Pixels
 from dataset.recipe.tags import Tag
 from dataset.tags.heads import FORMAT, METADATA_KEY, HeadError, HeadFile, Kind, Rows
@@ -80,7 +80,7 @@ def picture_head_bytes(state: Mapping[str, Rows], source: str) -> bytes:
         "about": {"layout": "watermark, EfficientNet-B3", "source": source},
     }
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    return save(tensors, {METADATA_KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
+    return save(tensors, {METADATA_KEY: strict_json.dumps(said, sort_keys=True, ensure_ascii=False)})
 
 
 def is_picture_state(state: Mapping[str, Any]) -> bool:

@@ -305,7 +305,7 @@ def _panel(panel: Panel, left: int, top: int) -> dict[str, Any]:
 
 
 def text() -> str:
-    return json.dumps(dashboard(), indent=1) + "\n"
+    return json.dumps(dashboard(), indent=1, allow_nan=False) + "\n"
 
 
 if __name__ == "__main__":

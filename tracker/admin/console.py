@@ -3,7 +3,6 @@
 Invariant: what destroys shows what it would hit and changes nothing, until --yes or a person's yes at a terminal.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
+from tracker import strict_json
 from tracker.database.database import Connection, connect, database_url
 from tracker.database.enums import QUEUES
 from tracker.database.version import require_head
@@ -42,7 +42,7 @@ def open_tracker() -> Connection:
 def show(data: Mapping[str, Any], as_json: bool, text: Callable[[], RenderableType]) -> None:
     """Print what a command found or did; moments and uuids are strings in JSON."""
     if as_json:
-        out.print_json(json.dumps(data, default=str))
+        out.print_json(strict_json.dumps(data, default=str), ensure_ascii=True)
     else:
         shown = text()
         out.print(shown, highlight=False, markup=False, soft_wrap=isinstance(shown, str))

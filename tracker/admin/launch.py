@@ -9,7 +9,6 @@ and a folder with a compose file (a machine that stays; no notice of a spot prov
 """
 
 import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from enum import StrEnum
 from importlib.resources import files
 from urllib.parse import urlsplit
 
+from tracker import strict_json
 from tracker.errors import TrackerError
 
 IMAGE = re.compile(r"[a-z0-9][\w.\-/:@]*\Z")
@@ -211,7 +211,7 @@ def cloud_init(machine: Machine, token: str) -> str:
         for path, (mode, content) in boot_files(machine, token).items()
     ]
     asked = {"write_files": written, "runcmd": [["/usr/local/sbin/shoal-start"]]}
-    return f"#cloud-config\n{json.dumps(asked, indent=1)}\n"
+    return f"#cloud-config\n{strict_json.dumps(asked, indent=1)}\n"
 
 
 def shell_script(machine: Machine, token: str) -> str:
@@ -239,7 +239,7 @@ def compose_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
     }
     numbered = {f"worker-{number}": service for number in range(1, (machine.workers or 1) + 1)}
     return {
-        "docker-compose.yml": (0o644, json.dumps({"version": "3.8", "services": numbered}, indent=1) + "\n"),
+        "docker-compose.yml": (0o644, strict_json.dumps({"version": "3.8", "services": numbered}, indent=1) + "\n"),
         "slots/.keep": (0o644, ""),
         **{f"login/{name}": (0o600, content) for name, content in machine.login(token).items()},
     }

@@ -9,7 +9,6 @@ A csv, tsv or parquet file has columns named sha256, md5 or pdq (others are left
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracker import strict_json
 from tracker.errors import TrackerError
 from tracker.storage.manifest import open_store
 from tracker.storage.whole_files import put_whole
@@ -79,7 +79,7 @@ def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
     exact = [np.unique(_numbers(digests[kind])) for kind in ("sha256", "md5")]
     near = np.unique(_numbers(digests["pdq"]).reshape(-1, 4), axis=0)
     counts = {"sha256": len(exact[0]), "md5": len(exact[1]), "pdq": len(near)}
-    head = MAGIC + json.dumps(counts, separators=(",", ":")).encode()
+    head = MAGIC + strict_json.dumps(counts, separators=(",", ":")).encode()
     assert len(head) <= HEAD_BYTES
     return head.ljust(HEAD_BYTES) + b"".join(part.astype("<u8").tobytes() for part in (*exact, near)), counts
 

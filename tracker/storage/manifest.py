@@ -5,7 +5,6 @@ Publish, embed, index and search read the manifest, never a folder's listing. `d
 test compares the two: neither imports the other.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from psycopg.rows import tuple_row
 
+from tracker import strict_json
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 from tracker.storage.object_store import open_s3
@@ -112,7 +112,7 @@ def _metadata(connection: Connection) -> dict[str, str]:
     identity = connection.execute("SELECT tracker::text AS tracker FROM tracker.identity").fetchone()
     runs = connection.execute("SELECT name FROM tracker.run ORDER BY run_id").fetchall()
     assert identity is not None
-    return {TRACKER_KEY: identity["tracker"], RUNS_KEY: json.dumps([row["name"] for row in runs])}
+    return {TRACKER_KEY: identity["tracker"], RUNS_KEY: strict_json.dumps([row["name"] for row in runs])}
 
 
 def _batches(connection: Connection) -> Iterator[pa.RecordBatch]:

@@ -4,7 +4,6 @@ However many scrape or watch, the database is asked once in a while only, and ne
 time: where a look takes long, the next one comes later.
 """
 
-import json
 import logging
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tracker import strict_json
 from tracker.admin.status import status
 from tracker.database.database import Connection, connect, translated
 from tracker.errors import TrackerError
@@ -131,7 +131,7 @@ class Watcher:
         said: dict[str, Any] = {"at": of.taken_at, "error": self.error, "history": list(self._history)}
         if of.seen is not None:
             said |= _brief(of.seen)
-        return Answers(exposition(of), json.dumps(said, default=str, allow_nan=False).encode())
+        return Answers(exposition(of), strict_json.dumps(said, default=str).encode())
 
 
 def _point(seen: Mapping[str, Any]) -> dict[str, Any]:

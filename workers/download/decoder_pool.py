@@ -33,6 +33,7 @@ from typing import Self
 
 import trio
 
+from dataset import strict_json
 from dataset.pictures import fork_server
 from dataset.pictures.fork_server import DECODE_BYTES, END, FORK, ORDER, READY, RESULT
 from dataset.pictures.headers import Picture
@@ -330,4 +331,4 @@ def _read_answer(answer: bytearray) -> Picture | Undecoded:
 
 @lru_cache(maxsize=16)
 def _terms(rules: ImageRules) -> bytes:
-    return json.dumps(rules.to_json()).encode()
+    return strict_json.dumps(rules.to_json()).encode()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache, partial
 
+from dataset import strict_json
 from dataset.pictures.fork_server import READY, Serve
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
@@ -68,10 +69,10 @@ def _answer(prepare: Prepare, data: bytes, rules: bytes) -> tuple[bytes, bytes]:
     try:
         prepared = prepare(data, _rules(rules))
     except MemoryError:
-        return json.dumps({"outcome": Outcome.UNDECODABLE, "reason": "codec took too much memory"}).encode(), b""
+        return strict_json.dumps({"outcome": Outcome.UNDECODABLE, "reason": "codec took too much memory"}).encode(), b""
     if isinstance(prepared, Picture):
-        return json.dumps({name: getattr(prepared, name) for name in _SAID_OF_A_PICTURE}).encode(), prepared.data
-    return json.dumps({"outcome": prepared}).encode(), b""
+        return strict_json.dumps({name: getattr(prepared, name) for name in _SAID_OF_A_PICTURE}).encode(), prepared.data
+    return strict_json.dumps({"outcome": prepared}).encode(), b""
 
 
 @lru_cache(maxsize=16)

@@ -3,7 +3,6 @@
 Log lines scroll by above it: they are printed by the same console, which moves the line out of their way.
 """
 
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dataset import strict_json
 from workers.runtime.context import Desk
 from workers.runtime.instrumented_session import WatchedSession
 
@@ -176,7 +176,7 @@ def _told(bar: Bar, descriptor: int) -> Iterator[None]:
         with os.fdopen(descriptor, "w", encoding="utf-8") as pipe, suppress(BrokenPipeError):
             while True:
                 last = ended.wait(1 / LOOKS_A_SECOND)
-                pipe.write(json.dumps(asdict(bar.status())) + "\n")
+                pipe.write(strict_json.dumps(asdict(bar.status())) + "\n")
                 pipe.flush()
                 if last:
                     return

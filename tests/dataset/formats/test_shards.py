@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_webdataset_reads_a_shard(store: Store, tmp_path: Path) -> None:
     assert (key, image, caption.decode()) == ("000000004200003", row(3).picture.data, CAPTION)  # type: ignore[union-attr]
     assert json.loads(about)["original_width"] == 600
     gc.collect()  # its open file is this test's to forgive
+
+
+def test_a_number_of_a_list_that_is_none_is_null_in_the_json_member(store: Store) -> None:
+    types = {"punsafe": "double", "similarity": "float"}
+    packed = '{"punsafe": NaN, "similarity": 0.5}'
+    with ShardWriter(store, "shards/a", job_id=42, subset="multi", extra=types) as shard:
+        shard.add(replace(row(0), extra=packed))
+        shard.publish()
+    with tarfile.open(fileobj=io.BytesIO(store.read("shards/a.tar"))) as tar:
+        member = tar.extractfile("000000004200000.json")
+        assert member is not None
+        about = json.loads(member.read(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert (about["punsafe"], about["similarity"]) == (None, 0.5)
 
 
 def test_the_tar_is_one_that_tar_reads(store: Store) -> None:

@@ -4,7 +4,7 @@ The other commands are in modules of their own, and join the same app when they 
 and what counts rows are imported by the commands that need them: `tracker status` has better to do.
 """
 
-import json
+import io
 import logging
 import signal
 import sys
@@ -47,6 +47,9 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
     try:
         app()
     except (TrackerError, wat_paths.SourceError) as error:
@@ -126,7 +129,7 @@ def status(
     with open_tracker() as connection:
         if not watch:
             seen = statuses.status(connection)
-            return out.print_json(json.dumps(seen)) if as_json else out.print(statuses.StatusView(seen))
+            return show(seen, as_json, lambda: statuses.StatusView(seen))
         try:
             with Live(_screen(connection), console=out, screen=out.is_terminal, auto_refresh=False) as live:
                 while True:

@@ -3,6 +3,7 @@
 A download worker starts without torch: each stage is imported by its own subcommand.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
     try:
         app()
     except (TrackerError, DatasetError, WorkerError) as error:

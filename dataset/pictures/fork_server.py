@@ -117,8 +117,8 @@ def _take_precautions(bound: int, origin: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != origin:  # it died before it could be watched
             os._exit(1)
-        Path("/proc/self/oom_score_adj").write_text("1000")
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
         bound += pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -9,4 +9,4 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    op.get_bind().connection.cursor().execute(Path(__file__).with_suffix(".sql").read_text())
+    op.get_bind().connection.cursor().execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ CONTROL = "SHOAL_CHAOS_STORE"
 def illness() -> tuple[str, int]:
     """Where the store fails now, and with which errno; ("", 0) while it is well."""
     try:
-        where, name = Path(os.environ[CONTROL]).read_text().split()
+        where, name = Path(os.environ[CONTROL]).read_text(encoding="utf-8").split()
     except (OSError, KeyError, ValueError):
         return "", 0
     return where, getattr(errno, name)

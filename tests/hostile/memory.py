@@ -17,7 +17,7 @@ def peak_mib() -> int:
 
 def forget_peak() -> None:
     """Let the peak begin anew; see proc(5), clear_refs."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def decoders_peak_mib() -> int:
@@ -38,7 +38,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 def _kib(pid: int, name: str) -> int:
     try:
-        words = Path(f"/proc/{pid}/status").read_text().split()
+        words = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").split()
     except OSError:  # it has ended
         return 0
     return int(words[words.index(name) + 1]) if name in words else 0

@@ -101,7 +101,7 @@ def _grants(connection: Connection) -> Iterator[Finding]:
 @cache
 def granted() -> frozenset[tuple[str, str]]:
     """Login and function, as grants.sql has them."""
-    text = re.sub(r"--.*", "", files("tracker.database").joinpath("grants.sql").read_text())
+    text = re.sub(r"--.*", "", files("tracker.database").joinpath("grants.sql").read_text(encoding="utf-8"))
     return frozenset(
         (login.strip(), function.strip().removeprefix("tracker."))
         for functions, logins in GRANT.findall(text)

@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 METADATA = "http://169.254.169.254"

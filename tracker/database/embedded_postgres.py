@@ -96,7 +96,7 @@ def _initialise(data: Path) -> None:
             _let_traverse(folder)
     arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", str(aside))
     _run("initdb", *arguments, log=aside / "log")
-    with (aside / "postgresql.conf").open("a") as configuration:
+    with (aside / "postgresql.conf").open("a", encoding="utf-8") as configuration:
         configuration.write("\ninclude 'shoal.conf'\n")
     aside.rename(data)
 
@@ -152,7 +152,7 @@ def _binaries() -> Path:
 def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     user = _server_user()
     # Files, not pipes: the server inherits them and would hold a pipe open for ever.
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         finished = subprocess.run(
             [str(_binaries() / name), *arguments],
             check=False,
@@ -182,6 +182,6 @@ def _run(name: str, *arguments: str, log: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Several commands may want to start the server at once; the first does."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.json
+import pyarrow.json  # noqa: F401 - it is pa.json below
 import pyarrow.parquet as pq
 
 from tracker.errors import TrackerError

@@ -142,7 +142,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         TrackerError: there is no such file, or it is no JSON object.
     """
     try:
-        recipe = json.loads(path.read_text())
+        recipe = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrackerError(f"the recipe {path} cannot be read: {error}; write one with dataset recipe") from error
     if not isinstance(recipe, dict):

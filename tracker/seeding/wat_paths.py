@@ -10,7 +10,6 @@ server. The one module of this package that may ask the network, and only for a 
 
 import http.client
 import random
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Sequence

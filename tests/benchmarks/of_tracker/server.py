@@ -64,7 +64,7 @@ def tuned_server(folder: Path | None) -> Iterator[Server]:
 
 
 def _set_all(admin: Connection) -> None:
-    for line in SETTINGS.read_text().splitlines():
+    for line in SETTINGS.read_text(encoding="utf-8").splitlines():
         setting = re.match(r"(\w+) = ('[^']*'|[^\s#]+)", line)
         if setting and setting[1] not in NOT_OURS:
             admin.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(setting[1]), setting[2].strip("'")))

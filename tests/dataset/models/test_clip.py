@@ -29,7 +29,7 @@ def demo() -> ClipModel:
 def folder_with(place: Path, *, config: Path = CONFIG, weights: dict[str, torch.Tensor] | None = None) -> Path:
     """Make a model's folder, its weights changed."""
     place.mkdir()
-    (place / CONFIG.name).write_text(config.read_text())
+    (place / CONFIG.name).write_text(config.read_text(encoding="utf-8"))
     save_file(weights if weights is not None else load_file(WEIGHTS), place / WEIGHTS.name)
     return place
 

@@ -122,7 +122,7 @@ decoders.each(Odd(), [png(8)])
 
 def _is_alive(pid: int) -> bool:
     try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
 
@@ -150,7 +150,7 @@ def test_a_picture_of_many_pixels_takes_no_memory_of_this_process() -> None:
 
 
 def _peak_kib() -> int:
-    status = Path("/proc/self/status").read_text().split()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").split()
     return int(status[status.index("VmHWM:") + 1])
 
 

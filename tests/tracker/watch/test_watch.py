@@ -320,7 +320,7 @@ def test_a_hurried_admin_sees_rates_targets_and_alarms_in_the_terminal(
     with connect(database) as connection:
         seen = status(connection)
     assert seen["minutes"]["download"]["rows_in"][-1] == batch.n == 100
-    console = Console(width=220, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console = Console(width=220, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     console.print(StatusView(seen))
     said = console.export_text()
     console.file.close()

@@ -4,10 +4,11 @@ Source: the WebDataset convention, as img2dataset writes it: a member's name up 
 key, the rest is its kind. A sample is one picture (PICTURES), the caption from `txt` or from the `caption` of `json`,
 and the `url` of `json`; members of other kinds belong to it and are not read.
 
-Invariant: one sample is held at a time, and everything in the tar is accounted for: a sample without a picture, or
-whose json cannot be read, is lost; a file that no sample's name fits, such as the `._NAME` that tar writes on a Mac, is
-another member. A tar that breaks off is an error, since nothing else tells what it lost: a shard of ours has its table
-for that (`dataset.formats.shards`).
+Invariant: one sample is held at a time (of incomplete ones, a hash of the key), and everything in the tar is accounted
+for: a sample without a picture, or whose json cannot be read, is lost; a file that no sample's name fits, such as the
+`._NAME` that tar writes on a Mac, is another member. A tar that breaks off is an error, since nothing else tells what
+it lost: a shard of ours has its table for that (`dataset.formats.shards`). So is a tar in which a sample's members do
+not stand together, as `tar` packs them in a folder's own order: its pictures would have no captions.
 
 Rejected: tarfile's own gzip stream, which ends silently after the first member of several, and tarfile's end at a
 damaged header, which it takes for the archive's.
@@ -26,8 +27,13 @@ from dataset.formats.shards import LostSample, Sample, ShardError
 from dataset.store.store import Store
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
+TEXTS = ("txt", "json")
 MAX_MEMBER_BYTES = 100_000_000
 """What is larger is no picture of a training set; its tar would fill the memory."""
+
+
+class _ScatteredError(tarfile.TarError):
+    pass
 
 
 @dataclass(slots=True)
@@ -37,6 +43,11 @@ class _Group:
     key: str
     members: dict[str, bytes | None] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+
+    @property
+    def is_bare(self) -> bool:
+        """Return whether it is a picture without text, or a text without picture."""
+        return bool(self.members) and self.members.keys().isdisjoint(TEXTS) != self.members.keys().isdisjoint(PICTURES)
 
 
 class _Header(tarfile.TarInfo):
@@ -64,6 +75,7 @@ def read_webdataset(
     try:
         with store.open_input(path) as file, _opened(file) as tar:
             group = _Group("")
+            bare: set[tuple[int, bool]] = set()
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
                 if member.isdir():
@@ -74,13 +86,17 @@ def read_webdataset(
                     on_other(name)
                     continue
                 if key != group.key or kind in group.members:
+                    _require_together(group, bare)
                     yield from _ended(group, on_other)
                     group = _Group(key)
-                if kind not in (*PICTURES, "txt", "json"):
+                if kind not in (*PICTURES, *TEXTS):
                     group.unread.append(name)
                 else:
                     group.members[kind] = _content(tar, member)
+            _require_together(group, bare)
             yield from _ended(group, on_other)
+    except _ScatteredError as error:
+        raise ShardError(f"{path} in {store.uri}: {error}: pack it with `tar --sort=name`.") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ShardError(f"{path} in {store.uri} cannot be read to its end ({error}): fetch it again.") from error
 
@@ -112,6 +128,16 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
         return None
     content = tar.extractfile(member)
     return content.read() if content else b""
+
+
+def _require_together(group: _Group, bare: set[tuple[int, bool]]) -> None:
+    """Refuse a tar in which a picture stands apart from its text; `bare` has the groups that lacked one of them."""
+    if not group.is_bare:
+        return
+    has_text = not group.members.keys().isdisjoint(TEXTS)
+    if (hash(group.key), not has_text) in bare:
+        raise _ScatteredError(f"the members of sample {group.key} do not stand together")
+    bare.add((hash(group.key), has_text))
 
 
 def _ended(group: _Group, on_other: Callable[[str], object]) -> Iterator[Sample | LostSample]:

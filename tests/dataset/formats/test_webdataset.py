@@ -141,3 +141,17 @@ def test_a_gzip_that_is_damaged_is_an_error(store: Store, place: int) -> None:
     data[place + 10 : place + 20] = bytes(10)
     with pytest.raises(ShardError, match="fetch it again"):
         read(store, bytes(data))
+
+
+@pytest.mark.parametrize(
+    "names", [("1.jpg", "2.jpg", "1.txt", "2.txt"), ("1.json", "2.json", "1.png", "2.png"), ("1.txt", "2.jpg", "1.jpg")]
+)
+def test_a_tar_whose_pictures_stand_apart_from_their_captions_is_an_error(store: Store, names: Sequence[str]) -> None:
+    with pytest.raises(ShardError, match="the members of sample 1 do not stand together: pack it with `tar --sort"):
+        read(store, tar_bytes([(name, b"{}") for name in names]))
+
+
+def test_a_key_that_comes_twice_is_two_samples(store: Store) -> None:
+    members = [("1.jpg", b"a"), ("1.txt", b"A"), ("2.jpg", b"b"), ("1.jpg", b"c"), ("1.txt", b"C"), ("2.jpg", b"d")]
+    found = read(store, tar_bytes(members))
+    assert [sample[1:3] for sample in found] == [("a", "A"), ("b", ""), ("c", "C"), ("d", "")]

@@ -1,0 +1,220 @@
+"""From counts to figures: what the JSON holds, and what Markdown and page print. Pure functions of `Counts`.
+
+Quantiles are by nearest rank: the smallest value that at least p percent of the known values do not exceed. Figures of
+floats are rounded to the step at which the column is counted. A share is of the rows whose value is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dataset.stats.counts import (
+    ASPECT_EDGES,
+    COLUMNS,
+    DISTINCT,
+    FLOATS,
+    LANGUAGE_BINS,
+    THRESHOLDS,
+    Counts,
+    IntArray,
+    LanguageCounts,
+)
+from dataset.stats.gather import Gathered
+from dataset.stats.hyperloglog import RELATIVE_ERROR, estimate
+from dataset.stats.listed import ALL, Listed
+
+PERCENTILES = tuple(range(5, 100, 5))
+AT_LEAST = (256, 336, 512, 1024)
+AT_MOST = (128, 64, 32)
+SIZE_RANGES = (0, 128, 256, 512, 1024)
+TEXT_RANGES = (0, 25, 50, 100, 150, 250)
+LONG_TEXT = 100
+ASPECT_NAMES = ("1:3", "1:2", "2:3", "3:4", "4:5", "1:1", "5:4", "4:3", "3:2", "2:1", "3:1")
+HISTOGRAM_BINS = {"similarity": 0.01, "pwatermark": 0.02, "punsafe": 0.02, "aesthetic": 0.1}
+
+Figures = dict[str, Any]
+
+
+def all_figures(gathered: Gathered) -> Figures:
+    """Return the figures of all rows and of each subset, as they are written to JSON."""
+    scopes = {scope: _scope_figures(counts, gathered.listed[scope]) for scope, counts in gathered.counts.items()}
+    total = scopes.pop(ALL)
+    named = {scope: figures for scope, figures in scopes.items() if scope}
+    return {
+        "rows": total["rows"],
+        "distinct_count_relative_error": round(RELATIVE_ERROR, 4),
+        ALL: total,
+        "subsets": named,
+    }
+
+
+def _scope_figures(counts: Counts, listed: Mapping[str, Listed]) -> Figures:
+    arrays = counts.arrays
+    return {
+        "rows": counts.rows,
+        "columns": _columns(counts),
+        "sizes": _sizes(counts),
+        "width": {**_integers(arrays["width"]), "ranges": _ranges(arrays["width"], SIZE_RANGES)},
+        "height": {**_integers(arrays["height"]), "ranges": _ranges(arrays["height"], SIZE_RANGES)},
+        "aspect": _aspect(arrays["aspect"]),
+        "size_grid": _size_grid(arrays["size_grid"]),
+        "text": _text(counts),
+        **{name: _floats(counts, name) for name in FLOATS},
+        "unsafe": _above(counts, "punsafe"),
+        "watermark": _above(counts, "pwatermark"),
+        "languages": _languages(counts),
+        "distinct": {name: estimate(counts.distinct[name]) for name in DISTINCT},
+        "captions": _listed(listed["TEXT"]),
+        "hosts": _listed(listed["host"]),
+    }
+
+
+def nearest_rank(counts: IntArray, percent: int) -> int | None:
+    """Return the index of the `percent` quantile in counts per value; None when there are none."""
+    total = int(counts.sum())
+    rank = -(-total * percent // 100)  # exact, where a float's product may lie just above an integer
+    return int(np.searchsorted(np.cumsum(counts), max(rank, 1))) if total else None
+
+
+def share(part: int, whole: int) -> float | None:
+    """Return a part of a whole, rounded to 6 digits; None of nothing."""
+    return round(part / whole, 6) if whole else None
+
+
+def _columns(counts: Counts) -> Figures:
+    """Rows in files that have the column, nulls and NaNs, of the columns that some file has."""
+    found = {}
+    for name, (rows, nulls, nans) in zip(COLUMNS, counts.arrays["columns"].tolist(), strict=True):
+        if rows:
+            found[name] = {"rows": rows, "null": nulls, "nan": nans}
+    return found
+
+
+def _sizes(counts: Counts) -> Figures:
+    shorter, longer = counts.arrays["shorter"], counts.arrays["longer"]
+    known = int(shorter.sum())
+    return {
+        "known": known,
+        "both_at_least": {str(side): _with_share(int(shorter[side:].sum()), known) for side in AT_LEAST},
+        "either_at_least": {str(side): _with_share(int(longer[side:].sum()), known) for side in AT_LEAST},
+        "both_at_most": {str(side): _with_share(int(longer[: side + 1].sum()), known) for side in AT_MOST},
+        "either_at_most": {str(side): _with_share(int(shorter[: side + 1].sum()), known) for side in AT_MOST},
+    }
+
+
+def _with_share(rows: int, known: int) -> Figures:
+    return {"rows": rows, "share": share(rows, known)}
+
+
+def _integers(counts: IntArray) -> Figures:
+    return {
+        "known": int(counts.sum()),
+        "quantiles": {f"{percent / 100:.2f}": nearest_rank(counts, percent) for percent in PERCENTILES},
+    }
+
+
+def _ranges(counts: IntArray, edges: Sequence[int]) -> list[Figures]:
+    """Rows with edges[i] ≤ value < edges[i + 1]; the last range has no end."""
+    ends = [*edges[1:], len(counts)]
+    known = int(counts.sum())
+    return [
+        {"from": low, "to": high if high < len(counts) else None, **_with_share(int(counts[low:high].sum()), known)}
+        for low, high in zip(edges, ends, strict=True)
+    ]
+
+
+def _text(counts: Counts) -> Figures:
+    characters, text_bytes = counts.arrays["characters"], counts.arrays["text_bytes"]
+    sums = counts.arrays["text_sums"].tolist()
+    known = int(characters.sum())
+    return {
+        "characters": {
+            **_integers(characters),
+            "mean": round(sums[0] / known, 2) if known else None,
+            "ranges": _ranges(characters, TEXT_RANGES),
+            f"at_least_{LONG_TEXT}": _with_share(int(characters[LONG_TEXT:].sum()), known),
+        },
+        "bytes": {**_integers(text_bytes), "mean": round(sums[1] / known, 2) if known else None},
+    }
+
+
+def _floats(counts: Counts, name: str) -> Figures:
+    spec, bins = FLOATS[name], counts.arrays[name]
+    digits = len(str(spec.steps)) - 1
+    origin = round(spec.low * spec.steps)
+
+    def value(place: int | None) -> float | None:
+        return None if place is None else round((place + origin) / spec.steps, digits)
+
+    known = int(bins.sum())
+    filled = np.flatnonzero(bins)
+    return {
+        "known": known,
+        "min": value(int(filled[0])) if known else None,
+        "max": value(int(filled[-1])) if known else None,
+        "mean": round((int(bins @ np.arange(len(bins))) / known + origin) / spec.steps, digits) if known else None,
+        "quantiles": {f"{percent / 100:.2f}": value(nearest_rank(bins, percent)) for percent in PERCENTILES},
+        "histogram": _histogram(name, bins),
+    }
+
+
+def _histogram(name: str, bins: IntArray) -> list[Figures]:
+    """Rows by bins of HISTOGRAM_BINS; a bin holds its lower edge, the last one also its upper edge."""
+    spec, width = FLOATS[name], HISTOGRAM_BINS[name]
+    per_bin = round(width * spec.steps)
+    coarse = np.add.reduceat(bins[:-1], np.arange(0, len(bins) - 1, per_bin))
+    coarse[-1] += bins[-1]
+    return [
+        {"from": round(spec.low + at * width, 2), "rows": int(coarse[at])} for at in np.flatnonzero(coarse).tolist()
+    ]
+
+
+def _above(counts: Counts, column: str) -> Figures:
+    known = int(counts.arrays[column].sum())
+    rows = int(counts.arrays["above"][list(THRESHOLDS).index(column)])
+    return {"above": THRESHOLDS[column], "known": known, **_with_share(rows, known)}
+
+
+def _aspect(buckets: IntArray) -> list[Figures]:
+    """Rows by width : height; a bucket holds its lower edge."""
+    known = int(buckets.sum())
+    names = [None, *ASPECT_NAMES, None]
+    return [
+        {"from": names[at], "to": names[at + 1], **_with_share(int(rows), known)} for at, rows in enumerate(buckets)
+    ]
+
+
+def _size_grid(grid: IntArray) -> list[list[int]]:
+    """Return [width, height, rows] of the cells with rows: quarter octaves, 2^(n/4) ≤ side < 2^((n+1)/4)."""
+    return [[int(width), int(height), int(grid[width, height])] for width, height in np.argwhere(grid)]
+
+
+def _languages(counts: Counts) -> list[Figures]:
+    ordered = sorted(counts.languages.items(), key=lambda item: (-item[1].rows, item[0]))
+    whole = sum(each.rows for each in counts.languages.values())
+    return [{"language": name or None, **_with_share(each.rows, whole), **_similarity(each)} for name, each in ordered]
+
+
+def _similarity(counts: LanguageCounts) -> Figures:
+    known = int(counts.similarity.sum())
+    quantiles = {percent: nearest_rank(counts.similarity, percent) for percent in (10, 50, 90)}
+    return {
+        "similarity": {
+            "mean": round(counts.similarity_sum / known / FLOATS["similarity"].steps, 4) if known else None,
+            **{
+                f"{percent / 100:.2f}": None if place is None else round((place - LANGUAGE_BINS // 2) / 100, 2)
+                for percent, place in quantiles.items()
+            },
+        }
+    }
+
+
+def _listed(listed: Listed) -> Figures:
+    return {
+        "values": [{"value": text, "rows": rows} for text, rows in listed.values],
+        "others_at_most": listed.others_at_most,
+    }
+
+
+assert len(ASPECT_NAMES) == len(ASPECT_EDGES)

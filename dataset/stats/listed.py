@@ -1,0 +1,129 @@
+"""The most frequent captions and hosts with their exact counts.
+
+Candidates are the most frequent of the merged summaries. A unit's summary holds most of them, with exact counts; the
+units that dropped some are read once more, only in the column that is needed, and only for these.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset.stats.columns import string_column
+from dataset.stats.counts import FREQUENT, Counts
+from dataset.stats.frequent import Frequent
+from dataset.stats.hashing import ByteRanges, Hashes, Ints, hash_ranges
+from dataset.stats.hosts import host_hashes, host_of
+from dataset.stats.units import Unit, read_batches
+from dataset.store.store import Store
+
+SHOWN = 100
+CANDIDATES = 2 * SHOWN
+SOURCE = {"TEXT": "TEXT", "host": "URL"}
+"""The column that each of FREQUENT is read from."""
+
+ALL = "all"
+"""The scope of all subsets together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The most frequent values in order; a value that is not listed has at most `others_at_most` rows."""
+
+    values: tuple[tuple[str, int], ...]
+    others_at_most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the summary of a unit holds, by column."""
+
+    unit: Unit
+    frequent: Mapping[str, Frequent]
+
+
+Run = Callable[[Callable[[tuple[Unit, Hashes]], "Recounted"], Iterable[tuple[Unit, Hashes]]], Iterable["Recounted"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recounted:
+    """Counts (M,) of hashes (M,) in a unit, and the texts of those that were seen."""
+
+    unit: Unit
+    hashes: Hashes
+    counts: Ints
+    texts: Mapping[int, str]
+
+
+def list_frequent(
+    store: Store, scopes: Mapping[str, Counts], held: Sequence[Held], run: Run
+) -> dict[str, dict[str, Listed]]:
+    """Return what is listed for each scope (a subset, or ALL) and column; `run` maps a function over units.
+
+    Raises: StatsError when a file that must be read again is gone.
+    """
+    listed: dict[str, dict[str, Listed]] = {scope: {} for scope in scopes}
+    for column in FREQUENT:
+        summaries = {scope: counts.frequent[column] for scope, counts in scopes.items()}
+        wanted = np.unique(
+            np.array([each for one in summaries.values() for each, _, _ in one.top(CANDIDATES)], np.uint64)
+        )
+        texts = {each: text for one in summaries.values() for each, text in one.texts.items()}
+        exact: dict[str, Ints] = {scope: np.zeros(len(wanted), np.int64) for scope in scopes}
+        again: list[tuple[Unit, Hashes]] = []
+        for one in held:
+            summary = one.frequent[column]
+            is_held = np.isin(wanted, summary.hashes)
+            found = np.zeros(len(wanted), np.int64)
+            found[is_held] = summary.counts[np.searchsorted(summary.hashes, wanted[is_held])]
+            _add(exact, one.unit.subset, found)
+            if summary.missed and not is_held.all():
+                again.append((one.unit, wanted[~is_held]))
+        for recounted in run(lambda work: _recount(store, SOURCE[column], *work), again):  # noqa: B023  run is done before the next column
+            found = np.zeros(len(wanted), np.int64)
+            found[np.searchsorted(wanted, recounted.hashes)] = recounted.counts
+            _add(exact, recounted.unit.subset, found)
+            texts.update(recounted.texts)
+        for scope, summary in summaries.items():
+            listed[scope][column] = _listed(summary, wanted, exact[scope], texts)
+    return listed
+
+
+def _add(exact: Mapping[str, Ints], subset: str, found: Ints) -> None:
+    for scope in {subset, ALL} & exact.keys():
+        exact[scope] += found
+
+
+def _listed(summary: Frequent, wanted: Hashes, exact: Ints, texts: Mapping[int, str]) -> Listed:
+    order = np.lexsort((wanted, -exact))
+    shown = [row for row in order[:SHOWN] if exact[row] > 0]
+    others = summary.counts[~np.isin(summary.hashes, wanted)]
+    unseen = int(others.max(initial=0)) + summary.missed
+    next_one = int(exact[order[SHOWN]]) if len(order) > SHOWN else 0
+    return Listed(
+        tuple((texts[int(wanted[row])], int(exact[row])) for row in shown if int(wanted[row]) in texts),
+        max(unseen, next_one),
+    )
+
+
+def _recount(store: Store, source: str, unit: Unit, hashes: Hashes) -> Recounted:
+    """Count some hashes of captions or hosts in a unit."""
+    counts = np.zeros(len(hashes), np.int64)
+    texts: dict[int, str] = {}
+    for piece in unit.pieces:
+        for batch in read_batches(store, piece, [source]):
+            if source not in batch.names:
+                continue
+            strings = string_column(batch.rows.column(batch.names[source]), source).drop_null()
+            if source == "URL":
+                found, rows = host_hashes(strings)
+            else:
+                found, rows = hash_ranges(ByteRanges.of(strings)), np.arange(len(strings), dtype=np.int64)
+            place = np.searchsorted(hashes, found).clip(0, len(hashes) - 1)
+            hits = np.flatnonzero(hashes[place] == found)
+            counts += np.bincount(place[hits], minlength=len(hashes))
+            for at in np.flatnonzero(counts):
+                if int(hashes[at]) not in texts:
+                    value = strings[int(rows[hits[place[hits] == at][0]])].as_py()
+                    texts[int(hashes[at])] = host_of(value) if source == "URL" else value
+    return Recounted(unit, hashes, counts, texts)

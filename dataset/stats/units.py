@@ -1,0 +1,138 @@
+"""Units of counting: which files are counted together, and reading their rows.
+
+A unit is some parquet files, or some row groups of one, of one subset. Small files share a unit, because a unit has a
+fixed cost (arrays of 3.5 MB) and its most frequent values are exact; a large file is split, so all cores have work.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.errors import DatasetError, said_by
+from dataset.stats.columns import find_columns
+from dataset.store.store import Store
+
+UNIT_BYTES = 64 << 20
+UNIT_ROWS = 1 << 20
+BATCH_ROWS = 131_072
+SUBSETS = ("en", "multi", "nolang")
+
+
+class StatsError(DatasetError):
+    """There is nothing to count, or a file of it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file, or those row groups of it that are counted."""
+
+    path: str
+    groups: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is counted together. `saved` is where its counts are kept, '' if nowhere; `sha256` is the data file's."""
+
+    subset: str
+    pieces: tuple[Piece, ...]
+    saved: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows, and the file's own names of those of COLUMNS that it has."""
+
+    names: Mapping[str, str]
+    rows: pa.RecordBatch
+
+
+def units_of_folder(store: Store, paths: Sequence[str] | None = None) -> Iterator[Unit]:
+    """Yield the units of all parquet files in a folder and below it, or of `paths`.
+
+    A file's subset is the folder that is named so, also as LAION names them (laion2B-en); '' if there is none.
+
+    Raises: StatsError when there is no parquet file.
+    """
+    found = [path for path in store.list() if path.endswith(".parquet")] if paths is None else paths
+    if not found:
+        raise StatsError(f"{store.uri} has no parquet file: name a folder of parquet tables, or one table.")
+    small: list[tuple[str, str, int]] = []
+    for path in found:
+        size = store.size(path)
+        if size <= UNIT_BYTES:
+            small.append((subset_of(path), path, size))
+            continue
+        for groups in _groups(store, path):
+            yield Unit(subset_of(path), (Piece(path, groups),))
+    yield from _together(small, UNIT_BYTES)
+
+
+def units_of_parts(parts: Iterable[tuple[str, str, int]]) -> Iterator[Unit]:
+    """Yield the units of parts, given as (subset, path, rows)."""
+    yield from _together(parts, UNIT_ROWS)
+
+
+def subset_of(path: str) -> str:
+    """Return the subset that a path names, '' if none."""
+    for folder in path.split("/"):
+        if folder.rpartition("-")[2] in SUBSETS:
+            return folder.rpartition("-")[2]
+    return ""
+
+
+def _together(files: Iterable[tuple[str, str, int]], limit: int) -> Iterator[Unit]:
+    """Put files of a subset into units of about `limit`; a unit's files keep their order."""
+    waiting: dict[str, tuple[list[Piece], int]] = {}
+    for subset, path, size in files:
+        pieces, total = waiting.setdefault(subset, ([], 0))
+        pieces.append(Piece(path))
+        if total + size >= limit:
+            del waiting[subset]
+            yield Unit(subset, tuple(pieces))
+        else:
+            waiting[subset] = (pieces, total + size)
+    for subset, (pieces, _) in sorted(waiting.items()):
+        yield Unit(subset, tuple(pieces))
+
+
+def _groups(store: Store, path: str) -> Iterator[tuple[int, ...]]:
+    """Cut a file's row groups into runs of about UNIT_ROWS."""
+    with _opened(store, path) as file:
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    groups: list[int] = []
+    for group, count in enumerate(rows):
+        groups.append(group)
+        if sum(rows[each] for each in groups) + count > UNIT_ROWS:
+            yield tuple(groups)
+            groups = []
+    if groups:
+        yield tuple(groups)
+
+
+def read_batches(store: Store, piece: Piece, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+    """Yield a piece's rows in batches, with the file's own names of the columns; `columns` only where given.
+
+    Raises: StatsError when the file is missing or damaged, or has none of the columns.
+    """
+    with _opened(store, piece.path) as file:
+        names = find_columns(file.schema_arrow.names, piece.path)
+        wanted = {column: name for column, name in names.items() if columns is None or column in columns}
+        groups = range(file.num_row_groups) if piece.groups is None else piece.groups
+        for batch in file.iter_batches(BATCH_ROWS, [*groups], [*wanted.values()], use_threads=False):
+            yield Batch(wanted, batch)
+
+
+@contextmanager
+def _opened(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    with store.open_input(path) as source:
+        try:
+            yield pq.ParquetFile(source)
+        except (pa.ArrowException, OSError) as error:
+            raise StatsError(
+                f"{path} in {store.uri} is not a parquet file, or is damaged ({said_by(error)}): get it again."
+            ) from error

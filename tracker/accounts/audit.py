@@ -5,13 +5,15 @@ tautology: the rows of the pool, of `again` and of the batches, counted in one s
 final outcomes in the parquet files of every shard that the manifest lists. A shard whose pictures were deleted keeps
 its parquet for that; so nothing here changes when they go. The links of a discarded batch are in no shard: they are
 counted in the batch, which stays.
+
+Counts alone would not see a row of the pool that has taken another's place; so the links' keys are compared, too.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
@@ -19,10 +21,9 @@ import pyarrow.parquet as pq
 
 from tracker.accounts.balance import BloomCost, bloom_cost
 from tracker.accounts.ledger import Accounts, accounts, total
+from tracker.accounts.link_keys import Keys, KeysOfRuns, LinkKeys, opened_keys
 from tracker.database.database import Connection, query, translated
 from tracker.storage.manifest import open_store, outputs
-
-Numbers = npt.NDArray[np.int64]
 
 DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
 TARS_AT_ONCE = 1000
@@ -75,15 +76,21 @@ def audit(connection: Connection) -> Audit:
 
 def audit_exact(connection: Connection, store: str) -> Audit:
     """Sum the ledger, count the rows, read the shards; all of one moment."""
+    with opened_keys() as keys:
+        return _audit_exact(connection, store, keys)
+
+
+def _audit_exact(connection: Connection, store: str, keys: KeysOfRuns) -> Audit:
     with translated(), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = audit(connection)
         rows = connection.execute(query("counted")).fetchall()
         piled = connection.execute(query("piled")).fetchall()
         listed = outputs(connection)
+        runs = {row["name"]: row["run_id"] for row in connection.execute("SELECT name, run_id FROM tracker.run")}
+        keys.add_alive(connection)
     counted = {(row["run"], row["subset"], row["account"]): int(row["n"]) for row in rows}
-    keys = set(found.accounts) | {(run, subset) for run, subset, _ in counted}
-    for run, subset in sorted(keys):
+    for run, subset in sorted(set(found.accounts) | {(run, subset) for run, subset, _ in counted}):
         of = found.accounts.get((run, subset))
         for place in ("pool", "again", "leased"):
             booked, there = getattr(of, place, 0), counted.get((run, subset, place), 0)
@@ -97,16 +104,15 @@ def audit_exact(connection: Connection, store: str) -> Audit:
     found.differences += [
         f"run {row['run']}: there are {row['there']} {row['what']}, the ledger says {row['booked']}" for row in piled
     ]
-    found.differences += _compare_shards(found.accounts, listed, store)
+    found.differences += _compare_shards(found.accounts, listed, store, {run: keys.of(of) for run, of in runs.items()})
     found.differences += _missing_tars(connection, listed, store)
     return found
 
 
-def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]:
+def _compare_shards(booked: Accounts, listed: pa.Table, store: str, keys: Mapping[str, LinkKeys]) -> list[str]:
     filesystem = open_store(store)
     differences: list[str] = []
     finals: Counter[tuple[str, str, str]] = Counter()
-    links: defaultdict[str, list[Numbers]] = defaultdict(list)  # a link is in one run
     for output in listed.to_pylist():
         path = f"{output['path']}{TABLES.get(output['kind'], '.parquet')}"
         try:
@@ -116,7 +122,7 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
                 )
                 n = table.num_rows
                 final = table.filter(pc.field("final"))
-                links[output["run"]].append(_link_numbers(final))
+                keys[output["run"]].add("final", _keys(final))
                 for count in final.group_by(["subset", "outcome"]).aggregate([([], "count_all")]).to_pylist():
                     finals[output["run"], count["subset"], count["outcome"]] += count["count_all"]
             else:
@@ -136,13 +142,17 @@ def _compare_shards(booked: Accounts, listed: pa.Table, store: str) -> list[str]
             for outcome in sorted(outcomes.keys() | there.keys())
             if outcomes.get(outcome, 0) != there.get(outcome, 0)
         ]
-    for run, numbers in sorted(links.items()):
-        every = np.concatenate(numbers)
-        numbers.clear()
-        every.sort()
-        if twice := int(np.count_nonzero(every[1:] == every[:-1])):
-            differences.append(f"run {run}: {twice} links are final twice in the shards")
-    return differences
+    return differences + [sentence for run, of in sorted(keys.items()) for sentence in _compare_keys(run, of)]
+
+
+def _compare_keys(run: str, keys: LinkKeys) -> Iterator[str]:
+    found = keys.repeated()
+    if found.final_twice:
+        yield f"run {run}: {found.final_twice} links are final twice in the shards"
+    if found.alive_twice:
+        yield f"run {run}: {found.alive_twice} links are twice in the pool, in batches or waiting again"
+    if found.alive_and_final:
+        yield f"run {run}: {found.alive_and_final} links are in the pool, in batches or waiting again, although final"
 
 
 def _missing_tars(connection: Connection, listed: pa.Table, store: str) -> list[str]:
@@ -159,7 +169,7 @@ def _missing_tars(connection: Connection, listed: pa.Table, store: str) -> list[
     return [f"{row['path']}.tar is in the manifest, but is missing" for row in still]
 
 
-def _link_numbers(final: pa.Table) -> Numbers:
+def _keys(final: pa.Table) -> Keys:
     """Name each link by its pack and its row there -> (N,) int64, a pack's rows below 2^32."""
-    named: Numbers = (final["pack"].to_numpy() << 32) | final["pack_row"].to_numpy().astype(np.int64)
-    return named
+    keys: Keys = (final["pack"].to_numpy() << 32) | final["pack_row"].to_numpy().astype(np.int64)
+    return keys

@@ -185,7 +185,7 @@ def test_a_copy_without_a_job_is_found_by_the_exact_audit(admin: Connection, tmp
     assert audit_exact(admin, str(tmp_path)).holds
     admin.execute(
         f"INSERT INTO tracker.candidate_en_{leaf} (pack, pack_row, leaf, run_id, attempt, subset, url, text) "
-        f"SELECT 1, i, %s, %s, 1, 'en', 'http://x.example', 'caption' FROM generate_series(1, 7) AS i".encode(),
+        f"SELECT 2, i, %s, %s, 1, 'en', 'http://x.example', 'caption' FROM generate_series(1, 7) AS i".encode(),
         (leaf, run_id),
     )
     assert audit_exact(admin, str(tmp_path)).differences == ["run test, en: pool holds 12 rows, the ledger says 5"]

@@ -12,6 +12,7 @@ The parser is Scrapy's Protego (0.2 ms for an ordinary file, no backtracking on 
 (no wildcards, first match instead of longest), reppy (no release since 2019), robotspy (half as fast).
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ QUICK_BYTES = 16 << 10
 """A longer one is parsed in a thread: 400 KB take over two seconds."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+_BEHIND_AGENT = re.compile(r"^([ \t]*user[ -]?agent[ \t]*:[ \t]*[^\s/#]+)[ \t/][^\r\n#]*", re.IGNORECASE | re.MULTILINE)
+"""A version behind an agent's name, as in `User-agent: shoal/0.1`, which Protego takes for a part of the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class Robots:
 
 def read_robots(body: bytes) -> Protego:
     """Parse any bytes; what is no rule is passed over."""
-    return Protego.parse(body.decode("utf-8-sig", "replace"))
+    return Protego.parse(_BEHIND_AGENT.sub(r"\1", body.decode("utf-8-sig", "replace")))
 
 
 def is_allowed(rules: Protego, url: str, agent: str) -> bool:

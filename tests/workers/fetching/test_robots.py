@@ -175,6 +175,15 @@ def test_a_robots_txt_that_leads_to_a_blocked_or_private_host_is_not_followed() 
     assert run(test) == [Outcome.BLOCKED, Outcome.REFUSED_ADDRESS]
 
 
+@pytest.mark.parametrize(
+    "line", ["shoal/0.1", "Shoal/*", "shoal / 0.1", "shoal 0.1", "SHOAL/0.1 (+https://a.test)  # a comment", "shoal"]
+)
+def test_a_group_addresses_us_with_a_version_behind_our_name_too(line: str) -> None:
+    rules = read_robots(f"User-agent: *\nAllow: /\n\nuser-agent : {line}\r\nDisallow: /\n".encode())
+    assert not is_allowed(rules, "https://a.test/a.jpg", "shoal")
+    assert is_allowed(rules, "https://a.test/a.jpg", "otherbot")
+
+
 def test_only_the_first_500_kib_are_read() -> None:
     padding = b"# " + b"x" * (500 << 10) + b"\n"
     assert outcomes(answer(response(padding + b"User-agent: *\nDisallow: /")), ["/a"])[0] == ["success"]

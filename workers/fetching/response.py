@@ -3,10 +3,10 @@
 Invariant: nothing is read beyond the policy's bytes and time; a wire is left fit for another request only when the
 response ended where it said it would, with nothing behind it.
 
-Source: a body of announced length, as nearly all pictures are, is counted here; h11 frames the others, from heads that
-`head` has mended. Rejected: h11 on the raw bytes, which refuses one picture in some hundreds for a header that no
-browser minds, and its own limit on heads, which is 16 KB; h11 for every response, which checks each header once more
-and copies each body three times (1.2 ms of CPU a picture instead of 0.93).
+Source: a body of announced length, as nearly all pictures are, is counted here, one in chunks is read by `chunked`; h11
+frames the others, from heads that `response_head` has mended. Rejected: h11 on the raw bytes, which refuses one picture
+in some hundreds for a header that no browser minds, and its own limit on heads, which is 16 KB; h11 for every response,
+which checks each header once more and copies each body three times (1.2 ms of CPU a picture instead of 0.93).
 """
 
 import math
@@ -21,6 +21,7 @@ import trio
 from dataset.pictures.headers import SNIFF_BYTES
 from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
+from workers.fetching.chunked import ChunkDecoder
 from workers.fetching.connection import Wire
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
@@ -53,8 +54,8 @@ class Reply:
     body: bytes = b""
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the first header of that name."""
-        return next((value for found, value in self.headers if found == name), None)
+        """Return the first header of that name that is not empty, as browsers take Location; None where all are."""
+        return next((value for found, value in self.headers if found == name and value), None)
 
 
 @dataclass(slots=True)
@@ -103,11 +104,7 @@ class ResponseReader:
         """
         try:
             head, rest = await self._receive_head_in_time()
-            body: _Body
-            if head.length is None:
-                body = _FramedBody(self._receive, head, rest)
-            else:
-                body = _CountedBody(self._receive, head, rest)
+            body = self._body(head, rest)
             reply = Reply(head.status, head.fields)
             if self._errand.wants_body(reply):
                 reply = Reply(head.status, head.fields, await self._receive_body(body, reply))
@@ -117,6 +114,13 @@ class ResponseReader:
             raise LinkFailed(Outcome.TRUNCATED, "the connection broke within the body") from error
         self._wire.is_clean = body.is_over
         return reply
+
+    def _body(self, head: Head, rest: bytes) -> "_Body":
+        if head.length is not None:
+            return _CountedBody(self._receive, head, rest)
+        if head.is_chunked:
+            return _ChunkedBody(self._receive, head, rest)
+        return _FramedBody(self._receive, head, rest)
 
     async def _receive_head_in_time(self) -> tuple[Head, bytes]:
         """Move the link's own deadline for as long as the head is awaited: another scope costs 11 µs."""
@@ -262,8 +266,30 @@ class _CountedBody:
         return piece
 
 
+class _ChunkedBody:
+    """A body in chunks."""
+
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
+        self._receive = receive
+        self._may_follow = not head.ends_connection
+        self._decoder = ChunkDecoder()
+        self._decoder.feed(rest)
+
+    @property
+    def is_over(self) -> bool:
+        return self._may_follow and self._decoder.is_over
+
+    async def receive(self) -> bytes:
+        while (piece := self._decoder.next_piece()) is None:
+            data = await self._receive()
+            if not data:
+                raise LinkFailed(Outcome.TRUNCATED, "the connection ended before the body")
+            self._decoder.feed(data)
+        return piece
+
+
 class _FramedBody:
-    """A body in chunks, one that ends with the connection, or none; framed by h11."""
+    """A body that ends with the connection, or none; framed by h11."""
 
     def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
         self._receive = receive

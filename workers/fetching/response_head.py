@@ -42,6 +42,11 @@ class Head:
     """Of the body, announced by Content-Length and by nothing else; None where the body ends in another way."""
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether there is a body, in chunks."""
+        return self.status not in BODYLESS and (b"transfer-encoding", b"chunked") in self.fields
+
+    @property
     def ends_connection(self) -> bool:
         """Say whether no other response can follow on the connection."""
         return self.is_old or any(name == b"connection" and b"close" in value.lower() for name, value in self.fields)

@@ -364,6 +364,18 @@ def test_bytes_behind_a_body_never_become_another_links_picture() -> None:
     run(test)
 
 
+def test_the_first_location_that_is_not_empty_counts() -> None:
+    async def test() -> None:
+        moved = response(b"", "Location: ", "Location: /picture", "Location: /nowhere", status="302 Found")
+        missing = response(b"", status="404 Not Found")
+        async with odd_web({"/": answer(moved), "/picture": answer(response(PICTURE)), "*": answer(missing)}) as web:
+            result = await fetch(web.url("/"), policy(web))
+            assert isinstance(result, Fetched)
+            assert result.final_url == web.url("/picture")
+
+    run(test)
+
+
 @asynccontextmanager
 async def _tls_web(handlers: Mapping[str, Handler], certificate: trustme.LeafCert) -> AsyncIterator[OddWeb]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

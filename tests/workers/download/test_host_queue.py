@@ -28,6 +28,25 @@ def test_one_hosts_links_stand_evenly_among_the_others() -> None:
     assert max(tenths) <= 15
 
 
+def test_links_whose_urls_spell_one_host_in_several_ways_wait_for_one_host() -> None:
+    spellings = [
+        "https://bücher.example/1.jpg",
+        "https://xn--bcher-kva.example/2.jpg",
+        "HTTP://BÜCHER.example.:8080/3.jpg",
+        " https:\\\\bu\u0308cher。example\\4.jpg",
+        "https://b%C3%BCcher.example/5.jpg",
+    ]
+    addresses = ["http://[2001:db8::1]/1.jpg", "http://[2001:DB8:0:0::0001]:8080/2.jpg"]
+    queue = HostQueue(map(Place, [*spellings, *addresses]), per_host=1, max_failures=2)
+    assert sorted(queue.hosts()) == ["2001:db8::1", "xn--bcher-kva.example"]
+    failed = 0
+    while (link := queue.take(0.0)) is not None:
+        queue.done(link)
+        failed += "cher" in link.url
+        queue.failed(link)
+    assert failed == 2  # the other three are given up
+
+
 def test_a_full_host_does_not_hold_up_the_others() -> None:
     links = [Place("http://slow.test/1"), Place("http://slow.test/2"), Place("http://slow.test/3")]
     queue = HostQueue([*links, Place("http://quick.test/")], per_host=2)

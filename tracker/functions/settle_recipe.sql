@@ -8,7 +8,7 @@ AS $$
 DECLARE
     asking tracker.worker := tracker.require_worker(p_worker);
     reads text[] := CASE asking.kind
-        WHEN 'extract' THEN '{text,language}'
+        WHEN 'extract' THEN '{text,language,page_opt_outs}'
         WHEN 'ingest' THEN '{language,extra}'
         WHEN 'download' THEN '{image,extra}'
         WHEN 'filter' THEN '{version,filter,models,embeddings,tags,safety}'

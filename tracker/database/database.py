@@ -125,6 +125,8 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise as_ours(error) from error
+    except UnicodeEncodeError as error:  # a command's argument, or a variable, in another encoding
+        raise TrackerError(f"the text {error.object!r} is not UTF-8: write it in UTF-8") from error
 
 
 def as_ours(error: psycopg.Error) -> TrackerError:

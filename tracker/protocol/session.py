@@ -195,8 +195,13 @@ class Session:
         return {row["path"]: row["sha256"] for row in rows}
 
     def fail(self, job: Job | Batch, error: str) -> str:
-        """Give the job back as failed; the answer is 'ready' or, after the last attempt, 'dead'."""
-        return str(self._work.value("SELECT tracker.fail(%s, %s, %s)", job.job_id, job.lease, error.replace("\0", "")))
+        """Give the job back as failed; the answer is 'ready' or, after the last attempt, 'dead'.
+
+        The error is whatever an exception says, be it the name of a file in another encoding: what Postgres cannot hold
+        is escaped.
+        """
+        storable = error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        return str(self._work.value("SELECT tracker.fail(%s, %s, %s)", job.job_id, job.lease, storable))
 
     def release(self, job: Job | Batch) -> None:
         """Give the job back untried; no attempt is used up."""

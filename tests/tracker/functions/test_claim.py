@@ -253,7 +253,7 @@ def test_a_recipe_is_settled_once_and_never_changed(admin: Connection, register:
 
 
 READS = {
-    "extract": {"text", "language"},
+    "extract": {"text", "language", "page_opt_outs"},
     "ingest": {"language", "extra"},
     "download": {"image", "extra"},
     "filter": {"version", "filter", "models", "embeddings", "tags", "safety"},
@@ -277,6 +277,19 @@ def test_a_stolen_login_of_extract_cannot_switch_the_filter_off(admin: Connectio
     register("extract").settle_recipe(run_id, forged)
     whole = Recipe().to_json()
     assert register("filter").settle_recipe(run_id, whole)["filter"] is True
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [("nul \0 here", "nul \\0 here"), ("/lists/caf\udce9.csv", "/lists/caf\\udce9.csv")]
+)
+def test_an_error_that_postgres_cannot_hold_is_told_all_the_same(
+    admin: Connection, register: Register, error: str, kept: str
+) -> None:
+    new_run(admin, wats=1)
+    worker = register("extract")
+    (job,) = worker.claim()
+    assert worker.fail(job, error) == "ready"
+    assert scalar(admin, "SELECT error FROM tracker.job") == kept
 
 
 def test_workers_that_are_gone_are_not_looked_at(admin: Connection, register: Register) -> None:

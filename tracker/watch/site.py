@@ -5,6 +5,7 @@ is slow, or a thousand of them, costs the tracker's duties nothing. There is not
 read, but hosts and errors are shown: it listens on loopback unless told otherwise.
 """
 
+import asyncio
 import logging
 import socket
 import threading
@@ -19,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tracker.errors import TrackerError
 from tracker.settings import HTTP_PLACE
@@ -28,6 +30,7 @@ log = logging.getLogger("shoal.tracker")
 
 OFF = "off"
 MAX_CONNECTIONS = 200
+REQUEST_SECONDS = 10.0  # for the head of a connection's first request; the keep-alive limit is for what follows
 CLOSING_SECONDS = 2  # for answers under way, at the end
 SECURITY = {
     # The page's script and style are its own, and it talks to nobody but this tracker.
@@ -37,6 +40,27 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 whose clients have REQUEST_SECONDS for their request.
+
+    uvicorn waits for a first request for ever, and counts who has not made one against `limit_concurrency`: so many
+    silent connections, of port scanners or of proxies that died, shut all others out, the health check among them.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._waiting = self.loop.call_later(REQUEST_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None:  # the first request's head is whole
+            self._waiting.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.cancel()
+        super().connection_lost(exc)
 
 
 def site(watcher: Watcher) -> Starlette:
@@ -92,6 +116,12 @@ def parse_place(place: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def url_of(listening: socket.socket) -> str:
+    """Return the URL of a socket that listens; an IPv6 address stands in brackets (RFC 3986, 3.2.2)."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
 @contextmanager
 def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
     """Show the swarm over HTTP while the block runs; at HTTP_PLACE, if nobody else does, where no place is named.
@@ -110,7 +140,7 @@ def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
         log.warning("http.off error=%r", str(error))  # a second tracker on this machine: its duties are what counts
         yield
         return
-    log.info("http.listening url=http://%s:%d/", *listening.getsockname()[:2])
+    log.info("http.listening url=%s", url_of(listening))
     with answering(Watcher(url, duties, every_seconds=min(EVERY_SECONDS, duties.every_seconds)), listening):
         yield
 
@@ -120,6 +150,7 @@ def answering(watcher: Watcher, listening: socket.socket) -> Iterator[None]:
     """Answer on a socket that listens, in a thread, until the block ends."""
     config = uvicorn.Config(
         site(watcher),
+        http=PromptProtocol,
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -108,7 +108,7 @@ def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | No
             f"cannot tell metrics on {host}:{port} ({error}): give each worker of a machine its own --metrics-port"
         ) from error
     place = int(server.server_address[1])
-    log.info("metrics.listening url=http://%s:%d/metrics", host, place)
+    log.info("metrics.listening url=http://%s:%d/metrics", f"[{host}]" if ":" in host else host, place)
     try:
         yield place
     finally:

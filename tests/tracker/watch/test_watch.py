@@ -1,7 +1,9 @@
 """`tracker serve` over HTTP: what it shows, and what it does when the database goes or a client is slow."""
 
+import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,44 @@ def test_an_empty_database_has_a_page_metrics_and_a_status_without_any_alarm(wat
     assert (seen["alarms"], seen["hours_left"], seen["workers"], seen["pool"]) == ([], None, [], 0)
     assert value(watcher.answers.metrics, "shoal_pool_hours_left") == float("inf")
     assert value(watcher.answers.metrics, "shoal_links_finished_total", outcome="success") == 0
+
+
+def test_connections_without_a_request_shut_nobody_out_for_long(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(site, "MAX_CONNECTIONS", 4)
+    watcher.look()
+    with served(watcher) as url, ExitStack() as stack:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        silent = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(8)]
+        for number, one in enumerate(silent):
+            one.sendall(b"GET / HT"[:number])  # a part of a request is none
+        assert [one.recv(1) for one in silent] == [b""] * 8
+        assert get(f"{url}/healthz")[0] == 200
+
+
+def test_a_connection_that_has_made_a_request_is_kept_for_the_next(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "REQUEST_SECONDS", 0.1)
+    watcher.look()
+    with served(watcher) as url:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with closing(http.client.HTTPConnection(*place, timeout=10)) as client:
+            client.request("GET", "/healthz")
+            assert client.getresponse().read()
+            own = client.sock
+            assert select.select([own], [], [], 0.3) == ([], [], [])  # nobody closes it
+            client.request("GET", "/healthz")
+            assert client.getresponse().status == 200
+            assert client.sock is own
+
+
+@pytest.mark.parametrize(("place", "url"), [("127.0.0.1:0", "http://127.0.0.1:"), ("[::1]:0", "http://[::1]:")])
+def test_the_url_that_is_told_can_be_opened(place: str, url: str) -> None:
+    with site.listen(place) as listening:
+        assert site.url_of(listening) == f"{url}{listening.getsockname()[1]}/"
 
 
 def test_metrics_tell_what_the_ledger_the_queues_and_the_workers_say(

@@ -11,8 +11,8 @@ demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/
 chaos: .venv/installed  ## the swarm under 1,000 faults, 8 minutes or so; prints the verdict as JSON
 	"$(BIN)/python" -m tests.chaos.run $(CHAOS)
 
-test: .venv/installed  ## all tests, against the embedded Postgres or SHOAL_TEST_DATABASE_URL
-	"$(BIN)/python" -m pytest
+test: .venv/installed  ## all tests, on all cores, against embedded servers or SHOAL_TEST_DATABASE_URL
+	"$(BIN)/python" -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/installed  ## style, types and the direction of imports
 	"$(BIN)/ruff" check

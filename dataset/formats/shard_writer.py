@@ -24,6 +24,8 @@ from dataset.store.store import Store
 
 _JSON = strict_json.Encoder(ensure_ascii=False)
 
+_TEXTS = frozenset(field.name for field in SHARD_SCHEMA if field.type == pa.string())
+
 
 @dataclass(frozen=True, slots=True)
 class LinkRow:
@@ -77,6 +79,9 @@ class ShardWriter:
         self._extra = extra or {}
         self._names = list_names(self._extra, SHARD_SCHEMA.names)
         self._extra_rows: dict[str, str] = {}  # by key
+        # '' in a json member where they are null: Hugging Face `datasets` infers types from the first five samples, and
+        # fails at a text where all five had null.
+        self._texts = _TEXTS | {self._names[name] for name, kind in self._extra.items() if kind == "string"}
         self._rows: list[dict[str, object]] = []
         self._lock = threading.Lock()
         self._write = store.write(f"{output}.tar")
@@ -177,11 +182,12 @@ class ShardWriter:
     def _append_members(self, columns: Mapping[str, object], picture: Picture) -> None:
         assert self._tar is not None
         key = str(columns["key"])
+        about = {name: "" if value is None and name in self._texts else value for name, value in columns.items()}
         members: list[bytes] = []
         for extension, data in (
             (picture.extension, picture.data),
             ("txt", str(columns["caption"]).encode("utf-8")),
-            ("json", _JSON.encode(columns).encode("utf-8")),
+            ("json", _JSON.encode(about).encode("utf-8")),
         ):
             members += (_tar_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
         self._tar.write(b"".join(members))  # one call: nine cost 40 µs

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile, features
 
 from dataset.pictures.colour import to_srgb
-from dataset.pictures.headers import EXTENSIONS, Size
+from dataset.pictures.headers import FORMATS, Size
 from dataset.pictures.jpeg import Pixels
 from dataset.pictures.metadata import Bare, read_orientation, separate
 
-DECODABLE = frozenset(EXTENSIONS) - (frozenset() if features.check("avif") else {"AVIF"})
+DECODABLE = FORMATS - (frozenset() if features.check("avif") else {"AVIF"})
 """The formats of which this installation has codecs."""
 
 _REDUCING_GAP = 2.0

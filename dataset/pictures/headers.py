@@ -26,8 +26,15 @@ SNIFF_BYTES = 512
 MAX_PARTS = 4_096
 """Segments, blocks or boxes that are looked at: 20 MB of EXIF and profiles are 320 segments of JPEG."""
 
-EXTENSIONS: Mapping[str, str] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "AVIF": "avif"}
-"""The formats that a shard keeps as received, and their members' names."""
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF"})
+"""The formats that a shard keeps as received."""
+
+KEPT_EXTENSION = "jpg"
+"""Of every picture that is kept as received, whatever its format, which readers tell by its first bytes.
+
+As img2dataset names them: Hugging Face `datasets` refuses a tar whose samples differ in their endings (datasets issue
+7055), and `webdataset` decodes no .webp, .gif or .avif.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
     kind = image_format(data)
     if kind is None:
         return Outcome.NOT_AN_IMAGE
-    if kind not in EXTENSIONS:
+    if kind not in FORMATS:
         return Outcome.UNSUPPORTED_FORMAT
     if len(data) > rules.max_bytes:
         return Outcome.TOO_LARGE
@@ -89,7 +96,7 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
     if (ill := unfit(size, rules)) is not None:
         return ill
     sha256, md5, sha1 = hashed(data, rules)
-    return Picture(data, EXTENSIONS[kind], *size, *size, sha256, md5, sha1)
+    return Picture(data, KEPT_EXTENSION, *size, *size, sha256, md5, sha1)
 
 
 def unfit(size: Size, rules: ImageRules) -> Outcome | None:
@@ -109,7 +116,7 @@ def hashed(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
 
 
 def read_size(data: bytes, kind: str) -> Size | None:
-    """Read width and height of one of EXTENSIONS' formats from its header; None when it has none that makes sense."""
+    """Read width and height of one of FORMATS from its header; None when it has none that makes sense."""
     try:
         size = _READERS[kind](data)
     except (IndexError, struct.error):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.stats.counts import ARRAYS, DISTINCT, FREQUENT, LANGUAGE_BINS, Counts, LanguageCounts
 from dataset.stats.frequent import KEPT, Frequent
@@ -49,7 +50,9 @@ def counts_to_bytes(counts: Counts, sha256: str) -> bytes:
     arrays += [counts.distinct[name] for name in DISTINCT]
     for name in FREQUENT:
         arrays += [counts.frequent[name].hashes.astype("<u8"), counts.frequent[name].counts.astype("<i8")]
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "surrogatepass")
+    text = strict_json.dumps(head, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode(
+        "utf-8", "surrogatepass"
+    )
     content = b"".join([_HEAD.pack(len(text)), text, *(array.tobytes() for array in arrays)])
     packed: bytes = pa.Codec("zstd", compression_level=3).compress(content, asbytes=True)
     return _OUTER.pack(_MAGIC, FORMAT, zlib.crc32(content), len(content)) + packed

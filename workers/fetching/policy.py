@@ -111,7 +111,7 @@ class FetchPolicy:
             raise PolicyError(f"The allowed ports are {self.allow_ports}: give numbers from 1 to 65535.")
         for word in self.opt_out_words:
             if not _WORD.match(word):
-                raise PolicyError(f"The opt-out word {word!r} is unknown in kind: give one such as noai or train-ai=n.")
+                raise PolicyError(f"The opt-out word {word!r} is not a directive: give one such as noai or train-ai=n.")
         for place in self.nameservers:
             read_nameserver(place)
 

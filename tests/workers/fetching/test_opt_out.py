@@ -1,6 +1,8 @@
 """An opt-out is honoured when it speaks to everybody or to us, and only then."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workers.fetching.opt_out import WORDS, is_opted_out
 
@@ -54,6 +56,17 @@ def test_a_header_that_reserves_is_honoured(line: bytes) -> None:
 )
 def test_a_header_that_speaks_of_something_else_is_not(line: bytes) -> None:
     assert not is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
+
+
+@given(st.text("0123456789:,;+-/. TZ", max_size=30), st.sampled_from(["", "max-snippet: ", "unavailable_after: Fri, "]))
+def test_no_date_or_number_hides_a_reservation_behind_it(value: str, name: str) -> None:
+    line = f"unavailable_after: {name}{value}, noai".encode()
+    assert is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"x-robots-tag", b"content-usage", b"tdm-reservation"]))
+def test_any_bytes_are_a_header(value: bytes, name: bytes) -> None:
+    assert is_opted_out([(name, value)], "shoal", WORDS) in (True, False)
 
 
 def test_every_header_is_read_and_a_text_mining_reservation_counts() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from tracker.accounts.changes import record
+from tracker.admin import listing
 from tracker.admin.console import Json, app, open_tracker, show
 from tracker.database.database import Row, query, translated
 from tracker.errors import TrackerError
@@ -93,10 +92,11 @@ def lists(run: Annotated[str | None, typer.Option(help="Only those of a run.")] 
     show({"lists": rows}, as_json, lambda: _render(rows))
 
 
-def _render(rows: Sequence[Row]) -> Table:
-    table = Table("run", "list", "pieces", "read", "rows", "candidates", "dropped", "mended")
+def _render(rows: Sequence[Row]) -> listing.Listing:
+    numbers = ("pieces", "read", "rows", "candidates", "mended")
+    table = listing.Listing([listing.Column("run"), *(listing.Column(name, right=True) for name in numbers)])
     for row in rows:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted((row["dropped"] or {}).items()) if n)
-        numbers = (f"{row[name]:,}" for name in ("pieces", "read", "rows", "candidates"))
-        table.add_row(Text(row["run"]), Text(row["list"]), *numbers, Text(reasons or "none"), f"{row['mended']:,}")
+        note = row["list"] + (f"\ndropped: {reasons}" if reasons else "")
+        table.add(row["run"], *(f"{row[name]:,}" for name in numbers), note=note)
     return table

@@ -1,10 +1,13 @@
 """How long a server asks to be left alone, with 429 and 503.
 
-Source: RFC 9110, 10.2.3: seconds, or a date in one of three spellings.
+Source: RFC 9110, 10.2.3: seconds, or a date in one of three spellings. Some servers send fractions of a second.
 """
 
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+_SECONDS = re.compile(r"([0-9]+)(?:\.[0-9]*)?\Z")
 
 MAX_SECONDS = 86_400.0
 """A longer wish, or one that is no number for us, is taken for this: no batch lasts a day."""
@@ -13,8 +16,8 @@ MAX_SECONDS = 86_400.0
 def retry_after_seconds(value: bytes | None, now: datetime) -> float | None:
     """Read a Retry-After header at the time `now`, with its zone; None when there is none or it is nonsense."""
     text = (value or b"").decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return MAX_SECONDS if len(text) > 9 else min(MAX_SECONDS, float(text))
+    if seconds := _SECONDS.match(text):
+        return MAX_SECONDS if len(seconds[1]) > 9 else min(MAX_SECONDS, float(text))
     try:
         date = parsedate_to_datetime(text)
         if date.tzinfo is None:

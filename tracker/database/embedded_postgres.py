@@ -56,8 +56,9 @@ def start(home: Path) -> str:
             if not is_running(home):
                 _run("pg_ctl", "-w", "-t", "60", "-D", str(data), "-l", str(data / "log"), "start", log=data / "log")
     except OSError as error:
+        said = "it is not a folder" if isinstance(error, FileExistsError) else error
         raise DatabaseDown(
-            f"the embedded Postgres cannot use {home} ({error}): set SHOAL_HOME to a folder of your own, or "
+            f"the embedded Postgres cannot use {home} ({said}): set SHOAL_HOME to a folder of your own, or "
             f"SHOAL_DATABASE_URL to a server"
         ) from error
     return f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"

@@ -95,9 +95,10 @@ def _open(url: str, **arguments: Any) -> psycopg.Connection[Any]:
 def _fix_session(connection: psycopg.Connection[Any]) -> None:
     """Set what the server reports otherwise than SESSION has it; usually that is nothing, or the time zone."""
     reported = connection.info.parameter_status
-    for name, value in SESSION.items():
-        if reported(name) != value:
-            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    wrong = [(name, value) for name, value in SESSION.items() if reported(name) != value]
+    if wrong:
+        calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(wrong))
+        connection.execute(f"SELECT {calls}".encode(), [text for pair in wrong for text in pair])
 
 
 @contextmanager

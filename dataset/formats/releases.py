@@ -290,8 +290,8 @@ SOURCE_SCHEMA = pa.schema(
         ("id", pa.int64()),
         ("input", pa.int16()),
         ("key", pa.int64()),
-        ("md5", pa.string()),
-        ("sha1", pa.string()),
+        ("md5", pa.binary(16)),
+        ("sha1", pa.binary(20)),
     ]
 )
 

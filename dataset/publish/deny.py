@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.formats.deny_lists import DenyKind, read_deny_list
-from dataset.publish.hosts import hosts_of
+from dataset.publish.digests import digest_bytes
+from dataset.publish.hosts import Hosts, hosts_of
 from dataset.publish.screens import Mask
 from dataset.store.store import Store
 
 MAX_DISTANCE = 31
-
-_DIGIT = np.zeros(256, np.uint8)
-_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,14 @@ class DenyRules:
         if len(self.urls):
             digests = (hashlib.sha256(url.encode()).digest()[:8] for url in rows["URL"].to_pylist())
             denied |= _contains(self.urls, np.frombuffer(b"".join(digests), ">u8").astype(np.uint64))
-        for name, known in (("sha256", self.sha256), ("md5", self.md5)):
-            if len(known):
-                denied |= _contains(known, hex_prefixes(rows[name])) & rows[name].is_valid().to_numpy()
+        if len(self.sha256):
+            denied |= _contains_digests(self.sha256, digest_bytes(rows["sha256"], 32))
+        if len(self.md5):
+            denied |= _contains_digests(self.md5, rows["md5"])
         if len(self.pdq):
             denied |= self._near_pdq(rows["pdq"])
         if self.hosts:
-            denied |= self._of_hosts(hosts_of(rows["URL"])) | self._of_hosts(rows["final_host"])
+            denied |= self._of_hosts(hosts_of(rows["URL"])) | self._of_hosts(_coded(rows["final_host"]))
         return denied
 
     def _near_pdq(self, column: pa.ChunkedArray) -> Mask:
@@ -83,10 +82,8 @@ class DenyRules:
         found: Mask = near & known
         return found
 
-    def _of_hosts(self, hosts: pa.ChunkedArray) -> Mask:
-        coded = pa.chunked_array([hosts.combine_chunks()]).combine_chunks().dictionary_encode()
-        denied = np.array([host is not None and self._is_denied(host) for host in coded.dictionary.to_pylist()], bool)
-        found: Mask = np.append(denied, False)[pc.fill_null(coded.indices, len(denied)).to_numpy()]
+    def _of_hosts(self, hosts: Hosts) -> Mask:
+        found: Mask = np.array([self._is_denied(host) for host in hosts.names], bool)[hosts.numbers]
         return found
 
     def _is_denied(self, host: str) -> bool:
@@ -94,12 +91,16 @@ class DenyRules:
         return any(".".join(labels[at:]) in self.hosts for at in range(len(labels)))
 
 
-def hex_prefixes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Return the first 64 bits of each digest in hex, 0 for null -> (N,) uint64."""
-    digits = pc.fill_null(pc.utf8_slice_codeunits(column, 0, 16), "0" * 16).combine_chunks()
-    data = np.frombuffer("".join(digits.to_pylist()).encode(), np.uint8)
-    nibbles = _DIGIT[data].reshape(-1, 8, 2)
-    return (nibbles[:, :, 0] << 4 | nibbles[:, :, 1]).reshape(-1, 8).copy().view(">u8").ravel().astype(np.uint64)
+def _contains_digests(known: npt.NDArray[np.uint64], digests: pa.Array | pa.ChunkedArray) -> Mask:
+    """Return which digests begin with one of the known 64 bits -> (N,) bool."""
+    first = pc.fill_null(pc.binary_slice(digests, 0, 8), bytes(8)).to_pylist()
+    valid: Mask = np.asarray(digests.is_valid())
+    return _contains(known, np.frombuffer(b"".join(first), ">u8").astype(np.uint64)) & valid
+
+
+def _coded(hosts: pa.ChunkedArray) -> Hosts:
+    coded = pc.fill_null(hosts, "").combine_chunks().dictionary_encode()
+    return Hosts(coded.dictionary.to_pylist(), coded.indices.to_numpy())
 
 
 def _prefixes(digests: Sequence[str]) -> npt.NDArray[np.uint64]:

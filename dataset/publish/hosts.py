@@ -1,29 +1,47 @@
 """Rows by registrable domain: one small table for each output file, and hosts.parquet, which adds them up.
 
-A registrable domain is what somebody can register below a public suffix (example.co.uk). Source: the public suffix
-list, its private section included, as the package `publicsuffixlist` ships it each month: nothing is downloaded.
+The tables are sorted by domain, so those of thousands of files are added up piece by piece.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.formats.releases import HOST_COUNTS_SCHEMA, HOSTS_SCHEMA
 from dataset.publish.errors import PublishError
+from dataset.publish.suffixes import suffix_rules
 from dataset.store.store import Store
 
-_HOST = r"^[a-z]+://(?:[^/?#@]*@)?(?P<host>\[[0-9a-f:.]+\]|[^/?#:]*)"
+_AUTHORITY = r"^[^/]*//(?P<authority>[^/?#]+)"
+_HOST = re.compile(r"\[[^\]]*\]|[^:]*")
+_COUNTED_DOMAINS = 400_000
+"""Counts of several ranges that are kept apart before they are added up."""
 _MERGED_ROWS = 250_000
 """Domains that are added up at once when the tables of all files are merged."""
 
 
-def hosts_of(urls: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return the host of each URL, in lower case -> (N,) string."""
-    return pc.struct_field(pc.extract_regex(pc.utf8_lower(urls), _HOST), "host")
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The hosts of a column: `names[numbers[i]]` is that of row i, in lower case."""
+
+    names: list[str]
+    numbers: npt.NDArray[np.int32]
+
+
+def hosts_of(urls: pa.ChunkedArray) -> Hosts:
+    """Return the host of each URL, '' where there is none."""
+    authorities = pa.chunked_array([pc.struct_field(part, 0) for part in pc.extract_regex(urls, _AUTHORITY).chunks])
+    coded = pc.fill_null(authorities, "").combine_chunks().dictionary_encode()
+    names = [_HOST.match(authority.rpartition("@")[2].lower())[0] for authority in coded.dictionary.to_pylist()]  # type: ignore[index]  # it matches everything
+    return Hosts(names, coded.indices.to_numpy())
 
 
 class HostCounts:
@@ -31,29 +49,38 @@ class HostCounts:
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
+        self._domains = 0
 
     def add(self, rows: pa.Table) -> None:
         """Count rows with the columns URL, TEXT, WIDTH, HEIGHT and punsafe."""
-        hosts = pa.chunked_array([hosts_of(rows["URL"].combine_chunks())]).combine_chunks().dictionary_encode()
-        domains = pa.array([registrable_domain(host) for host in hosts.dictionary.to_pylist()], pa.string())
-        pixels = rows["WIDTH"].to_numpy().astype(np.int64) * rows["HEIGHT"].to_numpy()
-        table = pa.table(
-            {
-                "domain": domains.take(hosts.indices),
-                "rows": np.ones(len(rows), np.int64),
-                "text_bytes": pc.cast(pc.binary_length(rows["TEXT"]), pa.int64()),
-                "pixels": pixels,
-                "punsafe_sum": pc.fill_null(pc.cast(rows["punsafe"], pa.float64()), 0.0),
-                "punsafe_rows": pc.cast(pc.is_valid(rows["punsafe"]), pa.int64()),
-            },
-            schema=HOST_COUNTS_SCHEMA,
-        )
-        self._tables.append(_sum(table))
+        hosts, punsafe = hosts_of(rows["URL"]), rows["punsafe"]
+
+        def total(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+            return np.bincount(hosts.numbers, weights, len(hosts.names)).astype(np.float64, copy=False)
+
+        counts = {
+            "domain": [_registrable(host) for host in hosts.names],
+            "rows": np.bincount(hosts.numbers, minlength=len(hosts.names)),
+            "text_bytes": total(pc.binary_length(rows["TEXT"]).to_numpy()).astype(np.int64),
+            "pixels": total(rows["WIDTH"].to_numpy() * rows["HEIGHT"].to_numpy().astype(np.int64)).astype(np.int64),
+            "punsafe_sum": total(pc.fill_null(punsafe, 0.0).to_numpy()),
+            "punsafe_rows": total(punsafe.is_valid().to_numpy()).astype(np.int64),
+        }
+        self._tables.append(_sum(pa.table(counts, schema=HOST_COUNTS_SCHEMA)))
+        self._domains += len(self._tables[-1])
+        if self._domains > _COUNTED_DOMAINS:
+            self._tables = [_sum(pa.concat_tables(self._tables))]
+            self._domains = len(self._tables[0])
 
     def table(self) -> pa.Table:
         """Return the counts in the order of the domains."""
         table = _sum(pa.concat_tables(self._tables)) if self._tables else HOST_COUNTS_SCHEMA.empty_table()
         return table.sort_by("domain")
+
+
+@lru_cache(100_000)
+def _registrable(host: str) -> str:
+    return suffix_rules().domain(host)
 
 
 def merge_hosts(store: Store, paths: Sequence[str]) -> Iterator[pa.Table]:
@@ -115,22 +142,3 @@ def _sum(table: pa.Table) -> pa.Table:
     return sums.select(["domain", *(f"{name}_sum" for name in HOST_COUNTS_SCHEMA.names[1:])]).rename_columns(
         HOST_COUNTS_SCHEMA.names
     )
-
-
-@lru_cache(1)
-def _suffixes() -> object:
-    try:
-        from publicsuffixlist import PublicSuffixList
-    except ModuleNotFoundError as error:
-        raise PublishError(f"{error.name} is not installed: install Shoal with its extra [release].") from error
-    return PublicSuffixList()
-
-
-@lru_cache(200_000)
-def registrable_domain(host: str | None) -> str:
-    """Return the registrable domain of a host; the host itself if it has none (an address, a public suffix)."""
-    if not host:
-        return ""
-    if host.startswith("[") or host.rpartition(".")[2].isdigit():
-        return host
-    return str(_suffixes().privatesuffix(host) or host)  # type: ignore[attr-defined]  # untyped package

@@ -14,7 +14,14 @@ from importlib.metadata import version
 
 import pyarrow as pa
 
-from dataset.formats.releases import ReleaseInput, ReleaseOptions, data_schema, extended_schema, release_folder
+from dataset.formats.releases import (
+    SOURCE_SCHEMA,
+    ReleaseInput,
+    ReleaseOptions,
+    data_schema,
+    extended_schema,
+    release_folder,
+)
 from dataset.formats.strict_json import from_json
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import Part
@@ -89,7 +96,7 @@ class Work:
         """The columns of a run's rows: what the release keeps of a part."""
         multi = data_schema("multi", aesthetic=self.plan.aesthetic)
         extended = extended_schema(self.plan.columns)
-        own = pa.schema([("key", pa.int64()), ("md5", pa.string()), ("sha1", pa.string())])
+        own = pa.schema([SOURCE_SCHEMA.field(name) for name in ("key", "md5", "sha1")])
         left_out = {"id", "crawl"}
         return pa.schema([field for schema in (multi, extended, own) for field in schema if field.name not in left_out])
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.formats.releases import SUBSETS, ReleaseInput
-from dataset.formats.url_hashes import url_hashes
 from dataset.publish.deny import DenyRules
+from dataset.publish.digests import digest_bytes, fingerprints
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import Part, damaged, open_part, read_head
 from dataset.publish.plan import Work
@@ -44,40 +44,66 @@ def write_run(work: Work, group: int) -> dict[str, int]:
     ):
         dropped[reason] += int((keep & mask).sum())
         keep &= ~mask
-    sections = range_of(rows["hash"].to_numpy(), work.plan.ranges) * len(SUBSETS) + _subset_numbers(rows["subset"])
-    order = np.lexsort((rows["hash"].to_numpy(), sections))
-    order = order[keep[order]]
+    order, section_rows = _sort(work, rows, keep)
     rows = rows.select(work.row_schema.names).take(pa.array(order))
-    section_rows = np.bincount(sections[order], minlength=work.plan.ranges * len(SUBSETS))
     work.run_file(group).write(rows, _keys(rows, contacts[order]), section_rows)
     return dict(dropped)
 
 
+def _sort(
+    work: Work, rows: pa.Table, keep: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the rows to keep by (range, subset, hash), and how many each section has."""
+    hashes = rows["hash"].to_numpy()
+    order = np.argsort(hashes)
+    order = order[keep[order]]
+    count = work.plan.ranges * len(SUBSETS)
+    numbers = range_of(hashes, work.plan.ranges) * len(SUBSETS) + _subset_numbers(rows["subset"])
+    sections = numbers[order].astype(np.uint16 if count <= 2**16 else np.int64)
+    # Sorted by hash they are in the order of ranges already; a stable sort of 16-bit numbers is a radix sort.
+    return order[np.argsort(sections, kind="stable")], np.bincount(sections, minlength=count)
+
+
 def _read_parts(work: Work, group: int) -> pa.Table:
+    """Read what the release needs of the parts, in the release's types, null where the parts have no such column."""
     at, parts = work.read_group(group)
     store, described = work.input_store(at), work.plan.inputs[at]
     seen: set[tuple[bytes, ...]] = set()
-    return pa.concat_tables([_read_part(store, part, described, work.row_schema, seen) for part in parts])
+    names = [*work.row_schema.names, "subset"]
+    table = pa.concat_tables([_read_part(store, part, described, names, seen) for part in parts])
+    columns = {
+        field.name: _as_type(table[field.name], field, described.run)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in work.row_schema
+    }
+    return pa.table(columns, schema=work.row_schema).append_column("subset", table["subset"])
 
 
 def _read_part(
-    store: Store, part: Part, described: ReleaseInput, wanted: pa.Schema, seen: set[tuple[bytes, ...]]
+    store: Store, part: Part, described: ReleaseInput, names: list[str], seen: set[tuple[bytes, ...]]
 ) -> pa.Table:
-    """Read what the release needs of a part, in the release's types, null where the part has no such column."""
     with open_part(store, part.path) as file:
         _check_head(file.schema_arrow, part.path, described, seen)
-        have = [name for name in wanted.names if name in file.schema_arrow.names]
         try:
-            table = file.read(columns=[*have, "subset"], use_threads=False)
+            table = file.read(columns=names, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise damaged(part.path, error) from error
     if len(table) != part.rows:
         raise damaged(part.path, f"it has {len(table)} rows, and the manifest says {part.rows}")
-    columns = [
-        table[field.name].cast(field.type) if field.name in have else pa.nulls(len(table), field.type)
-        for field in wanted
-    ]
-    return pa.table([*columns, table["subset"]], schema=wanted.append(pa.field("subset", pa.string())))
+    return table.replace_schema_metadata(None)
+
+
+def _as_type(column: pa.ChunkedArray, field: pa.Field, run: str) -> pa.ChunkedArray | pa.Array:
+    try:
+        if pa.types.is_fixed_size_binary(field.type) and pa.types.is_string(column.type):
+            return digest_bytes(column, field.type.byte_width)
+        return column.cast(field.type)
+    except (pa.ArrowException, ValueError) as error:
+        raise PublishError(
+            f"A {field.name} in the parts of {run} is not what parts have ({' '.join(str(error).split())}): filter the "
+            "shards again, and write the manifest anew (tracker manifest)."
+        ) from error
 
 
 def _check_head(schema: pa.Schema, path: str, described: ReleaseInput, seen: set[tuple[bytes, ...]]) -> None:
@@ -116,7 +142,7 @@ def _keys(rows: pa.Table, contacts: npt.NDArray[np.uint8]) -> Keys:
     keys["hash"] = rows["hash"].to_numpy()
     keys["similarity"] = pc.fill_null(rows["similarity"], -2.0).to_numpy()  # below every cosine
     keys["key"] = rows["key"].to_numpy()
-    keys["fingerprint"] = url_hashes(rows["URL"], rows["TEXT"])
+    keys["fingerprint"] = fingerprints(rows["URL"], rows["TEXT"])
     keys["contacts"] = contacts
     return keys
 

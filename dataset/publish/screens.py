@@ -39,19 +39,25 @@ _PHONE = (
 
 def has_credentials(urls: pa.ChunkedArray) -> Mask:
     """Return which URLs carry user info, a token, a session or a signature -> (N,) bool."""
-    return _matches(urls, pc.match_substring_regex(urls, r"[?;@]"), _CREDENTIALS)
+    found = _candidates(urls, r"[?;@]")
+    found[found] = _matches(urls.filter(pa.array(found)), _CREDENTIALS)
+    return found
 
 
 def find_contacts(texts: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
     """Return EMAIL, PHONE, both or 0 for each caption -> (N,) uint8."""
-    email = _matches(texts, pc.match_substring(texts, "@"), _EMAIL)
-    phone = _matches(texts, pc.match_substring_regex(texts, r"\d{3}"), _PHONE)
-    return (email * np.uint8(EMAIL) + phone * np.uint8(PHONE)).astype(np.uint8)
+    candidates = _candidates(texts, r"@|\d{3}")
+    some = texts.filter(pa.array(candidates))
+    found = np.zeros(len(texts), np.uint8)
+    found[candidates] = _matches(some, _EMAIL) * np.uint8(EMAIL) + _matches(some, _PHONE) * np.uint8(PHONE)
+    return found
 
 
-def _matches(texts: pa.ChunkedArray, candidates: pa.ChunkedArray, pattern: str) -> Mask:
-    """Match `pattern` where a cheaper test has admitted the row."""
-    found: Mask = candidates.to_numpy().astype(bool)
-    if found.any():
-        found[found] = pc.match_substring_regex(texts.filter(candidates), pattern).to_numpy()
+def _candidates(texts: pa.ChunkedArray, pattern: str) -> Mask:
+    """Return which rows a cheaper pattern admits, before an expensive one is tried."""
+    return _matches(texts, pattern).copy()
+
+
+def _matches(texts: pa.ChunkedArray, pattern: str) -> Mask:
+    found: Mask = pc.match_substring_regex(texts, pattern).to_numpy().astype(bool)
     return found

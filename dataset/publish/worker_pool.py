@@ -97,6 +97,9 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
     import pyarrow as pa
 
     pa.set_cpu_count(1)
+    # glibc's keeps what units free, and the next one writes to it again: a fifth less CPU time than with mimalloc,
+    # which gives memory back and has the kernel clear it again.
+    pa.set_memory_pool(pa.system_memory_pool())
     while True:
         try:
             function, arguments = pipe.recv()

@@ -77,7 +77,7 @@ def test_a_row_leads_back_to_its_input_and_key(made: MadeStore) -> None:
         for listed in made.listed:
             if listed["run"] == run:
                 for row in made.store.read_table(f"{listed['path']}.parquet").to_pylist():
-                    keys[row["hash"]] = (at, int(row["key"]), row["md5"])
+                    keys[row["hash"]] = (at, int(row["key"]), bytes.fromhex(row["md5"]))
     assert [(row["input"], row["key"], row["md5"]) for row in source] == [keys[one] for one in hashes]
 
 

@@ -29,8 +29,8 @@ NEEDED, STRINGS, SYMBOLS, HASHES = 1, 5, 6, 0x6FFFFEF5
 VERSIONS_NEEDED, VERSIONS_COUNT = 0x6FFFFFFE, 0x6FFFFFFF
 WEAK_VERSION, WEAK_BINDING = 2, 2
 # Every call that dataset/ makes of OpenCV, with sizes and windows to both sides of where its code paths part: jpeg.py
-# blurs with a window that grows with the scale and resizes with INTER_CUBIC, pdq.py shrinks with INTER_AREA and
-# enlarges with INTER_CUBIC; tests/test_images_of_docker.py holds this list against the code.
+# blurs with a window that grows with the scale and resizes with INTER_CUBIC, pdq.py and fingerprints.py shrink with
+# INTER_AREA, and pdq.py enlarges floats with INTER_CUBIC; tests/test_images_of_docker.py compares it with the code.
 PICTURES = """
 import cv2, hashlib, numpy
 cv2.setNumThreads(1)
@@ -43,6 +43,9 @@ for width, height in (800, 600), (37, 501), (3, 2):
             for way in cv2.INTER_CUBIC, cv2.INTER_AREA:
                 small = cv2.resize(soft, target, interpolation=way)
                 print(width, target, window, way, hashlib.sha256(small.tobytes()).hexdigest())
+for side, target in (256, 512), (5, 7), (341, 512):
+    enlarged = cv2.resize(numpy.eye(side, dtype=numpy.float32), (side, target), interpolation=cv2.INTER_CUBIC)
+    print(side, target, hashlib.sha256(enlarged.tobytes()).hexdigest())
 """
 USED = """
 import ada_url, alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3

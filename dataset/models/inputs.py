@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dataset.pictures.fingerprints import fingerprint
 from dataset.pictures.pdq import pdq_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -77,6 +78,15 @@ class PictureHash:
     def __call__(self, image: Image.Image) -> bytes:
         """Return 64 hex digits."""
         return (pdq_of(np.asarray(image)) or "").encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFingerprint:
+    """A decoder's task: a picture's `Fingerprint`."""
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """Return it as `Fingerprint.from_bytes` reads it."""
+        return fingerprint(np.asarray(image)).to_bytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import DatasetError
-from dataset.pictures.pdq import require_pdq
 from dataset.store.store import Store
 
 MAX_DISTANCE = 31
@@ -58,8 +57,6 @@ class Restricted:
             for kind, numbers in _parse(store.read(one), one, (sha256 or {}).get(one)).items():
                 if numbers.size:
                     found[kind].append(numbers)
-        if found["pdq"]:
-            require_pdq()
         return cls(**{kind: tuple(arrays) for kind, arrays in found.items()})
 
     @property

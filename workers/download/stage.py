@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from dataset.pictures.pdq import require_pdq
 from tracker.protocol.payload import read_payload
 from tracker.protocol.session import Batch
 from workers.download.batch import download_batch
@@ -18,7 +17,7 @@ from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.robots import RobotsMemory
 from workers.runtime.context import Desk
-from workers.runtime.hash_lists import Restrictions, pdq_at_hand
+from workers.runtime.hash_lists import Restrictions
 
 
 @dataclass(slots=True)
@@ -41,9 +40,6 @@ class Download:
         restricted = await trio.to_thread.run_sync(self.restrictions.current, desk)
         image = recipe.image
         rules = replace(image, pdq=image.pdq or restricted.needs_pdq)
-        if rules.pdq:
-            with pdq_at_hand():
-                require_pdq()
         before = desk.progress
         outcome = await download_batch(
             read_payload(batch.payload),

@@ -19,6 +19,7 @@ from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA, Verdict, pair_hash
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.models.clip import ClipModel, load_model
+from dataset.pictures.fingerprints import fingerprint
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.prepare import prepare
@@ -152,6 +153,24 @@ def test_a_part_carries_what_its_shard_knows_of_picture_and_link(
     assert (first["subset"], first["final_host"], first["fetched"]) == ("multi", "cdn.example", fetched)
     assert (first["uid"], first["list_width"], first["list_similarity"]) == ("é", 65_535, 0.5)
     assert (second["final_host"], second["uid"], second["list_width"]) == ("a.example", None, None)
+
+
+def test_kept_pictures_are_fingerprinted_and_a_pdq_that_the_shard_has_stays(
+    store: Store, models: dict[str, ClipModel], recipe: Recipe
+) -> None:
+    rows = planted(3)
+    assert rows[2].picture is not None
+    rows[2] = replace(rows[2], picture=replace(rows[2].picture, pdq="0f" * 32))
+    write_shard(store, rows)
+    _, part, _ = filtered(store, models, recipe)
+    kept = {row["pack_row"] - 100: row for row in part.to_pylist()}
+    for position, row in kept.items():
+        picture = rows[position].picture
+        assert picture is not None
+        expected = fingerprint(np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")))
+        assert row["dhash"] == expected.dhash
+        assert row["pdq"] == (b"\x0f" * 32 if position == 2 else expected.pdq)
+    assert {0, 2} <= kept.keys()
 
 
 def test_the_hash_is_the_first_half_of_murmur3_as_published() -> None:

@@ -79,7 +79,6 @@ def test_several_lists_are_one_and_none_matches_nothing(store: Store) -> None:
 
 
 def test_a_pdq_within_31_bits_is_found_and_one_of_32_is_not(store: Store) -> None:
-    pytest.importorskip("pdqhash")
     pdq = np.random.default_rng(2).bytes(32).hex()
     found = load(store, ("pdq", pdq), ("pdq", np.random.default_rng(3).bytes(32).hex()))
     assert found.needs_pdq
@@ -102,7 +101,6 @@ def smooth(width: int = 640, height: int = 420) -> bytes:
 
 @pytest.mark.parametrize("mode", list(ResizeMode))
 def test_a_pictures_pdq_survives_resizing_and_is_of_the_whole_picture(store: Store, mode: ResizeMode) -> None:
-    pytest.importorskip("pdqhash")
     rules = ImageRules(resize_mode=mode, size=256, pdq=True, min_bytes=0)
     kept = prepare(smooth(), rules)
     original = pdq_of(np.asarray(Image.open(io.BytesIO(smooth()))))
@@ -117,13 +115,11 @@ def test_a_pictures_pdq_survives_resizing_and_is_of_the_whole_picture(store: Sto
 
 
 def test_a_flat_picture_has_no_pdq() -> None:
-    pytest.importorskip("pdqhash")
     assert pdq_of(np.full((100, 100, 3), 128, np.uint8)) is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (3, 2)])
 def test_any_shape_has_a_pdq_or_none(size: tuple[int, int]) -> None:
-    pytest.importorskip("pdqhash")
     out = io.BytesIO()
     Image.effect_noise(size, 80).convert("RGB").save(out, "PNG")
     for mode in ResizeMode:

@@ -169,8 +169,6 @@ def test_of_a_dropped_sample_a_count_is_left_and_nothing_else(store: Store, mode
 
 @pytest.mark.parametrize("kind", ["sha256", "md5", "pdq"])
 def test_a_restricted_sample_is_gone_before_it_is_scored(store: Store, models: dict[str, ClipModel], kind: str) -> None:
-    if kind == "pdq":
-        pytest.importorskip("pdqhash")
     write_shard(store, scenes_of(4), np.random.default_rng(2))
     rows = store.read_table(f"{SHARD}.parquet")
     known = hashlib.new("sha256" if kind == "pdq" else kind, b"one").hexdigest()

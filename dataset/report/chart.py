@@ -7,6 +7,8 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
+from dataset.stats.funnel import BIN_EDGES, Funnel
+
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 230, 44, 30, 24  # of a chart, in its own pixels
 
 
@@ -21,9 +23,17 @@ class Histogram:
     dropped: npt.NDArray[np.int64]
 
 
-def draw_histograms(histograms: Sequence[Histogram]) -> str:
+def histograms(funnel: Funnel) -> list[Histogram]:
+    """Return one histogram per model that scored pairs."""
+    return [
+        Histogram(model.name, model.threshold, BIN_EDGES, funnel.kept_bins[model], dropped)
+        for model, dropped in sorted(funnel.dropped_bins.items())
+    ]
+
+
+def draw_histograms(drawn: Sequence[Histogram]) -> str:
     """Draw one figure a model."""
-    return f'<div class="columns">{"".join(_figure(histogram) for histogram in histograms)}</div>'
+    return f'<div class="columns">{"".join(_figure(histogram) for histogram in drawn)}</div>'
 
 
 def _figure(histogram: Histogram) -> str:
@@ -66,7 +76,7 @@ def _chart(histogram: Histogram) -> str:
 
 
 def _grid(most: int, y: Callable[[float], float]) -> Iterator[str]:
-    step = _round_step(most / 4)
+    step = round_step(most / 4)
     for count in range(0, most + 1, step):
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y(count):.1f}" y2="{y(count):.1f}"/>'
         yield f'<text class="count" x="{LEFT - 6}" y="{y(count) + 4:.1f}">{count:,}</text>'
@@ -78,7 +88,7 @@ def _ticks(low: float, high: float, x: Callable[[float], float]) -> Iterator[str
         yield f'<text class="tick" x="{x(tick * step):.1f}" y="{HEIGHT - 10}">{tick * step:.1f}</text>'
 
 
-def _round_step(about: float) -> int:
+def round_step(about: float) -> int:
     """Round up to 1, 2 or 5 times a power of ten."""
     scale = int(10 ** np.floor(np.log10(max(about, 1))))
     return next(scale * factor for factor in (1, 2, 5, 10) if scale * factor >= about)

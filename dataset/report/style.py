@@ -15,7 +15,8 @@ h2 { font-size: 17px; margin: 0 0 4px; }
 header p, .note { color: var(--soft); margin: 0 0 14px; font-size: 13.5px; }
 section, .tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 section { padding: 18px 20px; margin: 16px 0; min-width: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 16px; margin: 20px 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(190px, 44%), 1fr)); gap: 16px;
+  margin: 20px 0 0; }
 .tiles > div { padding: 14px 18px; }
 .tiles b { display: block; font-size: 27px; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--soft); font-size: 13px; }
@@ -42,6 +43,17 @@ figcaption b { color: var(--ink); }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg .kept { fill: var(--kept); } svg .dropped { fill: var(--dropped); }
 svg .grid { stroke: var(--line); }
+svg .fill { fill: var(--kept); }
+svg .line0, svg .line1 { fill: none; stroke: var(--kept); stroke-width: 2; }
+svg .line1 { stroke: var(--threshold); stroke-dasharray: 5 3; }
+svg .dot0 { fill: var(--kept); } svg .dot1 { fill: var(--threshold); }
+svg.square { max-width: 400px; margin: 0 auto; }
+.key.line0 { background: var(--kept); } .key.line1 { background: var(--threshold); margin-left: 8px; }
+.plain .bar { background: var(--kept); }
+.wide { overflow-x: auto; }
+.text { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
+  overflow-wrap: anywhere; font-weight: 400; }
+td small { color: var(--soft); display: inline-block; min-width: 62px; }
 svg .threshold { stroke: var(--threshold); stroke-width: 1.6; stroke-dasharray: 5 3; }
 svg text { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
 svg .count { text-anchor: end; } svg .tick { text-anchor: middle; }
@@ -52,4 +64,10 @@ svg .said { text-anchor: middle; fill: var(--threshold); font-weight: 600; }
 .gallery b { font-variant-numeric: tabular-nums; }
 .gallery small { color: var(--soft); float: right; line-height: 22px; }
 .gallery p { margin: 2px 0 0; font-size: 12.5px; line-height: 1.35; overflow-wrap: anywhere; }
+@media (max-width: 520px) {
+  header, main { padding: 0 12px; } header { padding-top: 22px; } section { padding: 14px; }
+  .tiles { gap: 10px; } .tiles b { font-size: 22px; } th, td { padding: 6px; } td small { display: block; }
+  .bars > div { grid-template-columns: 84px 1fr 84px; } svg text { font-size: 17px; }
+  svg.square text { font-size: 13px; }
+}
 """

@@ -34,6 +34,11 @@ class FloatColumn:
     def bins(self) -> int:
         return round((self.high - self.low) * self.steps) + 1
 
+    @property
+    def digits(self) -> int:
+        """Decimals that a step has."""
+        return len(str(self.steps)) - 1
+
 
 FLOATS = {
     "similarity": FloatColumn(-1, 1, 10_000),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset.pictures.outcomes import Outcome
 from dataset.stats.counts import (
     ASPECT_EDGES,
     COLUMNS,
@@ -20,6 +21,7 @@ from dataset.stats.counts import (
     IntArray,
     LanguageCounts,
 )
+from dataset.stats.funnel import Funnel
 from dataset.stats.gather import Gathered
 from dataset.stats.hyperloglog import RELATIVE_ERROR, estimate
 from dataset.stats.listed import ALL, Listed
@@ -36,8 +38,8 @@ HISTOGRAM_BINS = {"similarity": 0.01, "pwatermark": 0.02, "punsafe": 0.02, "aest
 Figures = dict[str, Any]
 
 
-def all_figures(gathered: Gathered) -> Figures:
-    """Return the figures of all rows and of each subset, as they are written to JSON."""
+def all_figures(gathered: Gathered, funnel: Funnel | None = None) -> Figures:
+    """Return the figures of all rows and of each subset, and of a run's funnel, as they are written to JSON."""
     scopes = {scope: _scope_figures(counts, gathered.listed[scope]) for scope, counts in gathered.counts.items()}
     total = scopes.pop(ALL)
     named = {scope: figures for scope, figures in scopes.items() if scope}
@@ -46,7 +48,24 @@ def all_figures(gathered: Gathered) -> Figures:
         "distinct_count_relative_error": round(RELATIVE_ERROR, 4),
         ALL: total,
         "subsets": named,
+        **({} if funnel is None else {"funnel": funnel_figures(funnel)}),
     }
+
+
+def funnel_figures(funnel: Funnel) -> Figures:
+    """Return the figures of a run's links and pairs, the most frequent outcome first."""
+    return {
+        "outcomes": _ordered(funnel.outcomes),
+        "attempts_made_again": _ordered(funnel.waiting),
+        "opted_out": _with_share(funnel.outcomes[Outcome.OPTED_OUT], funnel.outcomes.total()),
+        "verdicts": _ordered(funnel.verdicts),
+        "fetched_by_language": _ordered(funnel.fetched_by_language),
+        "kept_by_language": _ordered(funnel.kept_by_language),
+    }
+
+
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _scope_figures(counts: Counts, listed: Mapping[str, Listed]) -> Figures:
@@ -141,11 +160,10 @@ def _text(counts: Counts) -> Figures:
 
 def _floats(counts: Counts, name: str) -> Figures:
     spec, bins = FLOATS[name], counts.arrays[name]
-    digits = len(str(spec.steps)) - 1
     origin = round(spec.low * spec.steps)
 
     def value(place: int | None) -> float | None:
-        return None if place is None else round((place + origin) / spec.steps, digits)
+        return None if place is None else round((place + origin) / spec.steps, spec.digits)
 
     known = int(bins.sum())
     filled = np.flatnonzero(bins)
@@ -153,7 +171,7 @@ def _floats(counts: Counts, name: str) -> Figures:
         "known": known,
         "min": value(int(filled[0])) if known else None,
         "max": value(int(filled[-1])) if known else None,
-        "mean": round((int(bins @ np.arange(len(bins))) / known + origin) / spec.steps, digits) if known else None,
+        "mean": round((int(bins @ np.arange(len(bins))) / known + origin) / spec.steps, spec.digits) if known else None,
         "quantiles": {f"{percent / 100:.2f}": value(nearest_rank(bins, percent)) for percent in PERCENTILES},
         "histogram": _histogram(name, bins),
     }

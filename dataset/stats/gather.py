@@ -1,30 +1,25 @@
-"""From files to counts: units are counted by threads (numpy and Arrow release the GIL) and merged in their order.
+"""From files to counts: units are counted in threads and merged in their order.
 
-Memory: a batch of rows and the hashes of one unit per thread, one `Counts` per subset, and 16 kB per unit to know later
+Memory: a batch of rows and the hashes of one unit per thread, one `Counts` per subset, and 32 kB per unit to know later
 which units must be read again for the most frequent captions and hosts. It does not grow with the rows of a unit.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import pyarrow as pa
 
 from dataset.stats.columns import ColumnError, find_columns
 from dataset.stats.counts import Counts
-from dataset.stats.listed import ALL, Held, Listed, list_frequent
+from dataset.stats.frequent import Frequent
+from dataset.stats.listed import ALL, Listed, list_frequent
 from dataset.stats.rows import RowCounter
 from dataset.stats.saved import SavedCountsError, bytes_to_counts, counts_to_bytes
+from dataset.stats.threads import map_in_order
 from dataset.stats.units import Unit, read_batches
 from dataset.store.store import Store
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +36,24 @@ class Gathered:
 def gather(store: Store, units: Iterable[Unit], *, save: bool = False, threads: int | None = None) -> Gathered:
     """Count all units. Counts saved for a unit are used; with `save`, others are saved in the store.
 
+    The units are iterated more than once, so an iterator is kept as a list: pass `PartUnits` for millions of parts.
+
     Raises: StatsError when a file is damaged; ColumnError when it is another table; StoreError when a file is missing,
     or the store cannot be written with `save`.
     """
     scopes: dict[str, Counts] = {}
-    held: list[Held] = []
+    held: list[Mapping[str, Frequent]] = []
     counted = 0
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        run = partial(_in_order, pool, 2 * (threads or os.cpu_count() or 1))
-        for unit, counts, was_saved in run(partial(_unit_counts, store, save), units):
-            scopes.setdefault(unit.subset, Counts()).add(counts)
-            counted += not was_saved
-            held.append(Held(unit, {name: replace(each, texts={}) for name, each in counts.frequent.items()}))
-        total = Counts()
-        for counts in scopes.values():
-            total.add(counts)
-        everything = {ALL: total, **{subset: scopes[subset] for subset in sorted(scopes)}}
-        listed = list_frequent(store, everything, held, run)
-    return Gathered(everything, listed, len(held), counted)
+    units = list(units) if isinstance(units, Iterator) else units
+    for unit, counts, was_saved in map_in_order(partial(_unit_counts, store, save), units, threads):
+        scopes.setdefault(unit.subset, Counts()).add(counts)
+        counted += not was_saved
+        held.append({name: replace(each, texts={}) for name, each in counts.frequent.items()})
+    total = Counts()
+    for counts in scopes.values():
+        total.add(counts)
+    everything = {ALL: total, **{subset: scopes[subset] for subset in sorted(scopes)}}
+    return Gathered(everything, list_frequent(store, everything, units, held, threads), len(held), counted)
 
 
 def count_unit(store: Store, unit: Unit) -> Counts:
@@ -103,20 +98,3 @@ def _unit_counts(store: Store, save: bool, unit: Unit) -> tuple[Unit, Counts, bo
     if unit.saved and save:
         store.put(unit.saved, counts_to_bytes(counts, unit.sha256))
     return unit, counts, False
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, most: int, function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result]:
-    """Map a function over items in threads, `most` of them begun at a time, and yield the results in their order."""
-    begun: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            begun.append(pool.submit(function, item))
-            if len(begun) >= most:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        for future in begun:
-            future.cancel()

@@ -4,8 +4,9 @@ Candidates are the most frequent of the merged summaries. A unit's summary holds
 units that dropped some are read once more, only in the column that is needed, and only for these.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from dataset.stats.counts import FREQUENT, Counts
 from dataset.stats.frequent import Frequent
 from dataset.stats.hashing import ByteRanges, Hashes, Ints, hash_ranges
 from dataset.stats.hosts import host_hashes, host_of
+from dataset.stats.threads import map_in_order
 from dataset.stats.units import Unit, read_batches
 from dataset.store.store import Store
 
@@ -35,17 +37,6 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the summary of a unit holds, by column."""
-
-    unit: Unit
-    frequent: Mapping[str, Frequent]
-
-
-Run = Callable[[Callable[[tuple[Unit, Hashes]], "Recounted"], Iterable[tuple[Unit, Hashes]]], Iterable["Recounted"]]
-
-
-@dataclass(frozen=True, slots=True)
 class Recounted:
     """Counts (M,) of hashes (M,) in a unit, and the texts of those that were seen."""
 
@@ -56,11 +47,15 @@ class Recounted:
 
 
 def list_frequent(
-    store: Store, scopes: Mapping[str, Counts], held: Sequence[Held], run: Run
+    store: Store,
+    scopes: Mapping[str, Counts],
+    units: Iterable[Unit],
+    held: Sequence[Mapping[str, Frequent]],
+    threads: int | None = None,
 ) -> dict[str, dict[str, Listed]]:
-    """Return what is listed for each scope (a subset, or ALL) and column; `run` maps a function over units.
+    """Return what is listed for each scope (a subset, or ALL) and column; `held` are the units' summaries by column.
 
-    Raises: StatsError when a file that must be read again is gone.
+    Raises: StoreError when a file that must be read again is gone.
     """
     listed: dict[str, dict[str, Listed]] = {scope: {} for scope in scopes}
     for column in FREQUENT:
@@ -71,15 +66,15 @@ def list_frequent(
         texts = {each: text for one in summaries.values() for each, text in one.texts.items()}
         exact: dict[str, Ints] = {scope: np.zeros(len(wanted), np.int64) for scope in scopes}
         again: list[tuple[Unit, Hashes]] = []
-        for one in held:
-            summary = one.frequent[column]
+        for unit, frequent in zip(units, held, strict=True):
+            summary = frequent[column]
             is_held = np.isin(wanted, summary.hashes)
             found = np.zeros(len(wanted), np.int64)
             found[is_held] = summary.counts[np.searchsorted(summary.hashes, wanted[is_held])]
-            _add(exact, one.unit.subset, found)
+            _add(exact, unit.subset, found)
             if summary.missed and not is_held.all():
-                again.append((one.unit, wanted[~is_held]))
-        for recounted in run(lambda work: _recount(store, SOURCE[column], *work), again):  # noqa: B023  run is done before the next column
+                again.append((unit, wanted[~is_held]))
+        for recounted in map_in_order(partial(_recount, store, SOURCE[column]), again, threads):
             found = np.zeros(len(wanted), np.int64)
             found[np.searchsorted(wanted, recounted.hashes)] = recounted.counts
             _add(exact, recounted.unit.subset, found)
@@ -106,8 +101,9 @@ def _listed(summary: Frequent, wanted: Hashes, exact: Ints, texts: Mapping[int, 
     )
 
 
-def _recount(store: Store, source: str, unit: Unit, hashes: Hashes) -> Recounted:
+def _recount(store: Store, source: str, wanted: tuple[Unit, Hashes]) -> Recounted:
     """Count some hashes of captions or hosts in a unit."""
+    unit, hashes = wanted
     counts = np.zeros(len(hashes), np.int64)
     texts: dict[int, str] = {}
     for piece in unit.pieces:

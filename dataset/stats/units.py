@@ -12,13 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError, said_by
+from dataset.formats.manifest import OutputKind, outputs
+from dataset.formats.releases import SUBSETS, FileKind, Release
 from dataset.stats.columns import find_columns
+from dataset.stats.saved import SUFFIX
 from dataset.store.store import Store
 
+SAVED_FOLDER = "stats/counts"
+"""Of a release; the files in it are named as the data files are."""
 UNIT_BYTES = 64 << 20
 UNIT_ROWS = 1 << 20
 BATCH_ROWS = 131_072
-SUBSETS = ("en", "multi", "nolang")
 
 
 class StatsError(DatasetError):
@@ -70,6 +74,26 @@ def units_of_folder(store: Store, paths: Sequence[str] | None = None) -> Iterato
         for groups in _groups(store, path):
             yield Unit(subset_of(path), (Piece(path, groups),))
     yield from _together(small, UNIT_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class PartUnits:
+    """The units of a run's parts, or of all runs', as the manifest lists them; read from it each time."""
+
+    store: Store
+    run: str | None = None
+
+    def __iter__(self) -> Iterator[Unit]:
+        parts = outputs(self.store, kind=OutputKind.PART, run=self.run)
+        yield from units_of_parts((part.subset or "", f"{part.path}.parquet", part.samples) for part in parts)
+
+
+def units_of_release(release: Release) -> Iterator[Unit]:
+    """Yield a unit per data file; its counts are saved beside the release and belong to the file's sha256."""
+    for file in release.files(FileKind.DATA):
+        name = file.path.removeprefix(f"{FileKind.DATA}/").removesuffix(".parquet")
+        saved = release.path(f"{SAVED_FOLDER}/{name}{SUFFIX}")
+        yield Unit(file.subset, (Piece(release.path(file.path)),), saved, file.sha256)
 
 
 def units_of_parts(parts: Iterable[tuple[str, str, int]]) -> Iterator[Unit]:

@@ -17,7 +17,8 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
 from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
-from dataset.report.report import GALLERY_SAMPLES, MeasuredRow, ReportError, StageRow, write_report
+from dataset.report.report import MeasuredRow, ReportError, StageRow, write_report
+from dataset.report.thumbnails import GALLERY_SAMPLES
 from dataset.store.store import Store, StoreError
 
 MODELS = '{"en": {"model": "tiny", "threshold": 0.28}, "other": {"model": "tiny-multi", "threshold": 0.26}}'

@@ -1,0 +1,89 @@
+"""`dataset stats`: the statistics of a release, a run, or any parquet files with LAION's columns."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dataset import strict_json
+from dataset.commands.options import StoreOption
+from dataset.formats.manifest import OutputKind, outputs
+from dataset.formats.releases import RECORD, open_release
+from dataset.report.statistics import write_statistics_page
+from dataset.stats.figures import all_figures
+from dataset.stats.funnel import Funnel, gather_funnel
+from dataset.stats.gather import gather
+from dataset.stats.tables import markdown
+from dataset.stats.units import PartUnits, StatsError, Unit, units_of_folder, units_of_release
+from dataset.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is counted: the units, in which store, and what to call it."""
+
+    title: str
+    store: Store
+    units: Iterable[Unit]
+    save: bool = False
+    funnel: Funnel | None = None
+
+
+def stats_command(
+    store: StoreOption,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A release's name; or the path or URI of a release, a folder of tables, or one table."),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Without SOURCE: only this run of the store; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with plots to this file.")] = None,
+    save: Annotated[bool, typer.Option(help="Save the counts of a release's files beside it.")] = True,
+) -> None:
+    """Print the statistics of a release, of parquet files with LAION's columns, or of a run's parts and links."""
+    if source is not None and run is not None:
+        raise typer.BadParameter("--run is for a run of the store: leave SOURCE out")
+    found = _run_source(store, run) if source is None else _named_source(source, store, save=save)
+    figures = all_figures(gather(found.store, found.units, save=found.save), found.funnel)
+    if html is not None:
+        write_statistics_page(html, found.title, figures, found.funnel)
+    if as_json:
+        sys.stdout.write(strict_json.dumps({"source": found.title, **figures}) + "\n")
+    else:
+        sys.stdout.write(markdown(figures))
+
+
+def _run_source(uri: str, run: str | None) -> _Source:
+    """Return the parts of a run, with the funnel of its links."""
+    store = Store.open(uri, writable=False)
+    shards = (shard.path for shard in outputs(store, kind=OutputKind.SHARD, run=run))
+    parts = ((part.path, part.subset) for part in outputs(store, kind=OutputKind.PART, run=run))
+    funnel = gather_funnel(store, shards, parts)
+    if not funnel.outcomes and not funnel.verdicts and not funnel.waiting:
+        raise StatsError(f"The store {store.uri} lists no shard and no part to count: let a download worker finish.")
+    return _Source(run or store.uri, store, PartUnits(store, run), funnel=funnel)
+
+
+def _named_source(source: str, store_uri: str, *, save: bool) -> _Source:
+    """Return a release or some tables, named in any of the ways that the command takes."""
+    path = Path(source)
+    if "://" not in source and path.is_file():
+        store = Store.open(str(path.parent), writable=False)
+        return _Source(path.name, store, list(units_of_folder(store, [path.name])))
+    if "://" in source or path.is_dir():
+        store = Store.open(source, writable=False)
+        if store.exists(RECORD):
+            return _release_source(store, "", save=save)
+        return _Source(source, store, list(units_of_folder(store)))
+    if "/" in source:
+        raise StatsError(f"{source} does not exist: name a release, a folder of parquet tables, or one table.")
+    return _release_source(Store.open(store_uri, writable=False), source, save=save)
+
+
+def _release_source(store: Store, name: str, *, save: bool) -> _Source:
+    release = open_release(store, name)
+    title = f"{release.record.name} {release.record.version}"
+    return _Source(title, store, list(units_of_release(release)), save=save)

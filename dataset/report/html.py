@@ -1,0 +1,104 @@
+"""Building blocks of the pages: one self-contained document, its sections, tiles, tables, bars and galleries.
+
+Whatever strangers wrote is escaped here, and the document forbids scripts and anything from elsewhere.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from dataset.report.style import STYLE
+
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+SHOWN_ROWS = 14  # of a bar chart; the rest is summed
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A sample as it is shown; `size` is the original's (width, height) in pixels."""
+
+    jpeg: bytes
+    caption: str
+    similarity: float
+    language: str | None
+    url: str
+    size: tuple[int, int]
+
+
+def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
+    """Return the whole page; the sections are HTML."""
+    name = escape(title)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(CONTENT_POLICY)}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
+        f"<body>\n<header><h1>{name}</h1><p>{escape(subtitle)}</p></header>\n<main>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def section(heading: str, body: str, note: str = "") -> str:
+    """Return a card with a heading, a note and HTML."""
+    said = f'<p class="note">{note}</p>' if note else ""
+    return f"<section><h2>{heading}</h2>{said}{body}</section>"
+
+
+def tiles(values: Iterable[tuple[str, str]]) -> str:
+    """Draw large numbers, each with what it counts."""
+    return '<div class="tiles">' + "".join(f"<div><b>{n}</b><span>{of}</span></div>" for n, of in values) + "</div>"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table; cells are HTML, the first of a row is its heading."""
+    head = "".join(f"<th>{each}</th>" for each in heads)
+    body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a share as text."""
+    return f"{100 * part / whole:.1f} %" if whole else "none"
+
+
+def bars(counts: Mapping[str, int], inner: Mapping[str, int]) -> str:
+    """Draw horizontal bars, the longest first; `inner` fills part of each."""
+    if not counts:
+        return '<p class="note">None.</p>'
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ordered[:SHOWN_ROWS] if len(ordered) > SHOWN_ROWS + 1 else ordered
+    rest = [name for name, _ in ordered[len(shown) :]]
+    drawn = [_bar(name, count, inner.get(name, 0), ordered[0][1]) for name, count in shown]
+    if rest:
+        count, filled = sum(counts[name] for name in rest), sum(inner.get(name, 0) for name in rest)
+        drawn.append(_bar(f"{len(rest)} others", count, filled, ordered[0][1]))
+    return f'<div class="bars">{"".join(drawn)}</div>'
+
+
+def _bar(name: str, count: int, filled: int, longest: int) -> str:
+    label = escape(name.replace("_", " ")) or "none"
+    numbers = f"{filled:,} of {count:,}" if filled else f"{count:,}"
+    fill = f'<i style="width:{100 * filled / count:.2f}%"></i>' if filled else ""
+    bar = f'<span class="bar" style="width:{100 * count / longest:.2f}%">{fill}</span>'
+    return (
+        f'<div><span class="name">{label}</span><span class="track">{bar}</span><span class="n">{numbers}</span></div>'
+    )
+
+
+def gallery(thumbnails: Sequence[Thumbnail]) -> str:
+    """Show thumbnails with their captions."""
+    if not thumbnails:
+        return '<p class="note">None.</p>'
+    return f'<div class="gallery">{"".join(_card(thumbnail) for thumbnail in thumbnails)}</div>'
+
+
+def _card(thumbnail: Thumbnail) -> str:
+    data = base64.b64encode(thumbnail.jpeg).decode("ascii")
+    width, height = thumbnail.size
+    about = f"{escape(thumbnail.language or 'none')} · {width} × {height}"
+    caption = escape(thumbnail.caption)
+    return (
+        f'<figure title="{escape(thumbnail.url)}"><img src="data:image/jpeg;base64,{data}" alt="{caption}" '
+        f'loading="lazy"><b>{thumbnail.similarity:.3f}</b><small>{about}</small><p dir="auto">{caption}</p></figure>'
+    )

@@ -1,0 +1,136 @@
+"""Figures as Markdown, for a dataset's card and the terminal; JSON is the figures themselves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dataset.stats.counts import FLOATS
+from dataset.stats.figures import AT_LEAST, Figures
+from dataset.stats.listed import ALL
+
+LISTED = 20
+"""Languages, captions and hosts that are shown; the JSON has more."""
+_MAX_TEXT = 56  # of a caption, in characters
+
+
+def markdown(figures: Figures) -> str:
+    """Return all tables; a subset has a column where there is more than one."""
+    scopes = {ALL: figures[ALL], **(figures["subsets"] if len(figures["subsets"]) > 1 else {})}
+    total = figures[ALL]
+    parts = [
+        _table(["", *scopes], _overview(scopes)),
+        "### Quantiles\n\n" + _table(["", *_QUANTILES], _quantiles(total)),
+        "### Languages\n\n" + _table(["language", "pairs", "share", "mean similarity"], _languages(total))
+        if total["languages"]
+        else "",
+        f"### Distinct values\n\nStandard error {_percent(figures['distinct_count_relative_error'])}.\n\n"
+        + _table(["", "distinct"], [(name, _number(count)) for name, count in total["distinct"].items() if count]),
+        _listed("Most frequent captions", "caption", total["captions"]),
+        _listed("Most frequent hosts", "host", total["hosts"]),
+        "### Links\n\n" + _table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
+        if "funnel" in figures
+        else "",
+        "### Pairs\n\n" + _table(["verdict", "pairs", "share"], _shares(figures["funnel"]["verdicts"]))
+        if figures.get("funnel", {}).get("verdicts")
+        else "",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+_QUANTILES = ("0.05", "0.25", "0.50", "0.75", "0.95")
+
+
+def _overview(scopes: Mapping[str, Figures]) -> Iterable[Sequence[str]]:
+    yield "pairs", *(_number(each["rows"]) for each in scopes.values())
+    for side in AT_LEAST:
+        yield (
+            f"both sides ≥ {side}",
+            *(_number(each["sizes"]["both_at_least"][str(side)]["rows"]) for each in scopes.values()),
+        )
+    yield "either side ≥ 1024", *(_number(each["sizes"]["either_at_least"]["1024"]["rows"]) for each in scopes.values())
+    yield "mean text length", *(_plain(each["text"]["characters"]["mean"], 2) for each in scopes.values())
+    yield "mean similarity", *(_plain(each["similarity"]["mean"], 4) for each in scopes.values())
+    yield "unsafe (> 0.5)", *(_percent(each["unsafe"]["share"]) for each in scopes.values())
+    yield "watermark (> 0.8)", *(_percent(each["watermark"]["share"]) for each in scopes.values())
+
+
+def _quantiles(figures: Figures) -> Iterable[Sequence[str]]:
+    named: dict[str, tuple[Figures, int | None]] = {
+        "width": (figures["width"], None),
+        "height": (figures["height"], None),
+        "text, characters": (figures["text"]["characters"], None),
+        "text, bytes": (figures["text"]["bytes"], None),
+        **{name: (figures[name], spec.digits) for name, spec in FLOATS.items()},
+    }
+    for name, (each, digits) in named.items():
+        if each["known"]:
+            yield name, *(_plain(each["quantiles"][quantile], digits) for quantile in _QUANTILES)
+
+
+def _languages(figures: Figures) -> Iterable[Sequence[str]]:
+    languages = figures["languages"]
+    for each in languages[:LISTED]:
+        mean = _plain(each["similarity"]["mean"], 4)
+        yield each["language"] or "none", _number(each["rows"]), _percent(each["share"]), mean
+    rest = languages[LISTED:]
+    if rest:
+        share = sum(each["share"] for each in rest)
+        yield f"{len(rest)} others", _number(sum(each["rows"] for each in rest)), _percent(share), ""
+
+
+def _listed(heading: str, name: str, listed: Figures) -> str:
+    if not listed["values"]:
+        return ""
+    rows = [(_text(each["value"]), _number(each["rows"])) for each in listed["values"][:LISTED]]
+    return f"### {heading}\n\n" + _table([name, "pairs"], rows)
+
+
+def _shares(counts: Mapping[str, int]) -> Iterable[Sequence[str]]:
+    whole = sum(counts.values())
+    for name, count in counts.items():
+        yield name.replace("_", " "), _number(count), _percent(count / whole)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, padded so that it reads well as plain text; all but the first column stand right."""
+    cells = [tuple(heads), *rows]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(heads))]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.ljust(width) if not at else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in cells
+    ]
+    rule = (
+        "|"
+        + "|".join("-" * (width + 2) if not at else "-" * (width + 1) + ":" for at, width in enumerate(widths))
+        + "|"
+    )
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def _text(value: str) -> str:
+    """Return a stranger's text as one cell: no markup, no line break, not too long."""
+    line = " ".join(value.split())
+    short = line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…"
+    return (
+        "".join("\\" + sign if sign in r"\`*_{}[]<>#|!&~" else sign for sign in short if sign.isprintable())
+        or "(empty)"
+    )
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _plain(value: Any, digits: int | None = None) -> str:
+    """Return a figure as text, a float with as many digits as its column is counted with."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if digits is None else f"{value:,.{digits}f}"

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from urllib.parse import quote, urlencode
 
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UniqueViolation
 
 from tracker.accounts.changes import record
@@ -11,8 +12,8 @@ from tracker.admin.fleet import give_back, workers
 from tracker.database.database import Connection, Row, translated
 from tracker.errors import TrackerError
 
-TLS = ("sslmode", "sslrootcert")
-"""What an admin's URL says of TLS, its machines' URLs say too."""
+PASSED_ON = ("sslmode", "sslrootcert", "target_session_attrs", "load_balance_hosts")
+"""What an admin's URL says of TLS and of several servers, its machines' URLs say too."""
 
 # A beat of long ago: what a claim under way still gets may be taken over by the next one.
 SILENCE = """
@@ -37,14 +38,22 @@ def enroll(connection: Connection, name: str, kind: str) -> str:
     return token
 
 
-def login_url(connection: Connection, kind: str) -> str:
-    """The URL that a machine's workers log in with; only the admin knows the password that belongs into it."""
-    known = connection.info
-    place, more = f"{known.host}:{known.port}", {}
-    if known.host.startswith("/"):
-        place, more = "", {"host": known.host, "port": str(known.port)}
-    given = known.get_parameters()
-    more |= {name: given[name] for name in TLS if name in given}
+def login_url(connection: Connection, kind: str, admins: str = "") -> str:
+    """Return the URL that a machine's workers log in with; only the admin knows the password that belongs into it.
+
+    The admin's own URL names all servers of a cluster; the connection knows only the one that answered.
+    """
+    known, given = connection.info, conninfo_to_dict(admins)
+    hosts = str(given.get("host") or known.host).split(",")
+    ports = [port or "5432" for port in str(given.get("port") or known.port).split(",")]
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    more = {name: str(value) for name in PASSED_ON if (value := given.get(name) or known.get_parameters().get(name))}
+    if any(host.startswith("/") for host in hosts):
+        place, more = "", {"host": ",".join(hosts), "port": ",".join(ports)} | more
+    else:
+        place = ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)
+        )
     asked = f"?{urlencode(more, quote_via=quote, safe='')}" if more else ""
     return f"postgresql://shoal_{kind}:PASSWORD@{place}/{quote(known.dbname, safe='')}{asked}"
 

@@ -56,7 +56,8 @@ def launch(
         raise TrackerError("these are several files: give --out FOLDER, or --json")
     names = launching.machine_names(name, count)
     with open_tracker() as connection:
-        url = database or enrolling.login_url(connection, kind.value).replace(":PASSWORD@", "@")
+        own = Settings.from_environment().database_url or ""
+        url = database or enrolling.login_url(connection, kind.value, own).replace(":PASSWORD@", "@")
         if folder is not None and (there := [path for path in _places(folder, form, names) if path.exists()]):
             raise TrackerError(f"{there[0]} is there already: give another --out, or another name")
         machine = Machine(

@@ -8,6 +8,7 @@ import typer
 from tracker.admin import enroll as enrolling
 from tracker.admin import fleet
 from tracker.admin.console import Json, Queue, Yes, agree, app, open_tracker, show, tell
+from tracker.settings import Settings
 
 Workers = Annotated[str, typer.Argument(help="A worker's id or its first letters, a host, or an enrolled machine.")]
 
@@ -50,7 +51,7 @@ def enroll(name: str, kind: Annotated[Queue, typer.Option()], as_json: Json = Fa
     """Make a machine known; prints the token that its workers register with (SHOAL_TOKEN)."""
     with open_tracker() as connection:
         token = enrolling.enroll(connection, name, kind.value)
-        url = enrolling.login_url(connection, kind.value)
+        url = enrolling.login_url(connection, kind.value, Settings.from_environment().database_url or "")
     show({"machine": name, "kind": kind.value, "token": token, "url": url}, as_json, lambda: token)
     if not as_json:
         tell({}, as_json, f"its workers start with SHOAL_TOKEN set to this, and SHOAL_DATABASE_URL to {url}")

@@ -100,6 +100,23 @@ def test_the_url_of_a_server_on_a_socket_names_its_folder_and_port(admin: Connec
     assert (told["host"], told["port"]) == (admin.info.host, str(admin.info.port))
 
 
+@pytest.mark.parametrize(
+    ("admins", "told"),
+    [
+        (
+            "postgresql://admin@db1.example,db2.example:6000/shoal?target_session_attrs=read-write",
+            "db1.example:5432,db2.example:6000/{name}?target_session_attrs=read-write",
+        ),
+        ("postgresql://admin@[2001:db8::1]:5433/shoal", "[2001:db8::1]:5433/{name}"),
+        ("host=/run/a,/run/b port=5432", "/{name}?host=%2Frun%2Fa%2C%2Frun%2Fb&port=5432%2C5432"),
+    ],
+)
+def test_a_machines_url_names_every_server_that_the_admins_does(admin: Connection, admins: str, told: str) -> None:
+    url = login_url(admin, "extract", admins)
+    assert url == f"postgresql://shoal_extract:PASSWORD@{told.format(name=admin.info.dbname)}"
+    assert conninfo_to_dict(url)["user"] == "shoal_extract"
+
+
 @pytest.mark.parametrize("token", [None, "guessed"])
 def test_a_login_without_an_enrolled_machines_token_is_refused(login: Login, token: str | None) -> None:
     with login("download") as connection, pytest.raises(psycopg.Error, match="not enrolled"):

@@ -64,7 +64,7 @@ PART_SCHEMA = pa.schema(
         ("subset", pa.string()),
         ("sha256", pa.string()),  # this and the next two: of the bytes as they were received, in hex
         ("md5", pa.string()),
-        ("sha1", pa.string()),  # null unless the recipe asks for it
+        ("sha1", pa.string()),  # null where the recipe does without it
         ("pdq", pa.binary(32)),  # null where the picture is too flat to be told by it
         ("dhash", pa.int64()),
         ("final_host", pa.string()),  # that sent the picture, after redirects

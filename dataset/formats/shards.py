@@ -39,7 +39,7 @@ SHARD_SCHEMA = pa.schema(
         ("original_height", pa.int32()),
         ("sha256", pa.string()),  # of the bytes as they were received
         ("md5", pa.string()),  # of the same bytes; private, as sha1 is
-        ("sha1", pa.string()),  # null unless the recipe asks for it
+        ("sha1", pa.string()),  # null where the recipe does without it
         ("pdq", pa.string()),  # null unless the recipe, or a list of hashes never to keep, asks for it
         ("outcome", pa.string()),  # an Outcome
         ("http_status", pa.int16()),  # of the last response, null when none came

@@ -51,7 +51,7 @@ class Picture:
     """This and the next two: of the bytes as they were received, in hex."""
     md5: str
     sha1: str | None = None
-    """None unless the rules ask for it."""
+    """None where the rules do without it."""
     pdq: str | None = None
     """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
 
@@ -110,7 +110,7 @@ def unfit(size: Size, rules: ImageRules) -> Outcome | None:
 
 
 def hashed(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
-    """Return sha256, md5 and, where the rules ask for it, sha1 of the received bytes, in hex."""
+    """Return sha256, md5 and, unless the rules do without it, sha1 of the received bytes, in hex."""
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if rules.sha1 else None
     return hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest(), sha1
 

@@ -60,8 +60,9 @@ class ImageRules:
     """Of the shorter side of the picture as it was received."""
     max_aspect_ratio: float = 0.0
     """Longer side by shorter side; 0 allows any."""
-    sha1: bool = False
-    """Compute sha1 beside sha256 and md5 of the received bytes, for lists of hashes that come in this form alone."""
+    sha1: bool = True
+    """Compute sha1 beside sha256 and md5 of the received bytes, for hash lists that come in this form alone. It takes
+    0.04 ms for 77 KB: 1.4 % of a download that encodes pictures anew, 8 % of one that keeps them as received."""
     pdq: bool = False
     """Compute PDQ, the perceptual hash, of each picture; a list of PDQs never to keep asks for it by itself."""
 

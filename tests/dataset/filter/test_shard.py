@@ -149,7 +149,7 @@ def test_a_part_carries_what_its_shard_knows_of_picture_and_link(
     first, second = part.to_pylist()[:2]
     picture = rows[0].picture
     assert picture is not None
-    assert (first["sha256"], first["md5"], first["sha1"]) == (picture.sha256, picture.md5, None)
+    assert (first["sha256"], first["md5"], first["sha1"]) == (picture.sha256, picture.md5, picture.sha1)
     assert (first["subset"], first["final_host"], first["fetched"]) == ("multi", "cdn.example", fetched)
     assert (first["uid"], first["list_width"], first["list_similarity"]) == ("é", 65_535, 0.5)
     assert (second["final_host"], second["uid"], second["list_width"]) == ("a.example", None, None)

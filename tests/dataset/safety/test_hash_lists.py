@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +127,12 @@ def test_any_shape_has_a_pdq_or_none(size: tuple[int, int]) -> None:
         assert isinstance(prepare(out.getvalue(), ImageRules(min_bytes=0, pdq=True, resize_mode=mode)), Picture)
 
 
-def test_md5_and_sha256_are_of_the_bytes_as_received() -> None:
+@pytest.mark.parametrize("mode", [ResizeMode.NO, ResizeMode.KEEP_RATIO])
+def test_the_checksums_are_of_the_bytes_as_received(mode: ResizeMode) -> None:
     data = picture()
-    kept = prepare(data, ImageRules())
+    rules = ImageRules(reencode=mode is not ResizeMode.NO, resize_mode=mode)
+    kept, without = prepare(data, rules), prepare(data, replace(rules, sha1=False))
     assert isinstance(kept, Picture)
-    assert (kept.md5, kept.sha256) == (hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
+    assert isinstance(without, Picture)
+    assert (kept.sha256, kept.md5) == (hashlib.sha256(data).hexdigest(), hashlib.md5(data).hexdigest())
+    assert (kept.sha1, without.sha1) == (hashlib.sha1(data).hexdigest(), None)

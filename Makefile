@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter chaos hostile compose-test stack-test clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter chaos hostile compose-test stack-test kill-publish clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -46,6 +46,9 @@ compose-test:  ## docker-compose up, workers killed on the way, nothing lost; ne
 
 stack-test:  ## docker stack deploy, download scaled up and down at work, nothing lost; needs a Docker engine
 	tests/compose/stack
+
+kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
+	"$(BIN)/python" -m tests.dataset.publish.killing
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

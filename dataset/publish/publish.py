@@ -24,6 +24,7 @@ from dataset.formats.releases import (
     ReleaseRecord,
     SubsetRows,
     find_release,
+    release_folder,
 )
 from dataset.formats.strict_json import from_json, to_json
 from dataset.publish.errors import PublishError
@@ -74,6 +75,7 @@ def publish(
     Raises: PublishError when it cannot be published; StoreError when the store or the disk fails. Called again, it goes
         on where it was.
     """
+    release_folder(request.name)
     if restart:
         delete_work(store, scratch, request.name)
     work = open_work(store, scratch, request, memory_bytes // workers)

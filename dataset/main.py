@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,6 +37,9 @@ app.command()(calibrate)
 app.command("publish")(publish_command)
 app.command("stats")(stats_command)
 talk = Console(stderr=True)
+
+MAX_SECTIONS = 8
+"""Above a value of the recipe; there are three."""
 
 
 @app.callback()
@@ -175,7 +178,7 @@ def _clip() -> ModuleType:
 
 def _read_json(file: Path) -> dict[str, object]:
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
+        written = _parsed(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{file} cannot be read ({error.strerror}): name a recipe's file.") from error
     except ValueError as error:
@@ -185,11 +188,28 @@ def _read_json(file: Path) -> dict[str, object]:
     return written
 
 
+def _parsed(text: str) -> Any:
+    """Parse JSON, strictly.
+
+    Raises: ValueError when it is none, is nested too deeply, or holds half a character.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        strict_json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return value
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number in JSON")
+
+
 def _override(written: dict[str, object], override: str) -> None:
     """Set one value in a recipe's JSON; what is no JSON is taken as a text."""
     path, equals, value = override.partition("=")
     *sections, key = path.split(".")
-    if not equals or not key:
+    if not equals or not key or len(sections) > MAX_SECTIONS:
         raise RecipeError(f"{override!r} sets nothing: write --set models.en.threshold=0.3.")
     place = written
     for section in sections:
@@ -198,7 +218,7 @@ def _override(written: dict[str, object], override: str) -> None:
             raise RecipeError(f"{override!r} names no value of the recipe: {section} has nothing below it.")
         place = inner
     try:
-        place[key] = json.loads(value)
+        place[key] = _parsed(value)
     except ValueError:
         place[key] = value
 

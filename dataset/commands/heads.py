@@ -10,10 +10,11 @@ import typer
 
 from dataset import strict_json
 from dataset.commands.options import StoreOption
-from dataset.models.files import ModelError
+from dataset.errors import said_by
+from dataset.models.files import ModelError, is_name
 from dataset.safety.prompts import SafetyError, parse_safety_prompts
 from dataset.store.store import Store
-from dataset.tags.heads import STORE_FOLDER, SUFFIX, HeadError, add_head, is_head, read_head_file
+from dataset.tags.heads import STORE_FOLDER, SUFFIX, HeadError, Kind, add_head, is_head, read_head_file
 
 heads_app = typer.Typer(no_args_is_help=True, help="Heads on embeddings, in the store.")
 safety_app = typer.Typer(no_args_is_help=True, help="Safety prompts, in the store.")
@@ -30,8 +31,10 @@ def heads_add(
     if is_head(weights):
         data = weights.read_bytes()
         file = read_head_file(weights)
-        if file.kind == "embedding":
+        if file.kind is Kind.EMBEDDING:
             file.head()
+        else:
+            _published()[1].load_picture_head(file, "cpu")
     else:
         data = _converted(weights, model)
     place = add_head(Store.open(store), name, data)
@@ -41,7 +44,9 @@ def heads_add(
 @heads_app.command("list")
 def heads_list(store: StoreOption) -> None:
     """List the heads in the store, a line each."""
-    for path in Store.open(store, writable=False).list(STORE_FOLDER):
+    source = Store.open(store, writable=False)
+    source.require_folder()
+    for path in source.list(STORE_FOLDER):
         if path.endswith(SUFFIX):
             sys.stdout.write(f"store:{path}\n")
 
@@ -56,6 +61,8 @@ def safety_add(
         data = file.read_bytes()
     except OSError as error:
         raise SafetyError(f"{file} cannot be read ({error.strerror}): name a file of prompts.") from error
+    if not is_name(file.stem):
+        raise SafetyError(f"{file.stem!r} cannot name prompts in the store: use letters, digits, '.', '-' and '_'.")
     prompts = parse_safety_prompts(data)
     target, place = Store.open(store), f"safety/{file.stem}.toml"
     if target.exists(place) and target.read(place) != data:
@@ -72,7 +79,10 @@ def _converted(weights: Path, model: str) -> bytes:
         return bytes(pictures.picture_head_bytes(state, weights.name))
     if not model:
         raise HeadError("A published head does not say whose embeddings it reads: say it with --model NAME.")
-    return bytes(published.published_head(state, model, weights.name).to_bytes())
+    try:
+        return bytes(published.published_head(state, model, weights.name).to_bytes())
+    except (ValueError, LookupError) as error:
+        raise HeadError(f"{weights} holds tensors of other shapes ({said_by(error)}): its file is damaged.") from error
 
 
 def _published() -> tuple[ModuleType, ModuleType]:

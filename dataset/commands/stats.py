@@ -18,6 +18,7 @@ from dataset.stats.funnel import Funnel, gather_funnel
 from dataset.stats.gather import gather
 from dataset.stats.tables import markdown
 from dataset.stats.units import PartUnits, StatsError, Unit, units_of_folder, units_of_release
+from dataset.store.local_paths import is_file, is_folder
 from dataset.store.store import Store
 
 
@@ -70,10 +71,10 @@ def _run_source(uri: str, run: str | None) -> _Source:
 def _named_source(source: str, store_uri: str, *, save: bool) -> _Source:
     """Return a release or some tables, named in any of the ways that the command takes."""
     path = Path(source)
-    if "://" not in source and path.is_file():
+    if "://" not in source and is_file(path):
         store = Store.open(str(path.parent), writable=False)
         return _Source(path.name, store, list(units_of_folder(store, [path.name])))
-    if "://" in source or path.is_dir():
+    if "://" in source or is_folder(path):
         store = Store.open(source, writable=False)
         if store.exists(RECORD):
             return _release_source(store, "", save=save)

@@ -1,5 +1,6 @@
 """The commands `train-head` and `calibrate`: from labels to a head, from pairs to a threshold."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,11 +20,14 @@ from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.accuracy import AtThreshold, Scores
 from dataset.tags.heads import Embedder, HeadError
-from dataset.tags.labels import LabelledError, read_column, read_embeddings, read_labels
+from dataset.tags.labels import LabelledError, read_column, read_embeddings, read_labels, read_similarities
 from dataset.tags.thresholds import Proposal, propose_by_labels, propose_by_rate, table_around
 
 talk = Console(stderr=True)
 PAIRS_AT_ONCE = 64
+
+MAX_SEED = 2**32 - 1
+"""NumPy's and torch's generators both take it."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -40,7 +44,7 @@ def train_head(
         typer.Option(help="Its configuration and preprocessing (config_sha256 in a part); others are refused."),
     ] = None,
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, e.g. 64,512,256; '' for none.")] = "64",
-    seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the split and the training.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a head on labelled embeddings, and print what it is worth on rows that it has not seen."""
@@ -49,6 +53,9 @@ def train_head(
         raise HeadError(f"{out} is no name for a head: let it end in .safetensors.")
     if tag is Tag.AESTHETIC:
         raise HeadError("An aesthetic score is no probability of a label: train punsafe or pwatermark.")
+    for digest in (model_sha256, model_config_sha256):
+        if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+            raise HeadError(f"{digest!r} is no sha256: give 64 digits of 0-9 and a-f.")
     rows = read_embeddings(embeddings)
     wanted = read_labels(labels, len(rows))
     schedule = training.Schedule(hidden=_widths(hidden), seed=seed)
@@ -119,7 +126,7 @@ def calibrate(
 
 def _similarities(paths: Sequence[Path], model: str | None, pretrained: str | None, store: str | None) -> Scores:
     if model is None:
-        return np.concatenate([read_column(path, "similarity").astype(np.float64) for path in paths])
+        return np.concatenate([read_similarities(path) for path in paths])
     try:
         from dataset.models.clip import load_model
     except ModuleNotFoundError as error:

@@ -31,6 +31,7 @@ from dataset.models.files import CONFIG_FILE, ModelError, fetched, sha256_of, we
 from dataset.models.inputs import Pixels, Preparation
 from dataset.models.towers import Embeddings, Precision, Towers
 from dataset.recipe.recipe import HUB_PREFIX, STORE_PREFIX, Checksums, ModelRecipe
+from dataset.store.local_paths import is_file, is_folder
 from dataset.store.store import Store
 
 import open_clip  # isort: skip
@@ -41,10 +42,13 @@ if TYPE_CHECKING:
 _LOADING_FAULTS = (
     OSError,
     RuntimeError,  # a weight is missing, too many, or has another shape; weights_only met code; not found by open_clip
-    KeyError,
+    LookupError,
     TypeError,
     ValueError,
+    ArithmeticError,
+    AssertionError,
     AttributeError,
+    MemoryError,
     ImportError,  # a model that needs `transformers`
     EOFError,
     pickle.UnpicklingError,
@@ -116,13 +120,15 @@ def load_model(
             )
             tokenizer = open_clip.get_tokenizer(source.name)
             config = open_clip.get_model_config(source.name)
+            wanted = network.visual.preprocess_cfg
+            dimensions = int(config["embed_dim"])
+            _require_colours(wanted["mean"], wanted["std"])
         except _LOADING_FAULTS as error:
             raise ModelError(
                 f"The weights {source.weights.name} cannot be loaded as {spec.model} ({said_by(error)}): "
                 "name weights and configuration that belong together."
             ) from error
-        wanted = network.visual.preprocess_cfg
-        text = _own_text_tower(source.weights.parent, int(config["embed_dim"]), place)
+        text = _own_text_tower(source.weights.parent, dimensions, place)
         said = _digest(config, wanted)
         checksums = Checksums(sha256_of(source.weights), _with_files(said, source.weights.parent) if text else said)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
@@ -131,10 +137,17 @@ def load_model(
     return ClipModel(
         spec.model,
         checksums,
-        int(config["embed_dim"]),
+        dimensions,
         preparation_of(preprocess, text.tokenizer if text else tokenizer, wanted["size"]),
         Towers(network, place, mean=wanted["mean"], std=wanted["std"], precision=kind, text=text),
     )
+
+
+def _require_colours(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise ValueError unless each has three finite numbers, and none is divided by 0."""
+    values = np.array([mean, std])
+    if values.shape != (2, 3) or values.dtype.kind not in "fiu" or not np.isfinite(values).all() or not all(std):
+        raise ValueError(f"mean {mean} and std {std} are not three numbers each")
 
 
 def preparation_of(preprocess: Any, tokenizer: Any, size: int | Sequence[int]) -> Preparation:
@@ -182,11 +195,11 @@ def _located(spec: ModelRecipe, store: Store | None) -> Iterator[_Source]:
             raise ModelError(f"{spec.pretrained} lies in a store, and none is set: set SHOAL_STORE.")
         with fetched(store, spec.pretrained) as folder:
             yield _Source(f"local-dir:{folder}", None, weights_in(folder))
-    elif (path := Path(spec.pretrained)).is_dir():
+    elif is_folder(path := Path(spec.pretrained)):
         yield _Source(f"local-dir:{path}", None, weights_in(path))
     else:
         _refuse_unknown_name(spec.model)
-        weights = path if path.is_file() else _tagged(spec)
+        weights = path if is_file(path) else _tagged(spec)
         yield _Source(spec.model, spec.pretrained, weights)
 
 

@@ -10,6 +10,7 @@ This module moves files and does without torch; `dataset.models.clip` loads what
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.recipe.recipe import STORE_PREFIX
+from dataset.store.local_paths import is_file
 from dataset.store.store import Store
 
 CONFIG_FILE = "open_clip_config.json"
@@ -67,7 +69,7 @@ def gathered(
     """
     more = dict(renamed or {})
     for path in (weights, config, *tokenizer, *more.values()):
-        if not path.is_file():
+        if not is_file(path):
             raise ModelError(f"{path} is no file: name the model's files.")
     if weights.suffix not in WEIGHTS_FILES:
         raise ModelError(f"{weights} is in no known format of weights: give {', '.join(WEIGHTS_FILES)}.")
@@ -82,6 +84,11 @@ def gathered(
         yield folder
 
 
+def is_name(name: str) -> bool:
+    """Return whether a model or head in the store can have this name."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name) is not None
+
+
 def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
     """Put a model's folder into the store as `store:models/NAME`; returns the sha256 of each of its files.
 
@@ -89,7 +96,7 @@ def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
 
     Raises: ModelError when the name is taken by another model, or is no single step of a path.
     """
-    if not name or name.startswith(".") or "/" in name:
+    if not is_name(name):
         raise ModelError(f"{name!r} cannot name a model in the store: use letters, digits, '.', '-' and '_'.")
     weights_in(folder)
     checksums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}

@@ -35,6 +35,7 @@ from torch import nn
 from torch.nn import functional
 
 from dataset.models.files import ModelError
+from dataset.store.local_paths import is_file
 
 Rows = npt.NDArray[np.float32]
 
@@ -177,7 +178,7 @@ def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def _state(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """Read the one file of weights that is there, no code being run."""
-    found = [folder / name for name in names if (folder / name).is_file()]
+    found = [folder / name for name in names if is_file(folder / name)]
     if len(found) != 1:
         raise ModelError(f"The model folder has {len(found)} of {' or '.join(names)}: leave exactly one.")
     state: dict[str, torch.Tensor]
@@ -194,7 +195,7 @@ def _state(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
 
 def _weights(folder: Path, safe: str, pickled: str, names: tuple[str, str]) -> dict[str, Path]:
     """Prefer safetensors, which published folders hold beside the pickle."""
-    if (folder / safe).is_file():
+    if is_file(folder / safe):
         return {names[0]: folder / safe}
     return {names[1]: folder / pickled}
 

@@ -250,7 +250,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         raise RecipeError(f"The recipe's {where} is {strict_json.dumps(value)}: give one of {', '.join(kind)}.")
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if kind is not bool and isinstance(value, kind) and not isinstance(value, bool):
         return value

@@ -5,12 +5,13 @@ over the subsets. The file needs nothing beside itself. Captions and URLs were w
 and the page forbids scripts and anything from elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
-from dataset.errors import DatasetError
+from dataset.errors import DatasetError, said_by
 from dataset.report.page import Findings, MeasuredRow, StageRow, render_page
 from dataset.report.thumbnails import by_similarity, choose_samples, find_tars, read_thumbnails, spread
 from dataset.stats.funnel import gather_funnel
@@ -40,18 +41,23 @@ def write_report(
     Raises: ReportError when the manifest lists no shard or `out` cannot be written; StoreError when an output is gone.
     """
     columns = ["kind", "path", "job", "subset", "tar_bytes", "tar_deleted_at"]
+    missing = [name for name in columns[:4] if name not in manifest.column_names]
+    if missing:
+        raise ReportError(f"The manifest has no column {missing[0]}: write it anew with `tracker manifest`.")
     outputs = manifest.select([name for name in columns if name in manifest.column_names]).to_pylist()
-    shards = {row["job"]: row["path"] for row in outputs if row["kind"] == "shard"}
+    with _translated("The manifest"):
+        shards = {row["job"]: row["path"] for row in outputs if row["kind"] == "shard"}
     parts = [row for row in outputs if row["kind"] == "part"]
     if not shards:
         raise ReportError(
             "The manifest lists no shard, so there is nothing to report on: let a download worker finish."
         )
-    funnel = gather_funnel(store, shards.values(), [(part["path"], part["subset"]) for part in parts])
-    shown = spread(parts)
-    kept, dropped = choose_samples(store, shown)
-    tars = find_tars(store, outputs, shown)
-    pictures = read_thumbnails(store, shards, tars, {score.key: score.similarity for score in [*kept, *dropped]})
+    with _translated("An output that the manifest lists"):
+        funnel = gather_funnel(store, shards.values(), [(part["path"], part["subset"]) for part in parts])
+        shown = spread(parts)
+        kept, dropped = choose_samples(store, shown)
+        tars = find_tars(store, outputs, shown)
+        pictures = read_thumbnails(store, shards, tars, {score.key: score.similarity for score in [*kept, *dropped]})
     page = render_page(
         Findings(
             title=title,
@@ -68,3 +74,15 @@ def write_report(
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ReportError(f"{out} cannot be written ({error.strerror}): name another file.") from error
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn what is raised for files of other columns, types, keys or metadata into one sentence."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ReportError(
+            f"{what} was not written by this version of Shoal ({said_by(error)}): write the list of what exists anew "
+            "with `tracker manifest`."
+        ) from error

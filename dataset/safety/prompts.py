@@ -22,6 +22,7 @@ from dataset.errors import DatasetError
 from dataset.formats.parts import Verdict
 from dataset.recipe.recipe import STORE_PREFIX, ModelRole
 from dataset.recipe.tags import SafetyRecipe
+from dataset.store.local_paths import is_file
 from dataset.store.store import Store
 
 Rows = npt.NDArray[np.float32]
@@ -86,7 +87,7 @@ def read_safety_prompts(recipe: SafetyRecipe, store: Store) -> SafetyPrompts | N
         return None
     if recipe.prompts.startswith(BUILTIN_PREFIX):
         path = Path(__file__).with_name(f"prompts_{recipe.prompts.removeprefix(BUILTIN_PREFIX)}.toml")
-        if not path.is_file():
+        if not is_file(path):
             raise SafetyError(
                 f"This version of Shoal has no safety prompts {recipe.prompts}: use the version that the run has."
             )
@@ -118,7 +119,7 @@ def parse_safety_prompts(data: bytes) -> SafetyPrompts:
         }
         rules = tuple(Rule(Verdict(rule["reason"]), _texts(rule["all"])) for rule in said["rules"])
         prompts = SafetyPrompts(int(said["version"]), labels, axes, rules, hashlib.sha256(data).hexdigest())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SafetyError(f"The safety prompts cannot be read ({error!r}): write them as safety_1.toml is.") from error
     _refuse_loose_ends(prompts)
     return prompts

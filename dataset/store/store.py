@@ -78,6 +78,13 @@ class Store:
             raise StoreError(f"The store {_without_secrets(uri)} cannot be used ({_line(reason)}): {help_}.") from error
         return store
 
+    def require_folder(self) -> None:
+        """Raise StoreError when this is a local folder that does not exist; in it, nothing would be found."""
+        with self._translated("look up", self._root):
+            found = self._filesystem.get_file_info(self._root)
+        if self._is_folder and found.type != pa.fs.FileType.Directory:
+            raise StoreError(f"The store {self.uri} does not exist: check --store, or SHOAL_STORE.")
+
     @contextmanager
     def write(self, path: str) -> Iterator[BinaryIO]:
         """Give a binary file; its content is at `path` once the block has ended well; after an error, nothing.

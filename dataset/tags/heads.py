@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from dataset import strict_json
 from dataset.errors import DatasetError
-from dataset.models.files import sha256_of
+from dataset.models.files import is_name, sha256_of
 from dataset.recipe.recipe import STORE_PREFIX
 from dataset.recipe.tags import Tag
 from dataset.store.store import Store
@@ -222,7 +222,7 @@ class HeadFile:
                 scale=self.tensors.get("scale"),
                 about=dict(self.said.get("about", {})),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HeadError(f"The head's metadata do not fit its tensors ({error!r}): make it anew.") from error
 
 
@@ -247,7 +247,7 @@ def read_head_file(path: Path) -> HeadFile:
         if said.get("format") != FORMAT or said.get("kind") not in list(Kind) or said.get("tag") not in list(Tag):
             raise HeadError(f"{path.name} is no head of format {FORMAT}: make one with `dataset heads add`.")
         return HeadFile(said, tensors, sha256_of(path))
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise HeadError(f"{path} cannot be read as a head ({error}): make one with `dataset heads add`.") from error
 
 
@@ -267,7 +267,7 @@ def add_head(store: Store, name: str, file: bytes) -> str:
 
     Raises: HeadError when the name is taken by another head or cannot be one; StoreError.
     """
-    if not name or name.startswith(".") or "/" in name:
+    if not is_name(name):
         raise HeadError(f"{name!r} cannot name a head in the store: use letters, digits, '.', '-' and '_'.")
     place = f"{STORE_FOLDER}/{name}{SUFFIX}"
     if store.exists(place):

@@ -1,5 +1,7 @@
 """Reads what was measured or labelled elsewhere: columns of parquet files, and .npy, of which no code is run."""
 
+import tokenize
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
+
+_FILE_FAULTS = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    RecursionError,
+    MemoryError,  # a header that claims more than there is
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
+"""What NumPy and Arrow were seen to raise for files that are not theirs, or damaged."""
 
 
 class LabelledError(DatasetError):
@@ -23,15 +41,28 @@ def read_column(path: Path, column: str) -> npt.NDArray[Any]:
     """
     try:
         if path.suffix == ".npy":
-            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("it holds several arrays")
             return array
         values = pq.read_table(path, columns=[column])[column]
-    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
+    except _FILE_FAULTS as error:
         said = " ".join(str(error).split())[:160]
         raise LabelledError(f"{path} cannot be read ({said}): give .npy, or parquet with a column {column}.") from error
     if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         return _rows(values.combine_chunks(), path, column)
     return np.asarray(values.to_numpy(zero_copy_only=False)) if values.null_count == 0 else _with_nan(values, path)
+
+
+def read_similarities(path: Path, column: str = "similarity") -> npt.NDArray[np.float64]:
+    """Read a number a row, (N,) float64; NaN where there is none.
+
+    Raises: LabelledError when they are no numbers.
+    """
+    values = read_column(path, column)
+    if values.ndim != 1 or values.dtype.kind not in "fiu":
+        raise LabelledError(f"{path} has no number in each row of {column}: give one similarity a pair.")
+    return values.astype(np.float64)
 
 
 def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np.int64]:

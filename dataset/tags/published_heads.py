@@ -12,7 +12,9 @@ C. Schuhmann.
 """
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,8 +51,13 @@ def read_state(path: Path) -> dict[str, Rows]:
     except (
         OSError,
         EOFError,
-        RuntimeError,
-        KeyError,
+        RuntimeError,  # RecursionError, too
+        MemoryError,
+        LookupError,
+        ArithmeticError,
+        AssertionError,
+        struct.error,
+        zlib.error,
         TypeError,
         ValueError,
         AttributeError,

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
-from itertools import repeat
+from itertools import islice, repeat
 
 import numpy as np
 
@@ -208,21 +208,31 @@ class _Sieve:
     held_back: list[ScoredPair] = field(default_factory=list)
 
     def through(self, samples: Iterable[Sample | LostSample]) -> Iterator[Sample]:
-        for sample in samples:
-            verdict = self._verdict(sample)
-            if verdict is not None:
-                self.held_back.append(ScoredPair(sample.key, sample.url, sample.caption, verdict))
-            elif isinstance(sample, Sample):
-                yield sample
+        waiting = iter(samples)
+        while some := list(islice(waiting, self.decoders.pictures_at_once)):
+            hashes = self._missing_hashes(some)
+            for sample in some:
+                verdict = self._verdict(sample, hashes)
+                if verdict is not None:
+                    self.held_back.append(ScoredPair(sample.key, sample.url, sample.caption, verdict))
+                elif isinstance(sample, Sample):
+                    yield sample
 
-    def _verdict(self, sample: Sample | LostSample) -> Verdict | None:
+    def _missing_hashes(self, samples: Iterable[Sample | LostSample]) -> dict[str, bytes | None]:
+        """Compute the PDQs that the shard's rows lack, by key, where a list needs them; None: cannot be decoded."""
+        if not self.restricted.needs_pdq:
+            return {}
+        images = {one.key: one.image for one in samples if isinstance(one, Sample) and one.pdq is None}
+        return dict(zip(images, self.decoders.each(PictureHash(), [*images.values()]), strict=True))
+
+    def _verdict(self, sample: Sample | LostSample, hashes: Mapping[str, bytes | None]) -> Verdict | None:
         if sample.key in self.removed:
             return self.removed[sample.key]
         if isinstance(sample, LostSample):
             return Verdict.UNREADABLE
         pdq = sample.pdq  # of the picture as received; the shard's may have been shrunk or cut
-        if pdq is None and self.restricted.needs_pdq:
-            (computed,) = self.decoders.each(PictureHash(), [sample.image])
+        if sample.key in hashes:
+            computed = hashes[sample.key]
             if computed is None:  # what cannot be compared with the lists is not looked at any further
                 return Verdict.UNDECODABLE
             pdq = computed.decode("ascii") or None

@@ -88,6 +88,11 @@ class Decoders:
         for _ in range(processes):
             self._idle.put(None)
 
+    @property
+    def pictures_at_once(self) -> int:
+        """Return how many pictures `each` is given so that every decoder has a chunk."""
+        return self._processes * CHUNK_SAMPLES
+
     def __enter__(self) -> Self:
         return self
 

@@ -21,10 +21,14 @@ from dataset.formats.shards import ShardError
 from dataset.models.clip import ClipModel, load_model
 from dataset.pictures.fingerprints import fingerprint
 from dataset.pictures.headers import Picture
+from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.pdq import pdq_of
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.recipe.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle
+from dataset.safety.hash_lists import Restricted
+from dataset.safety.removal import read_removed
 from dataset.store.store import Store
 from tests.demo.pictures import caption, mismatched_scene, random_scene, render
 
@@ -271,3 +275,25 @@ def test_progress_is_told_in_samples(store: Store, models: dict[str, ClipModel],
     told: list[int] = []
     filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, on_progress=told.append)
     assert sum(told) == 4
+
+
+def test_a_hash_that_the_shard_lacks_is_computed_and_what_has_none_is_not_looked_at(
+    store: Store, models: dict[str, ClipModel], recipe: Recipe
+) -> None:
+    rows = planted(20)
+    picture = rows[5].picture
+    assert picture is not None
+    shown = open_stored(picture.data)
+    assert shown is not None
+    listed = pdq_of(np.asarray(shown))
+    assert listed is not None
+    rows.append(link(40, "a damaged picture", damaged(picture)))
+    write_shard(store, rows)
+    numbers = np.frombuffer(bytes.fromhex(listed), ">u8").astype(np.uint64).reshape(4, 1)
+    restricted = Restricted(pdq=(numbers,))
+    report = filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, restricted=restricted)
+    removed = read_removed(store, SHARD)
+    assert removed[f"{7:010d}{5:05d}"] is Verdict.RESTRICTED
+    assert report.dropped[Verdict.RESTRICTED] == len(removed)
+    assert report.dropped[Verdict.UNDECODABLE] == 1
+    assert report.samples == 41

@@ -8,7 +8,6 @@ and pickled; an answer comes from a process that has seen strangers' bytes, so i
 """
 
 import importlib
-import os
 import pickle
 import socket
 import struct
@@ -46,7 +45,6 @@ def load(*modules: str) -> Serve:
 
 def serve(line: socket.socket) -> None:
     """Answer requests until the other end of the socket is closed."""
-    os.nice(5)  # what feeds the device comes first
     line.sendall(READY)
     known: list[Task] = []
     while True:

@@ -11,6 +11,7 @@ uses more of it dies; and forking this process, which one that uses CUDA does no
 """
 
 import atexit
+import os
 import pickle
 import queue
 import socket
@@ -18,7 +19,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from types import TracebackType
 from typing import Self
@@ -42,6 +43,8 @@ undecodable after it: a machine that is only slow must not lose one."""
 
 ORDER_SECONDS = 120.0
 """For the origin's imports, torch among them, and a fork, on a machine that is busy with other things."""
+
+NICENESS = 5
 
 MAX_ITEM_BYTES = 64 << 20
 """Of one answer: the pixels of one picture, a thumbnail, a chunk's tokens. A decoder that says more is ours no more."""
@@ -183,7 +186,11 @@ class Decoders:
             self._idle.put(decoder)
 
     def _start(self) -> "_Decoder":
-        return self._origins.decoder(self._max_bytes)
+        decoder = self._origins.decoder(self._max_bytes)
+        if self._processes > 1:  # as many as there are cores: what feeds the device comes first
+            with suppress(OSError):  # it has ended, which is noticed with its first picture
+                os.setpriority(os.PRIO_PROCESS, decoder.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
+        return decoder
 
 
 class _Decoder:

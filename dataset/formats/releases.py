@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataset.errors import DatasetError
-from dataset.formats.strict_json import from_json, to_json
+from dataset.formats.json_records import from_json, to_json
 from dataset.recipe.extra_columns import arrow_type
 from dataset.store.store import Store, StoreError
 

@@ -1,10 +1,10 @@
-"""The file phase: one output file of a subset, with its extended, source and variant files, hosts and statistics.
+"""The file phase: one output file of a subset, with its extended, source and variant files, its hosts and statistics.
 
 A file holds the published rows of its subset from one position to another, so what is in it depends on the rows alone,
 not on the ranges that they are read from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from dataset.formats.releases import (
     HOST_COUNTS_SCHEMA,
+    ROW_GROUP_ROWS,
     SOURCE_SCHEMA,
     SUBSETS,
     FileKind,
@@ -28,6 +29,10 @@ from dataset.publish.parquet import HashedFile, TableWriter, table_writer
 from dataset.publish.plan import Work
 from dataset.publish.predicates import filter_rows, parse_predicate
 from dataset.publish.ranges import read_range
+from dataset.stats.columns import find_columns
+from dataset.stats.rows import RowCounter
+from dataset.stats.saved import counts_to_bytes
+from dataset.stats.units import saved_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +80,10 @@ def write_file(work: Work, unit: FileUnit) -> list[ReleaseFile]:
 
     Raises: StoreError when the store takes no more.
     """
-    plan, hosts = work.plan, HostCounts()
+    plan, hosts, counter = work.plan, HostCounts(), RowCounter(unit.subset)
     predicates = {name: parse_predicate(text) for name, text in plan.options.variants.items()}
     data = data_schema(unit.subset, aesthetic=plan.aesthetic)
+    columns = find_columns(data.names, "the release")
     outputs = [
         (FileKind.DATA, None, data),
         (FileKind.EXTENDED, None, extended_schema(plan.columns)),
@@ -91,12 +97,15 @@ def write_file(work: Work, unit: FileUnit) -> list[ReleaseFile]:
             entry = _entry(unit, kind, plan.batch, variant)
             path = work.release_path(entry.path)
             written.append((entry, stack.enter_context(table_writer(work.release_store, path, schema))))
-        for rows in read_rows(work, unit):
+        for rows in in_groups(read_rows(work, unit), ROW_GROUP_ROWS):
             hosts.add(rows)
+            counter.add(rows.select(data.names).combine_chunks().to_batches()[0], columns)
             for entry, writer in written:
                 if entry.kind is not FileKind.HOSTS:
                     writer.write(filter_rows(rows, predicates[entry.variant]) if entry.variant else rows)
         written[-1][1].write(hosts.table())
+    counts = counts_to_bytes(counter.finish(), written[0][1].file.sha256)
+    work.release_store.put(work.release_path(saved_path(written[0][0].path)), counts)
     return [
         replace(entry, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)
         for entry, writer in written
@@ -112,6 +121,25 @@ def read_rows(work: Work, unit: FileUnit) -> Iterator[pa.Table]:
         if len(wanted):
             yield _take(work, at, unit, wanted, unit.first_id + max(0, done))
         done += len(take)
+
+
+def in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut tables into groups of `rows`, the last one smaller.
+
+    Sums of floats and frequent values depend on how rows are grouped; ranges depend on the memory at hand, and the
+    bytes of a release must not.
+    """
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += len(table)
+        while count >= rows:
+            together = pa.concat_tables(waiting)
+            yield together.slice(0, rows).combine_chunks()
+            waiting, count = [together.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _take(work: Work, at: int, unit: FileUnit, take: npt.NDArray[np.int64], first_id: int) -> pa.Table:

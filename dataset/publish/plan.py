@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 import pyarrow as pa
 
+from dataset.formats.json_records import from_json
 from dataset.formats.releases import (
     SOURCE_SCHEMA,
     ReleaseInput,
@@ -22,7 +23,6 @@ from dataset.formats.releases import (
     extended_schema,
     release_folder,
 )
-from dataset.formats.strict_json import from_json
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import Part
 from dataset.publish.run_file import RunFile

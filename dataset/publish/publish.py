@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataset import strict_json
+from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import (
     SUBSETS,
     ReleaseBatch,
@@ -26,7 +27,6 @@ from dataset.formats.releases import (
     find_release,
     release_folder,
 )
-from dataset.formats.strict_json import from_json, to_json
 from dataset.publish.errors import PublishError
 from dataset.publish.files import FileUnit, plan_files, write_file, write_ids
 from dataset.publish.plan import Work, delete_work, load_work

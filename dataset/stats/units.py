@@ -91,9 +91,13 @@ class PartUnits:
 def units_of_release(release: Release) -> Iterator[Unit]:
     """Yield a unit per data file; its counts are saved beside the release and belong to the file's sha256."""
     for file in release.files(FileKind.DATA):
-        name = file.path.removeprefix(f"{FileKind.DATA}/").removesuffix(".parquet")
-        saved = release.path(f"{SAVED_FOLDER}/{name}{SUFFIX}")
+        saved = release.path(saved_path(file.path))
         yield Unit(file.subset, (Piece(release.path(file.path)),), saved, file.sha256)
+
+
+def saved_path(data_file: str) -> str:
+    """Return the path in a release at which the counts of a data file are saved."""
+    return f"{SAVED_FOLDER}/{data_file.removeprefix(f'{FileKind.DATA}/').removesuffix('.parquet')}{SUFFIX}"
 
 
 def units_of_parts(parts: Iterable[tuple[str, str, int]]) -> Iterator[Unit]:

@@ -11,12 +11,14 @@ from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from dataset import strict_json
+
 Record = TypeVar("Record")
 
 
 def to_json(record: Any) -> bytes:
     """Return a dataclass as indented JSON with a final newline; equal records give equal bytes."""
-    return (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode()
+    return (strict_json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def from_json(kind: type[Record], data: bytes) -> Record:

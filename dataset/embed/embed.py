@@ -125,14 +125,7 @@ def embed(
     Raises: ShardError, StoreError when it cannot be read or written; DeviceError, ModelError; whatever `on_progress`
     raises.
     """
-    made_with = {
-        "shoal.model": model.name,
-        "shoal.sha256": model.checksums.weights,
-        "shoal.config_sha256": model.checksums.config,
-        "shoal.precision": model.towers.precision.value,
-        "shoal.version": version("shoal"),
-        "shoal.source": source.name,
-    }
+    made_with = model.metadata | {"shoal.version": version("shoal"), "shoal.source": source.name}
     if _is_done(target, output, made_with):
         return Embedding(source.name, skipped=True)
     samples: list[Sample] = []

@@ -22,7 +22,7 @@ import numpy as np
 from dataset import strict_json
 from dataset.formats.embeddings import paired
 from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
-from dataset.formats.shards import LostSample, Sample, read_samples
+from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.models.clip import ClipModel
 from dataset.models.decoders import Decoders
 from dataset.models.inputs import PictureFingerprint, PictureHash, Pixels, Square
@@ -85,7 +85,16 @@ def filter_shard(
     remove_samples(store, shard, {pair.key: pair.verdict for pair in pairs if pair.verdict in REMOVED})
     verdicts = Counter(pair.verdict for pair in pairs)
     metadata = part_metadata(recipe, models, verdicts)
-    write_part(store, output, pairs, shard=shard, metadata=metadata, fetched=fetched, extra=recipe.extra)
+    write_part(
+        store,
+        output,
+        pairs,
+        shard=shard,
+        metadata=metadata,
+        fetched=fetched,
+        extra=recipe.extra,
+        embedded_by=_embedded_by(shard, pairs, models),
+    )
     kept = verdicts.pop(Verdict.KEPT, 0)
     return FilterReport(samples=len(pairs), kept=kept, dropped=dict(verdicts))
 
@@ -111,6 +120,17 @@ def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Map
         "shoal.verdicts": strict_json.dumps({verdict.value: verdicts[verdict] for verdict in sorted(verdicts)}),
         "shoal.version": version("shoal"),
     }
+
+
+def _embedded_by(shard: str, pairs: Iterable[ScoredPair], models: Mapping[str, ClipModel]) -> dict[str, str]:
+    """Name the one model of the embeddings that are kept, and its role.
+
+    Raises: ShardError for a mix: rows of two models have no cosine, and a folder of both could not be told apart.
+    """
+    roles = {role_of(pair.sample.subset) for pair in pairs if pair.sample is not None and pair.rows is not None}
+    if len(roles) > 1:
+        raise ShardError(f"{shard} mixes subsets of two models, whose embeddings fit no folder: download it again.")
+    return {key: value for role in roles for key, value in ({"shoal.role": str(role)} | models[role].metadata).items()}
 
 
 def role_of(subset: str) -> ModelRole:

@@ -151,11 +151,13 @@ def write_part(
     metadata: Mapping[str, str],
     fetched: datetime | None = None,
     extra: Mapping[str, str] | None = None,
+    embedded_by: Mapping[str, str] | None = None,
 ) -> None:
     """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
 
     `fetched` is the time at which the shard was complete, `extra` the types of a list's columns by name. Where the kept
-    pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`).
+    pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`), whose metadata
+    also say `embedded_by`.
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
@@ -177,7 +179,8 @@ def write_part(
         rows = [pair.rows for pair in ordered if pair.rows is not None]
         if rows:
             undo.callback(delete_embeddings, store, output)
-            write_embeddings(store, output, rows, part.drop_columns([*PRIVATE_COLUMNS]), metadata)
+            about = part.drop_columns([*PRIVATE_COLUMNS])
+            write_embeddings(store, output, rows, about, {**metadata, **(embedded_by or {})})
         store.write_table(f"{output}.parquet", part, metadata)
         undo.pop_all()
 

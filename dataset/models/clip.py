@@ -73,6 +73,16 @@ class ClipModel:
         return self.checksums.weights
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """Return what a file of its embeddings says of it: by the checksums a reader tells whose space they are in."""
+        return {
+            "shoal.model": self.name,
+            "shoal.sha256": self.checksums.weights,
+            "shoal.config_sha256": self.checksums.config,
+            "shoal.precision": self.towers.precision.value,
+        }
+
+    @property
     def device(self) -> torch.device:
         """Return where the model runs."""
         return self.towers.device

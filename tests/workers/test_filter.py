@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ def test_all_shards_become_parts_whatever_was_worked_on_beside_them(
     similarities = [store.read_table(f"{path}.scores.parquet")["similarity"].to_pylist() for path in parts]
     assert similarities == similarities[:1] * 5  # all shards hold the same pairs
     assert scalar(admin, "SELECT count(DISTINCT worker_id) FROM tracker.lease") == 1
+
+
+def test_a_part_says_when_its_shard_was_complete_whenever_it_is_filtered(
+    admin: Connection, register: Register, store: Store
+) -> None:
+    shards(admin, store, 1)
+    admin.execute(
+        "INSERT INTO tracker.manifest (kind, run_id, job_id, lease, path, rows, created_at) "
+        "SELECT 'shard', run_id, job_id, gen_random_uuid(), 'shards/0', 4, '2026-01-02 03:04:05.678Z' FROM tracker.job"
+    )
+    work(Desk(register("filter"), store))
+    part = scalar(admin, "SELECT path FROM tracker.manifest WHERE kind = 'part'")
+    fetched = set(store.read_table(f"{part}.parquet")["fetched"].to_pylist())
+    assert fetched == {datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
 
 
 def test_a_worker_that_is_stopped_gives_all_its_shards_back_untried(

@@ -55,6 +55,19 @@ def test_row_i_of_each_file_is_of_the_parts_row_i(store: Store, models: dict[str
     assert part_bytes(store, OUTPUT) == store.size(f"{OUTPUT}.parquet") + embeddings_bytes(store, OUTPUT)
 
 
+@pytest.mark.parametrize(("subset", "role"), [("en", "en"), ("multi", "other"), ("nolang", "other")])
+def test_a_parts_embeddings_name_the_one_model_that_made_them(
+    store: Store, models: dict[str, ClipModel], recipe: Recipe, subset: str, role: str
+) -> None:
+    write_shard(store, planted(2), subset)
+    filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe)
+    _, _, about = read_embeddings(store, OUTPUT)
+    said = {key.decode(): value.decode() for key, value in about.schema.metadata.items()}
+    assert (said["shoal.role"], said["shoal.model"]) == (role, "demo")
+    assert said["shoal.sha256"] == models["en"].checksums.weights
+    assert not {"md5", "sha1"} & set(about.column_names)
+
+
 def test_a_part_keeps_no_embeddings_unless_its_recipe_says_so(
     store: Store, models: dict[str, ClipModel], recipe: Recipe
 ) -> None:

@@ -25,7 +25,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
-from dataset.store.object_store import open_s3
+from dataset.store.object_store import open_location
 
 PARTIAL_SUFFIX = ".partial"
 """What is being written carries it, and `list` never shows it."""
@@ -63,13 +63,7 @@ class Store:
         Raises: StoreError when it cannot be reached or written; with `writable=False` nothing is made or probed.
         """
         try:
-            if uri.startswith("s3://"):
-                filesystem, root = open_s3(uri)
-            elif "://" in uri:
-                filesystem, root = pa.fs.FileSystem.from_uri(uri)
-            else:
-                filesystem, root = pa.fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-            store = cls(uri, filesystem, root)
+            store = cls(uri, *open_location(uri))
             if writable:
                 store._probe()
         except (OSError, ValueError, pa.ArrowException, StoreError) as error:

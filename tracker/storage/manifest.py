@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 from tracker import strict_json
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.object_store import open_s3
+from tracker.storage.object_store import open_location
 from tracker.storage.whole_files import write_whole
 
 NAME = "manifest.parquet"
@@ -51,12 +51,7 @@ def open_store(uri: str) -> pafs.FileSystem:
         TrackerError: the URI names no file system that is known.
     """
     try:
-        if uri.startswith("s3://"):
-            filesystem, root = open_s3(uri)
-        elif "://" in uri:
-            filesystem, root = pafs.FileSystem.from_uri(uri)
-        else:
-            filesystem, root = pafs.LocalFileSystem(), uri
+        filesystem, root = open_location(uri)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TrackerError(
             f"the store {uri.rpartition('@')[2]} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"

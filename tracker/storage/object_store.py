@@ -1,7 +1,10 @@
-"""How the tracker speaks S3: where, as whom, how long it waits and how often it asks again.
+"""How files are opened, in a folder or an object store; for S3: where, as whom, with which pauses.
 
 Credentials come from the usual places and from nowhere else: AWS_ACCESS_KEY_ID and its companions, ~/.aws and
 AWS_PROFILE, a web identity, the machine's role. A URI with a secret in it is refused: URIs are logged.
+
+The path of a URI is percent-decoded, as RFC 3986 has it, so that every key has a URI: a space may stand as it is, `#`
+and `?` must be %23 and %3F. A local path is taken as it is.
 
 Source: `pyarrow.fs`. Rejected: `FileSystem.from_uri`, which asks again each 0.2 s for 6 s and then gives up; a bucket
 that says SlowDown wants pauses that grow, and is back within a minute. The same rules stand in
@@ -9,8 +12,10 @@ dataset/store/object_store.py, because the two packages do not know each other; 
 """
 
 import os
+import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
@@ -22,6 +27,22 @@ REQUEST_TIMEOUT_SECONDS = 60.0
 """Without a byte. S3 may take a minute to put an upload's parts together; the SDK's own limit is 3 s."""
 ENDPOINT_NAMES = ("SHOAL_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 QUERY_NAMES = frozenset({"region", "endpoint_override", "scheme"})
+
+_URI_CHARACTERS = "%:/?#[]@!$&'()*+,;=~"  # beside letters, digits, '_', '.' and '-': RFC 3986, 2.2 and 2.3
+_STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def open_location(location: str) -> tuple[pa.fs.FileSystem, str]:
+    """Return the file system and the path in it of a local path or a file:, s3://, gs:// or abfs:// URI.
+
+    Raises: ValueError, OSError, pa.ArrowException when there is no such place.
+    """
+    if "://" not in location:
+        return pa.fs.LocalFileSystem(), str(Path(location).expanduser().absolute())
+    if location.startswith("s3://"):
+        return open_s3(location)
+    filesystem, path = pa.fs.FileSystem.from_uri(quote(_STRAY_PERCENT.sub("%25", location), safe=_URI_CHARACTERS))
+    return filesystem, str(path)
 
 
 def open_s3(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[pa.fs.S3FileSystem, str]:
@@ -38,6 +59,8 @@ def open_s3(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[pa.f
         raise ValueError("an s3:// URI may say region, endpoint_override and scheme; put keys into AWS_… variables")
     if not parts.hostname:
         raise ValueError("an s3:// URI begins with its bucket: s3://bucket/folder")
+    if parts.fragment:
+        raise ValueError("an s3:// URI has no fragment: write a '#' in a key as %23")
     bucket = parts.netloc
     override = query.get("endpoint_override") or next(
         (environment[n] for n in ENDPOINT_NAMES if environment.get(n)), ""
@@ -59,4 +82,4 @@ def open_s3(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[pa.f
         allow_delayed_open=True,  # a file under 10 MB goes in one request instead of three
         tls_ca_file_path=environment.get("AWS_CA_BUNDLE"),
     )
-    return filesystem, bucket + parts.path.rstrip("/")
+    return filesystem, bucket + unquote(parts.path).rstrip("/")

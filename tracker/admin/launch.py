@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\Z")
 ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")  # a unit's line, docker-compose and the shell take none of these for theirs
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 WORKER_USER = "10001:10001"  # of the images
-SLOTS = "/var/lib/shoal/slots"  # see workers.extract.wat_connections
+SLOTS = "/var/lib/shoal/slots"  # see workers.files.connections
 STOP_SECONDS = 60  # a download worker closes its shard within 8, a filter worker ends its shard's current samples
 
 START = """\

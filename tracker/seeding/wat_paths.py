@@ -5,12 +5,12 @@ the order of the list.
 
 A list holds paths relative to the root of the place that serves it (crawl-data/CC-MAIN-2024-22/…), which is the host
 or the bucket of the list; for a list on the disk it is the list's own folder if the file is there, else Common Crawl's
-server. The one module of this package that may ask the network, and only for a list.
+server.
 """
 
-import http.client
+import gzip
+import io
 import random
-import urllib.request
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from tracker.errors import TrackerError
-from tracker.storage.object_store import open_s3
+from tracker.seeding.http_file import HttpFile
+from tracker.storage.object_store import open_location
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 LIST_SUFFIXES = (".paths", ".paths.gz")
 MAX_LIST_BYTES = 64 << 20
 """Unpacked; Common Crawl's lists are 10 MB for 100,000 files."""
-TIMEOUT_SECONDS = 60.0
-USER_AGENT = "shoal/0.1"
+BUFFER_BYTES = 1 << 20
 
 
 class SourceError(TrackerError):
@@ -85,38 +85,41 @@ def _scheme(source: str) -> str:
 
 
 def _local(source: str) -> Path:
-    return Path(source.removeprefix("file://")).expanduser().absolute()
+    try:
+        return Path(open_location(source)[1])
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"There is no file {source} ({error}): check the address.") from error
 
 
 def _read(listing: str) -> bytes:
+    """Return a list's bytes, one more than MAX_LIST_BYTES at most."""
     try:
         match _scheme(listing):
             case "http" | "https":
-                request = urllib.request.Request(listing, headers={"User-Agent": USER_AGENT})  # noqa: S310
-                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-                    return bytes(response.read(MAX_LIST_BYTES))
+                with io.BufferedReader(HttpFile(listing), BUFFER_BYTES) as file:
+                    return file.read(MAX_LIST_BYTES + 1)
             case "s3":
-                filesystem, path = open_s3(listing)
-                with filesystem.open_input_stream(path, compression=None) as stream:
-                    return bytes(stream.read(MAX_LIST_BYTES))
+                filesystem, path = open_location(listing)
+                with filesystem.open_input_file(path) as stream:
+                    return bytes(stream.read(MAX_LIST_BYTES + 1))
             case "file":
-                return _local(listing).read_bytes()
+                with _local(listing).open("rb") as file:
+                    return file.read(MAX_LIST_BYTES + 1)
             case scheme:
                 raise SourceError(f"A list cannot be read from {scheme}://: name a path, https:// or s3://.")
-    except (OSError, ValueError, pa.ArrowException, http.client.HTTPException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"The list {listing} cannot be read ({error}): check the address.") from error
 
 
 def _unpacked(source: str, listing: bytes) -> str:
-    whole = len(listing) < MAX_LIST_BYTES
+    """Return the list's text: a gzip file may have several members, as concatenated files do (RFC 1952, 2.2)."""
     try:
-        if source.endswith(".gz"):
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: gzip's header
-            listing = unpacker.decompress(listing, MAX_LIST_BYTES)
-            whole = whole and unpacker.eof
-        text = listing.decode("utf-8")
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise SourceError(f"The list {source} is no list of paths ({error}): check the address.") from error
-    if not whole:
-        raise SourceError(f"The list {source} breaks off, or unpacks to over {MAX_LIST_BYTES} bytes: fetch it again.")
-    return text
+        if source.endswith(".gz") and len(listing) <= MAX_LIST_BYTES:
+            listing = gzip.GzipFile(fileobj=io.BytesIO(listing)).read(MAX_LIST_BYTES + 1)
+        if len(listing) > MAX_LIST_BYTES:
+            raise SourceError(f"The list {source} has over {MAX_LIST_BYTES} bytes: split it.")
+        return listing.decode("utf-8-sig")
+    except EOFError as error:
+        raise SourceError(f"The list {source} breaks off: fetch it again.") from error
+    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+        raise SourceError(f"The list {source} is not a list of paths ({error}): check the address.") from error

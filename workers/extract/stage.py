@@ -12,9 +12,6 @@ from tracker.protocol.session import Job
 from workers.extract.wat_source import open_wat
 from workers.runtime.context import Desk
 
-PAUSE_STEP_SECONDS = 10.0
-"""How often a wait counts as progress; a server that asks for patience is no fault of the worker's."""
-
 
 class Extract:
     kind = "extract"
@@ -30,7 +27,7 @@ def _extract(job: Job, desk: Desk) -> Mapping[str, object]:
     rules = TextRules.of(desk.follow(job))
     paths = [f"{job.output}.{slot}.parquet" for slot in range(int(desk.session.settings["bloom_slots"]))]
     wat = job.payload["wat"]
-    with open_wat(wat, pause=lambda seconds: _pause(seconds, desk)) as source:
+    with open_wat(wat, pause=desk.pause) as source:
         report = extract_pack(
             source,
             wat=wat,
@@ -47,11 +44,3 @@ def _extract(job: Job, desk: Desk) -> Mapping[str, object]:
         "corrupt_records": report.corrupt_records,
         "truncated": report.truncated,
     }
-
-
-def _pause(seconds: float, desk: Desk) -> None:
-    """Wait without losing the lease for it, but no longer than until the worker shall stop."""
-    while seconds > 0 and not desk.stopping.wait(min(seconds, PAUSE_STEP_SECONDS)):
-        seconds -= PAUSE_STEP_SECONDS
-        desk.advance(1)
-    desk.step(0)

@@ -14,6 +14,9 @@ from tracker.protocol.session import Batch, Job, Session
 from workers.download.host_rests import Fleet
 from workers.errors import CannotWork, Stopped
 
+PAUSE_STEP_SECONDS = 10.0
+"""How often a wait counts as progress."""
+
 
 @dataclass(slots=True)
 class Desk:
@@ -49,6 +52,17 @@ class Desk:
         self.advance(n)
         if self.stopping.is_set():
             raise Stopped("asked to stop")
+
+    def pause(self, seconds: float) -> None:
+        """Wait in a thread, which counts as progress: a server that asks for patience is no fault of the worker's.
+
+        Raises:
+            Stopped: the worker was asked to stop.
+        """
+        while seconds > 0 and not self.stopping.wait(min(seconds, PAUSE_STEP_SECONDS)):
+            seconds -= PAUSE_STEP_SECONDS
+            self.advance(1)
+        self.step(0)
 
     async def beat(self) -> str:
         """Tell the tracker that we live; a download worker also what hosts did, and it hears what the fleet knows.

@@ -69,6 +69,12 @@ def test_the_lines_of_a_local_list_are_its_neighbours_or_common_crawls(tmp_path:
     ]
 
 
+def test_every_member_of_a_gzip_file_is_read(tmp_path: Path) -> None:
+    members = [gzip.compress(f"/{n}.wat.gz\n".encode()) for n in range(3)]
+    (tmp_path / "wat.paths.gz").write_bytes(b"".join(members) + bytes(512))  # zeros fill a tape's last block
+    assert list_wats(str(tmp_path / "wat.paths.gz")) == ["/0.wat.gz", "/1.wat.gz", "/2.wat.gz"]
+
+
 def test_a_file_that_is_listed_twice_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "wat.paths").write_text(f"{PATHS[0]}\r\n{PATHS[1]}\r\n{PATHS[0]}\r\n")
     assert list_wats(str(tmp_path / "wat.paths")) == [f"https://data.commoncrawl.org/{path}" for path in PATHS]
@@ -85,13 +91,15 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, host: str) -> N
     ("content", "why"),
     [
         (gzip.compress(b"\n \n"), "names no WAT file"),
-        (b"<html>503</html>", "no list of paths"),
-        (gzip.compress(b"\xff\xfe"), "no list of paths"),
+        (b"<html>503</html>", "not a list of paths"),
+        (gzip.compress(b"\xff\xfe"), "not a list of paths"),
+        (gzip.compress(LINES.encode()) + b"<html>", "not a list of paths"),
         (gzip.compress(LINES.encode())[:-12], "breaks off"),
-        (gzip.compress(LINES.encode() * 100), "unpacks to over 1000 bytes"),
-        (b"", "breaks off"),
+        (gzip.compress(LINES.encode() * 100), "has over 1000 bytes"),
+        (gzip.compress(LINES.encode()) * 10, "has over 1000 bytes"),
+        (b"", "names no WAT file"),
     ],
-    ids=["empty lines", "html", "no text", "cut", "too long", "empty"],
+    ids=["empty lines", "html", "no text", "no second member", "cut", "too long", "too long in ten members", "empty"],
 )
 def test_a_list_that_is_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str

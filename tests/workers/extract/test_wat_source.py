@@ -14,8 +14,9 @@ import pytest
 
 from tests.object_store import CUT_DOWN, serving
 from workers.errors import Stopped, WorkerError
-from workers.extract import wat_source
-from workers.extract.wat_source import HttpFile, SourceError, open_wat
+from workers.extract.wat_source import open_wat
+from workers.files import http_file
+from workers.files.http_file import HttpFile, SourceError
 
 BODY = bytes(range(256)) * 4000
 
@@ -201,14 +202,14 @@ def test_a_server_that_stays_busy_is_given_up_after_a_minute(
     shelf.plan = [503] * 100
     with pytest.raises(SourceError, match=r"cannot be read \(HTTP Error 503.*try again later"):
         fetch()
-    assert len(shelf.asked) == wat_source.MAX_RETRIES + 1
+    assert len(shelf.asked) == http_file.MAX_RETRIES + 1
     assert 30 < sum(pauses) < 100
 
 
 def test_a_server_that_gives_crumbs_is_given_up_too(
     shelf: Shelf, fetch: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wat_source, "MAX_RESUMES", 5)
+    monkeypatch.setattr(http_file, "MAX_RESUMES", 5)
     shelf.plan = [10] * 100
     with pytest.raises(SourceError, match="cannot be read to its end"):
         fetch()
@@ -218,7 +219,7 @@ def test_a_server_that_gives_crumbs_is_given_up_too(
 @pytest.mark.parametrize("status", [401, 404, 410])
 def test_a_file_that_is_not_there_is_said_so_at_once(shelf: Shelf, pauses: list[float], status: int) -> None:
     shelf.plan = [status]
-    with pytest.raises(SourceError, match=f"not to be had .HTTP Error {status}"):
+    with pytest.raises(SourceError, match=f"^Cannot download .*HTTP Error {status}"):
         HttpFile(shelf.url, pause=pauses.append)
     assert pauses == []
 
@@ -253,7 +254,7 @@ def test_a_body_without_a_size_ends_with_its_connection(shelf: Shelf, fetch: Cal
 def test_a_host_where_nobody_listens_is_given_up(shelf: Shelf, pauses: list[float]) -> None:
     with pytest.raises(SourceError, match="check the network"):
         HttpFile("http://127.0.0.1:1/1.warc.wat.gz", pause=pauses.append)
-    assert len(pauses) == wat_source.MAX_RETRIES
+    assert len(pauses) == http_file.MAX_RETRIES
 
 
 def test_a_local_file_is_named_by_path_or_uri(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""A file on a web server, as `tracker seed` reads it: the ends of a link list, or a list of WAT files.
+
+Invariant: the bytes are those of one version of the file, or an error is raised; a part that breaks off is asked for
+again. Where the server gives parts, each read is a request for one, so that a parquet file's footer costs no download;
+where it does not, the file can only be read from its beginning.
+
+The one module of this package that asks the network. Workers have their own, workers/files/http_file.py, which resumes
+one long body and holds a connection of the machine's for it.
+"""
+
+import http.client
+import io
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, cast
+
+TIMEOUT_SECONDS = 60.0
+"""Without a byte."""
+TRIES = 4
+PAUSE_SECONDS = 1.0  # after the first try, twice as long after each further one
+RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
+"""403 is how Common Crawl's front answers whom it finds too fast."""
+FIRST_BYTES = 64 << 10
+"""Of the first request, which is also to tell the size."""
+USER_AGENT = "shoal/0.1"
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
+
+
+class HttpFile(io.RawIOBase):
+    """A file at an http(s) URL.
+
+    Raises: OSError, also later, when it cannot be read.
+    """
+
+    def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
+        self._url = url
+        self._pause = pause
+        self._position = 0
+        self._version: str | None = None
+        self._whole: http.client.HTTPResponse | None = None  # where the server does not give parts
+        self._given = 0  # of that
+        self.size: int | None = None
+        """None: the server does not say."""
+        self._begin = self._tried(self._first)
+
+    @property
+    def gives_parts(self) -> bool:
+        """Whether the server does; else the file can only be read from its beginning."""
+        return self._whole is None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self.size is not None
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if self.size is None:
+            raise OSError("the server does not say how large it is")
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._whole is not None:
+            return self._read_whole(self._whole, buffer)
+        assert self.size is not None
+        start, stop = self._position, min(self._position + len(buffer), self.size)
+        if start >= stop:
+            return 0
+        data = self._begin[start:stop] if stop <= len(self._begin) else self._tried(lambda: self._part(start, stop))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if getattr(self, "_whole", None) is not None:
+            cast(http.client.HTTPResponse, self._whole).close()
+        super().close()
+
+    def _read_whole(self, response: http.client.HTTPResponse, buffer: Any) -> int:
+        if self._position != self._given:
+            raise OSError("the server does not give parts of it: download it, and name the copy")
+        count = response.readinto(buffer)
+        self._position = self._given = self._given + count
+        if not count and len(buffer) and self.size not in (None, self._given):
+            raise OSError(f"it broke off at byte {self._given} of {self.size}")
+        return count
+
+    def _tried(self, ask: Callable[[], bytes]) -> bytes:
+        """Ask until there is an answer, or TRIES times."""
+        for left in reversed(range(TRIES)):
+            try:
+                return ask()
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code not in RETRIED_STATUSES or not left:
+                    raise
+            except (OSError, http.client.HTTPException) as error:
+                if not left or self.size is None:  # a host that was never reached
+                    raise OSError(str(error) or repr(error)) from error
+            self._pause(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
+        raise AssertionError("the last try returns or raises")
+
+    def _first(self) -> bytes:
+        """Ask for the beginning, and find out the size and whether the server gives parts."""
+        try:
+            response = self._ask(0, FIRST_BYTES)
+        except urllib.error.HTTPError as error:
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+            self.size = 0  # nothing has no first byte
+            return b""
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            self.size, self._whole = response.length, response
+            return b""
+        with response:
+            begin, stop, self.size = self._range(response)
+            self._version = _version(response)
+            if begin != 0:
+                raise OSError("the server gives another part than it was asked for")
+            return self._body(response, stop)
+
+    def _part(self, start: int, stop: int) -> bytes:
+        with self._ask(start, stop) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                raise OSError("the server no longer gives parts of it")
+            if self._range(response) != (start, stop, self.size) or _version(response) != self._version:
+                raise OSError("it is another file than when it was begun")
+            return self._body(response, stop - start)
+
+    def _ask(self, start: int, stop: int) -> http.client.HTTPResponse:
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
+        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 — http or https, by the caller
+        return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))  # noqa: S310
+
+    def _range(self, response: http.client.HTTPResponse) -> tuple[int, int, int]:
+        """Return which part an answer gives, and the size of the whole."""
+        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if found is None:
+            raise OSError("the server gives a part, and does not say which")
+        return int(found[1]), int(found[2]) + 1, int(found[3])
+
+    def _body(self, response: http.client.HTTPResponse, size: int) -> bytes:
+        data = response.read()
+        if len(data) != size:
+            raise OSError(f"a part of {size} bytes broke off after {len(data)}")
+        return data
+
+
+def _version(response: http.client.HTTPResponse) -> str | None:
+    return response.headers.get("ETag") or response.headers.get("Last-Modified")

@@ -1,16 +1,10 @@
-"""The rows of finished lists of links: parquet, csv, tsv or JSON lines as tables of one shape.
+"""The rows of link lists: parquet or text, as columns of one shape.
 
-The formats' own texts are read by Python's csv and json, row by row, so that one broken row spoils no other; Arrow's
-readers give up the file, or guess a column's type from the first block. A value that is not of its extra column's type
-becomes null and is counted.
+A value that is not of its extra column's type becomes null and is counted.
 """
 
-import csv
-import gzip
-import io
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, BinaryIO
@@ -18,14 +12,17 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset import strict_json
+from dataset.candidates.text_lists.lines import BLOCK_BYTES, TextListError
+from dataset.candidates.text_lists.rows import Row, read_blocks
 from dataset.errors import DatasetError
-from dataset.recipe.extra_columns import arrow_type
+from dataset.recipe.extra_columns import arrow_type, pack_extra
+from dataset.recipe.json_columns import json_text, json_values
 from dataset.recipe.recipe import LanguageRule
 
 ROWS_HELD = 65_536
 """Rows read at once: some 30 MB."""
-MAX_LINE_BYTES = 16 << 20
+BYTES_HELD = 64 << 20
+"""Of rows that are long: fewer of them are held."""
 
 
 class ListReadError(DatasetError):
@@ -36,7 +33,7 @@ class Dropped(StrEnum):
     """Why a row is no candidate: the first reason that holds, in this order."""
 
     UNREADABLE = "unreadable"
-    """A line that is no JSON object, or has not as many fields as the header."""
+    """A line that is not a JSON object, has not as many fields as the header, or is over 16 MiB."""
     NO_URL = "no_url"
     """Null, empty, or nothing but white space."""
     NOT_UTF8 = "not_utf8"
@@ -49,7 +46,7 @@ class Dropped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListPiece:
-    """What to read: a whole file, or the row groups `first_group` and the `groups` - 1 after it."""
+    """What to read of a link list: a whole file, or the row groups `first_group` and the `groups` - 1 after it."""
 
     format: str
     url: str
@@ -100,133 +97,117 @@ class ListReport:
         }
 
 
-def read_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[pa.Table]:
-    """Give the rows as tables of the piece's columns: URL, caption and language as bytes, the others typed."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of a list (N)."""
+
+    url: pa.Array
+    """(N,) text, or bytes that should be UTF-8; so are caption and language."""
+    caption: pa.Array | None
+    language: pa.Array | None
+    extra: pa.Array
+    """(N,) string: the extra columns, packed."""
+
+    def __len__(self) -> int:
+        return len(self.url)
+
+
+def read_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Rows]:
+    """Yield the rows, and count those that cannot be read.
+
+    Raises: ListReadError when the file is not of its format, or has not the columns.
+    """
     try:
-        match piece.format:
-            case "parquet":
-                yield from _parquet_rows(source, piece)
-            case "csv" | "tsv":
-                yield from _gathered(_csv_rows(_text(source, piece), piece, report), piece, report)
-            case "jsonl":
-                yield from _gathered(_json_rows(_text(source, piece), piece, report), piece, report)
-            case other:
-                raise ListReadError(f"{other!r} is no format of a list: use parquet, csv, tsv or jsonl.")
-    except (pa.ArrowException, EOFError, gzip.BadGzipFile, csv.Error) as error:
+        if piece.format == "parquet":
+            yield from _parquet_rows(source, piece, report)
+        else:
+            yield from _text_rows(source, piece, report)
+    except TextListError as error:
+        raise ListReadError(f"The list {error}.") from error
+    except pa.ArrowException as error:
         raise ListReadError(f"The list cannot be read as {piece.format} ({error}): check the file.") from error
 
 
-def _parquet_rows(source: BinaryIO, piece: ListPiece) -> Iterator[pa.Table]:
+def _parquet_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Rows]:
     file = pq.ParquetFile(source)
     last = file.metadata.num_row_groups if piece.groups is None else piece.first_group + piece.groups
     if last > file.metadata.num_row_groups:
         raise ListReadError("The list has fewer row groups than when it was seeded: seed it anew under another run.")
     _require(piece.columns, file.schema_arrow.names)
-    groups = range(piece.first_group, last)
-    for batch in file.iter_batches(ROWS_HELD, row_groups=list(groups), columns=piece.columns):
-        yield pa.Table.from_batches([batch])
+    groups = list(range(piece.first_group, last))
+    rows = _rows_at_once(file.metadata, groups)
+    for batch in file.iter_batches(rows, row_groups=groups, columns=piece.columns):
+        values: dict[str, Sequence[object]] = {}
+        for name in piece.extra:
+            values[name], lost = json_values(batch[name])
+            report.bad_extra += lost
+        fitting = [name for name, kind in piece.extra.items() if batch[name].type == arrow_type(kind)]
+        yield _rows(batch, values, piece, report, fitting)
 
 
 def _require(wanted: Sequence[str], there: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise ListReadError(f"The list has no column {missing[0]!r}: it has {', '.join(there)}.")
+    for name in wanted:
+        if there.count(name) != 1:
+            how_many = "no column" if name not in there else "two columns"
+            raise ListReadError(f"The list has {how_many} {name!r}; it has {', '.join(there)}.")
 
 
-def _text(source: BinaryIO, piece: ListPiece) -> BinaryIO:
-    if not piece.is_gzip:
-        return source
-    return io.BufferedReader(gzip.GzipFile(fileobj=source))
+def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
+    """Return how many rows are read at once; of long ones fewer, so that they take about BYTES_HELD."""
+    seen = [metadata.row_group(group) for group in groups]
+    row_bytes = sum(group.total_byte_size for group in seen) / max(sum(group.num_rows for group in seen), 1)
+    return max(1, min(ROWS_HELD, int(BYTES_HELD / max(row_bytes, 1))))
 
 
-Row = Sequence[object]
-
-
-def _csv_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Row]:
-    """Read by RFC 4180; what is not UTF-8 comes as lone surrogates, one a byte."""
-    csv.field_size_limit(MAX_LINE_BYTES)
-    text = io.TextIOWrapper(source, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter="\t" if piece.format == "tsv" else ",")
-    header = next(reader, [])
-    _require(piece.columns, header)
-    places = [header.index(name) for name in piece.columns]
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            report.dropped[Dropped.UNREADABLE] += 1
-            continue
-        if len(row) == len(header):
-            yield [row[place] for place in places]
-        elif row:
-            report.dropped[Dropped.UNREADABLE] += 1
-
-
-def _json_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Row]:
-    names = piece.columns
-    while line := source.readline(MAX_LINE_BYTES):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8", "surrogateescape"))
-            yield [row.get(name) for name in names]
-        except (ValueError, AttributeError, RecursionError):
-            report.dropped[Dropped.UNREADABLE] += 1
-
-
-def _gathered(rows: Iterator[Row], piece: ListPiece, report: ListReport) -> Iterator[pa.Table]:
+def _text_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Rows]:
     held: list[Row] = []
-    for row in rows:
-        held.append(row)
-        if len(held) == ROWS_HELD:
-            yield _typed(held, piece, report)
-            held = []
+    blocks = 0
+    for block in read_blocks(source, piece.format, piece.columns, is_gzip=piece.is_gzip):
+        readable = [row for row in block if row is not None]
+        report.dropped[Dropped.UNREADABLE] += len(block) - len(readable)
+        held += readable
+        blocks += 1
+        while len(held) >= ROWS_HELD or blocks * BLOCK_BYTES >= BYTES_HELD:
+            yield _typed(held[:ROWS_HELD], piece, report)
+            held, blocks = held[ROWS_HELD:], 0
     yield _typed(held, piece, report)
 
 
-def _typed(rows: Sequence[Row], piece: ListPiece, report: ListReport) -> pa.Table:
+def _typed(rows: Sequence[Row], piece: ListPiece, report: ListReport) -> Rows:
     columns = zip(*rows, strict=True) if rows else ([] for _ in piece.columns)
-    named = {name: list(values) for name, values in zip(piece.columns, columns, strict=True)}
-    texts = {piece.url, piece.caption, piece.language}
-    table: dict[str, pa.Array] = {}
-    for name, values in named.items():
-        if name in texts:
-            table[name] = pa.array([_bytes(value) for value in values], pa.binary())
-        if name in piece.extra:
-            table[typed_name(name)] = _column(values, arrow_type(piece.extra[name]), report)
-    return pa.table(table)
+    named = dict(zip(piece.columns, columns, strict=True))
+    texts = {name: _texts(named[name]) for name in (piece.url, piece.caption, piece.language) if name is not None}
+    return _rows(texts, named, piece, report)
+
+
+def _rows(
+    texts: Any,
+    values: Mapping[str, Sequence[object]],
+    piece: ListPiece,
+    report: ListReport,
+    fitting: Collection[str] = (),
+) -> Rows:
+    """Pack the extra columns' JSON values, and name the others by what they are."""
+    url = texts[piece.url]
+    extra, lost = pack_extra(values, piece.extra, len(url), fitting)
+    report.bad_extra += lost
+    caption, language = (None if name is None else texts[name] for name in (piece.caption, piece.language))
+    return Rows(url, caption, language, extra)
+
+
+def _texts(values: Sequence[object]) -> pa.Array:
+    """Return texts as they stood in the file; a number or an object where a text should be, as JSON writes it."""
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowException, TypeError, UnicodeEncodeError):
+        return pa.array([_bytes(value) for value in values], pa.binary())
 
 
 def _bytes(value: object) -> bytes | None:
-    """A text as it stood in the file; a number or an object where a text should be, as JSON writes it."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else strict_json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json_text(value)
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a lone surrogate by an escape in JSON
         return b"\xff"
-
-
-def _column(values: Sequence[object], kind: pa.DataType, report: ListReport) -> pa.Array:
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
-        return pa.array([_fitting(value, kind, report) for value in values], kind)
-
-
-def _fitting(value: object, kind: pa.DataType, report: ListReport) -> object:
-    if pa.types.is_string(kind) and isinstance(value, dict | list | int | float):
-        return strict_json.dumps(value, ensure_ascii=False)
-    try:
-        return pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
-        report.bad_extra += 1
-        return None
-
-
-def typed_name(name: str) -> str:
-    """Name the typed twin of a column that is read as text, too."""
-    return f"extra {name}"

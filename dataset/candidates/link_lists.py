@@ -1,4 +1,4 @@
-"""Finished lists of links: rows of parquet, csv, tsv or JSON lines become packs, as pages do in extract.
+"""Link lists: their rows become packs, as pages do in extract.
 
 Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is one
 pack's rows. URL and caption stay as the list has them, so that LAION's `hash`, which is taken over both, still fits;
@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.candidates.language import Subset, classify_all
-from dataset.candidates.link_list_rows import Dropped, ListPiece, ListReport, read_rows, typed_name
+from dataset.candidates.link_list_rows import Dropped, ListPiece, ListReadError, ListReport, Rows, read_rows
 from dataset.candidates.urls import Unresolved, parse_url
 from dataset.formats.packs import LIST_PACK_SCHEMA, PackWriter
 from dataset.formats.url_hashes import url_hashes
-from dataset.recipe.extra_columns import pack_extra
+from dataset.recipe.json_columns import ColumnTypeError, is_bytes, is_text, json_values
 
 ROWS_A_PACK = 250_000
 """Ingest holds and shuffles two such packs together."""
@@ -102,16 +102,15 @@ class _Packs:
             self._files.close()
 
 
-def _candidates(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Table:
+def _candidates(rows: Rows, piece: ListPiece, report: ListReport) -> pa.Table:
     """Keep what can be a candidate, in the schema of a list's pack; count the rest."""
     n = len(rows)
-    urls = pc.ascii_trim_whitespace(_utf8(rows[piece.url], bad := np.zeros(n, bool)))
-    captions = _utf8(rows[piece.caption], bad) if piece.caption else pa.array([""] * n, pa.string())
+    urls = pc.ascii_trim_whitespace(_utf8(rows.url, bad := np.zeros(n, bool), piece.url))
+    captions = _utf8(rows.caption, bad, piece.caption) if rows.caption is not None else pa.array([""] * n, pa.string())
     captions, texts_mended = _mended(pc.fill_null(captions, ""))
-    extra = _packed_extra(rows, piece, report)
     no_url = ~_truth(pc.greater(pc.binary_length(urls), 0)) & ~bad
     urls, bad_url, urls_mended = _mended_urls(urls)
-    too_long = _over(urls, MAX_URL_BYTES) | _over(captions, MAX_CAPTION_BYTES) | _over(extra, MAX_EXTRA_BYTES)
+    too_long = _over(urls, MAX_URL_BYTES) | _over(captions, MAX_CAPTION_BYTES) | _over(rows.extra, MAX_EXTRA_BYTES)
     keep = np.ones(n, bool)
     for reason, holds in (
         (Dropped.NO_URL, no_url),
@@ -128,19 +127,21 @@ def _candidates(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Tabl
         "url": urls.filter(kept),
         "text": captions,
         "page_url": pa.array([""] * len(captions), pa.string()),
-        "extra": extra.filter(kept),
+        "extra": rows.extra.filter(kept),
     }
     return pa.table({name: columns[name] for name in LIST_PACK_SCHEMA.names}, schema=LIST_PACK_SCHEMA)
 
 
-def _utf8(column: pa.ChunkedArray, bad: Any) -> pa.Array:
-    """Read a column as text; what is not UTF-8 becomes null, and `bad` true at its place."""
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if not (pa.types.is_large_string(values.type) or pa.types.is_string(values.type)) and not _is_bytes(values.type):
-        return values.cast(pa.string())
-    raw = values.cast(pa.binary())
+def _utf8(column: pa.Array, bad: Any, name: str | None) -> pa.Array:
+    """Return a column as text; what is not UTF-8 becomes null, and `bad` true at its place.
+
+    Raises: ListReadError when the column is not text.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not is_text(column.type) and not is_bytes(column.type):
+        return _as_text(column, name)
+    raw = column.cast(pa.binary())
     try:
         return raw.cast(pa.string())  # checks
     except pa.ArrowInvalid:
@@ -154,8 +155,15 @@ def _utf8(column: pa.ChunkedArray, bad: Any) -> pa.Array:
         return pa.array(texts, pa.string())
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _as_text(column: pa.Array, name: str | None) -> pa.Array:
+    """Return numbers, times and the like as text."""
+    try:
+        values, _ = json_values(column)
+    except ColumnTypeError as error:
+        raise ListReadError(f"The list's column {name!r} is not text: {error}") from error
+    if any(isinstance(value, list | dict) for value in values):
+        raise ListReadError(f"The list's column {name!r} is {column.type}, not text: name another.")
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _mended_urls(urls: pa.Array) -> tuple[pa.Array, Any, Any]:
@@ -184,32 +192,14 @@ def _mended(captions: pa.Array) -> tuple[pa.Array, Any]:
     return pa.array([_MENDED.sub(" ", text) for text in captions.to_pylist()], pa.string()), odd
 
 
-def _packed_extra(rows: pa.Table, piece: ListPiece, report: ListReport) -> pa.Array:
-    if not piece.extra:
-        return pa.array([""] * len(rows), pa.string())
-    typed = {name: typed_name(name) for name in piece.extra}
-    given = {name: rows[other if other in rows.column_names else name] for name, other in typed.items()}
-    try:
-        return pack_extra(pa.table(given))
-    except UnicodeDecodeError:  # an Arrow text that is none
-        safe = {name: _utf8(column, np.zeros(len(rows), bool)) if _is_text(column.type) else column
-                for name, column in given.items()}  # fmt: skip
-        report.bad_extra += sum(safe[name].null_count - given[name].null_count for name in given)
-        return pack_extra(pa.table(safe))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _languages(rows: pa.Table, piece: ListPiece, captions: pa.Array, kept: pa.Array) -> dict[str, pa.Array]:
+def _languages(rows: Rows, piece: ListPiece, captions: pa.Array, kept: pa.Array) -> dict[str, pa.Array]:
     """Subset, language and probability: detected, the list's own, or none."""
     if piece.detect_language:
         return dict(classify_all(captions, piece.rule)._asdict())
-    if piece.language is None:
+    if rows.language is None:
         languages = pa.nulls(len(captions), pa.string())
     else:
-        said = _utf8(rows[piece.language], np.zeros(len(rows), bool)).filter(kept)
+        said = _utf8(rows.language, np.zeros(len(rows), bool), piece.language).filter(kept)
         odd = pc.match_substring_regex(said, r"^[A-Za-z0-9-]{1,35}$")  # RFC 5646 has no longer tag
         languages = pc.if_else(pc.fill_null(odd, False), said, pa.scalar(None, pa.string()))
     subset = pc.if_else(pc.equal(languages, "en"), Subset.EN.value, Subset.MULTI.value)

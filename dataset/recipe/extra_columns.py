@@ -1,12 +1,12 @@
-"""Extra columns: what a finished list says of a link beside URL and caption, carried along into its shard.
+"""Extra columns: what a link list says of a link beside URL and caption, carried along into its shard.
 
 Invariant: a value comes back as it was in the list, in its type, for numbers, booleans, texts and lists of those;
-anything else (times, decimals, structs, bytes) comes as text: structs as JSON, bytes in hex. The recipe names the
-types; on the way a row's values are one JSON object without its nulls, '' when none is left, since JSON keeps whole
-numbers of any size and floating-point numbers to the last bit.
+anything else (times, decimals, structs, bytes) comes as text, see json_columns. The recipe names the types; on the way
+a row's values are one JSON object without its nulls, '' when none is left, since JSON keeps whole numbers of any size
+and floating-point numbers to the last bit. Whatever was packed can be unpacked: a value of another type becomes null.
 
-Rejected: an Arrow buffer a row (some 300 bytes of schema for 20 of data), and jsonb in the pool (it has no NaN, no NUL,
-and costs the draw twice what text costs).
+Rejected: an Arrow buffer a row (some 300 bytes of schema for 20 of data), and jsonb in the pool (it has no NUL, and
+costs the draw twice what text costs).
 """
 
 import json
@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from dataset import strict_json
 from dataset.errors import DatasetError
+from dataset.recipe.json_columns import finite_or_not, fit, named_if_not_finite
 
-_PLAIN = {
+PLAIN_TYPES = {
     "bool": pa.bool_(),
     "int8": pa.int8(),
     "int16": pa.int16(),
@@ -31,6 +32,7 @@ _PLAIN = {
     "double": pa.float64(),
     "string": pa.string(),
 }
+"""By Arrow's names for them; `tracker seed` has the same, and a test compares the two."""
 
 
 LIST_PREFIX = "list_"
@@ -43,15 +45,15 @@ class ExtraError(DatasetError):
 
 
 def arrow_type(name: object) -> pa.DataType:
-    """Give the type that the recipe calls `name`: Arrow's name of a plain type, or list<…> of one.
+    """Return the type that the recipe calls `name`: Arrow's name of a plain type, or list<…> of one.
 
     Raises: ExtraError for any other.
     """
     if isinstance(name, str) and name.startswith("list<") and name.endswith(">"):
         return pa.list_(arrow_type(name[len("list<") : -1]))
-    if isinstance(name, str) and name in _PLAIN:
-        return _PLAIN[name]
-    raise ExtraError(f"{strict_json.dumps(name)} is no type; use {', '.join(_PLAIN)}, or list<…> of one")
+    if isinstance(name, str) and name in PLAIN_TYPES:
+        return PLAIN_TYPES[name]
+    raise ExtraError(f"{strict_json.dumps(name)} is no type; use {', '.join(PLAIN_TYPES)}, or list<…> of one")
 
 
 def list_names(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
@@ -69,28 +71,41 @@ def list_fields(types: Mapping[str, str], own: Collection[str]) -> list[pa.Field
     return [pa.field(name, arrow_type(types[given])) for given, name in list_names(types, own).items()]
 
 
-def pack_extra(columns: pa.Table) -> pa.Array:
-    """Make one JSON object a row of the columns, nulls left out -> (N,) string, '' where nothing is left."""
-    names = columns.column_names
-    texts = [pa.types.is_string(column.type) or _is_other(column.type) for column in columns.columns]
-    values = [
-        [_as_text(value) for value in column.to_pylist()] if text else column.to_pylist()
-        for text, column in zip(texts, columns.columns, strict=True)
-    ]
-    rows = zip(*values, strict=True) if names else ([()] * len(columns))
-    return pa.array([_pack_row(names, row) for row in rows], pa.string())
+def pack_extra(
+    columns: Mapping[str, Sequence[object]], types: Mapping[str, str], rows: int, fitting: Collection[str] = ()
+) -> tuple[pa.Array, int]:
+    """Pack columns of JSON values into a JSON object a row, nulls left out -> (N,) string, '' where nothing is left.
+
+    The number is that of values which were not of their column's type, and became null. Columns in `fitting` are known
+    to be of theirs.
+    """
+    if not types:
+        return pa.array([""] * rows, pa.string()), 0
+    names = list(types)
+    kept = [(columns[name], 0) if name in fitting else fit(columns[name], arrow_type(types[name])) for name in names]
+    values = zip(*(column for column, _ in kept), strict=True)
+    packed = pa.array([_pack_row(names, row) for row in values], pa.string())
+    return packed, sum(lost for _, lost in kept)
 
 
 def unpack_extra(rows: Sequence[str], types: Mapping[str, str]) -> dict[str, pa.Array]:
-    """Make the columns again, in the order of `types`; null where a row has no value.
+    """Return the columns again, in the order of `types`; null where a row has no value, or one of another type.
 
-    Raises: ExtraError when a value is not of its column's type.
+    Raises: ExtraError when a row is not a JSON object.
     """
-    values = [json.loads(row) if row else {} for row in rows]
-    try:
-        return {name: pa.array([row.get(name) for row in values], arrow_type(kind)) for name, kind in types.items()}
-    except (pa.ArrowException, TypeError, OverflowError, AttributeError) as error:
-        raise ExtraError(f"A list's extra column is not of the type in the recipe ({error}): seed it anew.") from error
+    values = [_unpack_row(row) for row in rows]
+    return {
+        name: pa.array(fit([row.get(name) for row in values], arrow_type(kind))[0], arrow_type(kind))
+        for name, kind in types.items()
+    }
+
+
+def unpack_one(row: str, types: Mapping[str, str]) -> dict[str, object]:
+    """Return one row's values by name, None where it has none."""
+    values = _unpack_row(row)
+    return {
+        name: finite_or_not(values.get(name)) if _is_float(kind) else values.get(name) for name, kind in types.items()
+    }
 
 
 def _is_taken(name: str, taken: Collection[str]) -> bool:
@@ -99,24 +114,26 @@ def _is_taken(name: str, taken: Collection[str]) -> bool:
 
 def _pack_row(names: Sequence[str], values: Sequence[object]) -> str:
     row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    return _JSON.encode(row) if row else ""
+    if not row:
+        return ""
+    try:
+        return _JSON.encode(row)
+    except ValueError:
+        return _JSON.encode({name: named_if_not_finite(value) for name, value in row.items()})
 
 
-def _as_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return value.hex() if isinstance(value, bytes) else _JSON.encode(value) if isinstance(value, dict) else str(value)
+def _unpack_row(row: str) -> dict[str, object]:
+    try:
+        values = json.loads(row) if row else {}
+    except ValueError as error:
+        raise ExtraError(f"A link's extra columns are not JSON ({error}): seed its list anew.") from error
+    if not isinstance(values, dict):
+        raise ExtraError("A link's extra columns are not a JSON object: seed its list anew.")
+    return values
 
 
-def _is_other(kind: pa.DataType) -> bool:
-    """Say whether a column of this type is carried as text."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return False
-    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) not in _PLAIN
+def _is_float(kind: str) -> bool:
+    return kind.rpartition("<")[2].rstrip(">") in ("float", "double")
 
 
-def _plain(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-_JSON = strict_json.Encoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)

@@ -1,6 +1,7 @@
 """A finished list through the commands: seed, ingest, download; no extract, no filter, nothing lost."""
 
 import gc
+import gzip
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import webdataset  # type: ignore[import-untyped]
 
 from dataset.store.store import Store
 from tests.demo.crawl import Crawl
+from tests.file_server import serving_files
 from tests.swarm.swarm import DEADLINE_SECONDS, Swarm, demo_recipe
 from tests.tracker.filling import scalar, set_setting
 from tracker.database.database import Connection, connect
@@ -170,3 +172,21 @@ def test_several_download_processes_share_a_list_and_one_that_is_killed_is_start
     found = swarm.audit()
     assert found.holds, found.differences
     assert (found.to_json()["pool"], found.to_json()["leased"]) == (0, 0)
+
+
+def test_a_list_on_a_web_server_is_seeded_and_read_like_any_other(
+    swarm: Swarm, admin: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    table = write_list(swarm, tmp_path / "list.parquet")
+    text = "\n".join(links_of(swarm)).encode()
+    with serving_files(
+        **{"list.parquet": (tmp_path / "list.parquet").read_bytes(), "list.txt.gz": gzip.compress(text)}
+    ) as web:
+        tell(swarm, "seed", f"{web.url}/list.parquet", "--url-col", "URL", "--keep-duplicates", "--run", "parquet")
+        tell(swarm, "seed", f"{web.url}/list.txt.gz?from=web", "--url-col", "url", "--keep-duplicates", "--run", "text")
+        web.plan = [10**12, 10**12, 200]  # a part breaks off
+        swarm.finish("ingest")
+    counted = {row["run"]: row["candidates"] for row in json.loads(tell(swarm, "lists", "--json"))["lists"]}
+    assert counted == {"parquet": len(table) - 2, "text": len(links_of(swarm))}
+    assert swarm.audit().holds

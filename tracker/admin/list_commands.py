@@ -12,7 +12,8 @@ from tracker.admin import listing
 from tracker.admin.console import Json, app, open_tracker, show
 from tracker.database.database import Row, query, translated
 from tracker.errors import TrackerError
-from tracker.seeding.link_list import Columns, Listing, is_list, read_listing
+from tracker.seeding.link_list import Columns, Listing, read_listing
+from tracker.seeding.link_list_files import is_list
 from tracker.seeding.runs import ListOptions, read_recipe, seed_list
 
 DEFAULT_RUN = "list"

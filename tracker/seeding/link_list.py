@@ -1,48 +1,33 @@
-"""What `tracker seed --url-col` is given: a finished list of links, as LAION, DataComp or anyone publishes one.
+"""What `tracker seed --url-col` is given: a link list, as LAION, DataComp or anyone publishes one.
 
 Invariant: the pieces that come out cover every row of the list once: a file, or some row groups of a parquet file. A
 worker on any machine can open them: absolute paths or URIs.
 
-Only columns are looked at here, and a parquet file's footer; the rows are read by ingest workers. A parquet file is cut
-where its row groups end, into pieces of about ROWS_A_PIECE; of other files nobody knows where a row begins, so each is
-one piece, however large, and is read as a stream.
+Only a parquet file's footer is looked at here, and as much of a text file as its columns are told from, by the rules
+that ingest workers read by. A parquet file is cut where its row groups end, into pieces of about ROWS_A_PIECE; of other
+files nobody knows where a row begins, so each is one piece, however large, and is read as a stream.
 """
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.fs
-import pyarrow.json  # noqa: F401 - it is pa.json below
 import pyarrow.parquet as pq
 
 from tracker.errors import TrackerError
+from tracker.seeding.link_list_files import ListFile, find_files
+from tracker.seeding.list_types import is_text, json_type, named, type_name, wider
+from tracker.seeding.text_lists.lines import BLOCK_BYTES, MAX_LINE_BYTES, TextListError
+from tracker.seeding.text_lists.rows import read_blocks, read_names
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "tsv",
-    ".tsv.gz": "tsv",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson": "jsonl",
-    ".ndjson.gz": "jsonl",
-}
 ROWS_A_PIECE = 250_000
 """Half of what ingest shuffles together; a worker that dies loses half a minute's work."""
-HEAD_BYTES = 1 << 20
-"""As much of a text file as its columns are told from."""
-FOOTERS_AT_ONCE = 16
-PLAIN_TYPES = frozenset(
-    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float", "double", "string"}
-)
+LOOKED_AT_BYTES = MAX_LINE_BYTES
+"""At most, of a text file (unpacked), until each column has been met."""
+FILES_AT_ONCE = 16
 
 
 class ListError(TrackerError):
@@ -59,9 +44,12 @@ class Columns:
     extra: Sequence[str] = ()
 
     @property
+    def texts(self) -> list[str]:
+        return [name for name in (self.url, self.caption, self.language) if name is not None]
+
+    @property
     def all(self) -> list[str]:
-        named = [self.url, self.caption, self.language, *self.extra]
-        return list(dict.fromkeys(name for name in named if name is not None))
+        return list(dict.fromkeys([*self.texts, *self.extra]))
 
 
 def split_names(names: str) -> tuple[str, ...]:
@@ -76,6 +64,7 @@ class Piece:
     list: str
     format: str
     bytes: int
+    is_gzip: bool = False
     first_group: int = 0
     groups: int | None = None
     rows: int | None = None
@@ -88,136 +77,142 @@ class Listing:
     """Types of the extra columns, by name, as the recipe keeps them."""
 
 
-def is_list(source: str) -> bool:
-    """Say whether a source's name is that of a list, by its ending."""
-    return _format(source) is not None
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a look at a file has shown."""
+
+    pieces: Sequence[Piece]
+    types: Mapping[str, str | None]
+    """Of the extra columns; None where there was no value."""
+    met: Collection[str]
+    """The columns that are there; of JSON objects, those in which a value was met."""
 
 
 def read_listing(sources: Sequence[str], columns: Columns) -> Listing:
-    """Look at every file of a list: a file, or all lists in a folder and below, here or in an object store.
+    """Look at every file of a list: a file, or all lists in a folder and below, here, in an object store or served.
 
     Raises:
-        ListError: nothing is there, a file is no list, misses a column, or two give an extra column different types.
+        ListError: nothing is there, a file is not a list, has not a column or one that cannot be kept, or two give an
+            extra column different types.
     """
-    files = [file for source in sources for file in _files(source)]
-    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
+    try:
+        files = [file for source in sources for file in find_files(source)]
+    except ValueError as error:
+        raise ListError(str(error)) from error
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
         seen = list(threads.map(lambda file: _look(file, columns), files))
-    extra: dict[str, str] = {}
-    for file, (_, types) in zip(files, seen, strict=True):
-        for name, kind in types.items():
-            if extra.setdefault(name, kind) != kind:
+    pieces = [piece for one in seen for piece in one.pieces]
+    if not pieces:
+        raise ListError(f"{sources[0]} has no rows: check that it is the right list")
+    met = {name for one in seen for name in one.met}
+    if missing := [name for name in columns.all if name not in met]:
+        _require_keys(files, missing)
+    return Listing(pieces, _agreed_types(files, seen))
+
+
+def _agreed_types(files: Sequence[ListFile], seen: Sequence[_Seen]) -> dict[str, str]:
+    """Return the types of the extra columns; JSON has no types of its own, so what was found is widened."""
+    agreed: dict[str, str | None] = {}
+    by_schema: dict[str, str] = {}
+    for file, one in zip(files, seen, strict=True):
+        for name, kind in one.types.items():
+            if kind is None:
+                agreed.setdefault(name, None)
+            elif file.is_json and name not in by_schema:
+                agreed[name] = wider(agreed.get(name), kind)
+            elif by_schema.setdefault(name, kind) == kind and agreed.get(name) in (None, kind):
+                agreed[name] = kind
+            elif not (file.is_json and wider(by_schema[name], kind) == by_schema[name]):
                 raise ListError(
-                    f"column {name!r} is {kind} in {file.uri} and {extra[name]} in a file before it: "
+                    f"column {name!r} is {kind} in {file.location} and {agreed[name]} in a file before it: "
                     "seed them as two runs, or leave it out of --extra-cols"
                 )
-    return Listing([piece for pieces, _ in seen for piece in pieces], extra)
+    return {name: named(kind) for name, kind in agreed.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    uri: str
-    filesystem: pa.fs.FileSystem
-    path: str
-    bytes: int
-
-    def open(self) -> pa.NativeFile:
-        return self.filesystem.open_input_file(self.path)
-
-
-def _format(path: str) -> str | None:
-    found = [FORMATS[ending] for ending in FORMATS if path.lower().endswith(ending)]
-    return found[0] if found else None
-
-
-def _files(source: str) -> Iterator[_File]:
-    """The files that a source names, sorted."""
+def _look(file: ListFile, columns: Columns) -> _Seen:
+    if not file.bytes:
+        return _Seen([], {}, [])
     try:
-        if "://" in source:
-            filesystem, path = pa.fs.FileSystem.from_uri(source)
-            prefix = source[: len(source) - len(path)] if source.endswith(path) else f"{filesystem.type_name}://"
-        else:
-            filesystem, path, prefix = pa.fs.LocalFileSystem(), str(Path(source).expanduser().absolute()), ""
-        found = filesystem.get_file_info(path)
-        if found.type == pa.fs.FileType.Directory:
-            below = filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True))
-            infos = sorted((info for info in below if info.is_file and _shown(info, path)), key=lambda info: info.path)
-        else:
-            infos = [found] if found.is_file else []
-    except (OSError, pa.ArrowException) as error:
-        raise ListError(
-            f"the list {source} cannot be looked at: {error}; name a path, s3://, gs:// or abfs://"
-        ) from error
-    if not infos:
-        raise ListError(f"there is no list at {source}: name a file or folder of {', '.join(sorted(FORMATS))}")
-    for info in infos:
-        if _format(info.path) is None:
-            raise ListError(f"{info.path} is no list: its name must end in one of {', '.join(sorted(FORMATS))}")
-        yield _File(prefix + info.path, filesystem, info.path, info.size)
-
-
-def _shown(info: pa.fs.FileInfo, root: str) -> bool:
-    """Whether a folder's file is part of its list; others lie beside it (_SUCCESS, README)."""
-    steps = info.path[len(root) :].strip("/").split("/")
-    return _format(info.path) is not None and not any(step.startswith((".", "_")) for step in steps)
-
-
-def _look(file: _File, columns: Columns) -> tuple[list[Piece], dict[str, str]]:
-    """A file's pieces, and the types of its extra columns."""
-    kind = _format(file.path)
-    assert kind is not None
-    try:
-        if kind == "parquet":
-            with file.open() as opened:
+        with file.open() as opened:
+            if file.format == "parquet":
                 parquet = pq.ParquetFile(opened)
-                schema, pieces = parquet.schema_arrow, _pieces(file, parquet.metadata)
-        else:
-            schema, pieces = _text_schema(file, kind), [Piece(file.uri, kind, file.bytes)]
-    except (OSError, pa.ArrowException, UnicodeDecodeError, EOFError, csv.Error) as error:
-        raise ListError(f"{file.uri} cannot be read as {kind}: {error}; check the file") from error
+                types = _schema_types(file, parquet.schema_arrow, columns)
+                return _Seen(_pieces(file, parquet.metadata), types, columns.all)
+            return _look_at_text(file, opened, columns)
+    except TextListError as error:
+        raise ListError(f"{file.location} {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ListError(f"{file.location} cannot be read as {file.format}: {error}; check the file") from error
+
+
+def _schema_types(file: ListFile, schema: pa.Schema, columns: Columns) -> dict[str, str | None]:
+    """Return the types of the extra columns of a parquet file; nobody knows that of a column of nulls."""
     for name in columns.all:
-        if name not in schema.names:
-            raise ListError(f"{file.uri} has no column {name!r}; it has {', '.join(map(str, schema.names))}")
-    return pieces, {name: type_name(schema.field(name).type) for name in columns.extra}
+        if schema.names.count(name) != 1:
+            how_many = "no column" if name not in schema.names else "two columns"
+            raise ListError(f"{file.location} has {how_many} {name!r}; it has {', '.join(schema.names)}")
+    for name in columns.texts:
+        if not is_text(schema.field(name).type):
+            raise ListError(f"{file.location}: column {name!r} is {schema.field(name).type}, not text: name another")
+    types: dict[str, str | None] = {}
+    for name in columns.extra:
+        kind = schema.field(name).type
+        types[name] = type_name(kind)
+        if types[name] is None:
+            raise ListError(f"{file.location}: column {name!r} is {kind}, which cannot be kept: leave it out")
+        if pa.types.is_null(kind):
+            types[name] = None
+    return types
 
 
-def _pieces(file: _File, metadata: pq.FileMetaData) -> list[Piece]:
+def _pieces(file: ListFile, metadata: pq.FileMetaData) -> list[Piece]:
     pieces: list[Piece] = []
     first, rows = 0, 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
         if rows >= ROWS_A_PIECE or group == metadata.num_row_groups - 1:
             if rows:
-                pieces.append(Piece(file.uri, "parquet", file.bytes, first, group + 1 - first, rows))
+                groups = group + 1 - first
+                pieces.append(Piece(file.location, "parquet", file.bytes, False, first, groups, rows))
             first, rows = group + 1, 0
     return pieces
 
 
-def _text_schema(file: _File, kind: str) -> pa.Schema:
-    """The columns of a text file by its first lines; csv and tsv know no types, all is text there."""
-    with file.open() as opened:
-        head = gzip.GzipFile(fileobj=opened).read(HEAD_BYTES) if file.path.endswith(".gz") else opened.read(HEAD_BYTES)
-    if kind != "jsonl":
-        line = io.StringIO(bytes(head).decode("utf-8-sig", "replace"), newline="")
-        names = next(csv.reader(line, delimiter="\t" if kind == "tsv" else ","), [])
-        return pa.schema([(name, pa.string()) for name in names])
-    whole = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-    lines = [line for line in whole.splitlines() if _is_object(line)]
-    if not lines:
-        raise ListError(f"{file.uri} begins with no line that is a JSON object: check the file")
-    return pa.json.read_json(io.BytesIO(b"\n".join(lines))).schema
+def _look_at_text(file: ListFile, opened: BinaryIO, columns: Columns) -> _Seen:
+    """Read a text file until each column has been met; csv, tsv and txt know no types, all is text there."""
+    found: dict[str, str | None] = dict.fromkeys(columns.all)
+    lines: Counter[bool] = Counter()
+    for at, rows in enumerate(read_blocks(opened, file.format, columns.all, is_gzip=file.is_gzip)):
+        readable = [row for row in rows if row is not None]
+        lines.update({True: len(readable), False: len(rows) - len(readable)})
+        if not file.is_json:
+            found = dict.fromkeys(columns.all, "string")
+            break
+        for name, values in zip(columns.all, zip(*readable, strict=True), strict=False):
+            found[name] = wider(found[name], json_type(values))
+        if all(found.values()) or (at + 1) * BLOCK_BYTES >= LOOKED_AT_BYTES:
+            break
+    if not lines[True] and lines[False] and file.is_json:
+        raise TextListError("begins with no JSON object: check the file")
+    pieces = [Piece(file.location, file.format, file.bytes, file.is_gzip)]
+    if file.is_json and not lines.total():
+        pieces = []
+    types = {name: found[name] for name in columns.extra}
+    return _Seen(pieces, types, [name for name, kind in found.items() if kind is not None])
 
 
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _require_keys(files: Sequence[ListFile], missing: Sequence[str]) -> None:
+    """Refuse a column without a value in any JSON file that is no key there either: its name was mistyped.
 
-
-def type_name(kind: pa.DataType) -> str:
-    """What the recipe calls a column's type: Arrow's name for numbers, bool and text, list<…> of those; else text."""
-    if pa.types.is_dictionary(kind):
-        return type_name(kind.value_type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return f"list<{type_name(kind.value_type)}>"
-    return str(kind) if str(kind) in PLAIN_TYPES else "string"
+    Raises:
+        ListError: it names the first.
+    """
+    keys: dict[str, None] = {}
+    for file in files:
+        with file.open() as opened:
+            keys |= dict.fromkeys(read_names(opened, file.format, is_gzip=file.is_gzip))
+        if all(name in keys for name in missing):
+            return
+    name = next(name for name in missing if name not in keys)
+    raise ListError(f"{files[0].location} has no column {name!r}; it has {', '.join(keys)}")

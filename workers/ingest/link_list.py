@@ -1,4 +1,4 @@
-"""A finished list of links: an ingest worker reads a piece of it into packs, which are then ingested as a crawl's are.
+"""A link list: an ingest worker reads a piece of it into packs, which are then ingested as a crawl's are.
 
     claim a piece → read_list → complete (each pack is listed, and each of its files becomes an ingest job)
 
@@ -9,18 +9,11 @@ read all of it for its share, and the filter could not be built anew once the li
 
 from collections.abc import Mapping
 
-import pyarrow as pa
-import pyarrow.fs
-
 from dataset.candidates.link_list_rows import ListPiece
 from dataset.candidates.link_lists import read_list
 from tracker.protocol.session import Job
-from workers.errors import WorkerError
+from workers.files.link_list_file import open_link_list
 from workers.runtime.context import Desk
-
-
-class ListGoneError(WorkerError):
-    """The list cannot be read from where it was seeded, or is another file now."""
 
 
 def is_list(job: Job) -> bool:
@@ -46,10 +39,11 @@ def ingest_list(job: Job, desk: Desk) -> Mapping[str, object]:
         groups=said["groups"],
         detect_language=said["detect_language"],
         rule=recipe.language.rule,
-        is_gzip=said["list"].lower().endswith(".gz"),
+        is_gzip=said["is_gzip"],
     )
     slots = int(desk.session.settings["bloom_slots"])
-    with _open(said["list"], said["bytes"]) as source:
+    in_parts = said["format"] == "parquet"
+    with open_link_list(said["list"], said["bytes"], in_parts=in_parts, pause=desk.pause) as source:
         report = read_list(
             source,
             piece,
@@ -71,19 +65,3 @@ def ingest_list(job: Job, desk: Desk) -> Mapping[str, object]:
 
 def _stem(job: Job, pack: int) -> str:
     return f"{job.output}-{pack:05d}"
-
-
-def _open(uri: str, size: int) -> pa.NativeFile:
-    try:
-        if "://" in uri:
-            filesystem, path = pa.fs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pa.fs.LocalFileSystem(), uri
-        found = filesystem.get_file_info(path)
-        if not found.is_file:
-            raise ListGoneError(f"the list {uri} is not to be had here: put it where every ingest worker can read it")
-        if found.size != size:
-            raise ListGoneError(f"the list {uri} has changed since it was seeded: seed it anew under another run")
-        return filesystem.open_input_file(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ListGoneError(f"the list {uri} cannot be opened ({error}): check it and the credentials") from error

@@ -1,7 +1,8 @@
-"""`tracker seed --url-col`: a finished list is cut into pieces that cover it once, and is seeded once."""
+"""`tracker seed --url-col`: a link list is cut into pieces that cover it once, and is seeded once."""
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,9 +43,9 @@ def test_a_missing_column_is_one_sentence_with_the_columns_there_are(console: Co
     ("name", "content", "sentence"),
     [
         ("a.parquet", b"no parquet", "cannot be read as parquet"),
-        ("a.jsonl", b"no json\n", "begins with no line that is a JSON object"),
-        ("a.csv.gz", b"not packed", "cannot be read as csv"),
-        ("a.txt", b"http://a.example/1.jpg", "is no list: its name must end in one of"),
+        ("a.jsonl", b"no json\n", "begins with no JSON object"),
+        ("a.csv.gz", b"not packed", "has gzip data that is damaged"),
+        ("a.xlsx", b"http://a.example/1.jpg", "is no list: its name must end in one of"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused(
@@ -141,3 +142,92 @@ def test_a_list_without_a_filter_does_not_join_a_run_that_has_one(
     path = write_list(tmp_path / "a.parquet")
     assert "has another recipe" in console.refusal("seed", path, "--url-col", "URL", "--run", "crawl")
     assert console.json("seed", path, "--url-col", "URL", "--run", "crawl", "--filter")["new"] == 1
+
+
+ROW = {"url": "https://a.example/1.jpg", "caption": "a"}
+
+
+def json_lines(*rows: Mapping[str, object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json_lines(ROW | {"id": 1}, ROW | {"id": "x"}),
+        b'{"url":"https://a.example/1.jpg","caption":"a","k":1,"k":2}\n',
+        json_lines(ROW) + b'{"url":"https://a.example/2.jpg","caption":"\\ud83d"}\n',
+        json_lines(ROW | {"caption": "x" * 1_100_000}, ROW),
+        json_lines(*[{"url": "https://a.example/1.jpg"}] * 30_000, ROW),
+        json_lines(ROW | {"caption": None}) * 2,
+        b"not json\n" + json_lines(ROW),
+    ],
+    ids=["another key", "a key twice", "half a pair", "a long line", "a late key", "nulls only", "a bad line"],
+)
+def test_what_ingest_reads_is_not_refused_at_seed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress(content))
+    assert len(read_listing([str(tmp_path)], Columns("url", "caption")).pieces) == 1
+
+
+def test_a_key_that_no_json_object_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(ROW))
+    (tmp_path / "b.json").write_text(json.dumps([ROW | {"lang": "en"}]))
+    with pytest.raises(ListError, match=r"a\.jsonl has no column 'TEXT'; it has url, caption"):
+        read_listing([str(tmp_path / "a.jsonl")], Columns("url", "TEXT"))
+    sources = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.json")]
+    assert len(read_listing(sources, Columns("url", "caption", "lang")).pieces) == 2
+
+
+def test_types_of_json_columns_hold_what_was_found_in_any_file(tmp_path: Path) -> None:
+    values: dict[str, list[object]] = {
+        "int64": [1, None],
+        "double": [1, 0.5],
+        "bool": [True, False],
+        "string": [1, "one"],
+        "list<double>": [[], [1, 0.5]],
+        "list<string>": [[], [None]],
+        "list<list<int64>>": [[[]], [[1]]],
+    }
+    for at, name in enumerate(("a.jsonl", "b.jsonl")):
+        (tmp_path / name).write_bytes(json_lines(ROW | {kind: of[at] for kind, of in values.items()}))
+    assert read_listing([str(tmp_path)], Columns("url", extra=tuple(values))).extra == {kind: kind for kind in values}
+
+
+def test_notes_beside_lists_are_not_lists_and_alone_they_are(tmp_path: Path) -> None:
+    (tmp_path / "00000_stats.json").write_text("{}")
+    (tmp_path / "README.txt").write_text("https://a.example/1.jpg\n")
+    write_list(tmp_path / "00000.parquet")
+    (piece,) = read_listing([str(tmp_path)], COLUMNS).pieces
+    assert piece.list == str(tmp_path / "00000.parquet")
+    (piece,) = read_listing([str(tmp_path / "README.txt")], Columns("anything")).pieces
+    assert (piece.format, piece.rows) == ("txt", None)
+
+
+def test_files_without_a_row_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "part-0.jsonl").touch()
+    (tmp_path / "part-1.jsonl").write_bytes(json_lines(ROW))
+    (piece,) = read_listing([str(tmp_path)], Columns("url", "caption")).pieces
+    assert piece.list.endswith("part-1.jsonl")
+    with pytest.raises(ListError, match="has no rows"):
+        read_listing([str(tmp_path / "part-0.jsonl")], Columns("url"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (Columns("url", "lists"), "column 'lists' is list<element: string>, not text: name another"),
+        (Columns("url", "struct"), "column 'struct' is struct<en: string>, not text: name another"),
+        (Columns("lists"), "column 'lists' is list<element: string>, not text"),
+        (Columns("url", "twice"), "has two columns 'twice'"),
+        (Columns("url", extra=("twice",)), "has two columns 'twice'"),
+    ],
+)
+def test_a_column_that_nobody_can_read_is_refused_in_a_sentence(
+    tmp_path: Path, columns: Columns, sentence: str
+) -> None:
+    names = ["url", "lists", "struct", "twice", "twice"]
+    arrays = [pa.array(["u"]), pa.array([["a"]]), pa.array([{"en": "a"}]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(arrays, names=names), tmp_path / "list.parquet")
+    with pytest.raises(ListError) as refusal:
+        read_listing([str(tmp_path)], columns)
+    assert sentence in str(refusal.value)

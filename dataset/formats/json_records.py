@@ -49,12 +49,12 @@ def _read(kind: Any, value: Any, place: str) -> Any:
             return float(value)
         if type(value) is kind:
             return value
-    raise ValueError(f"{place or 'it'} is {json.dumps(value)[:60]}")
+    raise ValueError(f"{place or 'it'} is {strict_json.dumps(value)[:60]}")
 
 
 def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{place or 'it'} is {json.dumps(value)[:60]}")  # noqa: TRY004  # one kind of error
+        raise ValueError(f"{place or 'it'} is {strict_json.dumps(value)[:60]}")  # noqa: TRY004  # one kind of error
     wanted = [field.name for field in fields(kind)]
     for name in value:
         if name not in wanted:

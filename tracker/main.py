@@ -68,7 +68,7 @@ def migrate(as_json: Json = False) -> None:
 
 @app.command()
 def seed(
-    sources: Annotated[list[str], typer.Argument(help="WAT files or wat.paths.gz: a path, https:// or s3://.")],
+    sources: Annotated[list[str], typer.Argument(help="WAT files, wat.paths.gz or link lists: a path, https:// or s3://.")],
     run: Annotated[str | None, typer.Option(help="The run's name; default: the crawl's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON from `dataset recipe`; default: LAION's rules.")] = None,
     sample: Annotated[
@@ -79,7 +79,7 @@ def seed(
         str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
     ] = None,
     url_col: Annotated[
-        str | None, typer.Option(help="The sources are finished lists of links; this is their URL column.")
+        str | None, typer.Option(help="The sources are link lists; this is their URL column.")
     ] = None,
     caption_col: Annotated[str | None, typer.Option(help="A list's caption column.")] = None,
     extra_cols: Annotated[str, typer.Option(help="A list's columns that come along, with commas between.")] = "",
@@ -89,7 +89,7 @@ def seed(
     with_filter: Annotated[bool, typer.Option("--filter", help="Score a list's pairs, as a crawl's are.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add WAT files to a run, one extract job each; or finished lists of links, given --url-col."""
+    """Add WAT files to a run, one extract job each; or link lists, given --url-col."""
     if url_col is not None:
         if sample is not None:
             raise TrackerError("--sample draws WAT files, a list is read whole: leave it out, or name fewer files")

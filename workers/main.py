@@ -94,7 +94,7 @@ def ingest(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Packs and finished lists in, new candidates into the pool."""
+    """Packs and link lists in, new candidates into the pool."""
     running = Running(Patience(once, until_idle), processes, metrics_port, metrics_host)
     running.work("ingest", lambda: nullcontext(Ingest()))
 

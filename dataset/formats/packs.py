@@ -28,7 +28,7 @@ PACK_SCHEMA = pa.schema(
     ]
 )
 LIST_PACK_SCHEMA = PACK_SCHEMA.append(pa.field("extra", pa.string(), nullable=False))
-"""Of a finished list: `extra` holds its other columns (see extra), page_url is ''."""
+"""Of a link list: `extra` holds its other columns (see extra), page_url is ''."""
 
 _REPEATING = ["language", "subset", "page_url"]  # the others would fill a dictionary for nothing
 

@@ -141,7 +141,7 @@ class Recipe:
     filter: bool = True
     """False: the run is complete with its shards, and no model looks at them."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Columns of a finished list that come along into the shards, name and type."""
+    """Columns of a link list that come along into the shards, name and type."""
     embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
     tags: TagsRecipe = field(default_factory=TagsRecipe)
     safety: SafetyRecipe = field(default_factory=SafetyRecipe)

@@ -1,4 +1,4 @@
-"""A finished list through the commands: seed, ingest, download; no extract, no filter, nothing lost."""
+"""A link list through the commands: seed, ingest, download; no extract, no filter, nothing lost."""
 
 import gc
 import gzip

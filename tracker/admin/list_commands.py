@@ -1,4 +1,4 @@
-"""The commands for finished lists of links: `tracker seed` given --url-col, and lists."""
+"""The commands for link lists: `tracker seed` given --url-col, and lists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ def require_crawl(sources: Sequence[str], options: Mapping[str, object]) -> None
     """
     for source in sources:
         if is_list(source):
-            raise TrackerError(f"{source} is a list of links: say which column holds the URLs with --url-col")
+            raise TrackerError(f"{source} is a link list: say which column holds the URLs with --url-col")
     given = [name for name, value in options.items() if value]
     if given:
-        raise TrackerError(f"--{given[0]} is for a finished list of links: give --url-col, too")
+        raise TrackerError(f"--{given[0]} is for a link list: give --url-col, too")
 
 
 def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe: Path | None, as_json: bool) -> None:
-    """Seed finished lists into a run, without a filter unless it is asked for.
+    """Seed link lists into a run, without a filter unless it is asked for.
 
     Raises:
         TrackerError: a list cannot be read, or the run exists with another recipe.
@@ -87,7 +87,7 @@ def _recipe(rules: dict[str, Any], listing: Listing, *, with_filter: bool) -> di
 
 @app.command("lists", rich_help_panel="Jobs")
 def lists(run: Annotated[str | None, typer.Option(help="Only those of a run.")] = None, as_json: Json = False) -> None:
-    """Show what became of finished lists: rows read, candidates, and rows dropped, by reason."""
+    """Show what became of link lists: rows read, candidates, and rows dropped, by reason."""
     with open_tracker() as connection, translated():
         rows = connection.execute(query("lists"), {"run": run}).fetchall()
     show({"lists": rows}, as_json, lambda: _render(rows))

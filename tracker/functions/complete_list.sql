@@ -1,4 +1,4 @@
--- A piece of a finished list has become packs, one file of each for each slot of the Bloom filter: each is listed and
+-- A piece of a link list has become packs, one file of each for each slot of the Bloom filter: each is listed and
 -- becomes an ingest job. Every row is accounted for once: a candidate, or dropped for a reason. Packs come before what
 -- is still to be read of lists, so that the store never holds much of a list twice.
 -- p_result: {"rows": n, "candidates": n, "dropped": {reason: n}, "packs": [[{"rows": n, "bytes": n}, …], …]}

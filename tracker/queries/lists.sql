@@ -1,4 +1,4 @@
--- Each file of each finished list: how many of its pieces have been read, and what became of their rows.
+-- Each file of each link list: how many of its pieces have been read, and what became of their rows.
 WITH piece AS MATERIALIZED (
     SELECT job.run_id, job.payload ->> 'list' AS list, job.state, job.result
     FROM tracker.job JOIN tracker.run USING (run_id)

@@ -68,7 +68,9 @@ def migrate(as_json: Json = False) -> None:
 
 @app.command()
 def seed(
-    sources: Annotated[list[str], typer.Argument(help="WAT files, wat.paths.gz or link lists: a path, https:// or s3://.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="WAT files, wat.paths.gz or link lists: a path, https:// or s3://.")
+    ],
     run: Annotated[str | None, typer.Option(help="The run's name; default: the crawl's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON from `dataset recipe`; default: LAION's rules.")] = None,
     sample: Annotated[
@@ -78,9 +80,7 @@ def seed(
     keep_shards: Annotated[
         str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
     ] = None,
-    url_col: Annotated[
-        str | None, typer.Option(help="The sources are link lists; this is their URL column.")
-    ] = None,
+    url_col: Annotated[str | None, typer.Option(help="The sources are link lists; this is their URL column.")] = None,
     caption_col: Annotated[str | None, typer.Option(help="A list's caption column.")] = None,
     extra_cols: Annotated[str, typer.Option(help="A list's columns that come along, with commas between.")] = "",
     language_col: Annotated[str | None, typer.Option(help="A list's language column; default: none, nolang.")] = None,

@@ -15,15 +15,25 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.predicates import parse_variant
 from dataset.publish.publish import Phase, publish
+from dataset.publish.uniqueness import UniqueBy
 from dataset.store.store import Store
 
-_UNITS = {Phase.RUNS: "sorting parts", Phase.RANGES: "counting", Phase.FILES: "writing"}
+_UNITS = {
+    Phase.RUNS: "sorting parts",
+    Phase.EARLIER: "earlier rows",
+    Phase.UNIQUE: "unique rows",
+    Phase.RANGES: "counting",
+    Phase.FILES: "writing",
+}
 
 
 def publish_command(
     name: Annotated[str, typer.Argument(help="The release: releases/NAME in the store.")],
     inputs: Annotated[list[str], typer.Option("--input", metavar="RUN|URI#RUN", help="A crawl. Repeatable.")],
     store: StoreOption,
+    unique: Annotated[
+        list[UniqueBy] | None, typer.Option(help="Keep only the best row of each URL or picture, too. Repeatable.")
+    ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PREDICATE", help="Also publish the rows of e.g. 'punsafe < 0.45'. Repeatable."),
@@ -55,6 +65,7 @@ def publish_command(
     request = Request(
         name=name,
         inputs=[InputName.parse(text, target.uri) for text in inputs],
+        unique=tuple(sorted({one.value for one in unique})) if unique else None,
         variants=dict(map(parse_variant, variant)) if variant else None,
         drop_contacts=drop_contacts,
         mixed=mixed,

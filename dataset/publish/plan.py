@@ -48,10 +48,14 @@ class Plan:
     """Deny lists, by their paths in the store."""
     earlier: tuple[str, ...]
     """The ids files of earlier batches, by their paths in the store."""
+    earlier_data: tuple[str, ...]
+    """Their data files, if their URLs or pictures have to be unique with the new ones."""
     groups: tuple[int, ...]
     """The number of groups of each input; they are numbered through."""
     ranges: int
     """A power of two: a range is what hashes have in common in their first bits."""
+    value_ranges: int
+    """As ranges, of the values that have to be unique."""
     writer: str
 
 

@@ -25,6 +25,8 @@ GROUP_COPIES = 3.5
 """A group of parts is held as it was read, sorted, and while its sections are compressed."""
 RANGE_COPIES = 4.0
 """A range is held as it was read, joined, taken, and as rows that wait for their group of 100,000."""
+VALUE_BYTES = 200
+"""A row's value, as its range is joined, sorted and compared."""
 SAMPLED_PARTS = 4
 MIN_UNIT_ROWS = 10_000
 GROUP_SCHEMA = pa.schema([("path", pa.string()), ("rows", pa.int64())])
@@ -102,6 +104,7 @@ def _make_plan(store: Store, place: Store, folder: str, request: Request, workin
     groups, inputs = _write_groups(
         place, f"{folder}/groups.arrow", stores, [one.input for one in described], group_rows
     )
+    total = sum(one.rows for one in inputs)
     today = date.today().isoformat()  # the publisher's own calendar
     return Plan(
         name=request.name,
@@ -116,9 +119,11 @@ def _make_plan(store: Store, place: Store, folder: str, request: Request, workin
         columns=release.record.columns if release else _merge_columns(inputs),
         aesthetic=release.record.aesthetic if release else any(map(_has_aesthetic, inputs)),
         deny=tuple(list_deny_files(store)),
-        earlier=tuple(release.path(file.path) for file in release.files(FileKind.IDS)) if release else (),
+        earlier=_paths(release, FileKind.IDS),
+        earlier_data=_paths(release, FileKind.DATA) if options.unique else (),
         groups=groups,
-        ranges=1 << (sum(one.rows for one in inputs) // range_rows).bit_length(),
+        ranges=_power_of_two(total // range_rows),
+        value_ranges=_power_of_two(total // max(MIN_UNIT_ROWS, working_bytes // VALUE_BYTES)),
         writer=writer_name(),
     )
 
@@ -234,6 +239,16 @@ def _batch_name(release: Release | None, wanted: str | None, today: str) -> str:
             f"The batch {names[0]} cannot be added: give it with --batch a new name of letters and digits."
         )
     return free[0]
+
+
+def _paths(release: Release | None, kind: FileKind) -> tuple[str, ...]:
+    """Return the paths in the store of a release's files of a kind."""
+    return tuple(release.path(file.path) for file in release.files(kind)) if release else ()
+
+
+def _power_of_two(number: int) -> int:
+    """Return the first power of two above a number."""
+    return 1 << number.bit_length()
 
 
 def _next_version(release: Release | None) -> str:

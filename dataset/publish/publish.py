@@ -34,6 +34,7 @@ from dataset.publish.planning import Request, open_work
 from dataset.publish.ranges import write_range
 from dataset.publish.record import write_record
 from dataset.publish.runs import write_run
+from dataset.publish.uniqueness import UniqueBy, write_earlier, write_losers
 from dataset.publish.worker_pool import WorkerPool, worker_pool
 from dataset.store.store import Store, StoreError
 
@@ -42,6 +43,8 @@ class Phase(StrEnum):
     """The phases whose units are shared; the value is their folder."""
 
     RUNS = "runs"
+    EARLIER = "earlier"
+    UNIQUE = "unique"
     RANGES = "ranges"
     FILES = "files"
 
@@ -112,6 +115,10 @@ def _publish(work: Work, place: Place, pool: WorkerPool, on_progress: Progress) 
     contacts: Counter[str] = Counter()
     for counts in _run_phase(work, place, pool, Phase.RUNS, range(sum(plan.groups)), on_progress):
         dropped.update(counts)
+    kinds = [UniqueBy(name) for name in plan.options.unique]
+    for phase, units in ((Phase.EARLIER, len(plan.earlier_data)), (Phase.UNIQUE, plan.value_ranges)):
+        if kinds:
+            _run_phase(work, place, pool, phase, [(kind, at) for kind in kinds for at in range(units)], on_progress)
     range_rows = np.zeros((plan.ranges, len(SUBSETS)), np.int64)
     for at, counts in enumerate(_run_phase(work, place, pool, Phase.RANGES, range(plan.ranges), on_progress)):
         range_rows[at] = counts["rows"]
@@ -173,10 +180,15 @@ def run_unit(place: Place, phase: Phase, at: int, unit: Any) -> None:
     Raises: PublishError, StoreError.
     """
     work = _open_work(place)
+    left: Any = None
     try:
         match phase:
             case Phase.RUNS:
-                left: Any = write_run(work, unit)
+                left = write_run(work, unit)
+            case Phase.EARLIER:
+                write_earlier(work, *unit)
+            case Phase.UNIQUE:
+                write_losers(work, *unit)
             case Phase.RANGES:
                 left = write_range(work, unit)
             case Phase.FILES:

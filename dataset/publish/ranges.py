@@ -7,7 +7,7 @@ Only keys are read. The result says for each subset which rows to take of the ru
 the runs, so that the file phase neither sorts nor compares.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from dataset.formats.releases import SUBSETS
 from dataset.publish.plan import Work
-from dataset.publish.run_file import Keys
+from dataset.publish.record_file import Records
 from dataset.publish.screens import EMAIL, PHONE
+from dataset.publish.sections import range_start
 from dataset.publish.sorted_hashes import SortedHashes
+from dataset.publish.uniqueness import read_losers
 
 DUPLICATE = "duplicate"
 COLLISION = "collision"
@@ -27,36 +29,30 @@ Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _SCHEMA = pa.schema([("hash", pa.int64()), ("take", pa.int32())])
-_SIGN = np.uint64(1 << 63)
 
 
 @dataclass(frozen=True, slots=True)
 class RangeRows:
     """Keys of all runs in a range, run after run and subset after subset, and where each row stands."""
 
-    keys: Keys
+    keys: Records
     subset: Integers
     """Position in SUBSETS."""
     input: Integers
     position: Integers
     """Among the rows of this range and the row's subset, in all runs."""
+    group: Integers
+    row: Integers
+    """Of the group's run."""
 
-
-def range_of(hashes: Integers, ranges: int) -> Integers:
-    """Return the range of each hash: its first bits in signed order -> (N,) int64; `ranges` is a power of two."""
-    if ranges == 1:
-        return np.zeros(len(hashes), np.int64)
-    return ((hashes.view(np.uint64) ^ _SIGN) >> np.uint64(65 - ranges.bit_length())).astype(np.int64)
-
-
-def range_start(at: int, ranges: int) -> int:
-    """Return the first hash of a range; of the range behind the last, 2**63."""
-    return at * (2**64 // ranges) - 2**63
+    def take(self, keep: Mask) -> "RangeRows":
+        """Return the rows to keep."""
+        return RangeRows(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
 
 
 def write_range(work: Work, at: int) -> dict[str, object]:
     """Decide a range, and return its counts: rows by subset, dropped rows by reason, contacts in published rows."""
-    rows = _read_keys(work, at)
+    rows, dropped = _drop_losers(work, at, _read_keys(work, at))
     order, collisions, duplicates = choose_best(rows)
     new = order[~_published_before(work, rows.keys["hash"][order], at)]
     subsets = [new[rows.subset[new] == number] for number in range(len(SUBSETS))]
@@ -67,7 +63,8 @@ def write_range(work: Work, at: int) -> dict[str, object]:
     contacts = rows.keys["contacts"][new]
     return {
         "rows": [len(chosen) for chosen in subsets],
-        "dropped": {
+        "dropped": dropped
+        | {
             DUPLICATE: duplicates,
             COLLISION: collisions,
             PUBLISHED_BEFORE: len(order) - len(new),
@@ -107,16 +104,33 @@ def choose_best(rows: RangeRows) -> tuple[Integers, int, int]:
 
 def _read_keys(work: Work, at: int) -> RangeRows:
     found = [work.run_file(group).read_keys(at) for group in range(sum(work.plan.groups))]
-    counts = np.array([counts for _, counts in found])  # (groups, subsets)
+    counts = np.diff(np.array([ends for _, ends in found]))  # (groups, subsets)
     before = np.cumsum(counts, axis=0) - counts
     lengths = counts.ravel()
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows = counts.sum(axis=1)
+    first_rows = np.array([ends[0] for _, ends in found])
     return RangeRows(
         keys=np.concatenate([keys for keys, _ in found]),
         subset=np.repeat(np.tile(np.arange(len(SUBSETS)), len(found)), lengths),
-        input=np.repeat(np.array(work.group_inputs), counts.sum(axis=1)),
+        input=np.repeat(np.array(work.group_inputs), rows),
         position=np.repeat(before.ravel(), lengths) + within,
+        group=np.repeat(np.arange(len(found)), rows),
+        row=np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows - first_rows, rows),
     )
+
+
+def _drop_losers(work: Work, at: int, rows: RangeRows) -> tuple[RangeRows, dict[str, int]]:
+    """Drop the rows whose URL or picture a better row has, and count them by reason."""
+    keep, dropped = np.ones(len(rows.keys), bool), {}
+    for by, losers in read_losers(work, at):
+        # Both are in the order of (group, row), so a pair as one number is found by bisection.
+        known = rows.group << 32 | rows.row
+        lost = np.zeros(len(keep), bool)
+        lost[np.searchsorted(known, losers["group"].astype(np.int64) << 32 | losers["row"])] = True
+        dropped[by.reason] = int((lost & keep).sum())
+        keep &= ~lost
+    return (rows if keep.all() else rows.take(keep)), dropped
 
 
 def _published_before(work: Work, hashes: Integers, at: int) -> Mask:

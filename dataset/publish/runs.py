@@ -18,9 +18,11 @@ from dataset.publish.digests import digest_bytes, fingerprints
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import Part, damaged, open_part, read_head
 from dataset.publish.plan import Work
-from dataset.publish.ranges import range_of
-from dataset.publish.run_file import KEY, Keys
+from dataset.publish.record_file import Records
+from dataset.publish.run_file import KEY
 from dataset.publish.screens import find_contacts, has_credentials
+from dataset.publish.sections import range_of
+from dataset.publish.uniqueness import write_values
 from dataset.store.store import Store
 
 DENIED = "denied"
@@ -47,6 +49,7 @@ def write_run(work: Work, group: int) -> dict[str, int]:
     order, section_rows = _sort(work, rows, keep)
     rows = rows.select(work.row_schema.names).take(pa.array(order))
     work.run_file(group).write(rows, _keys(rows, contacts[order]), section_rows)
+    write_values(work, group, rows)
     return dict(dropped)
 
 
@@ -137,7 +140,7 @@ def _subset_numbers(subsets: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return found
 
 
-def _keys(rows: pa.Table, contacts: npt.NDArray[np.uint8]) -> Keys:
+def _keys(rows: pa.Table, contacts: npt.NDArray[np.uint8]) -> Records:
     keys = np.empty(len(rows), KEY)
     keys["hash"] = rows["hash"].to_numpy()
     keys["similarity"] = pc.fill_null(rows["similarity"], -2.0).to_numpy()  # below every cosine

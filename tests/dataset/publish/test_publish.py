@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dataset.errors import DatasetError
 from dataset.formats.releases import FileKind, Release, open_release
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
@@ -235,3 +236,66 @@ def test_contacts_in_captions_are_counted_where_they_are_published(made: MadeSto
     ]
     made.put_run("crawl", [[make_pair(seed, TEXT=text) for seed, text in enumerate(texts)]])
     assert publish_run(made).record.batches[0].contacts == {"email": 2, "phone": 2}
+
+
+def made_twins(made: MadeStore) -> None:
+    """Two crawls in which URLs and pictures occur several times."""
+    made.put_run("first", in_parts([
+        make_pair(1, URL="https://a.example.com/1.jpg", TEXT="one", similarity=0.30, sha256="1" * 64),
+        make_pair(2, URL="https://a.example.com/1.jpg", TEXT="two", similarity=0.40, sha256="1" * 64),
+        make_pair(3, URL="https://a.example.com/3.jpg", TEXT="three", similarity=0.35, sha256="3" * 64),
+        make_pair(4, URL="https://a.example.com/4.jpg", TEXT="four", similarity=0.36, sha256="3" * 64),
+        make_pair(5, URL="https://a.example.com/5.jpg", TEXT="five", similarity=0.36, sha256=None),
+        make_pair(6, URL="https://a.example.com/6.jpg", TEXT="six", similarity=0.36, sha256=None),
+    ], 2))  # fmt: skip
+    made.put_run("second", [[
+        make_pair(7, URL="https://a.example.com/1.jpg", TEXT="seven", similarity=0.50, sha256="7" * 64),
+        make_pair(8, URL="https://a.example.com/8.jpg", TEXT="eight", similarity=0.29, sha256="3" * 64),
+    ]])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unique", "texts", "dropped"),
+    [
+        ((), {"one", "two", "three", "four", "five", "six"}, {}),
+        (("url",), {"two", "three", "four", "five", "six"}, {"same_url": 1}),
+        (("sha256",), {"two", "four", "five", "six"}, {"same_sha256": 2}),
+        (("sha256", "url"), {"two", "four", "five", "six"}, {"same_sha256": 2}),
+    ],
+)
+def test_of_rows_with_one_url_or_picture_the_best_is_published(
+    made: MadeStore, unique: tuple[str, ...], texts: set[str], dropped: dict[str, int]
+) -> None:
+    made_twins(made)
+    release = publish_run(made, "first", unique=unique)
+    assert set(read(release)["TEXT"].to_pylist()) == texts
+    assert {reason: n for reason, n in release.record.batches[0].dropped.items() if n} == dropped
+
+
+def test_a_url_or_picture_of_an_earlier_batch_stays_as_it_was_published(made: MadeStore) -> None:
+    made_twins(made)
+    publish_run(made, "first", unique=("sha256", "url"), name="both")
+    with pytest.raises(DatasetError, match="same_sha256: 1, same_url: 1"):
+        publish_run(made, "second", name="both", batch="2026-12-01")
+    publish_run(made, "first", unique=("url",))
+    release = publish_run(made, "second", batch="2026-12-01")
+    assert read(release, batch="2026-12-01")["TEXT"].to_pylist() == ["eight"]
+
+
+def test_uniqueness_does_not_depend_on_groups_and_ranges(
+    made: MadeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(170)]
+    pairs = [
+        make_pair(seed, URL=f"https://h{seed % 150}.example.com/a.jpg", sha256=digests[seed % 170])
+        for seed in range(600)
+    ]
+    made.put_run("crawl", in_parts(pairs, 40))
+    release = publish_run(made, name="once", unique=("sha256", "url"))
+    monkeypatch.setattr("dataset.publish.planning.MIN_UNIT_ROWS", 50)
+    again = publish_run(made, name="again", unique=("sha256", "url"), memory_bytes=1, workers=2)
+    assert read(again) == read(release)
+    rows = read(release)
+    assert len(set(rows["URL"].to_pylist())) == len(set(rows["sha256"].to_pylist())) == len(rows) > 50
+    assert again.record.batches[0].dropped == release.record.batches[0].dropped
+    assert sum(release.record.batches[0].dropped.values()) + len(rows) == 600

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter chaos hostile compose-test stack-test kill-publish clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -35,6 +35,9 @@ bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest be
 
 bench-download: .venv/installed  ## the download worker beside img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
+
+bench-release: .venv/installed  ## publish beside DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
+	"$(BIN)/python" -m tests.benchmarks.bench_release $(RELEASE)
 
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run

@@ -12,6 +12,7 @@ from dataset import strict_json
 from dataset.commands.options import StoreOption
 from dataset.formats.manifest import OutputKind, outputs
 from dataset.formats.releases import RECORD, open_release
+from dataset.report.galleries import read_galleries
 from dataset.report.statistics import write_statistics_page
 from dataset.stats.figures import all_figures
 from dataset.stats.funnel import Funnel, gather_funnel
@@ -31,6 +32,7 @@ class _Source:
     units: Iterable[Unit]
     save: bool = False
     funnel: Funnel | None = None
+    """Of a run: it also has galleries."""
 
 
 def stats_command(
@@ -50,7 +52,8 @@ def stats_command(
     found = _run_source(store, run) if source is None else _named_source(source, store, save=save)
     figures = all_figures(gather(found.store, found.units, save=found.save), found.funnel)
     if html is not None:
-        write_statistics_page(html, found.title, figures, found.funnel)
+        galleries = read_galleries(found.store, run) if found.funnel else {}
+        write_statistics_page(html, found.title, figures, found.funnel, galleries)
     if as_json:
         sys.stdout.write(strict_json.dumps({"source": found.title, **figures}) + "\n")
     else:

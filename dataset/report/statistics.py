@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.report.chart import draw_histograms, histograms
+from dataset.report.galleries import Bucket
 from dataset.report.html import Thumbnail, bars, document, gallery, percent, section, table, tiles
 from dataset.report.plots import columns, histogram, quantiles, short, size_grid
 from dataset.report.report import ReportError
@@ -23,12 +24,13 @@ FLOAT_TITLES = {
     "aesthetic": ("Aesthetic score", "Pairs for each 0.1."),
 }
 
-Galleries = Mapping[str, Sequence[Thumbnail]]
-"""Pictures by the heading of their score bucket."""
-
 
 def write_statistics_page(
-    out: Path, title: str, figures: Figures, funnel: Funnel | None = None, galleries: Galleries | None = None
+    out: Path,
+    title: str,
+    figures: Figures,
+    funnel: Funnel | None = None,
+    galleries: Mapping[Bucket, Sequence[Thumbnail]] | None = None,
 ) -> None:
     """Write the page to a local file.
 
@@ -41,7 +43,10 @@ def write_statistics_page(
 
 
 def render_statistics(
-    title: str, figures: Figures, funnel: Funnel | None = None, galleries: Galleries | None = None
+    title: str,
+    figures: Figures,
+    funnel: Funnel | None = None,
+    galleries: Mapping[Bucket, Sequence[Thumbnail]] | None = None,
 ) -> str:
     """Return the page as HTML."""
     total, subsets = figures[ALL], figures["subsets"]
@@ -61,10 +66,7 @@ def render_statistics(
         _distinct(figures),
         _nulls(total),
         "</div>",
-        *(
-            section(name, gallery(shown), "Random pictures of this bucket.")
-            for name, shown in (galleries or {}).items()
-        ),
+        *_galleries(galleries or {}),
     ]
     return document(title, f"Statistics of {figures['rows']:,} pairs of a picture and its caption", sections)
 
@@ -214,6 +216,17 @@ def _nulls(total: Figures) -> str:
         (name, f"{each['rows']:,}", f"{each['null']:,}", f"{each['nan']:,}") for name, each in total["columns"].items()
     ]
     return section("Columns", table(("column", "rows", "null", "NaN"), rows))
+
+
+def _galleries(galleries: Mapping[Bucket, Sequence[Thumbnail]]) -> Iterable[str]:
+    for bucket, shown in galleries.items():
+        note = "Random pictures, each with its score."
+        if bucket.column == "punsafe" and bucket.low is not None:
+            yield section(
+                bucket.heading, f'<div class="blur">{gallery(shown)}</div>', f"{note} Point at one to see it."
+            )
+        else:
+            yield section(bucket.heading, gallery(shown), note)
 
 
 def _with_share(each: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ svg .line1 { stroke: var(--threshold); stroke-dasharray: 5 3; }
 svg .dot0 { fill: var(--kept); } svg .dot1 { fill: var(--threshold); }
 svg.square { max-width: 400px; margin: 0 auto; }
 .key.line0 { background: var(--kept); } .key.line1 { background: var(--threshold); margin-left: 8px; }
+.blur img { filter: blur(14px); } .blur img:hover { filter: none; }
 .plain .bar { background: var(--kept); }
 .wide { overflow-x: auto; }
 .text { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;

@@ -1,0 +1,100 @@
+"""Galleries by score bucket for the statistics page: random pictures of each bucket, from a run's stored pictures.
+
+A few parts are read, spread over the subsets, and the shards of the pictures that are shown. A score has galleries if
+some part has it. Source: LAION's pages of aesthetic scores, which people liked best of its statistics.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+from dataset.formats.manifest import Output, OutputKind, outputs
+from dataset.report.html import Thumbnail
+from dataset.report.thumbnails import GALLERY_PARTS, find_tars, read_thumbnails
+from dataset.store.store import Store
+
+BUCKETS = {
+    "similarity": (0.25, 0.3, 0.35, 0.4),
+    "aesthetic": (3.0, 4.0, 5.0, 6.0, 7.0),
+    "pwatermark": (0.2, 0.5, 0.8),
+    "punsafe": (0.2, 0.5, 0.8),
+}
+"""Edges; a bucket holds its lower edge."""
+BUCKET_SAMPLES = 12
+
+
+class Drawn(NamedTuple):
+    """A pair that may be shown; ordered by a hash that is as good as chance."""
+
+    hash: int
+    key: str
+    score: float
+
+
+class Bucket(NamedTuple):
+    """Scores of a column from `low` on, and below `high`; None is no bound."""
+
+    column: str
+    low: float | None
+    high: float | None
+
+    @property
+    def heading(self) -> str:
+        """The gallery's heading."""
+        if self.low is None:
+            return f"{self.column} below {self.high:g}"
+        return f"{self.column} from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
+
+
+def read_galleries(store: Store, run: str | None) -> dict[Bucket, list[Thumbnail]]:
+    """Return pictures of each bucket, those without a picture left out.
+
+    Raises: StoreError when a part cannot be read; ShardError when a shard cannot.
+    """
+    parts = _spread_parts(store, run)
+    drawn = _draw(store, parts)
+    jobs = {int(each.key[:10]) for samples in drawn.values() for each in samples}  # a key begins with its shard's job
+    shards = [shard for shard in outputs(store, kind=OutputKind.SHARD, run=run) if shard.job in jobs]
+    tars = find_tars(store, [asdict(each) for each in [*shards, *parts]], [part.path for part in parts])
+    wanted = {each.key: each.score for samples in drawn.values() for each in samples}
+    pictures = read_thumbnails(store, {shard.job: shard.path for shard in shards}, tars, wanted)
+    galleries = {
+        bucket: [replace(pictures[each.key], similarity=each.score) for each in samples if each.key in pictures]
+        for bucket, samples in drawn.items()
+    }
+    return {bucket: shown for bucket, shown in galleries.items() if shown}
+
+
+def _spread_parts(store: Store, run: str | None) -> list[Output]:
+    """Choose GALLERY_PARTS parts, the subsets in turn."""
+    by_subset: dict[str | None, list[Output]] = {}
+    for part in outputs(store, kind=OutputKind.PART, run=run):
+        kept = by_subset.setdefault(part.subset, [])
+        if len(kept) < GALLERY_PARTS:
+            kept.append(part)
+    ranked = [(at, str(subset), part) for subset, parts in by_subset.items() for at, part in enumerate(parts)]
+    return [part for _, _, part in sorted(ranked, key=lambda each: each[:2])[:GALLERY_PARTS]]
+
+
+def _draw(store: Store, parts: list[Output]) -> dict[Bucket, list[Drawn]]:
+    drawn: dict[Bucket, list[Drawn]] = {bucket: [] for bucket in _buckets()}
+    for part in parts:
+        rows = store.read_table(f"{part.path}.parquet", ["key", "hash", *BUCKETS]).to_pylist()
+        for bucket, samples in drawn.items():
+            fitting = (Drawn(row["hash"], row["key"], row[bucket.column]) for row in rows if _fits(bucket, row))
+            samples[:] = heapq.nsmallest(BUCKET_SAMPLES, [*samples, *fitting])
+    return drawn
+
+
+def _buckets() -> Iterator[Bucket]:
+    for column, edges in BUCKETS.items():
+        for low, high in zip((None, *edges), (*edges, None), strict=True):
+            yield Bucket(column, low, high)
+
+
+def _fits(bucket: Bucket, row: dict[str, float | None]) -> bool:
+    score = row[bucket.column]
+    if score is None or score != score:
+        return False
+    return (bucket.low is None or score >= bucket.low) and (bucket.high is None or score < bucket.high)

@@ -197,6 +197,14 @@ def open_release(store: Store, name: str) -> Release:
     return Release(store, folder, read_record(store.read(path), path))
 
 
+def open_input_store(release_store: Store, uri: str) -> Store:
+    """Open the store of an input; '.' is the release's own, which a record need not name.
+
+    Raises: StoreError when it cannot be reached.
+    """
+    return release_store if uri == "." else Store.open(uri, writable=False)
+
+
 def read_record(data: bytes, path: str = RECORD) -> ReleaseRecord:
     """Read release.json.
 

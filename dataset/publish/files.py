@@ -25,7 +25,7 @@ from dataset.formats.releases import (
     table_path,
 )
 from dataset.publish.hosts import HostCounts
-from dataset.publish.parquet import HashedFile, TableWriter, table_writer
+from dataset.formats.release_parquet import HashedFile, TableWriter, table_writer
 from dataset.publish.plan import Work
 from dataset.publish.predicates import filter_rows, parse_predicate
 from dataset.publish.ranges import read_range

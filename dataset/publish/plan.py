@@ -21,6 +21,7 @@ from dataset.formats.releases import (
     ReleaseOptions,
     data_schema,
     extended_schema,
+    open_input_store,
     release_folder,
 )
 from dataset.publish.errors import PublishError
@@ -103,14 +104,6 @@ class Work:
         own = pa.schema([SOURCE_SCHEMA.field(name) for name in ("key", "md5", "sha1")])
         left_out = {"id", "crawl"}
         return pa.schema([field for schema in (multi, extended, own) for field in schema if field.name not in left_out])
-
-
-def open_input_store(release_store: Store, uri: str) -> Store:
-    """Open the store of an input; '.' is the release's own, which a record need not name.
-
-    Raises: StoreError when it cannot be reached.
-    """
-    return release_store if uri == "." else Store.open(uri, writable=False)
 
 
 def writer_name() -> str:

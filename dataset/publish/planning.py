@@ -12,10 +12,18 @@ import pyarrow as pa
 
 from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.json_records import to_json
-from dataset.formats.releases import NAME_CHARACTERS, FileKind, Release, ReleaseInput, ReleaseOptions, find_release
+from dataset.formats.releases import (
+    NAME_CHARACTERS,
+    FileKind,
+    Release,
+    ReleaseInput,
+    ReleaseOptions,
+    find_release,
+    open_input_store,
+)
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import InputName, Part, list_parts, open_part, read_head, read_tracker
-from dataset.publish.plan import Plan, Work, load_work, open_input_store, work_place, writer_name
+from dataset.publish.plan import Plan, Work, load_work, work_place, writer_name
 from dataset.publish.predicates import parse_predicate
 from dataset.store.store import Store
 

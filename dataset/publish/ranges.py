@@ -18,7 +18,7 @@ from dataset.publish.plan import Work
 from dataset.publish.record_file import Records
 from dataset.publish.screens import EMAIL, PHONE
 from dataset.publish.sections import range_start
-from dataset.publish.sorted_hashes import SortedHashes
+from dataset.formats.sorted_hashes import SortedHashes
 from dataset.publish.uniqueness import read_losers
 
 DUPLICATE = "duplicate"

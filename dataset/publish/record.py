@@ -23,7 +23,7 @@ from dataset.formats.releases import (
 )
 from dataset.publish.errors import PublishError
 from dataset.publish.hosts import mean_punsafe, merge_hosts
-from dataset.publish.parquet import table_writer
+from dataset.formats.release_parquet import table_writer
 from dataset.publish.plan import Work
 
 

@@ -197,7 +197,7 @@ def test_the_bytes_are_the_same_whoever_does_which_unit_and_however_the_parts_ar
 
 
 def test_groups_and_pages_of_a_file_are_those_of_the_format(made: MadeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dataset.publish.parquet.ROW_GROUP_ROWS", 40)
+    monkeypatch.setattr("dataset.formats.release_parquet.ROW_GROUP_ROWS", 40)
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
     release = publish_run(made)
     file = next(release.files(FileKind.DATA))

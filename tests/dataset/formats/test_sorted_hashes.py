@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.publish import sorted_hashes
-from dataset.publish.sorted_hashes import SortedHashes
+from dataset.formats.sorted_hashes import SortedHashes
 from dataset.store.store import Store
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dataset.formats.release_parquet import HashedFile, TableWriter, table_writer
 from dataset.formats.releases import (
     HOST_COUNTS_SCHEMA,
     ROW_GROUP_ROWS,
@@ -25,7 +26,6 @@ from dataset.formats.releases import (
     table_path,
 )
 from dataset.publish.hosts import HostCounts
-from dataset.formats.release_parquet import HashedFile, TableWriter, table_writer
 from dataset.publish.plan import Work
 from dataset.publish.predicates import filter_rows, parse_predicate
 from dataset.publish.ranges import read_range

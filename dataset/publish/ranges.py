@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.formats.releases import SUBSETS
+from dataset.formats.sorted_hashes import SortedHashes
 from dataset.publish.plan import Work
 from dataset.publish.record_file import Records
 from dataset.publish.screens import EMAIL, PHONE
 from dataset.publish.sections import range_start
-from dataset.formats.sorted_hashes import SortedHashes
 from dataset.publish.uniqueness import read_losers
 
 DUPLICATE = "duplicate"

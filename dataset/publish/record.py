@@ -6,6 +6,7 @@ Until release.json is replaced, a reader sees the version before; the files of t
 import hashlib
 from collections.abc import Sequence
 
+from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import (
     CHECKSUMS,
     FORMAT,
@@ -23,7 +24,6 @@ from dataset.formats.releases import (
 )
 from dataset.publish.errors import PublishError
 from dataset.publish.hosts import mean_punsafe, merge_hosts
-from dataset.formats.release_parquet import table_writer
 from dataset.publish.plan import Work
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.publish import sorted_hashes
+from dataset.formats import sorted_hashes
 from dataset.formats.sorted_hashes import SortedHashes
 from dataset.store.store import Store
 

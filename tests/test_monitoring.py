@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.tracker.filling import fill_pool, new_run
 from tracker.database.database import Connection
+from tracker.duties.serve import Duties
 from tracker.protocol.session import Session
-from tracker.watch.watcher import Duties, Watcher
+from tracker.watch.watcher import Watcher
 from workers.runtime import metrics
 
 MONITORING = Path(__file__).parents[1] / "docker" / "monitoring"

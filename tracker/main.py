@@ -30,8 +30,8 @@ from tracker.admin import (  # noqa: F401
     store_commands,
     worker_commands,
 )
-from tracker.admin import status as statuses
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell
+from tracker.admin.status import StatusView
 from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect, database_url, translated
 from tracker.database.version import require_head, require_owner
@@ -41,6 +41,7 @@ from tracker.seeding import wat_paths
 from tracker.seeding.link_list import Columns, split_names
 from tracker.settings import HTTP_PLACE, Settings
 from tracker.storage import manifest as manifests
+from tracker.watch.snapshot import take_snapshot
 
 __all__ = ["app", "main"]
 
@@ -128,8 +129,8 @@ def status(
     """Show queues, pool, outcomes and workers."""
     with open_tracker() as connection:
         if not watch:
-            seen = statuses.status(connection)
-            return show(seen, as_json, lambda: statuses.StatusView(seen))
+            seen = take_snapshot(connection)
+            return show(seen, as_json, lambda: StatusView(seen))
         try:
             with Live(_screen(connection), console=out, screen=out.is_terminal, auto_refresh=False) as live:
                 while True:
@@ -139,8 +140,8 @@ def status(
             return None
 
 
-def _screen(connection: Connection) -> statuses.StatusView:
-    return statuses.StatusView(statuses.status(connection), is_one_screen=out.is_terminal)
+def _screen(connection: Connection) -> StatusView:
+    return StatusView(take_snapshot(connection), is_one_screen=out.is_terminal)
 
 
 @app.command()
@@ -188,7 +189,6 @@ def serve(
     """
     from tracker.duties import serve as serving
     from tracker.watch import site
-    from tracker.watch.watcher import Duties
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
@@ -199,7 +199,7 @@ def serve(
     with connect(url) as connection:
         require_head(connection)
         require_owner(connection)
-    duties = Duties(every_seconds)
+    duties = serving.Duties(every_seconds)
     with site.shown(url, duties, http):
         serving.serve(url, stop, duties, store=settings.store)
 

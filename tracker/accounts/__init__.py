@@ -1,1 +1,2 @@
-"""What is known of every link, job and worker: the ledger, the pool, the audit, the log of changes."""
+"""What the database knows of links, jobs and workers, and what the admin changes in it: ledger, pool, audit, fleet,
+settings, and the log of changes."""

@@ -23,7 +23,8 @@ from tracker.accounts.balance import BloomCost, bloom_cost
 from tracker.accounts.ledger import Accounts, accounts, total
 from tracker.accounts.link_keys import Keys, KeysOfRuns, LinkKeys, opened_keys
 from tracker.database.database import Connection, query, translated
-from tracker.storage.manifest import open_store, outputs
+from tracker.storage.manifest import outputs
+from tracker.storage.open import open_store
 
 DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
 TARS_AT_ONCE = 1000

@@ -7,12 +7,9 @@ is ever in it: an enrolled machine's entry has its class, not its token.
 import getpass
 import os
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from rich.table import Table
-from rich.text import Text
 
 from tracker.database.database import Connection, Row, query, translated
 
@@ -37,16 +34,6 @@ def changes(connection: Connection, *, command: str | None, limit: int) -> list[
         return connection.execute(query("changes"), {"command": command, "limit": limit}).fetchall()
 
 
-def render(entries: Sequence[Row]) -> Table:
-    table = Table("when", "who", "command", "subject", "before", "after")
-    for entry in entries:
-        when = entry["changed_at"].strftime("%Y-%m-%d %H:%M:%S")
-        who = f"{entry['who']} as {entry['login']}"
-        cells = (when, who, entry["command"], entry["subject"], *_sides(entry))
-        table.add_row(*map(Text, cells))
-    return table
-
-
 def _person() -> str:
     try:
         user = getpass.getuser()
@@ -57,14 +44,3 @@ def _person() -> str:
 
 def _json(value: Any) -> Jsonb | None:
     return None if value is None else Jsonb(value)
-
-
-def _sides(entry: Row) -> tuple[str, str]:
-    before, after = ("" if entry[side] is None else _brief(entry[side]) for side in ("before", "after"))
-    return before, after
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_brief(one)}" for key, one in value.items())
-    return "none" if value is None else str(value)

@@ -1,1 +1,1 @@
-"""The admin's console: what is watched, steered and found out about; `tracker.main` is the command."""
+"""The commands of the console and their tables; `tracker.main` is the command."""

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tracker.accounts import changes
-from tracker.admin import controls
+from tracker.accounts import changes, controls
+from tracker.admin import change_log
 from tracker.admin import doctor as doctors
 from tracker.admin.console import Json, Queue, QueueOrAll, app, open_tracker, show, tell
 from tracker.database.database import connect, database_url
@@ -62,7 +62,7 @@ def list_changes(
     """List what admin commands changed: who, when, before and after."""
     with open_tracker() as connection:
         entries = changes.changes(connection, command=by, limit=limit)
-    show({"changes": entries}, as_json, lambda: changes.render(entries))
+    show({"changes": entries}, as_json, lambda: change_log.render(entries))
 
 
 @command()

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UniqueViolation
 
 from tracker.accounts.changes import record
-from tracker.admin.fleet import give_back, workers
+from tracker.accounts.fleet import give_back, workers
 from tracker.database.database import Connection, Row, translated
 from tracker.errors import TrackerError
 

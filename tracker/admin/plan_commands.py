@@ -9,9 +9,9 @@ import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from tracker.admin import rebalance as balancing
 from tracker.admin.console import Json, app, open_tracker, show
 from tracker.errors import TrackerError
+from tracker.planning import rebalance as balancing
 from tracker.planning.measured_rates import with_measured
 from tracker.planning.plan import PRESETS, STAGES, Number, Plan, make_plan, with_given
 

@@ -10,21 +10,20 @@ from dataclasses import dataclass
 
 from tracker.admin.findings import Finding, Level
 from tracker.database.database import Connection, query
+from tracker.watch.bounds import (
+    BUSY_CONNECTIONS,
+    CLOCK_SECONDS,
+    DEAD_ROWS,
+    DEAD_SHARE,
+    ENDLESS_SECONDS,
+    FULL_DISK,
+    LONG_SECONDS,
+    OLDEST_XID,
+    UNFOLDED_SECONDS,
+)
 
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
 MEBIBYTE = 2**20
-# Ingest's COPY of some packs may take 10 minutes, its login's limit; whatever takes longer is nobody's work.
-LONG_SECONDS, ENDLESS_SECONDS = 600.0, 3600.0
-# A lease is a minute, by Postgres's clock alone; of others' clocks only certificates and signatures to S3 (15 minutes)
-# depend, and whoever reads logs.
-CLOCK_SECONDS = 5.0
-# A leaf of 20M rows is vacuumed at 2 %; ten times that, and a million for small ones, is not keeping up.
-DEAD_SHARE, DEAD_ROWS = 0.2, 1_000_000
-# Postgres refuses to write at 2.1 billion; autovacuum's own emergency begins at 1.6 billion.
-OLDEST_XID = 1_000_000_000
-FULL_DISK = 0.9
-BUSY_CONNECTIONS = 0.8
-UNFOLDED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)

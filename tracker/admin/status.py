@@ -1,4 +1,4 @@
-"""`tracker status`: the swarm at a glance, as data and as tables."""
+"""`tracker status`: the tables of a snapshot."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,64 +8,15 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from tracker.accounts.balance import balance
-from tracker.accounts.ledger import Accounts, accounts, total
-from tracker.admin import fleet
+from tracker.accounts.fleet import is_in_trouble
+from tracker.admin import fleet_table
 from tracker.admin.listing import Beside, Column, Listing, short, span
-from tracker.database.database import Connection, query, translated
-from tracker.database.enums import QUEUES, SUBSETS
-from tracker.watch import pace
-from tracker.watch.alarms import alarms
-from tracker.watch.server import server
+from tracker.database.enums import SUBSETS
 
 MAX_WORKERS = 40  # shown; the swarm may have thousands
 MOST_OUTCOMES = 100  # more than there are
 OUTCOMES_ON_A_SCREEN = 3  # of how links ended, and of why the filter dropped some
 SPARKS = "▁▂▃▄▅▆▇█"
-
-
-def status(connection: Connection) -> dict[str, Any]:
-    """Queues, pool, outcomes and workers of one moment; keys as `tracker status --json` prints them."""
-    with translated():
-        queues = {row.pop("queue"): row for row in connection.execute(query("queues")).fetchall()}
-        expired = {row["queue"]: row["n"] for row in connection.execute(query("expired"))}
-        minutes = pace.by_minute(connection.execute(query("minutes")).fetchall())
-        filtered = {row["label"]: row["n"] for row in connection.execute(query("filtered"))}
-        errors = connection.execute(query("errors")).fetchall()
-        settings = {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM tracker.setting")}
-        runs = connection.execute("SELECT name, recipe, created_at::text FROM tracker.run ORDER BY run_id").fetchall()
-        bloom = connection.execute(query("bloom")).fetchone()
-    workers = fleet.workers(connection)
-    known = accounts(connection)
-    balanced = balance(connection)
-    whole = total(known)
-    rates = pace.rates(minutes)
-    came_in = {subset: _sum(known, subset, "came_in") for subset in SUBSETS}
-    seen = {
-        "queues": {name: row | {"expired": expired.get(name, 0)} for name, row in queues.items()},
-        "in": whole.came_in,
-        "pool": whole.pool,
-        "pool_by_subset": {subset: _sum(known, subset, "pool") for subset in SUBSETS},
-        "pool_target": int(settings["pool_resume"]),
-        "targets": pace.targets(settings, came_in),
-        "pool_low": balanced.is_low_in_rows,
-        "balance": balanced.to_json(),
-        "hours_left": balanced.hours_left,
-        "again": whole.again,
-        "leased": whole.leased,
-        "finished": dict(sorted(whole.finished.items())),
-        "filtered": filtered,
-        "rates": rates,
-        "minutes": minutes,
-        "alive": {kind: sum(row["kind"] == kind and row["alive"] for row in workers) for kind in QUEUES},
-        "workers": workers,
-        "errors": errors,
-        "runs": runs,
-        "settings": settings,
-        "bloom": bloom,
-        "server": server(connection),
-    }
-    return seen | {"alarms": alarms(seen)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +107,11 @@ def _add_most(table: Listing, place: str, counts: Mapping[str, int], most: int) 
 
 
 def _workers(seen: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
-    workers = sorted(seen["workers"], key=lambda row: not fleet.is_in_trouble(row))
+    workers = sorted(seen["workers"], key=lambda row: not is_in_trouble(row))
     if not workers:
         return
     yield ""
-    yield fleet.render(workers[:most])
+    yield fleet_table.render(workers[:most])
     if len(workers) > most:
         yield Text(f"and {len(workers) - most:,} more: see tracker workers")
 
@@ -185,7 +136,3 @@ def _state(queue: Mapping[str, Any], piles: Sequence[Mapping[str, Any]]) -> tupl
     if queue["max_leased"] is not None and queue["leased"] >= queue["max_leased"]:
         return "full", f"at its limit of {queue['max_leased']:,}"
     return "open", ""
-
-
-def _sum(known: Accounts, subset: str, place: str) -> int:
-    return sum(getattr(of, place) for (_, its), of in known.items() if its == subset)

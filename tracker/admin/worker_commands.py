@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from tracker.accounts import fleet
 from tracker.admin import enroll as enrolling
-from tracker.admin import fleet
+from tracker.admin import fleet_table
 from tracker.admin.console import Json, Queue, Yes, agree, app, open_tracker, show, tell
 from tracker.settings import Settings
 
@@ -22,7 +23,7 @@ def list_workers(
     """List the workers: where they run, what they hold and do; the stuck and the silent are marked."""
     with open_tracker() as connection:
         rows = fleet.workers(connection, kind=kind.value if kind else None)
-    show({"workers": rows}, as_json, lambda: fleet.render(rows))
+    show({"workers": rows}, as_json, lambda: fleet_table.render(rows))
 
 
 @command()
@@ -40,7 +41,7 @@ def evict(worker: Workers, yes: Yes = False, as_json: Json = False) -> None:
     """Take away what a worker holds: others get it at once, and what the worker still sends is refused."""
     with open_tracker() as connection:
         found = fleet.find(connection, worker)
-        agree({"workers": found}, "Evict these?", yes=yes, as_json=as_json, text=lambda: fleet.render(found))
+        agree({"workers": found}, "Evict these?", yes=yes, as_json=as_json, text=lambda: fleet_table.render(found))
         n = fleet.evict(connection, found)
     data = {"changed": True, "workers": [row["worker"] for row in found], "returned": n}
     tell(data, as_json, f"workers evicted: {len(found)}; jobs ready again: {n}")
@@ -64,7 +65,7 @@ def revoke(name: str, yes: Yes = False, as_json: Json = False) -> None:
         found = enrolling.machine_workers(connection, name)
         agree(
             {"machine": name, "workers": found}, f"Revoke {name}?", yes=yes, as_json=as_json,
-            text=lambda: fleet.render(found),
+            text=lambda: fleet_table.render(found),
         )  # fmt: skip
         n = enrolling.revoke(connection, name)
     tell({"changed": True, "machine": name, "workers": n}, as_json, f"{name} is revoked; it had {n} workers")

@@ -7,6 +7,7 @@ the swarm works on, its ledger only grows longer.
 import logging
 import threading
 import time
+from dataclasses import dataclass
 
 from tracker.accounts.balance import balance, note_pace
 from tracker.accounts.ledger import fold
@@ -15,11 +16,26 @@ from tracker.database.database import Connection, answered_within, connect, quer
 from tracker.duties.burnt_workers import drain_burnt
 from tracker.errors import DatabaseDown, TrackerError
 from tracker.storage.retention import retain
-from tracker.watch.watcher import Duties
 
 log = logging.getLogger("shoal.tracker")
 
 ANSWER_SECONDS = 600.0  # for a round without the store; folding a day's ledger at once takes a minute
+
+
+@dataclass(slots=True)
+class Duties:
+    """How the tracker's duties go; written by their thread, read by others."""
+
+    every_seconds: float
+    done_at: float | None = None
+    """Unix time of the last round that went well."""
+    error: str | None = None
+    """Why the last round did not go well."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """After so long without a round something is wrong: a round may take a while, and a database restart."""
+        return max(30.0, 5 * self.every_seconds)
 
 
 def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> None:

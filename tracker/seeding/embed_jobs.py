@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.manifest import open_store
+from tracker.storage.open import open_store
 
 HUB_PREFIX = "hf-hub:"
 TARS = (".tar", ".tar.gz", ".tgz")

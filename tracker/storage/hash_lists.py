@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tracker import strict_json
 from tracker.errors import TrackerError
-from tracker.storage.manifest import open_store
+from tracker.storage.open import open_store
 from tracker.storage.whole_files import put_whole
 
 DIGITS = {"sha256": 64, "md5": 32, "pdq": 64}

@@ -6,17 +6,15 @@ test compares the two: neither imports the other.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from psycopg.rows import tuple_row
 
 from tracker import strict_json
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.object_store import open_location
+from tracker.storage.open import open_existing_store
 from tracker.storage.whole_files import write_whole
 
 NAME = "manifest.parquet"
@@ -42,35 +40,6 @@ TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
 """In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
 ROW_GROUP_ROWS = 32_768
 """Fetched at once and written as one row group: 30 MB while it is made."""
-
-
-def open_store(uri: str) -> pafs.FileSystem:
-    """The store as a file system rooted at it.
-
-    Raises:
-        TrackerError: the URI names no file system that is known.
-    """
-    try:
-        filesystem, root = open_location(uri)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise TrackerError(
-            f"the store {uri.rpartition('@')[2]} cannot be opened: {error}; set SHOAL_STORE to a folder or a URI"
-        ) from error
-    return pafs.SubTreeFileSystem(root, filesystem)
-
-
-def open_existing_store(uri: str) -> pafs.FileSystem:
-    """The store as a file system rooted at it; a folder is not made here, since a wrong SHOAL_STORE would make one.
-
-    Raises:
-        TrackerError: the URI names no file system that is known, or a folder that is not there.
-    """
-    store = open_store(uri)
-    if isinstance(store.base_fs, pafs.LocalFileSystem) and not Path(store.base_path).is_dir():
-        raise TrackerError(
-            f"the store {uri} is not there: set SHOAL_STORE to the workers' folder; the first worker makes it"
-        )
-    return store
 
 
 def outputs(connection: Connection) -> pa.Table:

@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.manifest import open_store
+from tracker.storage.open import open_store
 
 log = logging.getLogger("shoal.tracker")
 

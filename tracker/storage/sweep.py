@@ -28,7 +28,7 @@ import pyarrow.fs as pafs
 
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
-from tracker.storage.manifest import open_existing_store
+from tracker.storage.open import open_existing_store
 
 FILES_AT_ONCE = 5000
 MIN_AGE = timedelta(hours=1)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tracker.admin.server_health import FULL_DISK, LONG_SECONDS, OLDEST_XID, UNFOLDED_SECONDS
 from tracker.watch import pace
+from tracker.watch.bounds import FULL_DISK, LONG_SECONDS, OLDEST_XID, UNFOLDED_SECONDS
 
 SOON_HOURS = 6.0
 

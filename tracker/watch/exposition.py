@@ -23,7 +23,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How a look at the swarm went: `seen` is `tracker.admin.status.status`, None while the database is away."""
+    """How a look at the swarm went: `seen` is of `tracker.watch.snapshot`, None while the database is away."""
 
     seen: Mapping[str, Any] | None
     taken_at: float

@@ -22,9 +22,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tracker.duties.serve import Duties
 from tracker.errors import TrackerError
 from tracker.settings import HTTP_PLACE
-from tracker.watch.watcher import EVERY_SECONDS, Duties, Watcher
+from tracker.watch.watcher import EVERY_SECONDS, Watcher
 
 log = logging.getLogger("shoal.tracker")
 

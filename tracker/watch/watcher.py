@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracker import strict_json
-from tracker.admin.status import status
 from tracker.database.database import Connection, connect, translated
+from tracker.duties.serve import Duties
 from tracker.errors import TrackerError
 from tracker.watch.exposition import Round, exposition, worker_state
+from tracker.watch.snapshot import take_snapshot
 
 log = logging.getLogger("shoal.tracker")
 
@@ -26,22 +27,6 @@ POINTS = 720  # an hour of charts, one point each look
 MAX_LISTED = 50  # workers on the page, those with trouble first; the swarm may have thousands
 LATE_SECONDS = 60.0  # a look that has not ended so long after it was due hangs
 TROUBLE = {"stuck": 0, "silent": 1, "draining": 2, "active": 3}
-
-
-@dataclass(slots=True)
-class Duties:
-    """How the tracker's duties go; written by their thread, read by others."""
-
-    every_seconds: float
-    done_at: float | None = None
-    """Unix time of the last round that went well."""
-    error: str | None = None
-    """Why the last round did not go well."""
-
-    @property
-    def patience_seconds(self) -> float:
-        """After so long without a round something is wrong: a round may take a while, and a database restart."""
-        return max(30.0, 5 * self.every_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +82,7 @@ class Watcher:
                 # A moment's numbers belong together, and a query that hangs must not hang the page.
                 self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 self._connection.execute("SET LOCAL statement_timeout = '60s'")
-                seen = status(self._connection)
+                seen = take_snapshot(self._connection)
             self.error = None
         except (TrackerError, OSError) as error:
             self._close()

@@ -10,7 +10,7 @@ from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_s
 from tests.tracker.talking import Console
 from tracker.accounts.audit import audit
 from tracker.accounts.balance import Balance, balance, note_pace
-from tracker.admin.controls import change_setting
+from tracker.accounts.controls import change_setting
 from tracker.database.database import Connection
 from tracker.duties.serve import tick
 from tracker.errors import TrackerError

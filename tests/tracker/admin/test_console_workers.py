@@ -7,7 +7,7 @@ import pytest
 
 from tests.tracker.filling import new_run, scalar
 from tests.tracker.talking import Console
-from tracker.admin import fleet
+from tracker.accounts import fleet
 from tracker.database.database import Connection, connect
 from tracker.errors import LeaseLost, Refused
 from tracker.protocol.session import Job, Session

@@ -8,10 +8,11 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from tests.tracker.filling import fill_pool, new_run
-from tracker.admin import fleet, jobs, list_commands
+from tracker.admin import fleet_table, jobs, list_commands
 from tracker.admin.listing import Column, Listing, short, span
-from tracker.admin.status import StatusView, status
+from tracker.admin.status import StatusView
 from tracker.database.database import Connection
+from tracker.watch.snapshot import take_snapshot
 
 LONG_HOST = "ip-10-0-139-12.eu-central-1.compute.internal"
 
@@ -30,7 +31,7 @@ def printed(shown: RenderableType, width: int = 80, height: int = 24) -> list[st
 def large(admin: Connection) -> dict[str, Any]:
     """The status of a swarm with the largest numbers there are, 3,000 workers and a long error."""
     fill_pool(admin, new_run(admin, "CC-MAIN-2024-22", wats=3), 10)
-    seen = status(admin)
+    seen = take_snapshot(admin)
     counts = dict.fromkeys(("ready", "leased", "dead", "expired", "done"), 9_876_543_210)
     for name, queue in seen["queues"].items():
         queue.update(counts, oldest_ready_seconds=9e8, held=name == "extract", paused=name == "filter")
@@ -84,7 +85,7 @@ def test_a_screen_holds_all_that_is_watched_and_shows_workers_in_trouble_first(
 
 
 def test_the_workers_are_whole_at_80_columns_but_for_their_hosts() -> None:
-    heading, first, *_ = printed(fleet.render([worker(0), worker(2995)]))
+    heading, first, *_ = printed(fleet_table.render([worker(0), worker(2995)]))
     assert heading.split() == ["worker", "kind", "host", "pid", "seen", "leases", "jobs/h", "failed", "state"]
     assert first.split()[0] == "00000000"
     assert first.split()[2].endswith("…")

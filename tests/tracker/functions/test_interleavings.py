@@ -13,8 +13,8 @@ from psycopg.types.json import Jsonb
 from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_setting
 from tests.tracker.functions.test_ingest_verbs import added, claim_one, result
 from tracker.accounts.audit import audit, audit_exact
-from tracker.admin.controls import change_setting
-from tracker.admin.fleet import evict, find
+from tracker.accounts.controls import change_setting
+from tracker.accounts.fleet import evict, find
 from tracker.database.database import Connection, connect, translated
 from tracker.errors import LeaseLost, TrackerError
 from tracker.protocol.copy_rows import COLUMNS, COPY, copy_into

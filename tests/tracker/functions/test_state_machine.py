@@ -23,9 +23,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from tests.tracker.filling import new_run, scalar, set_setting
+from tracker.accounts import fleet
 from tracker.accounts.audit import audit
-from tracker.admin import fleet
-from tracker.admin.controls import set_paused
+from tracker.accounts.controls import set_paused
 from tracker.admin.jobs import Choice, choose, discard, retry
 from tracker.database.database import Connection, connect, translated
 from tracker.errors import LeaseLost, Refused

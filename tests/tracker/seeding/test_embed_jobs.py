@@ -9,7 +9,7 @@ import pytest
 
 from tests.tracker.filling import new_run, scalar
 from tests.tracker.talking import Console
-from tracker.admin.controls import set_limit
+from tracker.accounts.controls import set_limit
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, RecipeRefused, Refused, TrackerError
 from tracker.protocol.session import Job, Session

@@ -22,18 +22,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from tests.tracker.filling import fill_pool, finished_job, new_run, scalar, set_setting
-from tracker.admin.status import StatusView, sparkline, status
+from tracker.admin.status import StatusView, sparkline
 from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect
 from tracker.database.enums import OUTCOMES, SUBSETS
 from tracker.database.migrate import migrate
 from tracker.duties import serve
+from tracker.duties.serve import Duties
 from tracker.errors import TrackerError
 from tracker.protocol.session import Session
 from tracker.watch import pace, site
 from tracker.watch.alarms import alarms
 from tracker.watch.exposition import MAX_VERDICTS
-from tracker.watch.watcher import Duties, Watcher
+from tracker.watch.snapshot import take_snapshot
+from tracker.watch.watcher import Watcher
 
 Register = Callable[[str], Session]
 
@@ -324,14 +326,14 @@ def test_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm_and_one_that_kee
 ) -> None:
     fill_pool(admin, new_run(admin, wats=1), 7200)
     set_setting(admin, "pool_low", 3600)
-    seen = status(admin)
+    seen = take_snapshot(admin)
     assert "pool_low" not in "".join(seen["alarms"])
     seen["rates"]["download"]["rows_in_per_second"] = 1.0
     assert "at this pace the pool is under pool_low in 1.0 hours: start extract and ingest workers" in alarms(seen)
     seen["rates"]["ingest"]["rows_out_per_second"] = 1.0
     assert "pool_low" not in "".join(alarms(seen))
     set_setting(admin, "pool_low", 7201)
-    assert "the pool is low: 7,200 candidates (pool_low 7,201)" in "".join(alarms(status(admin)))
+    assert "the pool is low: 7,200 candidates (pool_low 7,201)" in "".join(alarms(take_snapshot(admin)))
 
 
 def test_a_rate_is_since_the_first_job_of_the_last_minutes() -> None:
@@ -358,7 +360,7 @@ def test_a_hurried_admin_sees_rates_targets_and_alarms_in_the_terminal(
         batch, {"finished": {"success": batch.n}, "again": [], "returned": [], "samples": batch.n, "bytes": 1}
     )
     with connect(database) as connection:
-        seen = status(connection)
+        seen = take_snapshot(connection)
     assert seen["minutes"]["download"]["rows_in"][-1] == batch.n == 100
     console = Console(width=220, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     console.print(StatusView(seen))

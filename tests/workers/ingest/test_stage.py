@@ -15,7 +15,7 @@ from dataset.ingest.shuffle import Shuffled, shuffled_rows
 from dataset.store.store import Store, StoreError
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
 from tracker.accounts.audit import audit
-from tracker.admin.controls import change_setting
+from tracker.accounts.controls import change_setting
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, TrackerError
 from tracker.main import _audit_lines

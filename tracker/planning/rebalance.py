@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tracker.accounts.changes import record
-from tracker.admin.controls import change_setting
-from tracker.admin.fleet import evict, workers
+from tracker.accounts.controls import change_setting
+from tracker.accounts.fleet import evict, workers
 from tracker.database.database import Connection, Row, translated
 from tracker.database.enums import SUBSETS
 from tracker.planning.measured_rates import with_measured

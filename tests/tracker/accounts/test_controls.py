@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.tracker.filling import listed_pack, new_run, scalar
-from tracker.admin.controls import change_setting
+from tracker.accounts.controls import change_setting
 from tracker.database.database import Connection
 from tracker.errors import TrackerError
 from tracker.protocol.session import Session

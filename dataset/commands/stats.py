@@ -1,7 +1,7 @@
 """`dataset stats`: the statistics of a release, a run, or any parquet files with LAION's columns."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from dataset.formats.manifest import OutputKind, outputs
 from dataset.formats.releases import RECORD, open_release
 from dataset.report.galleries import read_galleries
 from dataset.report.statistics import write_statistics_page
+from dataset.stats.domains import Domain, most_frequent_domains
 from dataset.stats.figures import all_figures
 from dataset.stats.funnel import Funnel, gather_funnel
 from dataset.stats.gather import gather
@@ -33,6 +34,7 @@ class _Source:
     save: bool = False
     funnel: Funnel | None = None
     """Of a run: it also has galleries."""
+    domains: Sequence[Domain] | None = None
 
 
 def stats_command(
@@ -50,7 +52,7 @@ def stats_command(
     if source is not None and run is not None:
         raise typer.BadParameter("--run is for a run of the store: leave SOURCE out")
     found = _run_source(store, run) if source is None else _named_source(source, store, save=save)
-    figures = all_figures(gather(found.store, found.units, save=found.save), found.funnel)
+    figures = all_figures(gather(found.store, found.units, save=found.save), found.funnel, found.domains)
     if html is not None:
         galleries = read_galleries(found.store, run) if found.funnel else {}
         write_statistics_page(html, found.title, figures, found.funnel, galleries)
@@ -90,4 +92,5 @@ def _named_source(source: str, store_uri: str, *, save: bool) -> _Source:
 def _release_source(store: Store, name: str, *, save: bool) -> _Source:
     release = open_release(store, name)
     title = f"{release.record.name} {release.record.version}"
-    return _Source(title, store, list(units_of_release(release)), save=save)
+    domains = most_frequent_domains(release)
+    return _Source(title, store, list(units_of_release(release)), save=save, domains=domains)

@@ -63,6 +63,7 @@ def render_statistics(
         '<div class="columns">',
         _listed("Most frequent captions", "caption", total["captions"]),
         _listed("Most frequent hosts", "host", total["hosts"]),
+        _domains(figures.get("domains", [])),
         _distinct(figures),
         _nulls(total),
         "</div>",
@@ -202,6 +203,11 @@ def _listed(heading: str, name: str, listed: Figures) -> str:
         for each in listed["values"][:LISTED]
     ]
     return section(heading, table((name, "pairs"), rows))
+
+
+def _domains(domains: Sequence[Figures]) -> str:
+    rows = [(escape(each["name"]), f"{each['rows']:,}", _value(each["mean_punsafe"])) for each in domains[:LISTED]]
+    return section("Most frequent domains", table(("domain", "pairs", "mean punsafe"), rows)) if rows else ""
 
 
 def _distinct(figures: Figures) -> str:

@@ -5,6 +5,7 @@ floats are rounded to the step at which the column is counted. A share is of the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from dataset.stats.counts import (
     IntArray,
     LanguageCounts,
 )
+from dataset.stats.domains import Domain
 from dataset.stats.funnel import Funnel
 from dataset.stats.gather import Gathered
 from dataset.stats.hyperloglog import RELATIVE_ERROR, estimate
@@ -38,8 +40,8 @@ HISTOGRAM_BINS = {"similarity": 0.01, "pwatermark": 0.02, "punsafe": 0.02, "aest
 Figures = dict[str, Any]
 
 
-def all_figures(gathered: Gathered, funnel: Funnel | None = None) -> Figures:
-    """Return the figures of all rows and of each subset, and of a run's funnel, as they are written to JSON."""
+def all_figures(gathered: Gathered, funnel: Funnel | None = None, domains: Sequence[Domain] | None = None) -> Figures:
+    """Return the figures of all rows, of each subset, of a run's funnel and a release's domains, as JSON has them."""
     scopes = {scope: _scope_figures(counts, gathered.listed[scope]) for scope, counts in gathered.counts.items()}
     total = scopes.pop(ALL)
     named = {scope: figures for scope, figures in scopes.items() if scope}
@@ -49,6 +51,7 @@ def all_figures(gathered: Gathered, funnel: Funnel | None = None) -> Figures:
         ALL: total,
         "subsets": named,
         **({} if funnel is None else {"funnel": funnel_figures(funnel)}),
+        **({} if domains is None else {"domains": [asdict(domain) for domain in domains]}),
     }
 
 

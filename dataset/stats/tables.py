@@ -26,6 +26,9 @@ def markdown(figures: Figures) -> str:
         + _table(["", "distinct"], [(name, _number(count)) for name, count in total["distinct"].items() if count]),
         _listed("Most frequent captions", "caption", total["captions"]),
         _listed("Most frequent hosts", "host", total["hosts"]),
+        "### Most frequent domains\n\n" + _table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))
+        if figures.get("domains")
+        else "",
         "### Links\n\n" + _table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
         if "funnel" in figures
         else "",
@@ -82,6 +85,11 @@ def _listed(heading: str, name: str, listed: Figures) -> str:
         return ""
     rows = [(_text(each["value"]), _number(each["rows"])) for each in listed["values"][:LISTED]]
     return f"### {heading}\n\n" + _table([name, "pairs"], rows)
+
+
+def _domains(domains: Sequence[Figures]) -> Iterable[Sequence[str]]:
+    for each in domains[:LISTED]:
+        yield _text(each["name"]), _number(each["rows"]), _plain(each["mean_punsafe"], 4)
 
 
 def _shares(counts: Mapping[str, int]) -> Iterable[Sequence[str]]:

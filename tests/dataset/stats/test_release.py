@@ -11,6 +11,7 @@ from dataset.formats.releases import Release, open_release
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
+from dataset.stats.domains import most_frequent_domains
 from dataset.stats.gather import Gathered, gather
 from dataset.stats.units import SAVED_FOLDER, units_of_folder, units_of_release
 from dataset.store.store import Store
@@ -43,19 +44,25 @@ def test_the_counts_are_those_of_the_releases_rows(made: MadeStore) -> None:
     assert gather(data, units_of_folder(data)).counts["all"] == gathered.counts["all"]
 
 
-def test_a_further_batch_counts_only_its_own_files(made: MadeStore) -> None:
-    first = gather_release(publish_run(made, "second", "a"))
-    assert first.units_counted == first.units == 2
-    second = gather_release(publish_run(made, "first", "b"))
-    assert (second.units, second.units_counted) == (3, 1)
-    assert second.counts["all"] == gather_release(open_release(made.store, "laion"), save=False).counts["all"]
+def saved(release: Release) -> list[str]:
+    return release.store.list(f"releases/laion/{SAVED_FOLDER}")
 
 
-def test_counts_that_were_saved_lie_beside_the_release(made: MadeStore) -> None:
+def test_publish_saves_the_counts_of_each_file(made: MadeStore) -> None:
     release = publish_run(made, "first", "a")
-    gather_release(release)
-    saved = made.store.list(f"releases/laion/{SAVED_FOLDER}")
-    assert saved == [f"releases/laion/{SAVED_FOLDER}/en/a/train-00000-of-00001.counts"]
+    assert saved(release) == [f"releases/laion/{SAVED_FOLDER}/en/a/train-00000-of-00001.counts"]
+    assert gather_release(release).units_counted == 0
+
+
+def test_only_files_without_saved_counts_are_counted(made: MadeStore) -> None:
+    publish_run(made, "second", "a")
+    release = publish_run(made, "first", "b")
+    before = gather_release(release)
+    release.store.delete(saved(release)[0])
+    after = gather_release(release)
+    assert (after.units, after.units_counted) == (3, 1)
+    assert after.counts["all"] == before.counts["all"]
+    assert len(saved(release)) == 3
 
 
 def test_a_release_is_named_by_name_or_by_path(made: MadeStore) -> None:
@@ -71,3 +78,13 @@ def test_a_release_is_named_by_name_or_by_path(made: MadeStore) -> None:
 def test_a_run_is_counted_by_its_parts(made: MadeStore) -> None:
     result = CliRunner().invoke(main.app, ["stats", "--store", made.store.uri, "--run", "first"])
     assert "60 |" in result.stdout or result.exception is not None
+
+
+def test_the_domains_are_those_that_were_published(made: MadeStore) -> None:
+    release = publish_run(made, "first", "a")
+    hosts = release.store.read_table("releases/laion/hosts.parquet").to_pylist()
+    found = most_frequent_domains(release)
+    expected = sorted((-row["rows"], row["domain"]) for row in hosts)[:100]
+    assert [(-domain.rows, domain.name) for domain in found] == expected
+    assert sum(domain.rows for domain in found) == 60
+    assert all(domain.mean_punsafe is not None and 0 <= domain.mean_punsafe <= 1 for domain in found)

@@ -36,7 +36,7 @@ bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest be
 bench-download: .venv/installed  ## the download worker beside img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
 
-bench-release: .venv/installed  ## publish beside DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
+bench-release: .venv/installed  ## publish and stats beside DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
 	"$(BIN)/python" -m tests.benchmarks.bench_release $(RELEASE)
 
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once

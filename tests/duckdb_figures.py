@@ -4,7 +4,7 @@ from typing import Any
 
 import duckdb
 
-from dataset.stats.counts import COLUMNS, FLOATS, THRESHOLDS
+from dataset.stats.counts import COLUMNS, DISTINCT, FLOATS, THRESHOLDS
 from dataset.stats.figures import (
     ASPECT_NAMES,
     AT_LEAST,
@@ -67,16 +67,17 @@ def duckdb_figures(connection: duckdb.DuckDBPyConnection, source: str) -> dict[s
         "languages": _languages(connection, source),
         "captions": _frequent(connection, source, "TEXT"),
         "hosts": _frequent(connection, source, HOST),
-        "distinct": {name: row[f"distinct {name}"] for name in ("URL", "TEXT", "host")},
+        "distinct": {name: row[f"distinct {name}"] for name in DISTINCT if f"distinct {name}" in row},
     }
     return figures
 
 
 def _scalars(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, Any]:
     """Compute all that one pass can."""
+    types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     wanted = {"rows": "count(*)"}
     for name in COLUMNS:
-        if name != "sha256":
+        if name in types:
             wanted[f"null {name}"] = f"count(*) - count({name})"
     wanted["known size"] = f"count(*) FILTER ({KNOWN_SIZE})"
     for side in AT_LEAST:
@@ -106,8 +107,10 @@ def _scalars(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, An
         wanted[f"min {name}"], wanted[f"max {name}"] = f"min({step})", f"max({step})"
         wanted[f"mean {name}"] = f"avg({step})"
     for name, threshold in THRESHOLDS.items():
-        wanted[f"above {name}"] = f"count(*) FILTER ({name} > {threshold}::FLOAT AND NOT isnan({name}))"
-    wanted |= {f"distinct {name}": f"approx_count_distinct({name})" for name in ("URL", "TEXT")}
+        wanted[f"above {name}"] = f"count(*) FILTER ({name} > {threshold}::{types[name]} AND NOT isnan({name}))"
+    wanted |= {
+        f"distinct {name}": f"approx_count_distinct({name})" for name in ("URL", "TEXT", "sha256") if name in types
+    }
     wanted["distinct host"] = f"approx_count_distinct({HOST})"
     cursor = connection.execute(f"SELECT {', '.join(wanted.values())} FROM {source}")
     values = cursor.fetchone()

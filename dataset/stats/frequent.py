@@ -52,7 +52,10 @@ class Frequent:
 
 
 class FrequencyCounter:
-    """Counts one unit's values, batch by batch; 8 bytes a value until `finish`."""
+    """Counts one unit's values, batch by batch; 8 bytes a value until `finish`.
+
+    It keeps the texts of values that occur more than once in a batch: others are not among the most frequent of all.
+    """
 
     def __init__(self) -> None:
         self._batches: list[Hashes] = []
@@ -61,10 +64,14 @@ class FrequencyCounter:
     def add(self, hashes: Hashes, texts_of: Callable[[Ints], list[str]]) -> None:
         """Count a batch; `texts_of` returns the texts of rows, by their positions in `hashes`."""
         self._batches.append(hashes)
-        frequent = frequent_hashes([hashes]).hashes
-        new = frequent[[int(each) not in self._texts for each in frequent]] if self._texts else frequent
-        rows = np.flatnonzero(np.isin(hashes, new))
-        rows = rows[np.unique(hashes[rows], return_index=True)[1]]
+        found = frequent_hashes([hashes])
+        frequent = found.hashes[found.counts > 1] if found.missed else found.hashes
+        new = np.array([each for each in frequent.tolist() if each not in self._texts], np.uint64)
+        if not len(new):
+            return
+        place = np.searchsorted(new, hashes).clip(0, len(new) - 1)  # np.isin sorts all hashes
+        rows = np.flatnonzero(new[place] == hashes)
+        rows = rows[np.unique(place[rows], return_index=True)[1]]
         self._texts.update(zip(hashes[rows].tolist(), texts_of(rows), strict=True))
 
     def finish(self) -> Frequent:

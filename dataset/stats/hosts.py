@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numpy.lib.stride_tricks import sliding_window_view
 
-from dataset.stats.hashing import ByteRanges, Hashes, Ints, hash_ranges
+from dataset.stats.hashing import PADDING, ByteRanges, Hashes, Ints, hash_ranges
 
 _WIDTH = 48
 _ROWS = 16_384
@@ -70,7 +70,7 @@ def _plain_hosts(
     )  # end is 0 also where nothing ends it
     rows = np.flatnonzero(plain)
     compact = ByteRanges(
-        np.concatenate([clean[rows].reshape(-1), np.zeros(8, np.uint8)]),
+        np.concatenate([clean[rows].reshape(-1), np.zeros(PADDING, np.uint8)]),
         np.arange(len(rows), dtype=np.int64) * _WIDTH,
         size[rows],
     )

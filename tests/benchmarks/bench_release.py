@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dataset.formats.releases import FileKind, open_release
 from dataset.store.store import Store
+from tests.benchmarks import bench_stats
 from tests.benchmarks.memory import tree_pss
 from tests.benchmarks.release_parts import put_parts
 
@@ -71,8 +72,7 @@ def main() -> None:
         "publish_vs_duckdb": round(duckdb_seconds / seconds, 3),
         "publish_peak_mib": round(peak / 2**20),
         "publish_rows_per_s": round(rows / seconds),
-        "stats_vs_duckdb": None,
-    }))  # fmt: skip
+    } | bench_stats.measure(parts, repeats=1)))  # fmt: skip
 
 
 def measure(command: list[str]) -> tuple[float, int]:

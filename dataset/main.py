@@ -17,6 +17,7 @@ from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
 from dataset.commands.stats import stats_command
+from dataset.commands.trace import trace_command
 from dataset.commands.training import calibrate, train_head
 from dataset.errors import DatasetError
 from dataset.formats import manifest as manifests
@@ -35,6 +36,7 @@ app.add_typer(safety_app, name="safety")
 app.command("train-head")(train_head)
 app.command()(calibrate)
 app.command("publish")(publish_command)
+app.command("trace")(trace_command)
 app.command("stats")(stats_command)
 talk = Console(stderr=True)
 

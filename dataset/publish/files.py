@@ -80,6 +80,7 @@ def write_file(work: Work, unit: FileUnit) -> list[ReleaseFile]:
 
     Raises: StoreError when the store takes no more.
     """
+    pa.default_memory_pool().release_unused()  # what the runs' units left: these are larger, and other sizes
     plan, hosts, counter = work.plan, HostCounts(), RowCounter(unit.subset)
     predicates = {name: parse_predicate(text) for name, text in plan.options.variants.items()}
     data = data_schema(unit.subset, aesthetic=plan.aesthetic)

@@ -34,6 +34,7 @@ import sys, duckdb
 parts, out, scratch, gib, processes = sys.argv[1:6]
 connection = duckdb.connect()
 connection.execute(f"SET threads = {processes}; SET memory_limit = '{gib}GiB'; SET temp_directory = '{scratch}'")
+connection.execute("SET enable_progress_bar = false")
 connection.execute("SET preserve_insertion_order = false")
 connection.execute(f\"\"\"
     COPY (

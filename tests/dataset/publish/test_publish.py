@@ -299,3 +299,19 @@ def test_uniqueness_does_not_depend_on_groups_and_ranges(
     assert len(set(rows["URL"].to_pylist())) == len(set(rows["sha256"].to_pylist())) == len(rows) > 50
     assert again.record.batches[0].dropped == release.record.batches[0].dropped
     assert sum(release.record.batches[0].dropped.values()) + len(rows) == 600
+
+
+def test_the_first_file_tells_of_all_of_them_within_the_error_of_a_sample(made: MadeStore) -> None:
+    pairs = [make_pair(seed, similarity=0.28 + seed / 20_000, subset="multi",
+                       LANGUAGE="de" if seed < 1_200 else "fr") for seed in range(4_000)]  # fmt: skip
+    made.put_run("crawl", in_parts(pairs, 500))  # parts differ from each other, as a crawl changes with time
+    release = publish_run(made, rows_per_file=800)
+    first = release.store.read_table(release.path(next(release.files(FileKind.DATA)).path))
+    everything = read(release)
+    for column in ("similarity", "punsafe", "WIDTH"):
+        values, sample = np.sort(everything[column].to_numpy()), np.sort(first[column].to_numpy())
+        shares = np.searchsorted(values, sample, side="right") / len(values)
+        distance = np.abs(shares - np.arange(1, len(sample) + 1) / len(sample)).max()
+        assert distance < 1.63 / np.sqrt(len(sample))  # Kolmogorov and Smirnov's bound at 1 %
+    share = np.mean([language == "de" for language in first["LANGUAGE"].to_pylist()])
+    assert abs(share - 0.3) < 3 * np.sqrt(0.3 * 0.7 / len(first))

@@ -1,0 +1,73 @@
+"""From a row of a release back to its page."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from dataset.errors import DatasetError
+from dataset.formats.releases import Release, open_release
+from dataset.main import app
+from dataset.publish.inputs import InputName
+from dataset.publish.planning import Request
+from dataset.publish.publish import publish
+from dataset.publish.trace import trace_row
+from dataset.store.store import Store
+from tests.manifests import put_manifest
+from tests.parts import MadeStore, make_pair
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Release:
+    """A release of one run: shards by jobs 10 and 11, filtered by jobs 21 and 20, links of pack 5."""
+    made = MadeStore(Store.open(str(tmp_path)))
+    for job, part_job in ((10, 21), (11, 20)):
+        rows = [make_pair(job * 10 + at) | {"key": f"{job:010d}{at:05d}"} for at in range(3)]
+        made.put_run("crawl", [rows])
+        made.listed[-1]["job"] = part_job
+        keys = {"key": [row["key"] for row in rows], "pack": [5] * 3, "pack_row": [job * 2 + at for at in range(3)]}
+        made.store.write_table(f"crawl/shards/{job}.parquet", pa.table(keys))
+        made.listed.append({"kind": "shard", "run": "crawl", "path": f"crawl/shards/{job}", "job": job})
+    pages = pa.table({"page_url": [f"https://page.example/{row}" for row in range(40)]})
+    made.store.write_table("crawl/packs/5.parquet", pages, {"wat": "crawl-data/x.wat.gz"})
+    made.listed.append({"kind": "pack", "run": "crawl", "path": "crawl/packs/5", "output_id": 5})
+    for at, listed in enumerate(made.listed):
+        listed.setdefault("output_id", 100 + at)
+    put_manifest(made.store, made.listed)
+    publish(made.store, Request(name="laion", inputs=[InputName(".", "crawl")]))
+    return open_release(made.store, "laion")
+
+
+def test_every_row_leads_to_its_shard_part_pack_page_and_wat_file(release: Release) -> None:
+    pages = {make_pair(job * 10 + at)["URL"]: (job, job * 2 + at) for job in (10, 11) for at in range(3)}
+    for row_id in range(6):
+        found = trace_row(release, row_id, release.store)
+        assert found.url is not None
+        job, pack_row = pages[found.url]
+        assert (found.shard, found.pack, found.pack_row) == (f"crawl/shards/{job}", "crawl/packs/5", pack_row)
+        assert (found.page, found.wat) == (f"https://page.example/{pack_row}", "crawl-data/x.wat.gz")
+        assert found.part is not None
+        assert found.key in release.store.read_table(f"{found.part}.parquet")["key"].to_pylist()
+        assert (found.run, found.store) == ("crawl", ".")
+
+
+def test_what_is_no_longer_there_is_left_out(release: Release) -> None:
+    release.store.delete("crawl/packs/5.parquet")
+    found = trace_row(release, 0, release.store)
+    assert (found.page, found.wat) == (None, None)
+    assert found.shard is not None
+
+
+def test_an_id_that_no_row_has_is_said(release: Release) -> None:
+    with pytest.raises(DatasetError, match="ids go from 0 to 5"):
+        trace_row(release, 6, release.store)
+
+
+def test_the_command_prints_one_json_object(release: Release) -> None:
+    result = CliRunner().invoke(app, ["trace", "laion", "3", "--store", release.store.uri, "--json"])
+    assert json.loads(result.stdout)["id"] == 3
+    folder = f"{release.store.uri}/releases/laion"
+    plain = CliRunner().invoke(app, ["trace", folder, "3", "--store", release.store.uri])
+    assert "crawl-data/x.wat.gz" in plain.stdout

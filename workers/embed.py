@@ -11,6 +11,7 @@ the tracker lists nothing of it. So all embeddings of a run and a name are of on
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -25,30 +26,42 @@ from dataset.store.store import Store
 from tracker.errors import RecipeRefused
 from tracker.protocol.session import Job
 from workers.errors import CannotWork
-from workers.runtime.context import Desk
-from workers.runtime.model_cache import Loader
+from workers.runtime import metrics
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import Stage
+from workers.runtime.model_cache import ModelCache
 
 
 @dataclass(slots=True)
-class Embed:
+class Embed(Stage[Job]):
+    kind = "embed"
+    unit = "samples"
+    abreast = SHARDS_ABREAST
+
     pipeline: Pipeline
-    loader: Loader = field(default_factory=Loader)
-    abreast: int = SHARDS_ABREAST
-    kind: str = "embed"
+    model_cache: ModelCache = field(default_factory=ModelCache)
     _settled: set[tuple[int, str, str, str | None]] = field(default_factory=set)
     _settling: threading.Lock = field(default_factory=threading.Lock)
 
-    def claim(self, desk: Desk) -> Sequence[Job]:
-        return desk.session.claim()
+    def claim(self, context: WorkContext) -> Sequence[Job]:
+        return context.session.claim()
 
-    async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
-        return await trio.to_thread.run_sync(self._embed, held[0], desk)
+    async def work(self, held: Sequence[Job], context: WorkContext) -> Mapping[str, object]:
+        return await trio.to_thread.run_sync(self._embed, held[0], context)
 
-    def _embed(self, job: Job, desk: Desk) -> Mapping[str, object]:
+    def size(self, held: Job) -> int:
+        return int(held.payload.get("samples") or 0)  # a tar's size is unknown
+
+    def count(self, result: Mapping[str, Any]) -> None:
+        metrics.EMBEDDED.inc(result["embedded"])
+
+    def _embed(self, job: Job, context: WorkContext) -> Mapping[str, object]:
         with self._settling:  # of several sources the first one's thread loads, and the others wait for it
-            model = self._settle(job, desk)
+            model = self._settle(job, context)
         try:
-            done = embed(_source(job, desk.store), model, self.pipeline, desk.store, job.output, on_progress=desk.step)
+            done = embed(
+                _source(job, context.store), model, self.pipeline, context.store, job.output, on_progress=context.step
+            )
         except (DeviceError, ModelError) as error:
             raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
         lost = sum(done.lost.values())
@@ -57,21 +70,21 @@ class Embed:
             "lost": lost,
             "reasons": {str(reason): n for reason, n in done.lost.items()},
             "other_members": done.other_members,
-            "bytes": embeddings_bytes(desk.store, job.output),
+            "bytes": embeddings_bytes(context.store, job.output),
             "sha256": model.checksums.weights,
             "config_sha256": model.checksums.config,
         }
-        desk.session.complete(job, result)
+        context.session.complete(job, result)
         return {"embedded": done.embedded, "lost": lost, "other_members": done.other_members}
 
-    def _settle(self, job: Job, desk: Desk) -> ClipModel:
+    def _settle(self, job: Job, context: WorkContext) -> ClipModel:
         """The job's model, loaded and agreed upon with the tracker."""
         spec = job.payload["model"], job.payload["pretrained"]
         try:
-            model = self.loader.load(ModelRecipe(*spec, threshold=0.0), desk.store, self.pipeline.batch_samples)
+            model = self.model_cache.load(ModelRecipe(*spec, threshold=0.0), context.store, self.pipeline.batch_samples)
             agreed = (job.run_id, job.payload["embedding"], *spec)
             if agreed not in self._settled:
-                desk.session.settle_model(job, model.checksums.weights, model.checksums.config)
+                context.session.settle_model(job, model.checksums.weights, model.checksums.config)
                 self._settled.add(agreed)
         except (ModelError, RecipeError, RecipeRefused) as error:
             raise CannotWork(f"run {job.run} cannot be embedded here: {error}") from error

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import trio
 
@@ -31,9 +32,11 @@ from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
 from tracker.errors import RecipeRefused
 from tracker.protocol.session import Job
 from workers.errors import CannotWork
-from workers.runtime.context import Desk
-from workers.runtime.hash_lists import Restrictions
-from workers.runtime.model_cache import Loader
+from workers.runtime import metrics
+from workers.runtime.context import WorkContext
+from workers.runtime.hash_lists import HashListCache
+from workers.runtime.loop import Stage
+from workers.runtime.model_cache import ModelCache
 
 SHARDS_ABREAST = 3
 """One is scored, one is read, one is written."""
@@ -54,28 +57,37 @@ MISFITS = (
 
 
 @dataclass(slots=True)
-class Filter:
+class Filter(Stage[Job]):
+    kind = "filter"
+    unit = "samples"
+    abreast = SHARDS_ABREAST
+
     pipeline: Pipeline
-    loader: Loader = field(default_factory=Loader)
-    abreast: int = SHARDS_ABREAST
-    kind: str = "filter"
+    model_cache: ModelCache = field(default_factory=ModelCache)
     _settled: dict[int, tuple[Recipe, Models, Taggers]] = field(default_factory=dict)
     _settling: threading.Lock = field(default_factory=threading.Lock)
-    _restrictions: Restrictions = field(default_factory=Restrictions)
+    _hash_lists: HashListCache = field(default_factory=HashListCache)
 
-    def claim(self, desk: Desk) -> Sequence[Job]:
-        return desk.session.claim()
+    def claim(self, context: WorkContext) -> Sequence[Job]:
+        return context.session.claim()
 
-    async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
-        return await trio.to_thread.run_sync(self._filter, held[0], desk)
+    async def work(self, held: Sequence[Job], context: WorkContext) -> Mapping[str, object]:
+        return await trio.to_thread.run_sync(self._filter, held[0], context)
 
-    def _filter(self, job: Job, desk: Desk) -> Mapping[str, object]:
+    def size(self, held: Job) -> int:
+        return int(held.payload["samples"])
+
+    def count(self, result: Mapping[str, Any]) -> None:
+        metrics.SCORED.inc(result["kept"] + sum(result["dropped"].values()))
+        metrics.KEPT.inc(result["kept"])
+
+    def _filter(self, job: Job, context: WorkContext) -> Mapping[str, object]:
         with self._settling:  # of several shards the first one's thread loads, and the others wait for it
-            recipe, models, taggers = self._settle(job, desk)
-            restricted = self._restrictions.current(desk)
+            recipe, models, taggers = self._settle(job, context)
+            restricted = self._hash_lists.current(context)
         try:
             report = filter_shard(
-                desk.store,
+                context.store,
                 job.payload["shard"],
                 job.output,
                 models=models,
@@ -84,33 +96,33 @@ class Filter:
                 restricted=restricted,
                 pipeline=self.pipeline,
                 fetched=_fetched(job),
-                on_progress=desk.step,
+                on_progress=context.step,
             )
         except (DeviceError, ModelError) as error:
             raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
         result: dict[str, object] = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
-            "bytes": part_bytes(desk.store, job.output),
+            "bytes": part_bytes(context.store, job.output),
         }
         if job.payload.get("keep_shards") == "kept" and report.kept:
-            result["tar_bytes"] = write_kept(desk.store, job.payload["shard"], job.output)
-        desk.session.complete(job, result)
+            result["tar_bytes"] = write_kept(context.store, job.payload["shard"], job.output)
+        context.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}
 
-    def _settle(self, job: Job, desk: Desk) -> tuple[Recipe, Models, Taggers]:
+    def _settle(self, job: Job, context: WorkContext) -> tuple[Recipe, Models, Taggers]:
         """The run's recipe with the models and heads that it names, loaded and agreed upon with the tracker."""
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)
                 models: Models = {
-                    role: self.loader.load(recipe.models.of(role), desk.store, self.pipeline.batch_samples)
+                    role: self.model_cache.load(recipe.models.of(role), context.store, self.pipeline.batch_samples)
                     for role in ModelRole
                 }
                 recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
-                taggers = load_taggers(recipe, models, desk.store, self.loader.device)
+                taggers = load_taggers(recipe, models, context.store, self.model_cache.device)
                 recipe = settle_tagging(recipe, taggers)
-                desk.session.settle_recipe(job.run_id, recipe.to_json())
+                context.session.settle_recipe(job.run_id, recipe.to_json())
             except MISFITS as error:
                 raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
             self._settled[job.run_id] = recipe, models, taggers

@@ -6,11 +6,11 @@ A download worker starts without torch: each stage is imported by its own subcom
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -47,8 +47,8 @@ from workers.options import (
     VerifyTls,
 )
 from workers.runtime import metrics
-from workers.runtime.loop import Patience
-from workers.runtime.process import Running
+from workers.runtime.loop import StopWhen
+from workers.runtime.process import WorkerProcess
 
 app = typer.Typer(
     help="Work for the swarm.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -82,8 +82,8 @@ def extract(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """WAT files in, packs of candidates out."""
-    running = Running(Patience(once, until_idle), processes, metrics_port, metrics_host)
-    running.work("extract", lambda: nullcontext(Extract()))
+    running = WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host)
+    running.work("extract", lambda _settings: nullcontext(Extract()))
 
 
 @app.command()
@@ -95,8 +95,8 @@ def ingest(
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
     """Packs and link lists in, new candidates into the pool."""
-    running = Running(Patience(once, until_idle), processes, metrics_port, metrics_host)
-    running.work("ingest", lambda: nullcontext(Ingest()))
+    running = WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host)
+    running.work("ingest", lambda _settings: nullcontext(Ingest()))
 
 
 @app.command()
@@ -123,6 +123,7 @@ def download(
 ) -> None:
     """Batches of links in, shards of images out."""
     from workers.download.decoder_pool import Decoders
+    from workers.download.host_rests import HostRests
     from workers.download.stage import Download
     from workers.fetching.resolve import RESOLV_CONF, system_resolv_conf
 
@@ -150,13 +151,13 @@ def download(
         raise typer.BadParameter(str(error)) from error
 
     @contextmanager
-    def stage() -> Iterator[Download]:
+    def stage(settings: Mapping[str, Any]) -> Iterator[Download]:
         if not policy.nameservers:
             system_resolv_conf(RESOLV_CONF)  # what is wrong with it is said before the first batch
         with Decoders() as decoders:
-            yield Download(policy, decoders)
+            yield Download(policy, decoders, HostRests.from_settings(settings))
 
-    Running(Patience(once, until_idle), processes, metrics_port, metrics_host).work("download", stage)
+    WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host).work("download", stage)
 
 
 @app.command("filter")
@@ -174,7 +175,7 @@ def filter_shards(
 ) -> None:
     """Shards in, parts of the pairs that passed out."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
-    _run_models("filter", with_model, Running(Patience(once, until_idle), processes, metrics_port, metrics_host))
+    _run_models("filter", with_model, WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host))
 
 
 @app.command()
@@ -192,7 +193,7 @@ def embed(
 ) -> None:
     """Parts, or tars of anyone's, in; embeddings by a second model out (`tracker embed` says of what)."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
-    _run_models("embed", with_model, Running(Patience(once, until_idle), processes, metrics_port, metrics_host))
+    _run_models("embed", with_model, WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host))
 
 
 @app.command("all")
@@ -235,27 +236,27 @@ class ModelUse:
     decoders: int | None
 
 
-def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: Running) -> None:
+def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: WorkerProcess) -> None:
     """Work with a model on a device: filter or embed."""
     try:
         from dataset.models.pipeline import Pipeline, decoder_processes
         from dataset.models.towers import Precision
         from workers.embed import Embed
         from workers.filter import Filter
-        from workers.runtime.model_cache import Loader
+        from workers.runtime.model_cache import ModelCache
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
     if use.precision is not None and use.precision not in list(Precision):
         raise typer.BadParameter(f"{use.precision!r} is no precision: give {', '.join(Precision)}")
 
-    loader = Loader(use.device, Precision(use.precision) if use.precision else None, use.compiled)
+    model_cache = ModelCache(use.device, Precision(use.precision) if use.precision else None, use.compiled)
 
     @contextmanager
-    def stage() -> Iterator[Filter | Embed]:
+    def stage(_settings: Mapping[str, Any]) -> Iterator[Filter | Embed]:
         decoders = decoder_processes(use.device) if use.decoders is None else use.decoders
         make = Filter if kind == "filter" else Embed
         with Pipeline(decoders, use.batch_size, metrics.model_busy) as pipeline:
-            yield make(pipeline, loader)
+            yield make(pipeline, model_cache)
 
     running.work(kind, stage)
 

@@ -28,7 +28,7 @@ from tracker.database.migrate import migrate
 from tracker.protocol.copy_rows import COLUMNS, copy_into
 from tracker.protocol.session import Session
 from workers.ingest.stage import Ingest
-from workers.runtime.context import Desk
+from workers.runtime.context import WorkContext
 
 DUPLICATES = 0.1  # of a pack's URLs, known from the round before
 
@@ -52,7 +52,7 @@ def _measured(
     admin: Connection, session: Session, store: Store, pack: pa.Table, packs: int, rounds: int
 ) -> dict[str, float]:
     run_id = new_run(admin, "bench")
-    stage, desk = Ingest(), Desk(session, store)
+    stage, context = Ingest(), WorkContext(session, store)
     relations = [relation for _, relation in session.open_leaves(run_id).values()]
     for relation in relations:
         admin.execute(_of("ALTER TABLE tracker.{} SET (autovacuum_enabled = false)", relation))
@@ -60,7 +60,7 @@ def _measured(
     for turn in range(rounds + 1):  # the first warms up: it makes the filter, and has no duplicates
         first_pack = _write_packs(admin, run_id, store, pack, packs, turn)
         admin.execute("CHECKPOINT")
-        ingest_seconds = _ingest(stage, desk)
+        ingest_seconds = _ingest(stage, context)
         buffers = {relation: _copied(admin, relation, first_pack) for relation in relations}
         rows, copy_seconds = _copy(admin, buffers)
         if turn:
@@ -92,11 +92,11 @@ def _write_packs(admin: Connection, run_id: int, store: Store, pack: pa.Table, p
     return listed[0]
 
 
-def _ingest(stage: Ingest, desk: Desk) -> float:
+def _ingest(stage: Ingest, context: WorkContext) -> float:
     """Ingest what waits -> seconds."""
     start = time.perf_counter()
-    while held := stage.claim(desk):
-        trio.run(stage.work, held, desk)
+    while held := stage.claim(context):
+        trio.run(stage.work, held, context)
     return time.perf_counter() - start
 
 

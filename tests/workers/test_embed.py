@@ -23,9 +23,9 @@ from tracker.seeding.embed_jobs import Model, embed_folder, embed_run
 from workers.embed import Embed
 from workers.errors import CannotWork
 from workers.runtime import model_cache
-from workers.runtime.context import Desk
-from workers.runtime.loop import Patience, run
-from workers.runtime.model_cache import Loader
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import StopWhen, run
+from workers.runtime.model_cache import ModelCache
 
 MODEL = Model.checked("demo", str(DEMO), "second")
 Register = Callable[[str], Session]
@@ -36,9 +36,9 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-def embed(session: Session, store: Store, patience: Patience = Patience(until_idle=True)) -> None:  # noqa: B008
+def embed(session: Session, store: Store, stop_when: StopWhen = StopWhen(until_idle=True)) -> None:  # noqa: B008
     with Pipeline() as pipeline:
-        trio.run(run, Embed(pipeline, Loader("cpu")), Desk(session, store), patience)
+        trio.run(run, Embed(pipeline, ModelCache("cpu")), WorkContext(session, store), stop_when)
 
 
 def listed(admin: Connection, kind: str) -> list[str]:
@@ -64,7 +64,7 @@ def filtered(admin: Connection, register: Register, store: Store, count: int) ->
         "INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, tar_bytes) "
         "SELECT 'shard', run_id, job_id, gen_random_uuid(), 'en', payload ->> 'shard', 4, 4, 700 FROM tracker.job"
     )
-    work(Desk(register("filter"), store))
+    work(WorkContext(register("filter"), store))
     assert len(listed(admin, "part")) == count
 
 
@@ -128,7 +128,7 @@ def test_a_worker_with_other_weights_gives_its_job_back_untried_and_ends(
     for name in "ab":
         write_tar(folder, f"{name}.tar", {"0.jpg": pictures(1)[0]})
     embed_folder(admin, folder.uri, MODEL, "theirs")
-    embed(register("embed"), store, Patience(once=True))
+    embed(register("embed"), store, StopWhen(once=True))
 
     def other(*_arguments: object) -> ClipModel:
         model = load_model(ModelRecipe("demo", str(DEMO), 0.0), device="cpu")

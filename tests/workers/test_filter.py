@@ -20,9 +20,9 @@ from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from workers.errors import CannotWork
 from workers.filter import Filter
-from workers.runtime.context import Desk
-from workers.runtime.loop import Patience, run
-from workers.runtime.model_cache import Loader
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import StopWhen, run
+from workers.runtime.model_cache import ModelCache
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
 Register = Callable[[str], Session]
@@ -59,17 +59,17 @@ def states(admin: Connection) -> list[tuple[object, object]]:
     return [(row["state"], row["attempt"]) for row in rows]
 
 
-def work(desk: Desk) -> None:
+def work(context: WorkContext) -> None:
     with Pipeline() as pipeline:
-        trio.run(run, Filter(pipeline, Loader("cpu")), desk, Patience(until_idle=True))
+        trio.run(run, Filter(pipeline, ModelCache("cpu")), context, StopWhen(until_idle=True))
 
 
-def work_beside(desk: Desk, other: Callable[[], Awaitable[None]]) -> None:
+def work_beside(context: WorkContext, other: Callable[[], Awaitable[None]]) -> None:
     """Work until `other`, which runs beside it, has asked to stop."""
 
     async def both() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, Filter(pipeline, Loader("cpu")), desk, Patience())
+            nursery.start_soon(run, Filter(pipeline, ModelCache("cpu")), context, StopWhen())
             await other()
 
     with Pipeline() as pipeline:
@@ -86,7 +86,7 @@ def test_all_shards_become_parts_whatever_was_worked_on_beside_them(
     admin: Connection, register: Register, store: Store
 ) -> None:
     shards(admin, store, 5)
-    work(Desk(register("filter"), store))
+    work(WorkContext(register("filter"), store))
     assert states(admin) == [("done", 1)] * 5
     parts = [row["path"] for row in admin.execute("SELECT path FROM tracker.manifest WHERE kind = 'part'")]
     assert len(parts) == 5
@@ -103,7 +103,7 @@ def test_a_part_says_when_its_shard_was_complete_whenever_it_is_filtered(
         "INSERT INTO tracker.manifest (kind, run_id, job_id, lease, path, rows, created_at) "
         "SELECT 'shard', run_id, job_id, gen_random_uuid(), 'shards/0', 4, '2026-01-02 03:04:05.678Z' FROM tracker.job"
     )
-    work(Desk(register("filter"), store))
+    work(WorkContext(register("filter"), store))
     part = scalar(admin, "SELECT path FROM tracker.manifest WHERE kind = 'part'")
     fetched = set(store.read_table(f"{part}.parquet")["fetched"].to_pylist())
     assert fetched == {datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
@@ -121,14 +121,14 @@ def test_a_worker_that_is_stopped_gives_all_its_shards_back_untried(
 
     images = Towers._images
     monkeypatch.setattr(Towers, "_images", blocked)
-    desk = Desk(register("filter"), store)
+    context = WorkContext(register("filter"), store)
 
     async def stop_in_the_middle() -> None:
         await until(lambda: states(admin).count(("leased", 1)) == 3)
-        desk.ask_to_stop()
+        context.ask_to_stop()
         may_go.set()
 
-    work_beside(desk, stop_in_the_middle)
+    work_beside(context, stop_in_the_middle)
     assert states(admin) == [("ready", 0)] * 4
     assert scalar(admin, "SELECT count(*) FROM tracker.lease WHERE ending = 'released'") == 3
 
@@ -152,13 +152,13 @@ def test_a_lease_that_is_lost_costs_only_its_own_shard(
         complete(self, job, result)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "complete", taken_over)
-    desk = Desk(session, store)
+    context = WorkContext(session, store)
 
     async def stop_when_the_others_are_done() -> None:
         await until(lambda: states(admin).count(("done", 1)) == 2)
-        desk.ask_to_stop()
+        context.ask_to_stop()
 
-    work_beside(desk, stop_when_the_others_are_done)
+    work_beside(context, stop_when_the_others_are_done)
     assert sorted(states(admin)) == [("done", 1), ("done", 1), ("ready", 1)]
     assert scalar(admin, "SELECT count(*) FROM tracker.manifest") == 2
 
@@ -171,9 +171,9 @@ def test_a_gpu_that_disappears_ends_the_worker_and_no_attempt_is_used_up(
 
     shards(admin, store, 3)
     monkeypatch.setattr(Towers, "_images", gone)
-    desk = Desk(register("filter"), store)
+    context = WorkContext(register("filter"), store)
     with pytest.raises(CannotWork, match="The GPU takes no work any more"):
-        work(desk)
+        work(context)
     assert states(admin) == [("ready", 0)] * 3
     assert scalar(admin, "SELECT state FROM tracker.worker") == "gone"
 
@@ -189,7 +189,7 @@ def test_a_sample_that_is_not_finite_is_dropped_and_counted(
     images = Towers._images
     monkeypatch.setattr(Towers, "_images", spoilt)
     shards(admin, store, 1)
-    work(Desk(register("filter"), store))
+    work(WorkContext(register("filter"), store))
     counted = scalar(admin, "SELECT sum(n) FROM tracker.ledger WHERE label = %s", Verdict.WITHOUT_DIRECTION)
     assert counted == 1
     (path,) = [row["path"] for row in admin.execute("SELECT path FROM tracker.manifest")]

@@ -26,7 +26,7 @@ from dataset.recipe.image_rules import ImageRules
 from dataset.safety.hash_lists import Restricted
 from dataset.store.store import Store, StoreError
 from workers.download.decoder_pool import Decoders, Undecoded
-from workers.download.host_rests import Fleet
+from workers.download.host_rests import HostRests
 from workers.download.politeness import Manners, Unasked
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
@@ -91,7 +91,7 @@ async def download_batch(
     on_progress: Callable[[int], None],
     stop: trio.Event,
     decoders: Decoders | None = None,
-    fleet: Fleet | None = None,
+    fleet: HostRests | None = None,
     robots: RobotsMemory | None = None,
     extra: Mapping[str, str] | None = None,
     restricted: Restricted | None = None,
@@ -146,7 +146,7 @@ class _Batch:
         *,
         decoders: Decoders,
         manners: Manners[Link],
-        fleet: Fleet | None,
+        fleet: HostRests | None,
         robots: RobotsMemory | None,
         restricted: Restricted,
     ) -> None:

@@ -46,7 +46,7 @@ class Report:
                 "probes": self.probes}  # fmt: skip
 
 
-class Fleet:
+class HostRests:
     """Used from one thread: by the batch and by the beat, which is told by `on_urgent` not to wait.
 
     `on_news` gets the hosts whose rest has begun, changed or ended; None when the blocks have changed.

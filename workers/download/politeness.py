@@ -20,7 +20,7 @@ from typing import Generic
 from dataset.candidates.urls import host_of
 from dataset.pictures.outcomes import Outcome
 from workers.download.host_queue import HostQueue, LinkT
-from workers.download.host_rests import Fleet
+from workers.download.host_rests import HostRests
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy
 
@@ -57,7 +57,7 @@ class Unasked(Generic[LinkT]):
 class Manners(Generic[LinkT]):
     """Of one batch. Without a fleet the worker learns from its own answers only."""
 
-    def __init__(self, links: Iterable[LinkT], policy: FetchPolicy, fleet: Fleet | None = None) -> None:
+    def __init__(self, links: Iterable[LinkT], policy: FetchPolicy, fleet: HostRests | None = None) -> None:
         self._policy = policy
         self._fleet = fleet
         self.queue: HostQueue[LinkT] = HostQueue(

@@ -14,52 +14,59 @@ from tracker.protocol.payload import read_payload
 from tracker.protocol.session import Batch
 from workers.download.batch import download_batch
 from workers.download.decoder_pool import Decoders
+from workers.download.host_rests import HostRests
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.robots import RobotsMemory
-from workers.runtime.context import Desk
-from workers.runtime.hash_lists import Restrictions
+from workers.runtime.context import WorkContext
+from workers.runtime.hash_lists import HashListCache
+from workers.runtime.loop import Stage
 
 
 @dataclass(slots=True)
-class Download:
+class Download(Stage[Batch]):
+    kind = "download"
+    unit = "links"
+
     policy: FetchPolicy
     decoders: Decoders
     """Whoever opened them ends them; they serve one batch after the other."""
-    kind: str = "download"
+    rests: HostRests = field(default_factory=HostRests)
+    """What this worker and the others know of hosts; `beat` exchanges it."""
     robots: RobotsMemory = field(default_factory=RobotsMemory)
-    restrictions: Restrictions = field(default_factory=Restrictions)
+    hash_lists: HashListCache = field(default_factory=HashListCache)
+    _beating: trio.Lock = field(default_factory=trio.Lock)
 
-    def claim(self, desk: Desk) -> Sequence[Batch]:
-        batch = desk.session.draw()
+    def claim(self, context: WorkContext) -> Sequence[Batch]:
+        batch = context.session.draw()
         return [batch] if batch else []
 
-    async def work(self, held: Sequence[Batch], desk: Desk) -> Mapping[str, object]:
+    async def work(self, held: Sequence[Batch], context: WorkContext) -> Mapping[str, object]:
         (batch,) = held
-        recipe = await trio.to_thread.run_sync(desk.follow, batch)
-        await desk.beat()  # no host is asked before the blocks and rests of this moment are known
-        restricted = await trio.to_thread.run_sync(self.restrictions.current, desk)
+        recipe = await trio.to_thread.run_sync(context.follow, batch)
+        await self.beat(context)  # no host is asked before the blocks and rests of this moment are known
+        restricted = await trio.to_thread.run_sync(self.hash_lists.current, context)
         image = recipe.image
         rules = replace(image, pdq=image.pdq or restricted.needs_pdq)
-        before = desk.progress
+        before = context.progress
         outcome = await download_batch(
             read_payload(batch.payload),
             job_id=batch.job_id,
             subset=batch.subset,
             output=batch.output,
-            store=desk.store,
+            store=context.store,
             rules=rules,
             restricted=restricted,
             policy=self.policy,
             max_attempts=batch.max_tries,
-            on_progress=lambda done: desk.advance(before + done - desk.progress),
-            stop=desk.stop,
+            on_progress=lambda done: context.advance(before + done - context.progress),
+            stop=context.stop,
             decoders=self.decoders,
-            fleet=desk.fleet,
+            fleet=self.rests,
             robots=self.robots,
             extra=recipe.extra,
         )
-        await desk.call(
-            desk.session.complete,
+        await context.call(
+            context.session.complete,
             batch,
             {
                 "finished": dict(outcome.finished),
@@ -68,9 +75,9 @@ class Download:
                 "returned": outcome.returned,
                 "samples": outcome.samples,
                 "bytes": outcome.bytes,
-                "tar_bytes": await trio.to_thread.run_sync(desk.store.size, f"{batch.output}.tar"),
+                "tar_bytes": await trio.to_thread.run_sync(context.store.size, f"{batch.output}.tar"),
                 "hosts": {"asked": outcome.hosts_asked, "refused": outcome.hosts_refused},
-                "refused": desk.fleet.take_refusals(),
+                "refused": self.rests.take_refusals(),
             },
         )
         return {
@@ -81,3 +88,27 @@ class Download:
             "returned": len(outcome.returned),
             "bytes": outcome.bytes,
         }
+
+    def size(self, held: Batch) -> int:
+        return held.n
+
+    async def beat(self, context: WorkContext) -> str:
+        """Send a heartbeat that also reports what hosts did, and take in what the other workers know of them."""
+        async with self._beating:
+            context.urgent = trio.Event()
+            self.rests.on_urgent = context.urgent.set
+            report = self.rests.take_report()
+            is_told = False
+            try:
+                news = await trio.to_thread.run_sync(
+                    context.session.heartbeat_download, context.progress, self.rests.since, report.to_json()
+                )
+                is_told = True
+                if news.blocks != self.rests.blocks_version:
+                    blocks = await trio.to_thread.run_sync(context.session.blocks, self.rests.blocks_version)
+                    self.rests.hear_blocks(*blocks)
+            finally:
+                if not is_told:
+                    self.rests.take_back(report)
+            self.rests.hear(news, trio.current_time())
+            return news.state

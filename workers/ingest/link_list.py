@@ -13,7 +13,7 @@ from dataset.candidates.link_list_rows import ListPiece
 from dataset.candidates.link_lists import read_list
 from tracker.protocol.session import Job
 from workers.files.link_list_file import open_link_list
-from workers.runtime.context import Desk
+from workers.runtime.context import WorkContext
 
 
 def is_list(job: Job) -> bool:
@@ -21,12 +21,12 @@ def is_list(job: Job) -> bool:
     return "list" in job.payload
 
 
-def ingest_list(job: Job, desk: Desk) -> Mapping[str, object]:
+def ingest_list(job: Job, context: WorkContext) -> Mapping[str, object]:
     """Read the job's piece into packs and complete it; what the log line should say of it.
 
     Raises: ListGoneError, DatasetError when it cannot be read; the job fails and is tried again.
     """
-    recipe = desk.follow(job)
+    recipe = context.follow(job)
     said = job.payload
     names = said["columns"]
     piece = ListPiece(
@@ -41,25 +41,25 @@ def ingest_list(job: Job, desk: Desk) -> Mapping[str, object]:
         rule=recipe.language.rule,
         is_gzip=said["is_gzip"],
     )
-    slots = int(desk.session.settings["bloom_slots"])
+    slots = int(context.session.settings["bloom_slots"])
     in_parts = said["format"] == "parquet"
-    with open_link_list(said["list"], said["bytes"], in_parts=in_parts, pause=desk.pause) as source:
+    with open_link_list(said["list"], said["bytes"], in_parts=in_parts, pause=context.pause) as source:
         report = read_list(
             source,
             piece,
             slots=slots,
-            write=lambda pack, slot: desk.store.write(f"{_stem(job, pack)}.{slot}.parquet"),
-            on_progress=desk.step,
+            write=lambda pack, slot: context.store.write(f"{_stem(job, pack)}.{slot}.parquet"),
+            on_progress=context.step,
             metadata={"list": said["list"]},
         )
     packs = [
         [
-            {"rows": rows, "bytes": desk.store.size(f"{_stem(job, pack)}.{slot}.parquet")}
+            {"rows": rows, "bytes": context.store.size(f"{_stem(job, pack)}.{slot}.parquet")}
             for slot, rows in enumerate(counts)
         ]
         for pack, counts in enumerate(report.packs)
     ]
-    desk.session.complete_list(job, report.to_json() | {"packs": packs})
+    context.session.complete_list(job, report.to_json() | {"packs": packs})
     return {"rows": report.rows, "candidates": report.candidates, "packs": len(packs)}
 
 

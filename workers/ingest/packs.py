@@ -15,7 +15,7 @@ from dataset.ingest.bloom import BloomFilter
 from dataset.ingest.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
 from dataset.store.store import StoreError
 from tracker.protocol.session import Job
-from workers.runtime.context import Desk
+from workers.runtime.context import WorkContext
 
 COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it
 EXTRA = LIST_PACK_SCHEMA.field("extra")
@@ -71,7 +71,7 @@ class Picked:
         return self.asked is known and self.keys_then == known.count
 
 
-def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
+def read_packs(held: Sequence[Job], context: WorkContext) -> ReadPacks:
     """Read the packs of these jobs.
 
     Raises: Stopped between two packs; ShuffleError when packs cannot be one table.
@@ -80,13 +80,13 @@ def read_packs(held: Sequence[Job], desk: Desk) -> ReadPacks:
     unreadable: list[tuple[Job, str]] = []
     for job in held:
         try:
-            pack = desk.store.read_table(f"{job.payload['path']}.parquet", COLUMNS)
+            pack = context.store.read_table(f"{job.payload['path']}.parquet", COLUMNS)
         except StoreError as error:
             unreadable.append((job, str(error)))
             continue
-        desk.step(len(pack))
+        context.step(len(pack))
         by_run.setdefault(job.run_id, []).append((job, number_rows(pack, job.payload["pack"])))
-    return ReadPacks([_joined(run_id, by_run[run_id], desk) for run_id in sorted(by_run)], unreadable)
+    return ReadPacks([_joined(run_id, by_run[run_id], context) for run_id in sorted(by_run)], unreadable)
 
 
 def pick_new(read: ReadPacks, known: BloomFilter) -> Picked:
@@ -106,15 +106,15 @@ def _picked(run: RunPacks, new: Mask) -> NewRows:
     return NewRows(run, new, shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id))
 
 
-def hash_rows(rows: pa.Table, desk: Desk) -> Hashes:
+def hash_rows(rows: pa.Table, context: WorkContext) -> Hashes:
     """Hash rows as this swarm's filter knows them, by URL or by URL and language."""
-    return url_hashes(rows["url"], rows["language"] if desk.session.settings["bloom_language"] else None)
+    return url_hashes(rows["url"], rows["language"] if context.session.settings["bloom_language"] else None)
 
 
-def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], desk: Desk) -> RunPacks:
+def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], context: WorkContext) -> RunPacks:
     packs = [pack for _, pack in read]
     rows = join_packs(_alike(packs))
-    return RunPacks(run_id, [job for job, _ in read], [len(pack) for pack in packs], rows, hash_rows(rows, desk))
+    return RunPacks(run_id, [job for job, _ in read], [len(pack) for pack in packs], rows, hash_rows(rows, context))
 
 
 def _alike(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:

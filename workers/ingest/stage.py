@@ -41,7 +41,9 @@ from workers.errors import Stopped, WorkerError
 from workers.ingest.copy_stream import Pieces
 from workers.ingest.link_list import ingest_list, is_list
 from workers.ingest.packs import NewRows, Picked, ReadPacks, hash_rows, pick_new, read_packs
-from workers.runtime.context import Desk
+from workers.runtime import metrics
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import Stage
 
 log = logging.getLogger("shoal.worker")
 
@@ -86,8 +88,9 @@ class _Ahead:
     """None for a list's piece."""
 
 
-class Ingest:
+class Ingest(Stage[Job]):
     kind = "ingest"
+    unit = "rows"
 
     def __init__(self) -> None:
         self._beside = ThreadPoolExecutor(1, "ingest")  # first the pieces that COPY waits for, then the next packs
@@ -96,113 +99,124 @@ class Ingest:
         self._slot: FilterSlot | None = None
         self._known = 0  # the ordinal of the last pack in the filter
 
-    def claim(self, desk: Desk) -> Sequence[Job]:
+    def claim(self, context: WorkContext) -> Sequence[Job]:
         """Hold a slot of the Bloom filter, and claim packs of it; a slot without packs is let go for another."""
-        slot = desk.session.hold_slot()
+        slot = context.session.hold_slot()
         if self._ahead is not None and (slot is None or self._slot is None or self._slot.slot != slot.slot):
-            self._let_go(self._ahead, desk)  # the slot was lost, and its packs with it
+            self._let_go(self._ahead, context)  # the slot was lost, and its packs with it
         if slot is None:
             return []
         if self._slot is None or self._slot.slot != slot.slot or self._known < slot.snapshot_ordinal:
             self._filter = None  # another slot's, or older than what the tracker still lists
         self._slot = slot
-        held = self._ahead.held if self._ahead is not None else _claim_packs(desk)
+        held = self._ahead.held if self._ahead is not None else _claim_packs(context)
         if not held:
-            desk.session.release_slot()
+            context.session.release_slot()
         return held
 
-    async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+    async def work(self, held: Sequence[Job], context: WorkContext) -> Mapping[str, object]:
         ahead, self._ahead = self._ahead, None
         try:
             if is_list(held[0]):
-                return await trio.to_thread.run_sync(ingest_list, held[0], desk)
+                return await trio.to_thread.run_sync(ingest_list, held[0], context)
             group = ahead.group if ahead is not None and ahead.held == held else None
-            group = group or _Group(self._beside.submit(read_packs, held, desk))
-            return await trio.to_thread.run_sync(self._ingest, group, desk)
+            group = group or _Group(self._beside.submit(read_packs, held, context))
+            return await trio.to_thread.run_sync(self._ingest, group, context)
         except (LeaseLost, DatabaseDown, Stopped):
             raise
         except Exception:
-            await trio.to_thread.run_sync(self._step_aside, desk)
+            await trio.to_thread.run_sync(self._step_aside, context)
             raise
 
-    def _step_aside(self, desk: Desk) -> None:
+    def size(self, held: Job) -> int:
+        return int(held.payload["rows"])
+
+    def count(self, result: Mapping[str, Any]) -> None:
+        if "packs" in result:  # a piece of a link list
+            metrics.EXTRACTED.inc(result["candidates"])
+            return
+        fresh = sum(one["n"] for one in result["added"])
+        metrics.READ.inc(fresh + result["duplicates"])
+        metrics.INGESTED.inc(fresh)
+
+    def _step_aside(self, context: WorkContext) -> None:
         """Let another have the slot while this worker pauses after a failure."""
         if self._ahead is not None:
-            self._let_go(self._ahead, desk)
-        desk.session.release_slot()
+            self._let_go(self._ahead, context)
+        context.session.release_slot()
 
-    def _ingest(self, group: _Group, desk: Desk) -> Mapping[str, object]:
-        known, self._filter = self._current_filter(desk), None  # back once all has gone well
+    def _ingest(self, group: _Group, context: WorkContext) -> Mapping[str, object]:
+        known, self._filter = self._current_filter(context), None  # back once all has gone well
         read = group.reading.result()
         if not read.runs:
             self._filter = known
             raise UnreadableError(read.unreadable[0][1])  # the loop fails the jobs, and counts a failure of ours
-        _fail_unreadable(read, desk)
+        _fail_unreadable(read, context)
         picked = group.picked(known)
-        added, results = self._prepare(picked, desk)
+        added, results = self._prepare(picked, context)
         for _, told in results:
             told["expected_wrong"] = known.expected_wrong(sum(one["n"] for one in told["added"]))
         adding = self._beside.submit(known.add_new, picked.new_keys)
-        self._look_ahead(known, desk)
-        desk.session.complete_ingest(results, added)
+        self._look_ahead(known, context)
+        context.session.complete_ingest(results, added)
         adding.result()
         self._known += len(results)
         self._filter = known
-        self._snapshot_if_due(desk)
+        self._snapshot_if_due(context)
         rows, candidates = sum(len(run.hashes) for run in read.runs), sum(one.n for one in added)
         return {"packs": len(results), "rows": rows, "candidates": candidates, "duplicates": rows - candidates}
 
-    def _look_ahead(self, known: BloomFilter, desk: Desk) -> None:
+    def _look_ahead(self, known: BloomFilter, context: WorkContext) -> None:
         """Claim the packs that come next, to be read and held against the filter while these are copied."""
         try:
-            held = [] if desk.stopping.is_set() else _claim_packs(desk)
+            held = [] if context.stopping.is_set() else _claim_packs(context)
         except LeaseLost as error:  # the claim's reply was lost for so long that its packs went to another
             log.warning("claim.lost stage=ingest error=%r", str(error))
             return
         if held and is_list(held[0]):
             self._ahead = _Ahead(held, None)
         elif held:
-            reading = self._beside.submit(read_packs, held, desk)
+            reading = self._beside.submit(read_packs, held, context)
             picking = self._beside.submit(lambda: pick_new(reading.result(), known))
             self._ahead = _Ahead(held, _Group(reading, picking))
 
-    def _let_go(self, ahead: _Ahead, desk: Desk) -> None:
+    def _let_go(self, ahead: _Ahead, context: WorkContext) -> None:
         """Give back what was claimed ahead; packs that went to another with the slot are another's."""
         self._ahead = None
         if ahead.group is not None:
             ahead.group.cancel()
         for job in ahead.held:
             try:
-                desk.session.release(job)
+                context.session.release(job)
             except LeaseLost as error:
                 log.warning("job.lost stage=ingest job=%s error=%r", job.job_id, str(error))
 
-    def _current_filter(self, desk: Desk) -> BloomFilter:
+    def _current_filter(self, context: WorkContext) -> BloomFilter:
         """The filter of our slot with every pack in it that was committed through the slot."""
         slot = self._slot
         assert slot is not None
         if self._filter is None:
             self._known = slot.snapshot_ordinal
             if slot.snapshot_path is None:
-                settings = desk.session.settings
+                settings = context.session.settings
                 self._filter = BloomFilter(int(settings["bloom_capacity"]), float(settings["bloom_rate"]))
             else:
-                with desk.store.open_input(slot.snapshot_path) as file:
+                with context.store.open_input(slot.snapshot_path) as file:
                     self._filter = BloomFilter.load(file)
         for path in slot.packs[self._known - slot.snapshot_ordinal :]:
-            self._filter.add(hash_rows(desk.store.read_table(f"{path}.parquet", ["url", "language"]), desk))
+            self._filter.add(hash_rows(context.store.read_table(f"{path}.parquet", ["url", "language"]), context))
             self._known += 1
-            desk.step(1)
+            context.step(1)
         assert self._known == slot.ordinal
         return self._filter
 
-    def _prepare(self, picked: Picked, desk: Desk) -> tuple[list[Added], Results]:
+    def _prepare(self, picked: Picked, context: WorkContext) -> tuple[list[Added], Results]:
         """Have the COPY of each run's new rows prepared beside, and work out what to tell of each job."""
         added: list[Added] = []
         results: Results = []
         for run in picked.runs:
             run_id = run.packs.run_id
-            leaves = desk.session.open_leaves(run_id)
+            leaves = context.session.open_leaves(run_id)
             for subset, (leaf, relation) in leaves.items():
                 n = len(run.mixed.rows.get(subset, ()))
                 if n:
@@ -211,37 +225,37 @@ class Ingest:
             results += _told(run, leaves)
         return added, results
 
-    def _snapshot_if_due(self, desk: Desk) -> None:
+    def _snapshot_if_due(self, context: WorkContext) -> None:
         slot, known = self._slot, self._filter
         assert slot is not None
         assert known is not None
-        if self._known - slot.snapshot_ordinal < desk.session.settings["bloom_snapshot_packs"]:
+        if self._known - slot.snapshot_ordinal < context.session.settings["bloom_snapshot_packs"]:
             return
-        path = f"bloom/{slot.slot}-{self._known:010d}-{desk.session.worker_id}.bloom"
-        with desk.store.write(path) as file:
+        path = f"bloom/{slot.slot}-{self._known:010d}-{context.session.worker_id}.bloom"
+        with context.store.write(path) as file:
             known.save(file)
-        desk.session.note_snapshot(slot.slot, self._known, path)
+        context.session.note_snapshot(slot.slot, self._known, path)
         if slot.snapshot_path is not None:
-            _forget_snapshot(slot.snapshot_path, desk)
+            _forget_snapshot(slot.snapshot_path, context)
 
 
-def _forget_snapshot(path: str, desk: Desk) -> None:
+def _forget_snapshot(path: str, context: WorkContext) -> None:
     """Delete what was replaced, and is as large as the filter: whoever holds the slot replays from the new one."""
     try:
-        desk.store.delete(path)
+        context.store.delete(path)
     except StoreError as error:
         log.warning("snapshot.stays path=%s error=%r; tracker sweep deletes it", path, str(error))
 
 
-def _claim_packs(desk: Desk) -> list[Job]:
+def _claim_packs(context: WorkContext) -> list[Job]:
     """Claim packs of the slot that is held, as many as are shuffled together, or one piece of a list."""
     held: list[Job] = []
     while len(held) < PACKS_TOGETHER and sum(job.payload["rows"] for job in held) < ROWS_TOGETHER:
         try:
-            more = desk.session.claim()
+            more = context.session.claim()
             alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
             if held and alone:
-                desk.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
+                context.session.release(more[0])  # what has failed before is tried alone: it must not spoil the others
                 break
         except LeaseLost as error:  # a reply was lost for so long that this one went to another; the others are ours
             if not held:
@@ -254,11 +268,11 @@ def _claim_packs(desk: Desk) -> list[Job]:
     return held
 
 
-def _fail_unreadable(read: ReadPacks, desk: Desk) -> None:
+def _fail_unreadable(read: ReadPacks, context: WorkContext) -> None:
     """A job whose pack cannot be read fails by itself, and the others go on."""
     for job, reason in read.unreadable:
         log.warning("job.failed stage=ingest job=%s error=%r", job.job_id, reason)
-        desk.session.fail(job, reason)
+        context.session.fail(job, reason)
 
 
 def _told(run: NewRows, leaves: Mapping[str, tuple[int, str]]) -> Results:

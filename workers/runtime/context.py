@@ -11,7 +11,6 @@ from dataset.recipe.recipe import Recipe
 from dataset.store.store import Store
 from tracker.errors import RecipeRefused
 from tracker.protocol.session import Batch, Job, Session
-from workers.download.host_rests import Fleet
 from workers.errors import CannotWork, Stopped
 
 PAUSE_STEP_SECONDS = 10.0
@@ -19,21 +18,16 @@ PAUSE_STEP_SECONDS = 10.0
 
 
 @dataclass(slots=True)
-class Desk:
+class WorkContext:
     session: Session
     store: Store
     # Two signs with one meaning: for code under trio, and for code in a thread.
     stop: trio.Event = field(default_factory=trio.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: int = 0
-    fleet: Fleet = field(init=False)
     urgent: trio.Event = field(default_factory=trio.Event)
-    """Set when there is something that the other workers should hear at once; made anew with each beat."""
-    _beating: trio.Lock = field(default_factory=trio.Lock)
+    """Set to send the next heartbeat early; the stage's `beat` replaces it with a new one."""
     _followed: dict[int, Recipe] = field(default_factory=dict)  # by run
-
-    def __post_init__(self) -> None:
-        self.fleet = Fleet.from_settings(self.session.settings) if self.session.kind == "download" else Fleet()
 
     def ask_to_stop(self) -> None:
         self.stopping.set()
@@ -63,32 +57,6 @@ class Desk:
             seconds -= PAUSE_STEP_SECONDS
             self.advance(1)
         self.step(0)
-
-    async def beat(self) -> str:
-        """Tell the tracker that we live; a download worker also what hosts did, and it hears what the fleet knows.
-
-        Returns: 'active' or 'draining'.
-        """
-        if self.session.kind != "download":
-            return await trio.to_thread.run_sync(self.session.heartbeat, self.progress)
-        async with self._beating:
-            self.urgent = trio.Event()
-            self.fleet.on_urgent = self.urgent.set
-            report = self.fleet.take_report()
-            is_told = False
-            try:
-                news = await trio.to_thread.run_sync(
-                    self.session.heartbeat_download, self.progress, self.fleet.since, report.to_json()
-                )
-                is_told = True
-                if news.blocks != self.fleet.blocks_version:
-                    blocks = await trio.to_thread.run_sync(self.session.blocks, self.fleet.blocks_version)
-                    self.fleet.hear_blocks(*blocks)
-            finally:
-                if not is_told:
-                    self.fleet.take_back(report)
-            self.fleet.hear(news, trio.current_time())
-            return news.state
 
     def follow(self, job: Job | Batch) -> Recipe:
         """The recipe of a job's run, spelled out and agreed upon with the tracker once.

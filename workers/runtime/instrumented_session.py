@@ -10,23 +10,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from tracker.errors import LeaseLost
 from tracker.protocol.session import Added, Batch, Job, News, Session
 from workers.runtime import metrics
 
-# What a job's payload says of its size, in the steps in which its stage counts progress; extract's is not known before.
-SIZES = {"ingest": "rows", "filter": "samples", "embed": "samples"}
+
+class JobMeter(Protocol):
+    """The part of a stage that knows the content of its jobs and results."""
+
+    def size(self, held: Any) -> int: ...
+    def count(self, result: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True)
-class Watched:
-    """What is at hand, for whoever looks from another thread."""
+class InFlight:
+    """The jobs that this worker holds and how many have ended; other threads may read it."""
 
-    held: Mapping[int, int] = field(default_factory=dict)
-    """The jobs, with their links, rows or samples; 0: not known. Replaced as a whole, never changed."""
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    """Sizes by job id, in the stage's unit; 0 means unknown. Replaced as a whole, never changed."""
     completed: int = 0
     failed: int = 0
 
@@ -59,10 +63,12 @@ def _timed(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_timing_every_verb
-class WatchedSession(Session):
+class InstrumentedSession(Session):
     def __init__(self, url: str, kind: str, worker_id: UUID, settings: Mapping[str, Any]) -> None:
         super().__init__(url, kind, worker_id, settings)
-        self.watched = Watched()
+        self.in_flight = InFlight()
+        self.meter: JobMeter | None = None
+        """The worker's stage, set before the first claim; without it sizes are unknown and results are not counted."""
         self._told = 0
 
     @classmethod
@@ -73,39 +79,30 @@ class WatchedSession(Session):
 
     def claim(self, want: int = 1) -> list[Job]:
         held = super().claim(want)
-        key = SIZES.get(self.kind)
-        self._take({job.job_id: int(job.payload.get(key) or 0) if key else 0 for job in held})
+        self._take(held)
         return held
 
     def draw(self) -> Batch | None:
         batch = super().draw()
         if batch:
-            self._take({batch.job_id: batch.n})
+            self._take([batch])
         return batch
 
     def complete(self, job: Job | Batch, result: Mapping[str, Any]) -> None:
         with self._ending(job):
             super().complete(job, result)
-        match self.kind:
-            case "extract":
-                metrics.EXTRACTED.inc(result["candidates"])
-            case "filter":
-                metrics.SCORED.inc(result["kept"] + sum(result["dropped"].values()))
-                metrics.KEPT.inc(result["kept"])
-            case "embed":
-                metrics.EMBEDDED.inc(result["embedded"])
+        self._count(result)
 
     def complete_ingest(self, results: Sequence[tuple[Job, Mapping[str, Any]]], added: Sequence[Added]) -> None:
         with self._ending(*(job for job, _ in results)):
             super().complete_ingest(results, added)
-        fresh = sum(one.n for one in added)
-        metrics.READ.inc(fresh + sum(result["duplicates"] for _, result in results))
-        metrics.INGESTED.inc(fresh)
+        for _, result in results:
+            self._count(result)
 
     def complete_list(self, job: Job, result: Mapping[str, Any]) -> None:
         with self._ending(job):
             super().complete_list(job, result)
-        metrics.EXTRACTED.inc(result["candidates"])
+        self._count(result)
 
     def fail(self, job: Job | Batch, error: str) -> str:
         with self._ending(job, end="failed"):
@@ -129,8 +126,13 @@ class WatchedSession(Session):
         metrics.PROGRESS.inc(max(progress - self._told, 0))
         self._told = max(progress, self._told)
 
-    def _take(self, claimed: Mapping[int, int]) -> None:
-        self.watched.held = {**self.watched.held, **claimed}
+    def _take(self, claimed: Sequence[Job | Batch]) -> None:
+        sizes = {job.job_id: self.meter.size(job) if self.meter else 0 for job in claimed}
+        self.in_flight.sizes = {**self.in_flight.sizes, **sizes}
+
+    def _count(self, result: Mapping[str, Any]) -> None:
+        if self.meter:
+            self.meter.count(result)
 
     @contextmanager
     def _ending(self, *jobs: Job | Batch, end: str = "completed") -> Iterator[None]:
@@ -144,7 +146,7 @@ class WatchedSession(Session):
 
     def _end(self, jobs: Sequence[Job | Batch], end: str) -> None:
         ended = {job.job_id for job in jobs}
-        self.watched.held = {job: size for job, size in self.watched.held.items() if job not in ended}
+        self.in_flight.sizes = {job: size for job, size in self.in_flight.sizes.items() if job not in ended}
         metrics.JOBS.labels(self.kind, end).inc(len(jobs))
-        self.watched.completed += len(jobs) * (end == "completed")
-        self.watched.failed += len(jobs) * (end == "failed")
+        self.in_flight.completed += len(jobs) * (end == "completed")
+        self.in_flight.failed += len(jobs) * (end == "failed")

@@ -14,7 +14,7 @@ log = logging.getLogger("shoal.worker")
 
 
 @dataclass(slots=True)
-class Loader:
+class ModelCache:
     """Keeps what it has loaded; the threshold makes no other model."""
 
     device: str | None = None

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +16,25 @@ from tracker.database.database import connect, database_url
 from tracker.database.version import require_head
 from tracker.settings import Settings
 from workers.runtime import metrics, progress_bar
-from workers.runtime.context import Desk
-from workers.runtime.instrumented_session import WatchedSession
-from workers.runtime.loop import Patience, Stage, run
+from workers.runtime.context import WorkContext
+from workers.runtime.instrumented_session import InstrumentedSession
+from workers.runtime.loop import Stage, StopWhen, run
 from workers.runtime.supervisor import log_format, own_port, supervise
 
-OpenStage = Callable[[], AbstractContextManager[Stage[Any]]]
+OpenStage = Callable[[Mapping[str, Any]], AbstractContextManager[Stage[Any]]]
+"""Called with the tracker's settings."""
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class WorkerProcess:
     """How a worker runs, whatever its kind."""
 
-    patience: Patience
+    stop_when: StopWhen
     processes: int
     metrics_port: int | None
     metrics_host: str
 
-    def work(self, kind: str, opened: OpenStage) -> None:
+    def work(self, kind: str, open_stage: OpenStage) -> None:
         """Work until the loop ends; with several processes, be their parent.
 
         Raises: TrackerError, StoreError when there is nothing to work with; typer.Exit with what the processes say.
@@ -48,14 +49,16 @@ class Running:
             require_head(connection)
         store = Store.open(settings.store)
         with metrics.told(kind, own_port(self.metrics_port, os.environ), self.metrics_host):
-            session = WatchedSession.register(url, kind, token=settings.token)
+            session = InstrumentedSession.register(url, kind, token=settings.token)
             try:
-                trio.run(_run, opened, session, store, self.patience)
+                trio.run(_run, open_stage, session, store, self.stop_when)
             finally:
                 session.close()
 
 
-async def _run(opened: OpenStage, session: WatchedSession, store: Store, patience: Patience) -> None:
-    desk = Desk(session, store)
-    with opened() as stage, progress_bar.shown(desk, session):
-        await run(stage, desk, patience)
+async def _run(open_stage: OpenStage, session: InstrumentedSession, store: Store, stop_when: StopWhen) -> None:
+    context = WorkContext(session, store)
+    with open_stage(session.settings) as stage:
+        session.meter = stage
+        with progress_bar.shown(context, session, stage.unit):
+            await run(stage, context, stop_when)

@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dataset import strict_json
-from workers.runtime.context import Desk
-from workers.runtime.instrumented_session import WatchedSession
+from workers.runtime.context import WorkContext
+from workers.runtime.instrumented_session import InstrumentedSession
 
 LOOKS_A_SECOND = 4
 RATE_SECONDS = 10.0
@@ -29,15 +29,14 @@ RATE_SECONDS = 10.0
 BAR_WIDTH = 10
 PROGRESS_VARIABLE = "SHOAL_PROGRESS_FD"
 """The descriptor of a pipe on which a parent process hears what this worker does."""
-# What a stage counts as its progress.
-UNITS = {"extract": "images", "ingest": "rows", "download": "links", "filter": "samples", "embed": "samples"}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a worker does at one moment; `done`, `at` and `size` are in the units that its stage counts."""
+    """What a worker does at one moment; `done`, `at` and `size` are in the unit of its stage."""
 
     kind: str
+    unit: str
     jobs: Sequence[int]
     done: int
     at: int
@@ -56,7 +55,7 @@ class Status:
             cells += [ProgressBar(self.size, self.at, width=BAR_WIDTH), Text(f"{self.at:,}/{self.size:,}")]
         else:
             cells += [Text(""), Text(f"{self.done:,}")]
-        cells.append(Text(f"{self.rate:,.0f} {UNITS.get(self.kind, 'steps')}/s"))
+        cells.append(Text(f"{self.rate:,.0f} {self.unit}/s"))
         cells.append(Text(f"{self.completed:,} done", style="green" if self.completed else ""))
         cells.append(Text(f"{self.failed:,} failed", style="red" if self.failed else ""))
         return cells
@@ -85,11 +84,12 @@ def grid(statuses: Sequence[Status]) -> Table:
 class Bar:
     """The worker's line, worked out anew at each look."""
 
-    def __init__(self, desk: Desk, session: WatchedSession) -> None:
-        self._desk = desk
+    def __init__(self, context: WorkContext, session: InstrumentedSession, unit: str) -> None:
+        self._context = context
         self._session = session
+        self._unit = unit
         self._started = time.monotonic()
-        self._held: Mapping[int, int] = {}
+        self._sizes: Mapping[int, int] = {}
         self._size = 0
         self._before = 0  # progress when the jobs that are held were first seen
         self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -98,21 +98,22 @@ class Bar:
         return grid([self.status()])
 
     def status(self) -> Status:
-        now, done, watched = time.monotonic(), self._desk.progress, self._session.watched
-        held = watched.held
-        if not self._held.keys() & held.keys():  # others than before; of several, some may end sooner
+        now, done, in_flight = time.monotonic(), self._context.progress, self._session.in_flight
+        sizes = in_flight.sizes
+        if not self._sizes.keys() & sizes.keys():  # others than before; of several, some may end sooner
             self._before, self._size = done, 0
-        self._held, self._size = held, max(self._size, sum(held.values()))
+        self._sizes, self._size = sizes, max(self._size, sum(sizes.values()))
         return Status(
             kind=self._session.kind,
-            jobs=list(held),
+            unit=self._unit,
+            jobs=list(sizes),
             done=done,
             at=min(done - self._before, self._size),
             size=self._size,
             rate=self._rate(now, done),
-            completed=watched.completed,
-            failed=watched.failed,
-            stopping=self._desk.stopping.is_set(),
+            completed=in_flight.completed,
+            failed=in_flight.failed,
+            stopping=self._context.stopping.is_set(),
         )
 
     def _rate(self, now: float, done: int) -> float:
@@ -140,10 +141,12 @@ def print_line(console: Console, line: str) -> None:
 
 
 @contextmanager
-def shown(desk: Desk, session: WatchedSession, console: Console | None = None) -> Iterator[None]:
+def shown(
+    context: WorkContext, session: InstrumentedSession, unit: str, console: Console | None = None
+) -> Iterator[None]:
     """Show the bar while the block runs, if stderr is a terminal; tell the parent instead, if it shows the bars."""
     if descriptor := os.environ.get(PROGRESS_VARIABLE):
-        with _told(Bar(desk, session), int(descriptor)):
+        with _told(Bar(context, session, unit), int(descriptor)):
             yield
         return
     console = console or Console(file=sys.stderr)
@@ -156,7 +159,7 @@ def shown(desk: Desk, session: WatchedSession, console: Console | None = None) -
     root.handlers = [above]
     try:
         with Live(
-            Bar(desk, session),
+            Bar(context, session, unit),
             console=console,
             refresh_per_second=LOOKS_A_SECOND,
             transient=True,

@@ -18,7 +18,7 @@ from tracker.storage.hash_lists import pack
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy
-from workers.runtime.context import Desk
+from workers.runtime.context import WorkContext
 
 BAD, GOOD = picture(seed=1), picture(seed=2)
 HANDLERS = {"/bad": answer(response(BAD)), "/good": answer(response(GOOD))}
@@ -85,7 +85,7 @@ def test_a_worker_learns_of_a_list_before_each_batch_and_works_without_none(stor
     stage = Download(FetchPolicy(), Decoders())
 
     async def known() -> Restricted:
-        return stage.restrictions.current(Desk(session, store))  # type: ignore[arg-type]
+        return stage.hash_lists.current(WorkContext(session, store))  # type: ignore[arg-type]
 
     digest = hashlib.sha256(BAD).hexdigest()
     assert not trio.run(known).matches(sha256=digest)

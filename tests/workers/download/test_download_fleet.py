@@ -16,10 +16,11 @@ from tracker.admin.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from workers.download.decoder_pool import Decoders
+from workers.download.host_rests import HostRests
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy
-from workers.runtime.context import Desk
-from workers.runtime.loop import Patience, run
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import StopWhen, run
 
 Register = Callable[[str], Session]
 OK = answer(response(picture(600, 400)))
@@ -63,9 +64,9 @@ def test_a_refusing_host_is_asked_once_a_blocked_one_never_and_no_link_is_lost(
             policy = FetchPolicy(
                 allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=tuple({web.port for web in webs})
             )
-            desk = Desk(register("download"), Store.open(str(tmp_path)))
+            context = WorkContext(register("download"), Store.open(str(tmp_path)))
             with Decoders() as decoders:
-                await run(Download(policy, decoders), desk, Patience(once=True))
+                await run(Download(policy, decoders), context, StopWhen(once=True))
             assert [len(web.requests) for web in webs] == [1, 10, 0, 10]
 
     work(test)
@@ -83,15 +84,16 @@ def test_a_host_that_is_blocked_while_a_batch_is_under_way_is_asked_no_more(
     set_setting(admin, "lease_seconds", 4)
 
     async def test() -> None:
-        desk = Desk(register("download"), Store.open(str(tmp_path)))
+        context = WorkContext(register("download"), Store.open(str(tmp_path)))
         has_heard = trio.Event()
-        hear = desk.fleet.hear_blocks
+        rests = HostRests()
+        hear = rests.hear_blocks
 
         def hear_blocks(version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
             hear(version, blocked, lifted)
             has_heard.set()
 
-        monkeypatch.setattr(desk.fleet, "hear_blocks", hear_blocks)
+        monkeypatch.setattr(rests, "hear_blocks", hear_blocks)
 
         async def ban(stream: trio.abc.Stream, head: bytes) -> None:
             await trio.to_thread.run_sync(partial(block, admin, ["127.0.0.2"], "they just called"))
@@ -102,7 +104,7 @@ def test_a_host_that_is_blocked_while_a_batch_is_under_way_is_asked_no_more(
             fill(admin, [f"http://127.0.0.2:{web.port}/{n}" for n in range(10)])
             policy = FetchPolicy(allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=(web.port,))
             with Decoders() as decoders:
-                await run(Download(policy, decoders), desk, Patience(once=True))
+                await run(Download(policy, decoders, rests), context, StopWhen(once=True))
             assert len(web.requests) == 1
 
     work(test)

@@ -21,8 +21,8 @@ from tracker.storage.manifest import outputs
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.fetching.policy import FetchPolicy
-from workers.runtime.context import Desk
-from workers.runtime.loop import Patience, run
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import StopWhen, run
 
 LINKS = 10_000
 ASKED_AT_STOP = 6_137
@@ -66,7 +66,7 @@ async def work(web: Web, admin: Connection, session: Session, store: Store) -> l
             allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=tuple(set(ports)), per_host=16, concurrency=128
         )
         with Decoders() as decoders:
-            await run(Download(policy, decoders), Desk(session, store), Patience(once=True))
+            await run(Download(policy, decoders), WorkContext(session, store), StopWhen(once=True))
         return webs
 
 

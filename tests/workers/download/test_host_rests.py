@@ -18,7 +18,7 @@ from dataset.pictures.outcomes import Outcome
 from tracker.admin.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
-from workers.download.host_rests import Fleet
+from workers.download.host_rests import HostRests
 from workers.download.politeness import Manners
 from workers.fetching.fetch import Failure
 from workers.fetching.policy import FetchPolicy
@@ -41,7 +41,7 @@ class Worker:
     session: Session | None
     asked: Counter[str]
     random: random.Random
-    fleet: Fleet = field(default_factory=lambda: Fleet(forget_seconds=21_600.0, grace_seconds=20.0))
+    fleet: HostRests = field(default_factory=lambda: HostRests(forget_seconds=21_600.0, grace_seconds=20.0))
     batch_ends: float = 0.0
     beats_at: float = 0.0
     beaten_at: float = -100.0

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dataset.pictures.outcomes import Outcome
 from tracker.protocol.session import News
-from workers.download.host_rests import Fleet
+from workers.download.host_rests import HostRests
 from workers.download.politeness import GIVE_UP_RESTS, Manners
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy
@@ -52,7 +52,7 @@ def take(manners: Manners[Place], now: float) -> list[Place]:
 
 
 def test_a_host_gets_one_link_until_it_has_answered() -> None:
-    manners = Manners(places("a.test", 6), FetchPolicy(per_host=4), Fleet())
+    manners = Manners(places("a.test", 6), FetchPolicy(per_host=4), HostRests())
     (first,) = take(manners, 0.0)
     manners.learn(first, fetched(first), 0.0)
     manners.queue.done(first)
@@ -60,7 +60,7 @@ def test_a_host_gets_one_link_until_it_has_answered() -> None:
 
 
 def test_a_host_that_refuses_keeps_its_links_for_later_and_the_fleet_is_told() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     urged: list[bool] = []
     fleet.on_urgent = lambda: urged.append(True)
     manners = Manners([*places("a.test", 5), *places("b.test", 1)], FetchPolicy(), fleet)
@@ -75,7 +75,7 @@ def test_a_host_that_refuses_keeps_its_links_for_later_and_the_fleet_is_told() -
 
 
 def test_one_forbidden_link_says_nothing_of_its_host_but_many_in_a_row_do() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners(places("a.test", 20), FetchPolicy(per_host=1, host_failures=3), fleet)
     for n, status in enumerate([403, 403, 404, 403, 403, 403]):
         (link,) = take(manners, 0.0)
@@ -86,7 +86,7 @@ def test_one_forbidden_link_says_nothing_of_its_host_but_many_in_a_row_do() -> N
 
 
 def test_a_machine_whose_network_is_broken_tells_the_fleet_nothing() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners(places("a.test", 10), FetchPolicy(host_failures=3), fleet)
     unasked = []
     for _ in range(3):
@@ -99,7 +99,7 @@ def test_a_machine_whose_network_is_broken_tells_the_fleet_nothing() -> None:
 
 
 def test_the_host_that_refused_rests_not_the_one_that_led_to_it() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners([*places("a.test", 3), *places("b.test", 3)], FetchPolicy(), fleet)
     first = next(link for link in take(manners, 0.0) if "a.test" in link.url)
     unasked = manners.learn(first, answered(first, 503, url="http://b.test/x"), 0.0)
@@ -109,7 +109,7 @@ def test_the_host_that_refused_rests_not_the_one_that_led_to_it() -> None:
 
 
 def test_a_short_rest_is_waited_for_and_then_the_probe_is_asked_for() -> None:
-    fleet = Fleet(grace_seconds=20.0)
+    fleet = HostRests(grace_seconds=20.0)
     manners = Manners(places("a.test", 3), FetchPolicy(per_host=2), fleet)
     fleet.hear(news({"a.test": (10.0, 1)}), 0.0)
     assert manners.look_around(None, 0.0) == []
@@ -127,7 +127,7 @@ def test_a_short_rest_is_waited_for_and_then_the_probe_is_asked_for() -> None:
 
 
 def test_the_others_wait_for_the_one_that_asks_first() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
     fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
     take(manners, 1.0)
@@ -140,7 +140,7 @@ def test_the_others_wait_for_the_one_that_asks_first() -> None:
 
 
 def test_a_probe_that_is_refused_sets_the_other_links_aside() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
     fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
     take(manners, 1.0)
@@ -153,7 +153,7 @@ def test_a_probe_that_is_refused_sets_the_other_links_aside() -> None:
 
 
 def test_a_probe_that_was_not_made_in_time_is_asked_for_again() -> None:
-    fleet = Fleet(grace_seconds=20.0)
+    fleet = HostRests(grace_seconds=20.0)
     fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
     fleet.seconds_to_wait("a.test", 1.0)
     fleet.hear(news(probes={"a.test": "probe"}), 1.0)
@@ -163,7 +163,7 @@ def test_a_probe_that_was_not_made_in_time_is_asked_for_again() -> None:
 
 
 def test_a_host_that_never_stops_refusing_is_given_up_so_that_its_links_end() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
     fleet.hear(news({"a.test": (3600.0, GIVE_UP_RESTS)}), 0.0)
     unasked = manners.look_around(None, 0.0)
@@ -171,7 +171,7 @@ def test_a_host_that_never_stops_refusing_is_given_up_so_that_its_links_end() ->
 
 
 def test_a_block_ends_what_waits_of_the_host() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     manners = Manners([*places("cdn.a.test", 3), *places("b.test", 1)], FetchPolicy(), fleet)
     fleet.hear_blocks(1, ["a.test"], [])
     unasked = manners.look_around(None, 0.0)
@@ -180,7 +180,7 @@ def test_a_block_ends_what_waits_of_the_host() -> None:
 
 
 def test_a_report_whose_beat_failed_is_told_again_with_what_came_meanwhile() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     fleet.refuse("a.test", 0.0, 60.0, 5.0)
     report = fleet.take_report()
     fleet.refuse("a.test", 1.0, 60.0, None)
@@ -189,7 +189,7 @@ def test_a_report_whose_beat_failed_is_told_again_with_what_came_meanwhile() -> 
 
 
 def test_a_report_holds_the_worst_hundred_and_the_next_one_the_others() -> None:
-    fleet = Fleet()
+    fleet = HostRests()
     for n in range(150):
         for _ in range(1 + n % 2):
             fleet.refuse(f"h{n}.test", 0.0, 60.0, None)
@@ -199,7 +199,7 @@ def test_a_report_holds_the_worst_hundred_and_the_next_one_the_others() -> None:
 
 
 def test_a_rest_is_forgotten_long_after_its_end() -> None:
-    fleet = Fleet(forget_seconds=100.0)
+    fleet = HostRests(forget_seconds=100.0)
     fleet.hear(news({"a.test": (10.0, 1)}), 0.0)
     assert fleet.seconds_to_wait("a.test", 109.0) > 0
     assert fleet.seconds_to_wait("a.test", 111.0) == 0.0

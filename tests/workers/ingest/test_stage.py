@@ -23,7 +23,7 @@ from tracker.protocol.copy_rows import CopyError, copy_buffer
 from tracker.protocol.session import Job, Session
 from workers.ingest.copy_stream import Pieces
 from workers.ingest.stage import Ingest, UnreadableError
-from workers.runtime.context import Desk
+from workers.runtime.context import WorkContext
 
 Register = Callable[[str], Session]
 
@@ -55,10 +55,10 @@ def groups_of(packs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def work(worker: Session, store: Store, stage: Ingest | None = None) -> Ingest:
     """Claim once and do the work."""
     stage = stage or Ingest()
-    desk = Desk(worker, store)
-    held = stage.claim(desk)
+    context = WorkContext(worker, store)
+    held = stage.claim(context)
     if held:
-        trio.run(stage.work, held, desk)
+        trio.run(stage.work, held, context)
     return stage
 
 
@@ -115,9 +115,9 @@ def test_what_has_failed_before_is_tried_alone(admin: Connection, register: Regi
     for i in range(3):
         listed_pack(admin, run_id, 1, path=f"packs/{i}")
     admin.execute("UPDATE tracker.job SET attempt = 2 WHERE payload ->> 'path' = 'packs/1'")
-    stage, desk = Ingest(), Desk(register("ingest"), store)
+    stage, context = Ingest(), WorkContext(register("ingest"), store)
     claimed = []
-    while held := stage.claim(desk):
+    while held := stage.claim(context):
         claimed.append([(job.payload["path"], job.attempt) for job in held])
     assert claimed == [[("packs/0", 1)], [("packs/1", 3)], [("packs/2", 1)]]
 
@@ -301,13 +301,13 @@ def test_a_worker_asked_to_stop_claims_nothing_ahead(
         listed_pack(admin, run_id, 10, path=f"packs/{i}")
         write_pack(store, f"packs/{i}", range(10))
     worker, stage = register("ingest"), Ingest()
-    desk = Desk(worker, store)
-    held = stage.claim(desk)
+    context = WorkContext(worker, store)
+    held = stage.claim(context)
     complete = Session.complete_ingest
     seen = []
 
     def shuffle_and_stop(*arguments: Any, **named: Any) -> Shuffled:
-        desk.stopping.set()
+        context.stopping.set()
         return shuffled_rows(*arguments, **named)
 
     def look_and_complete(self: Session, *arguments: Any) -> None:
@@ -316,7 +316,7 @@ def test_a_worker_asked_to_stop_claims_nothing_ahead(
 
     monkeypatch.setattr("workers.ingest.packs.shuffled_rows", shuffle_and_stop)
     monkeypatch.setattr(Session, "complete_ingest", look_and_complete)
-    trio.run(stage.work, held, desk)
+    trio.run(stage.work, held, context)
     assert seen == [1]
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 10
 
@@ -339,7 +339,7 @@ def test_packs_claimed_ahead_go_with_the_slot(
     work(register("ingest"), store)
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 20
     late.heartbeat(1)
-    assert stage.claim(Desk(late, store)) == []
+    assert stage.claim(WorkContext(late, store)) == []
     assert audit(admin).holds
 
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
@@ -13,10 +12,10 @@ from trio.testing import MockClock
 
 from dataset.store.store import Store
 from tracker.errors import DatabaseDown, LeaseLost, Refused
-from tracker.protocol.session import Job, News, Session
+from tracker.protocol.session import Job, Session
 from workers.errors import CannotWork, Stopped
-from workers.runtime.context import Desk
-from workers.runtime.loop import MAX_FAILURES, Patience, run
+from workers.runtime.context import WorkContext
+from workers.runtime.loop import MAX_FAILURES, Stage, StopWhen, run
 
 
 @dataclass
@@ -57,43 +56,45 @@ def job(number: int) -> Job:
 
 
 @dataclass
-class Stage:
+class Planned(Stage[Job]):
     """Gives out what it is told to, and raises what it is told to."""
+
+    kind = "extract"
+    unit = "images"
 
     claims: list[list[int] | Exception]
     raises: dict[int, Exception] = field(default_factory=dict)
-    kind: str = "extract"
 
-    def claim(self, _desk: Desk) -> Sequence[Job]:
+    def claim(self, _context: WorkContext) -> Sequence[Job]:
         claimed = self.claims.pop(0) if self.claims else []
         if isinstance(claimed, Exception):
             raise claimed
         return [job(number) for number in claimed]
 
-    async def work(self, held: Sequence[Job], _desk: Desk) -> Mapping[str, object]:
+    async def work(self, held: Sequence[Job], _context: WorkContext) -> Mapping[str, object]:
         for one in held:
             if one.job_id in self.raises:
                 raise self.raises[one.job_id]
         return {}
 
 
-def work(stage: Stage, tracker: Tracker) -> list[str]:
+def work(stage: Planned, tracker: Tracker) -> list[str]:
     """Run the loop until idle, on a clock that jumps over every pause."""
     tracker.more = stage.claims
-    desk = Desk(cast(Session, tracker), cast(Store, None))
-    trio.run(run, stage, desk, Patience(until_idle=True), clock=MockClock(autojump_threshold=0))
+    context = WorkContext(cast(Session, tracker), cast(Store, None))
+    trio.run(run, stage, context, StopWhen(until_idle=True), clock=MockClock(autojump_threshold=0))
     return tracker.said
 
 
 def test_a_failed_job_goes_back_with_its_reason_and_the_worker_goes_on() -> None:
-    stage = Stage([[1], [2]], {1: ValueError("bad record")})
+    stage = Planned([[1], [2]], {1: ValueError("bad record")})
     assert work(stage, Tracker()) == ["fail 1 ValueError: bad record", "leave"]
     assert stage.claims == []
 
 
 def test_a_machine_on_which_all_jobs_fail_gives_up() -> None:
     numbers = range(MAX_FAILURES + 5)
-    stage = Stage([[n] for n in numbers], {n: OSError("disk full") for n in numbers})
+    stage = Planned([[n] for n in numbers], {n: OSError("disk full") for n in numbers})
     tracker = Tracker()
     with pytest.raises(CannotWork, match=f"{MAX_FAILURES} jobs in a row"):
         work(stage, tracker)
@@ -103,7 +104,7 @@ def test_a_machine_on_which_all_jobs_fail_gives_up() -> None:
 
 def test_a_lost_lease_gives_the_other_jobs_of_the_claim_back() -> None:
     tracker = Tracker(lost={2})
-    assert work(Stage([[1, 2, 3]], {2: LeaseLost("taken over")}), tracker) == [
+    assert work(Planned([[1, 2, 3]], {2: LeaseLost("taken over")}), tracker) == [
         "release 1",
         "release 2",
         "release 3",
@@ -112,7 +113,7 @@ def test_a_lost_lease_gives_the_other_jobs_of_the_claim_back() -> None:
 
 
 def test_a_claim_whose_jobs_went_to_another_is_made_anew() -> None:
-    stage = Stage([LeaseLost("claim anew"), [1]])
+    stage = Planned([LeaseLost("claim anew"), [1]])
     assert work(stage, Tracker()) == ["leave"]
     assert stage.claims == []
 
@@ -120,28 +121,28 @@ def test_a_claim_whose_jobs_went_to_another_is_made_anew() -> None:
 def test_a_worker_that_cannot_do_such_work_gives_it_back_and_ends() -> None:
     tracker = Tracker()
     with pytest.raises(CannotWork, match="no model"):
-        work(Stage([[1], [2]], {1: CannotWork("no model")}), tracker)
+        work(Planned([[1], [2]], {1: CannotWork("no model")}), tracker)
     assert tracker.said == ["release 1", "leave"]
 
 
 def test_work_that_was_stopped_goes_back_untried() -> None:
-    assert work(Stage([[1]], {1: Stopped("asked to stop")}), Tracker()) == ["release 1", "leave"]
+    assert work(Planned([[1]], {1: Stopped("asked to stop")}), Tracker()) == ["release 1", "leave"]
 
 
 def test_a_drained_worker_claims_nothing_more() -> None:
-    stage = Stage([[n] for n in range(1000)])
+    stage = Planned([[n] for n in range(1000)])
     work(stage, Tracker(beats=["draining"]))
     assert len(stage.claims) > 900
 
 
 def test_a_database_that_stays_away_ends_the_worker() -> None:
     with pytest.raises(DatabaseDown):
-        work(Stage([DatabaseDown("gone")]), Tracker())
+        work(Planned([DatabaseDown("gone")]), Tracker())
 
 
 def test_a_worker_that_has_left_already_ends_well() -> None:
     tracker = Tracker(refuses_to_leave=True)
-    assert work(Stage([[1]]), tracker) == ["leave"]
+    assert work(Planned([[1]]), tracker) == ["leave"]
 
 
 def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
@@ -152,10 +153,10 @@ def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
             at_work.wait(60)
             raise DatabaseDown("gone")
 
-    class Threaded(Stage):
-        async def work(self, _held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
+    class Threaded(Planned):
+        async def work(self, _held: Sequence[Job], context: WorkContext) -> Mapping[str, object]:
             at_work.set()
-            told.append(await trio.to_thread.run_sync(desk.stopping.wait, 60))
+            told.append(await trio.to_thread.run_sync(context.stopping.wait, 60))
             return {}
 
     with pytest.raises(DatabaseDown):
@@ -163,40 +164,22 @@ def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
     assert told == [True]
 
 
-@dataclass
-class Downloading(Tracker):
-    """Remembers when it was told of refusals; the clock is trio's."""
+def test_what_is_urgent_is_told_at_once_but_beats_keep_their_distance() -> None:
+    beats: list[float] = []
 
-    kind: str = "download"
-    settings: dict[str, Any] = field(
-        default_factory=lambda: {"lease_seconds": 60, "rest_forget_seconds": 100, "rest_grace_seconds": 20}
-    )
-    beaten: list[tuple[float, list[str]]] = field(default_factory=list)
+    class Urgent(Planned):
+        async def beat(self, context: WorkContext) -> str:
+            context.urgent = trio.Event()
+            beats.append(trio.current_time())
+            return await super().beat(context)
 
-    def heartbeat_download(self, _progress: int, _since: object, report: dict[str, Any]) -> News:
-        self.beaten.append((trio.from_thread.run_sync(trio.current_time), list(report["refused"])))
-        return News("active", 0, datetime(2024, 1, 1, tzinfo=UTC), None, None)
-
-
-def test_a_refusal_is_told_of_at_once_but_beats_keep_their_distance() -> None:
-    @dataclass
-    class Refused(Stage):
-        async def work(self, held: Sequence[Job], desk: Desk) -> Mapping[str, object]:
-            for seconds, host in ((1, "a.test"), (5, "b.test"), (0.5, "c.test"), (30, "d.test")):
+        async def work(self, held: Sequence[Job], context: WorkContext) -> Mapping[str, object]:
+            for seconds in (1, 5, 0.5, 30):
                 await trio.sleep(seconds)
-                desk.fleet.refuse(host, trio.current_time(), 60.0, None)
+                context.urgent.set()
             await trio.sleep(1)
             return {}
 
-    tracker = Downloading()
-    desk = Desk(cast(Session, tracker), cast(Store, None))
-
-    async def test() -> None:
-        began = trio.current_time()
-        await run(Refused([[1]]), desk, Patience(once=True))
-        tracker.beaten = [(round(when - began, 1), hosts) for when, hosts in tracker.beaten]
-
-    trio.run(test, clock=MockClock(autojump_threshold=0.1))
-    assert tracker.beaten == [
-        (0, []), (3, ["a.test"]), (6, ["b.test"]), (9, ["c.test"]), (24, []), (36.5, ["d.test"]),
-    ]  # fmt: skip
+    context = WorkContext(cast(Session, Tracker()), cast(Store, None))
+    trio.run(run, Urgent([[1]]), context, StopWhen(once=True), clock=MockClock(autojump_threshold=0.1))
+    assert [round(at - beats[0], 1) for at in beats] == [0, 3, 6, 9, 24, 36.5]

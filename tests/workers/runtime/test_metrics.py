@@ -5,7 +5,7 @@ import logging
 import socket
 import timeit
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -27,17 +27,33 @@ from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, TrackerError
 from tracker.protocol.session import Job
+from workers.download.decoder_pool import Decoders
+from workers.download.stage import Download
+from workers.embed import Embed
 from workers.errors import CannotWork
+from workers.extract.stage import Extract
 from workers.fetching.connection import Flow, IdleWires, Wire
 from workers.fetching.failure import LinkFailed
+from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
+from workers.filter import Filter
+from workers.ingest.stage import Ingest
 from workers.runtime import metrics, progress_bar
-from workers.runtime.context import Desk
-from workers.runtime.instrumented_session import WatchedSession, session_verbs
+from workers.runtime.context import WorkContext
+from workers.runtime.instrumented_session import InstrumentedSession, JobMeter, session_verbs
 
 DEMO = Path(__file__).parents[2] / "demo" / "clip"
 Count = Callable[..., float]
 NOBODYS = Job(0, UUID(int=0), "extract", 1, 1, "test", {}, {"model": "m", "pretrained": "p"}, "test/0")
+
+NO_PIPELINE = cast(Pipeline, None)
+METERS: Mapping[str, JobMeter] = {
+    "extract": Extract(),
+    "ingest": Ingest(),
+    "download": Download(FetchPolicy(), cast(Decoders, None)),
+    "filter": Filter(NO_PIPELINE),
+    "embed": Embed(NO_PIPELINE),
+}
 
 
 @pytest.fixture
@@ -53,12 +69,14 @@ def count() -> Count:
 
 
 @pytest.fixture
-def watch(database: str) -> Iterator[Callable[[str], WatchedSession]]:
-    sessions: list[WatchedSession] = []
+def watch(database: str) -> Iterator[Callable[[str], InstrumentedSession]]:
+    sessions: list[InstrumentedSession] = []
 
-    def register(kind: str) -> WatchedSession:
-        sessions.append(WatchedSession.register(database, kind))
-        return sessions[-1]
+    def register(kind: str) -> InstrumentedSession:
+        session = InstrumentedSession.register(database, kind)
+        session.meter = METERS[kind]
+        sessions.append(session)
+        return session
 
     yield register
     for session in sessions:
@@ -66,7 +84,7 @@ def watch(database: str) -> Iterator[Callable[[str], WatchedSession]]:
 
 
 def test_jobs_are_counted_by_how_they_end(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count, expire: Callable[..., None]
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count, expire: Callable[..., None]
 ) -> None:
     new_run(admin, wats=4)
     first = watch("extract")
@@ -85,26 +103,26 @@ def test_jobs_are_counted_by_how_they_end(
     assert count("shoal_worker_jobs_total", queue="extract", result="released") == 1
     assert count("shoal_worker_candidates_extracted_total") == 2
     assert count("shoal_worker_tracker_call_seconds_count", verb="claim") == 2
-    assert (first.watched.completed, first.watched.failed) == (1, 1)
+    assert (first.in_flight.completed, first.in_flight.failed) == (1, 1)
 
 
 def test_scored_and_kept_samples_are_counted_and_a_shards_size_is_known(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count
 ) -> None:
     run_id = new_run(admin)
     payload = '{"shard": "s", "subset": "en", "samples": 10}'
     admin.execute("INSERT INTO tracker.job (queue, run_id, payload) VALUES ('filter', %s, %s)", (run_id, payload))
     session = watch("filter")
     (job,) = session.claim()
-    assert session.watched.held == {job.job_id: 10}
+    assert session.in_flight.sizes == {job.job_id: 10}
     session.complete(job, {"kept": 4, "dropped": {"below_threshold": 6}, "bytes": 1})
     assert count("shoal_worker_samples_scored_total") == 10
     assert count("shoal_worker_samples_kept_total") == 4
-    assert session.watched.held == {}
+    assert session.in_flight.sizes == {}
 
 
 def test_ingest_counts_what_it_read_and_what_was_new(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count
 ) -> None:
     run_id = new_run(admin)
     listed_pack(admin, run_id, 50)
@@ -118,7 +136,7 @@ def test_ingest_counts_what_it_read_and_what_was_new(
 
 
 def test_a_piece_of_a_list_that_has_become_packs_is_no_longer_held(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count
 ) -> None:
     payload = '{"list": "/lists/one.parquet", "first_group": 0, "rows": 9}'
     admin.execute(
@@ -127,11 +145,11 @@ def test_a_piece_of_a_list_that_has_become_packs_is_no_longer_held(
     session = watch("ingest")
     assert session.hold_slot()
     (piece,) = session.claim()
-    assert session.watched.held == {piece.job_id: 9}
+    assert session.in_flight.sizes == {piece.job_id: 9}
     read = {"rows": 9, "candidates": 7, "dropped": {"bad_url": 2}, "packs": [[{"rows": 7, "bytes": 1}]]}
     session.complete_list(piece, read)
-    assert session.watched.held == {}
-    assert session.watched.completed == 1
+    assert session.in_flight.sizes == {}
+    assert session.in_flight.completed == 1
     assert count("shoal_worker_jobs_total", queue="ingest", result="completed") == 1
     assert count("shoal_worker_candidates_extracted_total") == 7
 
@@ -166,7 +184,7 @@ def test_the_verbs_that_are_tried_are_all_there_are() -> None:
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_is_timed_once(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count, verb: str
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count, verb: str
 ) -> None:
     new_run(admin)
     kind, arguments = VERBS[verb]
@@ -179,7 +197,7 @@ def test_every_verb_is_timed_once(
 
 @pytest.mark.parametrize("kind", ["extract", "download"])
 def test_progress_that_a_beat_tells_is_counted_once(
-    admin: Connection, watch: Callable[[str], WatchedSession], count: Count, kind: str
+    admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count, kind: str
 ) -> None:
     session = watch(kind)
     for told in (5, 5, 12):
@@ -262,23 +280,25 @@ def test_counting_a_link_costs_under_a_hundredth_of_what_fetching_it_does() -> N
     assert seconds < 9e-6
 
 
-def bar_of(desk: Desk, session: WatchedSession) -> str:
+def bar_of(context: WorkContext, session: InstrumentedSession) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(progress_bar.Bar(desk, session))
+    console.print(progress_bar.Bar(context, session, "links"))
     return cast(io.StringIO, console.file).getvalue()
 
 
-def test_the_bar_shows_how_far_the_batch_at_hand_is(admin: Connection, watch: Callable[[str], WatchedSession]) -> None:
+def test_the_bar_shows_how_far_the_batch_at_hand_is(
+    admin: Connection, watch: Callable[[str], InstrumentedSession]
+) -> None:
     fill_pool(admin, new_run(admin), 40)
     set_setting(admin, "batch_size", 100)
     session = watch("download")
-    desk = Desk(session, cast(Store, None))
-    assert "waiting" in bar_of(desk, session)
+    context = WorkContext(session, cast(Store, None))
+    assert "waiting" in bar_of(context, session)
     batch = session.draw()
     assert batch is not None
-    bar = progress_bar.Bar(desk, session)
+    bar = progress_bar.Bar(context, session, "links")
     bar.__rich__()
-    desk.advance(30)
+    context.advance(30)
     console = Console(file=io.StringIO(), width=160)
     console.print(bar)
     said = cast(io.StringIO, console.file).getvalue()
@@ -287,11 +307,12 @@ def test_the_bar_shows_how_far_the_batch_at_hand_is(admin: Connection, watch: Ca
     assert len(cast(io.StringIO, narrow.file).getvalue().splitlines()) == 1
     assert f"job {batch.job_id}" in said
     assert "30/40" in said
+    assert "links/s" in said
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
-    watch: Callable[[str], WatchedSession], is_terminal: bool
+    watch: Callable[[str], InstrumentedSession], is_terminal: bool
 ) -> None:
     session = watch("extract")
     screen = io.StringIO()
@@ -299,7 +320,7 @@ def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
     root = logging.getLogger()
     before = root.handlers[:]
     line = "job.completed stage=extract job=[1] " + "x" * 100
-    with progress_bar.shown(Desk(session, cast(Store, None)), session, console):
+    with progress_bar.shown(WorkContext(session, cast(Store, None)), session, "images", console):
         assert (root.handlers != before) is is_terminal
         if is_terminal:
             logging.getLogger("shoal.worker").warning(line)

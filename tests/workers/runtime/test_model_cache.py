@@ -10,7 +10,7 @@ from dataset.models.clip import ClipModel
 from dataset.models.towers import Towers
 from dataset.recipe.recipe import ModelRecipe
 from dataset.store.store import Store
-from workers.runtime.model_cache import Loader
+from workers.runtime.model_cache import ModelCache
 
 SPEC = ModelRecipe("demo", str(Path(__file__).parents[2] / "demo" / "clip"), 0.28)
 
@@ -20,9 +20,9 @@ def rows(_: ClipModel) -> int:
 
 
 def test_a_model_is_loaded_once_whatever_its_threshold(tmp_path: Path) -> None:
-    loader, store = Loader("cpu"), Store.open(str(tmp_path))
-    first = loader.load(SPEC, store, rows)
-    assert loader.load(replace(SPEC, threshold=0.3), store, rows) is first
+    model_cache, store = ModelCache("cpu"), Store.open(str(tmp_path))
+    first = model_cache.load(SPEC, store, rows)
+    assert model_cache.load(replace(SPEC, threshold=0.3), store, rows) is first
     assert not first.towers.compiled
 
 
@@ -44,6 +44,6 @@ def test_compiling_is_asked_for_the_models_pictures_and_batches_and_told(
 
     monkeypatch.setattr(Towers, "compile", compile_)
     with caplog.at_level(logging.INFO, "shoal.worker"):
-        assert Loader("cpu", compiled=True).load(SPEC, Store.open(str(tmp_path)), rows).name == "demo"
+        assert ModelCache("cpu", compiled=True).load(SPEC, Store.open(str(tmp_path)), rows).name == "demo"
     assert asked == [((64, 64), 5)]
     assert said in caplog.text

@@ -18,11 +18,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from workers.errors import WorkerError
+from workers.fetching.retry_after import retry_after_seconds
 from workers.files.connections import take_slot
 
 TIMEOUT_SECONDS = 60.0
@@ -136,7 +137,7 @@ class HttpFile(io.RawIOBase):
                 error.close()
                 if error.code not in RETRIED_STATUSES:
                     raise SourceError(f"Cannot download {self._url} ({error}): check the address.") from error
-                why, left_alone_seconds = str(error), _retry_after_seconds(error.headers.get("Retry-After"))
+                why, left_alone_seconds = str(error), _wish_seconds(error)
             except (OSError, http.client.HTTPException) as error:
                 why = repr(error)
             else:
@@ -229,13 +230,7 @@ def _differ(one: str | int | None, other: str | int | None) -> bool:
     return one is not None and other is not None and one != other
 
 
-def _retry_after_seconds(header: str | None) -> float:
-    """Read Retry-After, RFC 9110 10.2.3: seconds, or a date; 0 for none and for nonsense."""
-    if header is None:
-        return 0.0
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
+def _wish_seconds(error: urllib.error.HTTPError) -> float:
+    """Return for how long the server wants to be left alone (Retry-After); 0 if it does not say."""
+    value = error.headers.get("Retry-After", "").encode("latin-1", "replace")
+    return retry_after_seconds(value, datetime.now(UTC)) or 0.0

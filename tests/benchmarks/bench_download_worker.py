@@ -12,7 +12,7 @@ from dataset.store.store import Store
 from tests.benchmarks.bench_download_slow import LINKS, slow_url
 from tests.benchmarks.bench_download_web import picture_url
 from tests.benchmarks.memory import tree_pss
-from workers.download.batch import download_batch
+from workers.download.batch import BatchJob, download_batch
 from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 
@@ -53,7 +53,7 @@ def main() -> None:
 async def download(store: Store, mode: str, policy: FetchPolicy, urls: list[str], batches: int) -> None:
     with Decoders() as decoders:
         for batch in range(batches):
-            await download_batch(
+            job = BatchJob(
                 [Link(number, url) for number, url in enumerate(urls)],
                 job_id=batch,
                 subset="en",
@@ -63,9 +63,8 @@ async def download(store: Store, mode: str, policy: FetchPolicy, urls: list[str]
                 policy=policy,
                 max_attempts=1,
                 on_progress=lambda _: None,
-                stop=trio.Event(),
-                decoders=decoders,
             )
+            await download_batch(job, trio.Event(), decoders)
             print(f"batch {batch} pss_mib {tree_pss(os.getpid()) / 2**20:.1f}")
 
 

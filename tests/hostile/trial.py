@@ -13,7 +13,7 @@ from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
 from dataset.recipe.image_rules import ImageRules
 from dataset.store.store import Store
 from tests.workers.fetching.odd_web import odd_web, response
-from workers.download.batch import download_batch
+from workers.download.batch import BatchJob, download_batch
 from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 
@@ -51,7 +51,7 @@ async def try_pictures(pictures: Sequence[bytes], rules: ImageRules, store: Stor
         policy = FetchPolicy(
             allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=(web.port,), per_host=16, timeout_seconds=120.0
         )
-        outcome = await download_batch(
+        job = BatchJob(
             [Link(number, web.url(f"/{number}")) for number in range(len(pictures))],
             job_id=1,
             subset="en",
@@ -61,9 +61,8 @@ async def try_pictures(pictures: Sequence[bytes], rules: ImageRules, store: Stor
             policy=policy,
             max_attempts=1,
             on_progress=lambda done: None,
-            stop=trio.Event(),
-            decoders=decoders,
         )
+        outcome = await download_batch(job, trio.Event(), decoders)
     rows = store.read_table("hostile.parquet", ["key", "outcome", "error_message"]).to_pylist()
     assert [int(row["key"][-5:]) for row in rows] == list(range(len(pictures)))
     ends = [End(Outcome(row["outcome"]), row["error_message"]) for row in rows]

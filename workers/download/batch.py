@@ -27,11 +27,11 @@ from dataset.safety.hash_lists import Restricted
 from dataset.store.store import Store, StoreError
 from workers.download.decoder_pool import Decoders, Undecoded
 from workers.download.host_rests import HostRests
-from workers.download.politeness import Manners, Unasked
+from workers.download.politeness import Politeness, SkippedLink
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.robots import RobotsMemory
+from workers.fetching.robots import RobotsCache
 from workers.fetching.target import Target
 from workers.runtime import metrics
 
@@ -78,90 +78,61 @@ class BatchOutcome:
     """By 403, 429 or 503 to one link at least."""
 
 
-async def download_batch(
-    links: Sequence[Link],
-    *,
-    job_id: int,
-    subset: str,
-    output: str,
-    store: Store,
-    rules: ImageRules,
-    policy: FetchPolicy,
-    max_attempts: int,
-    on_progress: Callable[[int], None],
-    stop: trio.Event,
-    decoders: Decoders | None = None,
-    fleet: HostRests | None = None,
-    robots: RobotsMemory | None = None,
-    extra: Mapping[str, str] | None = None,
-    restricted: Restricted | None = None,
-) -> BatchOutcome:
-    """Download a batch into the shard `output`; `on_progress` gets the number of links done, after each.
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """The links of a batch, the shard that they become, and the rules for both."""
 
-    Without `decoders` the batch starts some of its own, and ends them. What other workers know of hosts comes through
-    `fleet`, and what is known of their robots.txt stays in `robots`. `extra` are the types of a list's other columns,
-    by name; a picture that `restricted` names is not kept.
+    links: Sequence[Link]
+    job_id: int
+    subset: str
+    output: str
+    """The shard's path in the store, without an ending."""
+    store: Store
+    rules: ImageRules
+    policy: FetchPolicy
+    max_attempts: int
+    """Attempts count from 1; a transient failure of this attempt is final."""
+    on_progress: Callable[[int], None]
+    """Called after each link with the number of links done."""
+    rests: HostRests | None = None
+    """What other workers know of hosts; None: this worker learns only from its own answers."""
+    robots: RobotsCache | None = None
+    """The robots.txt of earlier batches."""
+    extra: Mapping[str, str] | None = None
+    """The types of a link list's further columns, by name."""
+    restricted: Restricted = field(default_factory=Restricted)
+    """Pictures that are not kept."""
 
-    Attempts count from 1: a passing failure of attempt `max_attempts` is final.
+
+async def download_batch(job: BatchJob, stop: trio.Event, decoders: Decoders | None = None) -> BatchOutcome:
+    """Download a batch into its shard. Without `decoders` the batch starts its own, and ends them.
 
     Raises: ShardError when the shard cannot be written; then nothing of it is in the store.
     """
     try:
         with (
-            ShardWriter(store, output, job_id=job_id, subset=subset, extra=extra) as shard,
-            nullcontext(decoders) if decoders else Decoders() as at_hand,
+            ShardWriter(job.store, job.output, job_id=job.job_id, subset=job.subset, extra=job.extra) as shard,
+            nullcontext(decoders) if decoders else Decoders() as open_decoders,
         ):
-            manners = Manners(links, policy, fleet)
-            batch = _Batch(
-                links,
-                shard,
-                rules,
-                policy,
-                max_attempts,
-                on_progress,
-                decoders=at_hand,
-                manners=manners,
-                fleet=fleet,
-                robots=robots,
-                restricted=restricted or Restricted(),
-            )
+            batch = _Batch(job, shard, open_decoders)
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
-        raise ShardError(f"The shard {output} cannot be written ({error}): mend the store and try again.") from error
+        raise ShardError(
+            f"The shard {job.output} cannot be written ({error}): mend the store and try again."
+        ) from error
     return batch.close()
 
 
 class _Batch:
     """A batch under way."""
 
-    def __init__(
-        self,
-        links: Sequence[Link],
-        shard: ShardWriter,
-        rules: ImageRules,
-        policy: FetchPolicy,
-        max_attempts: int,
-        on_progress: Callable[[int], None],
-        *,
-        decoders: Decoders,
-        manners: Manners[Link],
-        fleet: HostRests | None,
-        robots: RobotsMemory | None,
-        restricted: Restricted,
-    ) -> None:
-        self._links = links
+    def __init__(self, job: BatchJob, shard: ShardWriter, decoders: Decoders) -> None:
+        self._job = job
         self._shard = shard
-        self._rules = rules
-        self._policy = policy
-        self._max_attempts = max_attempts
-        self._on_progress = on_progress
         self._decoders = decoders
-        self._fleet = fleet
-        self._robots = robots
-        self._restricted = restricted
-        self._manners = manners
-        self._queue = manners.queue
+        self._politeness = Politeness(job.links, job.policy, job.rests)
+        self._queue = self._politeness.queue
         self._freed = trio.lowlevel.ParkingLot()  # tasks that wait for a host's slot
         self._threads = trio.CapacityLimiter(os.cpu_count() or 1)
         self._is_stopping = False
@@ -175,11 +146,11 @@ class _Batch:
         Raises: OSError, StoreError when a sample cannot be written.
         """
         scope = trio.CancelScope()
-        async with Fetcher(self._policy, self._admit, self._robots) as fetcher, trio.open_nursery() as watch:
+        async with Fetcher(self._job.policy, self._admit, self._job.robots) as fetcher, trio.open_nursery() as watch:
             watch.start_soon(self._heed, stop, scope)
             with scope, self._listening(scope):
                 async with trio.open_nursery() as nursery:
-                    for _ in range(min(self._policy.concurrency, len(self._links))):
+                    for _ in range(min(self._job.policy.concurrency, len(self._job.links))):
                         nursery.start_soon(self._work, fetcher, scope)
             watch.cancel_scope.cancel()
         if self._write_error is not None:
@@ -188,8 +159,8 @@ class _Batch:
     def close(self) -> BatchOutcome:
         """Sum up."""
         outcome = self._outcome
-        outcome.returned = [link.position for link in self._links if link.position not in self._done]
-        outcome.hosts_asked, outcome.hosts_refused = len(self._manners.asked), len(self._manners.refused)
+        outcome.returned = [link.position for link in self._job.links if link.position not in self._done]
+        outcome.hosts_asked, outcome.hosts_refused = len(self._politeness.asked), len(self._politeness.refused)
         outcome.rows, outcome.samples = self._shard.rows, self._shard.samples
         return outcome
 
@@ -197,37 +168,37 @@ class _Batch:
         await stop.wait()
         self._is_stopping = True
         self._freed.unpark_all()
-        scope.deadline = trio.current_time() + self._policy.stop_grace_seconds
+        scope.deadline = trio.current_time() + self._job.policy.stop_grace_seconds
 
     @contextmanager
     def _listening(self, scope: trio.CancelScope) -> Iterator[None]:
         """Heed what the fleet knows now, and what it hears meanwhile."""
-        if self._fleet is None:
+        if self._job.rests is None:
             yield
             return
 
         def hear(hosts: Sequence[str] | None) -> None:
             try:
-                self._pass_over(self._manners.look_around(hosts, trio.current_time()))
+                self._skip(self._politeness.apply_news(hosts, trio.current_time()))
             except (OSError, StoreError) as error:
                 self._write_error = error
                 scope.cancel()
             self._freed.unpark_all()
 
         hear(None)
-        self._fleet.on_news = hear
+        self._job.rests.on_news = hear
         try:
             yield
         finally:
-            self._fleet.on_news = None
+            self._job.rests.on_news = None
 
     def _admit(self, target: Target) -> None:
         """Refuse what is blocked or rests; asked before every hop, so also of where a redirect leads."""
-        if self._fleet is None:
+        if self._job.rests is None:
             return
-        if self._fleet.blocks.covers(target.host, target.authority, target.url):
+        if self._job.rests.blocks.covers(target.host, target.authority, target.url):
             raise LinkFailed(Outcome.BLOCKED, "its host or URL is blocked")
-        if self._fleet.seconds_to_wait(target.host, trio.current_time()):
+        if self._job.rests.seconds_to_wait(target.host, trio.current_time()):
             raise LinkFailed(Outcome.RATE_LIMITED, "not asked: its host rests")
 
     async def _work(self, fetcher: Fetcher, scope: trio.CancelScope) -> None:
@@ -252,25 +223,25 @@ class _Batch:
             result = await fetcher.fetch(link.url, share)
             if isinstance(result, Failure):
                 row = self._keep(link, result)
-            elif self._rules.reencode or self._rules.pdq:
-                row = self._keep(link, result, await self._decoders.prepare(result.data, self._rules))
+            elif self._job.rules.reencode or self._job.rules.pdq:
+                row = self._keep(link, result, await self._decoders.prepare(result.data, self._job.rules))
             elif len(result.data) <= QUICK_BYTES:
-                row = self._keep(link, result, keep_received(result.data, self._rules))
+                row = self._keep(link, result, keep_received(result.data, self._job.rules))
             else:
                 row = await trio.to_thread.run_sync(self._keep_large, link, result, limiter=self._threads)
         self._count(link, row, result)
-        self._pass_over(self._manners.learn(link, result, trio.current_time()))
+        self._skip(self._politeness.record_answer(link, result, trio.current_time()))
 
-    def _pass_over(self, unasked: Sequence[Unasked[Link]]) -> None:
+    def _skip(self, skipped: Sequence[SkippedLink[Link]]) -> None:
         """Account for links that are not asked in this batch."""
-        for one in unasked:
+        for one in skipped:
             if one.failure is not None:
                 self._count(one.link, self._keep(one.link, one.failure), None)
             else:
                 assert one.later_seconds is not None
                 self._done.add(one.link.position)
                 self._outcome.later.append((one.link.position, one.later_seconds))
-                self._on_progress(len(self._done))
+                self._job.on_progress(len(self._done))
 
     def _count(self, link: Link, row: LinkRow, result: Fetched | Failure | None) -> None:
         self._done.add(link.position)
@@ -282,10 +253,10 @@ class _Batch:
             self._outcome.finished[row.outcome] += 1
         else:
             self._outcome.again.append(link.position)
-        self._on_progress(len(self._done))
+        self._job.on_progress(len(self._done))
 
     def _keep_large(self, link: Link, result: Fetched) -> LinkRow:
-        return self._keep(link, result, keep_received(result.data, self._rules))
+        return self._keep(link, result, keep_received(result.data, self._job.rules))
 
     def _keep(
         self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
@@ -294,9 +265,9 @@ class _Batch:
         picture, reason, final, is_listed = None, None, True, False
         if isinstance(result, Failure):
             outcome, reason = result.outcome, result.reason
-            final = not (result.transient and link.attempt < self._max_attempts)
+            final = not (result.transient and link.attempt < self._job.max_attempts)
         elif isinstance(prepared, Picture):
-            if self._restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
+            if self._job.restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
                 outcome, is_listed = Outcome.BLOCKED, True
             else:
                 outcome, picture = Outcome.SUCCESS, prepared

@@ -1,4 +1,4 @@
-"""What a download worker knows of the web from the rest of the fleet, and what it has to tell them.
+"""What a download worker knows of the web from the rest of the rests, and what it has to tell them.
 
 A beat carries the report there and the news back; between two beats this is all that the worker goes by. Times are on
 the worker's own clock, from the seconds that the tracker gives: the two clocks need not agree.
@@ -100,8 +100,8 @@ class HostRests:
         rest = self._rests.get(host)
         return rest.refusals if rest else 0
 
-    def refuse(self, host: str, now: float, seconds: float, wish: float | None) -> None:
-        """Note that a host has refused us: nobody here asks it for `seconds` or its wish, and the fleet is told."""
+    def record_refusal(self, host: str, now: float, seconds: float, wish: float | None) -> None:
+        """Note that a host has refused us: nobody here asks it for `seconds` or its wish, and the rests is told."""
         n, longest = self._refused.get(host, (0, None))
         self._refused[host] = (n + 1, _longer(longest, wish))
         self._well.discard(host)
@@ -114,7 +114,7 @@ class HostRests:
         else:  # one that was on its way when the rest began
             known.until = max(known.until, until)
 
-    def answer(self, host: str) -> None:
+    def record_answer(self, host: str) -> None:
         """Note that a host gave what was asked for, or said in earnest that it has not got it."""
         if self.is_probing(host):
             del self._rests[host]
@@ -139,7 +139,7 @@ class HostRests:
         worst = sorted(self._refused, key=lambda host: -self._refused[host][0])[:MAX_TOLD]
         return {host: self._refused.pop(host) for host in worst}
 
-    def take_back(self, report: Report) -> None:
+    def restore_report(self, report: Report) -> None:
         """Have a report to tell again, whose beat has failed."""
         for host, (n, wish) in report.refused.items():
             known, longest = self._refused.get(host, (0, None))
@@ -147,7 +147,7 @@ class HostRests:
         self._well.update(report.well)
         self._probes.update(report.probes)
 
-    def hear(self, news: News, now: float) -> None:
+    def apply_news(self, news: News, now: float) -> None:
         """Take in a beat's answer. What this worker was refused since the beat went out is newer than it."""
         self.since = news.since
         for host, (seconds, refusals) in (news.rests or {}).items():
@@ -172,7 +172,7 @@ class HostRests:
         if self.on_news is not None:
             self.on_news([*(news.rests or ()), *(news.probes or ())])
 
-    def hear_blocks(self, version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
+    def apply_blocks(self, version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
         """Take in what is new in the list of blocks."""
         self.blocks.update(blocked, lifted)
         self.blocks_version = version

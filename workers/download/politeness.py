@@ -6,8 +6,8 @@ returned. Of the answers of a host,
 - 429 and 503 are refusals: the whole fleet lets the host rest, and its links are kept for later without using up a try;
 - 403 says mostly something about a link (a bucket answers so for every missing object), so only `host_failures` of them
   in a row are a refusal;
-- what only this machine may have met (DNS, connections, silence) is never told to the fleet: after `host_failures` in a
-  row the host is given up for this batch, and its links wait for another try. A broken network must not stop the fleet.
+- what only this machine may have met (DNS, connections, silence) is never told to the rests: after `host_failures` in a
+  row the host is given up for this batch, and its links wait for another try. A broken network must not stop the rests.
 
 A host that goes on refusing for `GIVE_UP_RESTS` rests is given up in the same way, so that its links end some day.
 """
@@ -46,7 +46,7 @@ LATE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Unasked(Generic[LinkT]):
+class SkippedLink(Generic[LinkT]):
     """A link that is not asked in this batch: kept for `later_seconds`, or ended by a failure."""
 
     link: LinkT
@@ -54,19 +54,19 @@ class Unasked(Generic[LinkT]):
     failure: Failure | None = None
 
 
-class Manners(Generic[LinkT]):
+class Politeness(Generic[LinkT]):
     """Of one batch. Without a fleet the worker learns from its own answers only."""
 
-    def __init__(self, links: Iterable[LinkT], policy: FetchPolicy, fleet: HostRests | None = None) -> None:
+    def __init__(self, links: Iterable[LinkT], policy: FetchPolicy, rests: HostRests | None = None) -> None:
         self._policy = policy
-        self._fleet = fleet
+        self._rests = rests
         self.queue: HostQueue[LinkT] = HostQueue(
             links,
             policy.per_host,
             spacing_seconds=policy.host_spacing_seconds,
             max_failures=policy.host_failures,
-            slow_start=fleet is not None,
-            gate=fleet.seconds_to_wait if fleet is not None else None,
+            slow_start=rests is not None,
+            gate=rests.seconds_to_wait if rests is not None else None,
         )
         self._forbidden: dict[str, int] = {}  # in a row
         self.asked: set[str] = set()
@@ -74,22 +74,22 @@ class Manners(Generic[LinkT]):
         self.refused: set[str] = set()
         """Those that have refused one link at least."""
 
-    def look_around(self, hosts: Iterable[str] | None, now: float) -> list[Unasked[LinkT]]:
+    def apply_news(self, hosts: Iterable[str] | None, now: float) -> list[SkippedLink[LinkT]]:
         """Go through hosts of which there is news (None: all); return the links that will not be asked."""
-        if self._fleet is None:
+        if self._rests is None:
             return []
-        unasked: list[Unasked[LinkT]] = []
+        skipped: list[SkippedLink[LinkT]] = []
         for host in self.queue.hosts() if hosts is None else hosts:
             if host not in self.queue:
                 continue
-            if self._fleet.blocks.covers_host(host):
-                unasked += [Unasked(link, None, blocked()) for link in self.queue.give_up(host)]
+            if self._rests.blocks.covers_host(host):
+                skipped += [SkippedLink(link, None, blocked()) for link in self.queue.give_up(host)]
             else:
-                unasked += self._set_aside(host, now)
+                skipped += self._set_aside(host, now)
                 self.queue.wake(host)
-        return unasked
+        return skipped
 
-    def learn(self, link: LinkT, result: Fetched | Failure, now: float) -> list[Unasked[LinkT]]:
+    def record_answer(self, link: LinkT, result: Fetched | Failure, now: float) -> list[SkippedLink[LinkT]]:
         """Hold what a link met against its host; return the links that will not be asked in this batch."""
         host = host_of(link.url)
         if result.final_url is None or (
@@ -97,56 +97,56 @@ class Manners(Generic[LinkT]):
         ):
             return []  # nobody was asked: a bad URL, a block, a rest
         last = host_of(result.final_url)
-        if last != host and self._fleet is not None:
-            self._fleet.answer(host)  # by a redirect
+        if last != host and self._rests is not None:
+            self._rests.record_answer(host)  # by a redirect
         self.asked.add(last)
-        unasked = self._learn_refusal(last, result, now)
+        skipped = self._record_refusal(last, result, now)
         if isinstance(result, Fetched) or result.outcome not in HOST_FAULTS or _is_held_back(result):
             self.queue.answered(link)
         elif last == host:  # else another host's fault, to which this one has led
-            unasked += self._learn_fault(link, host, result, now)
-        return unasked
+            skipped += self._record_fault(link, host, result, now)
+        return skipped
 
-    def _learn_refusal(self, host: str, result: Fetched | Failure, now: float) -> list[Unasked[LinkT]]:
+    def _record_refusal(self, host: str, result: Fetched | Failure, now: float) -> list[SkippedLink[LinkT]]:
         if result.http_status in REFUSALS:
             self.refused.add(host)
-        if self._fleet is None:
+        if self._rests is None:
             return []
         if result.http_status == 403:
             self._forbidden[host] = self._forbidden.get(host, 0) + 1
-            is_refusal = self._forbidden[host] >= self._policy.host_failures or self._fleet.is_probing(host)
+            is_refusal = self._forbidden[host] >= self._policy.host_failures or self._rests.is_probing(host)
         else:
             self._forbidden.pop(host, None)
             is_refusal = result.http_status in REFUSALS
         if isinstance(result, Failure) and (
-            is_refusal or (self._fleet.is_probing(host) and result.outcome in HOST_FAULTS)
+            is_refusal or (self._rests.is_probing(host) and result.outcome in HOST_FAULTS)
         ):
             self._forbidden.pop(host, None)
-            self._fleet.refuse(host, now, self._policy.rest_seconds, result.retry_after_seconds)
+            self._rests.record_refusal(host, now, self._policy.rest_seconds, result.retry_after_seconds)
             return self._set_aside(host, now)
         if result.http_status is not None and result.http_status != 403:
-            self._fleet.answer(host)
+            self._rests.record_answer(host)
         return []
 
-    def _learn_fault(self, link: LinkT, host: str, result: Failure, now: float) -> list[Unasked[LinkT]]:
+    def _record_fault(self, link: LinkT, host: str, result: Failure, now: float) -> list[SkippedLink[LinkT]]:
         left: Sequence[LinkT] = self.queue.failed(link)
         if result.retry_after_seconds is not None:
             if result.retry_after_seconds > self._policy.max_rest_seconds:
                 left = [*left, *self.queue.give_up(host)]
             else:
                 self.queue.rest(link, now + result.retry_after_seconds)
-        return [Unasked(one, None, _not_asked(result.outcome)) for one in left]
+        return [SkippedLink(one, None, _not_asked(result.outcome)) for one in left]
 
-    def _set_aside(self, host: str, now: float) -> list[Unasked[LinkT]]:
+    def _set_aside(self, host: str, now: float) -> list[SkippedLink[LinkT]]:
         """Take out a host's links if its rest is too long to wait for."""
-        assert self._fleet is not None
-        seconds = self._fleet.seconds_left(host, now)
+        assert self._rests is not None
+        seconds = self._rests.seconds_left(host, now)
         if seconds <= self._policy.max_rest_seconds:
             return []
         left = self.queue.give_up(host)
-        if self._fleet.refusals(host) >= GIVE_UP_RESTS:
-            return [Unasked(link, None, _not_asked(Outcome.RATE_LIMITED)) for link in left]
-        return [Unasked(link, seconds + random.uniform(0.0, LATE_SECONDS)) for link in left]  # noqa: S311
+        if self._rests.refusals(host) >= GIVE_UP_RESTS:
+            return [SkippedLink(link, None, _not_asked(Outcome.RATE_LIMITED)) for link in left]
+        return [SkippedLink(link, seconds + random.uniform(0.0, LATE_SECONDS)) for link in left]  # noqa: S311
 
 
 def _is_held_back(result: Failure) -> bool:
@@ -156,13 +156,13 @@ def _is_held_back(result: Failure) -> bool:
 
 def blocked() -> Failure:
     """Make the end of a link that must not be contacted."""
-    return _unasked(Outcome.BLOCKED, "its host or URL is blocked", transient=False)
+    return _failure(Outcome.BLOCKED, "its host or URL is blocked", transient=False)
 
 
 def _not_asked(outcome: Outcome) -> Failure:
     """Make the end of a link whose host was given up: its host's last fault, to be tried again in another batch."""
-    return _unasked(outcome, "not asked: its host kept failing", transient=True)
+    return _failure(outcome, "not asked: its host kept failing", transient=True)
 
 
-def _unasked(outcome: Outcome, reason: str, *, transient: bool) -> Failure:
+def _failure(outcome: Outcome, reason: str, *, transient: bool) -> Failure:
     return Failure(outcome, reason, transient, http_status=None, content_type=None, final_url=None, seconds=0.0)

@@ -12,11 +12,11 @@ import trio
 
 from tracker.protocol.payload import read_payload
 from tracker.protocol.session import Batch
-from workers.download.batch import download_batch
+from workers.download.batch import BatchJob, download_batch
 from workers.download.decoder_pool import Decoders
 from workers.download.host_rests import HostRests
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.robots import RobotsMemory
+from workers.fetching.robots import RobotsCache
 from workers.runtime.context import WorkContext
 from workers.runtime.hash_lists import HashListCache
 from workers.runtime.loop import Stage
@@ -32,7 +32,7 @@ class Download(Stage[Batch]):
     """Whoever opened them ends them; they serve one batch after the other."""
     rests: HostRests = field(default_factory=HostRests)
     """What this worker and the others know of hosts; `beat` exchanges it."""
-    robots: RobotsMemory = field(default_factory=RobotsMemory)
+    robots: RobotsCache = field(default_factory=RobotsCache)
     hash_lists: HashListCache = field(default_factory=HashListCache)
     _beating: trio.Lock = field(default_factory=trio.Lock)
 
@@ -48,23 +48,22 @@ class Download(Stage[Batch]):
         image = recipe.image
         rules = replace(image, pdq=image.pdq or restricted.needs_pdq)
         before = context.progress
-        outcome = await download_batch(
+        job = BatchJob(
             read_payload(batch.payload),
             job_id=batch.job_id,
             subset=batch.subset,
             output=batch.output,
             store=context.store,
             rules=rules,
-            restricted=restricted,
             policy=self.policy,
             max_attempts=batch.max_tries,
             on_progress=lambda done: context.advance(before + done - context.progress),
-            stop=context.stop,
-            decoders=self.decoders,
-            fleet=self.rests,
+            rests=self.rests,
             robots=self.robots,
             extra=recipe.extra,
+            restricted=restricted,
         )
+        outcome = await download_batch(job, context.stop, self.decoders)
         await context.call(
             context.session.complete,
             batch,
@@ -106,9 +105,9 @@ class Download(Stage[Batch]):
                 is_told = True
                 if news.blocks != self.rests.blocks_version:
                     blocks = await trio.to_thread.run_sync(context.session.blocks, self.rests.blocks_version)
-                    self.rests.hear_blocks(*blocks)
+                    self.rests.apply_blocks(*blocks)
             finally:
                 if not is_told:
-                    self.rests.take_back(report)
-            self.rests.hear(news, trio.current_time())
+                    self.rests.restore_report(report)
+            self.rests.apply_news(news, trio.current_time())
             return news.state

@@ -15,7 +15,7 @@ import trio
 from workers.fetching.addresses import Address
 
 
-class AddressGate:
+class AddressLimiter:
     """Lets `limit` in at once for each address, in the order in which they came, `spacing_seconds` apart at least."""
 
     def __init__(self, limit: int, spacing_seconds: float = 0.0) -> None:
@@ -30,9 +30,9 @@ class AddressGate:
         """Count the addresses that somebody is with."""
         return len(self._inside)
 
-    async def enter(self, address: Address) -> None:
-        """Wait for a place, which `leave` must give back, and for the time to begin."""
-        await self._take_place(address)
+    async def acquire(self, address: Address) -> None:
+        """Wait for a place, which `release` must give back, and for the time to begin."""
+        await self._acquire_slot(address)
         if not self._spacing_seconds:
             return
         begin = max(trio.current_time(), self._next_begin.get(address, -math.inf))
@@ -43,9 +43,9 @@ class AddressGate:
             is_in = True
         finally:
             if not is_in:
-                self.leave(address)
+                self.release(address)
 
-    async def _take_place(self, address: Address) -> None:
+    async def _acquire_slot(self, address: Address) -> None:
         if self._inside.get(address, 0) < self._limit:
             self._inside[address] = self._inside.get(address, 0) + 1
             return
@@ -59,7 +59,7 @@ class AddressGate:
             if not is_in:
                 self._give_up(address, turn)
 
-    def leave(self, address: Address) -> None:
+    def release(self, address: Address) -> None:
         """Give the place to the next who waits."""
         waiting = self._waiting.get(address)
         if waiting:
@@ -74,7 +74,7 @@ class AddressGate:
     def _give_up(self, address: Address, turn: trio.Event) -> None:
         """Leave the queue, or pass on the place that was given while the wait was being cancelled."""
         if turn.is_set():
-            self.leave(address)
+            self.release(address)
             return
         self._waiting[address].remove(turn)
         if not self._waiting[address]:

@@ -1,6 +1,6 @@
 """Connections: a trio stream in the shape in which asks wants a socket, and the ones that idle for the next request.
 
-Invariant: a wire is in use by one request, idle, or closed; idle ones are bounded in number and age. One that has
+Invariant: a connection is in use by one request, idle, or closed; idle ones are bounded in number and age. One that has
 something to say while it idles (an end, bytes beyond the length that was announced) is never used again.
 """
 
@@ -21,7 +21,7 @@ RECEIVE_BYTES = 64 << 10
 """One receive a picture, mostly: their mean is 55 KB."""
 
 
-class Flow(Protocol):
+class ByteStream(Protocol):
     """Bytes in both directions, as trio's streams have them.
 
     Raises: trio.BrokenResourceError, trio.ClosedResourceError.
@@ -32,7 +32,7 @@ class Flow(Protocol):
     async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
 
 
-class PlainFlow:
+class PlainByteStream:
     """A connected, non-blocking socket without TLS; trio is asked only when there is something to wait for.
 
     A SocketStream goes through trio's scheduler with every call, also where nothing was waited for. What arrives
@@ -72,13 +72,13 @@ class PlainFlow:
             raise trio.BrokenResourceError from error
 
 
-class Wire:
+class Connection:
     """One connection to one origin. The names that asks uses are `receive`, `send`, `aclose`, `host`, `port`."""
 
-    def __init__(self, flow: Flow, socket: socket.socket) -> None:
-        self._stream = flow
+    def __init__(self, stream: ByteStream, socket: socket.socket) -> None:
+        self._stream = stream
         self._socket = socket
-        self._active = True  # read by asks, which is never to close or keep a wire itself
+        self._active = True  # read by asks, which is never to close or keep a connection itself
         self.host = ""  # the origin, set by asks
         self.port = ""
         self.requests = 0
@@ -89,7 +89,7 @@ class Wire:
         metrics.CONNECTIONS.inc()
 
     def begin(self) -> None:
-        """Count a request; until its response has ended well the wire is not clean."""
+        """Count a request; until its response has ended well the connection is not clean."""
         self.requests += 1
         self.is_clean = False
 
@@ -127,46 +127,46 @@ def close_socket(connected: socket.socket) -> None:
         connected.close()
 
 
-class IdleWires:
+class IdleConnections:
     """The connections that wait for another request, by origin."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._wires: OrderedDict[Wire, None] = OrderedDict()  # the one that idles longest first
-        self._by_origin: dict[str, list[Wire]] = {}
+        self._connections: OrderedDict[Connection, None] = OrderedDict()  # the one that idles longest first
+        self._by_origin: dict[str, list[Connection]] = {}
 
-    def put(self, wire: Wire) -> None:
-        """Keep a wire, and close those that have idled too long or are too many."""
-        wire.idle_since = trio.current_time()
-        self._wires[wire] = None
-        self._by_origin.setdefault(wire.host, []).append(wire)
-        while self._wires:
-            oldest = next(iter(self._wires))
-            if len(self._wires) <= self._limit and wire.idle_since - oldest.idle_since < IDLE_SECONDS:
+    def put(self, connection: Connection) -> None:
+        """Keep a connection, and close those that have idled too long or are too many."""
+        connection.idle_since = trio.current_time()
+        self._connections[connection] = None
+        self._by_origin.setdefault(connection.host, []).append(connection)
+        while self._connections:
+            oldest = next(iter(self._connections))
+            if len(self._connections) <= self._limit and connection.idle_since - oldest.idle_since < IDLE_SECONDS:
                 break
             self._forget(oldest)
             oldest.close()
 
-    def take(self, origin: str) -> Wire | None:
-        """Return a wire to the origin that can be asked, the last used first, or None."""
-        while wires := self._by_origin.get(origin):
-            wire = wires[-1]
-            self._forget(wire)
-            if trio.current_time() - wire.idle_since < IDLE_SECONDS and wire.is_quiet():
-                return wire
-            wire.close()
+    def take(self, origin: str) -> Connection | None:
+        """Return a connection to the origin that can be asked, the last used first, or None."""
+        while connections := self._by_origin.get(origin):
+            connection = connections[-1]
+            self._forget(connection)
+            if trio.current_time() - connection.idle_since < IDLE_SECONDS and connection.is_quiet():
+                return connection
+            connection.close()
         return None
 
     def close(self) -> None:
         """Close all."""
-        for wire in self._wires:
-            wire.close()
-        self._wires.clear()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
         self._by_origin.clear()
 
-    def _forget(self, wire: Wire) -> None:
-        del self._wires[wire]
-        wires = self._by_origin[wire.host]
-        wires.remove(wire)
-        if not wires:
-            del self._by_origin[wire.host]
+    def _forget(self, connection: Connection) -> None:
+        del self._connections[connection]
+        connections = self._by_origin[connection.host]
+        connections.remove(connection)
+        if not connections:
+            del self._by_origin[connection.host]

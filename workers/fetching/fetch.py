@@ -18,9 +18,9 @@ from workers.fetching.failure import LinkFailed
 from workers.fetching.opt_out import is_opted_out
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
-from workers.fetching.response import Errand, Reply
+from workers.fetching.response import Reply, RequestContext
 from workers.fetching.retry_after import retry_after_seconds
-from workers.fetching.robots import Robots, RobotsMemory
+from workers.fetching.robots import Robots, RobotsCache
 from workers.fetching.session import CheckedSession
 from workers.fetching.target import Target, parse_target, redirect_target
 
@@ -70,7 +70,7 @@ class Failure:
 
 
 @dataclass(slots=True)
-class _Trail:
+class _HopRecord:
     """How far a link came."""
 
     started: float = field(default_factory=trio.current_time)
@@ -78,23 +78,23 @@ class _Trail:
     content_type: str | None = None
     final_url: str | None = None
 
-    def ask(self, url: str) -> None:
+    def begin_hop(self, url: str) -> None:
         """Note that a hop begins."""
         self.final_url = url
         self.http_status = self.content_type = None
 
-    def hear(self, reply: Reply) -> None:
+    def note_reply(self, reply: Reply) -> None:
         """Note a response's head."""
         content_type = reply.header(b"content-type")
         self.http_status = reply.status
         self.content_type = content_type.decode("latin-1")[:_MAX_HEADER_CHARACTERS] if content_type else None
 
-    def fail(self, url: str, http_status: int | None) -> None:
+    def note_robots_failure(self, url: str, http_status: int | None) -> None:
         """Note that a robots.txt could not be had."""
-        self.ask(url)
+        self.begin_hop(url)
         self.http_status = http_status
 
-    def end(self, end: LinkFailed) -> Failure:
+    def to_failure(self, end: LinkFailed) -> Failure:
         return Failure(
             end.outcome,
             end.reason,
@@ -114,7 +114,7 @@ class Fetcher:
         self,
         policy: FetchPolicy,
         admit: Callable[[Target], None] | None = None,
-        robots: RobotsMemory | None = None,
+        robots: RobotsCache | None = None,
     ) -> None:
         """`admit` is asked before each hop, and raises LinkFailed for what must not be contacted now or ever.
 
@@ -125,7 +125,7 @@ class Fetcher:
         seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that DNS has its own outcome
         self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
         self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
-        self._robots = Robots(self._session, policy, self._memory, robots or RobotsMemory(), admit)
+        self._robots = Robots(self._session, policy, self._memory, robots or RobotsCache(), admit)
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,25 +139,25 @@ class Fetcher:
 
     async def fetch(self, url: str, share: MemoryShare) -> Fetched | Failure:
         """Fetch one URL. The body counts against `share` until its block is left."""
-        trail = _Trail()
+        record = _HopRecord()
 
         def wants_body(reply: Reply) -> bool:
-            trail.hear(reply)
+            record.note_reply(reply)
             return reply.status in WITH_PICTURE and not self._is_reserved(reply)
 
         try:
             with trio.move_on_after(self._policy.timeout_seconds) as scope:
-                errand = Errand(share, scope, wants_body, _is_image)
-                reply = await self._follow(url, errand, trail)
-                assert trail.final_url is not None
-                seconds = trio.current_time() - trail.started
-                return Fetched(reply.body, reply.status, trail.content_type, trail.final_url, seconds)
+                context = RequestContext(share, scope, wants_body, _is_image)
+                reply = await self._follow(url, context, record)
+                assert record.final_url is not None
+                seconds = trio.current_time() - record.started
+                return Fetched(reply.body, reply.status, record.content_type, record.final_url, seconds)
         except LinkFailed as end:
-            return trail.end(end)
-        reason = "the request took too long" if errand.is_heard else "no response in time"
-        return trail.end(LinkFailed(Outcome.TIMEOUT, reason))
+            return record.to_failure(end)
+        reason = "the request took too long" if context.is_heard else "no response in time"
+        return record.to_failure(LinkFailed(Outcome.TIMEOUT, reason))
 
-    async def _follow(self, url: str, errand: Errand, trail: _Trail) -> Reply:
+    async def _follow(self, url: str, context: RequestContext, record: _HopRecord) -> Reply:
         target = parse_target(url)
         seen: set[str] = set()
         while True:
@@ -165,9 +165,9 @@ class Fetcher:
             if self._admit is not None:
                 self._admit(target)
             if self._policy.robots:
-                await self._heed_robots(target, errand, trail)
-            trail.ask(target.url)
-            reply = await self._session.ask(target, errand)
+                await self._heed_robots(target, context, record)
+            record.begin_hop(target.url)
+            reply = await self._session.ask(target, context)
             if reply.status not in REDIRECTS:
                 self._check(reply)
                 return reply
@@ -177,10 +177,10 @@ class Fetcher:
             if len(seen) > self._policy.max_redirects:
                 raise LinkFailed(Outcome.REDIRECT_LOOP, "one redirect too many")
 
-    async def _heed_robots(self, target: Target, errand: Errand, trail: _Trail) -> None:
+    async def _heed_robots(self, target: Target, context: RequestContext, record: _HopRecord) -> None:
         """Wait for a robots.txt, which has a time limit of its own; the link's deadline moves by as much."""
-        with errand.paused():
-            await self._robots.check(target, trail.fail)
+        with context.paused():
+            await self._robots.check(target, record.note_robots_failure)
         if self._admit is not None:
             self._admit(target)  # the host may have begun to rest meanwhile
 

@@ -57,7 +57,7 @@ MAX_QUERIES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CacheEntry:
     """What is known of a name until `until`, on trio's clock."""
 
     until: float
@@ -79,7 +79,7 @@ class Resolver:
         self._resolver.timeout = min(2.0, seconds)  # for one resolver, before the next is asked
         self._resolver.lifetime = seconds
         self._backend = TrioBackend()
-        self._known: dict[str, _Known] = {}
+        self._cache: dict[str, _CacheEntry] = {}
         self._in_flight: dict[str, trio.Event] = {}
         self._slots = trio.CapacityLimiter(MAX_QUERIES)
 
@@ -92,7 +92,7 @@ class Resolver:
         if literal is not None:
             return (literal,)
         while True:
-            known = self._known.get(host)
+            known = self._cache.get(host)
             if known is not None and known.until > trio.current_time():
                 break
             if host not in self._in_flight:
@@ -103,7 +103,7 @@ class Resolver:
             raise LinkFailed(Outcome.DNS_ERROR, known.reason, transient=known.transient)
         return known.addresses
 
-    async def _look_up(self, host: str) -> _Known:
+    async def _look_up(self, host: str) -> _CacheEntry:
         done = self._in_flight[host] = trio.Event()
         try:
             async with self._slots:
@@ -117,13 +117,13 @@ class Resolver:
             del self._in_flight[host]
             done.set()
 
-    def _remember(self, host: str, known: _Known) -> None:
-        self._known.pop(host, None)
-        self._known[host] = known
-        if len(self._known) > MAX_NAMES:
-            del self._known[next(iter(self._known))]
+    def _remember(self, host: str, known: _CacheEntry) -> None:
+        self._cache.pop(host, None)
+        self._cache[host] = known
+        if len(self._cache) > MAX_NAMES:
+            del self._cache[next(iter(self._cache))]
 
-    async def _ask(self, host: str) -> _Known:
+    async def _ask(self, host: str) -> _CacheEntry:
         name = dns.name.from_text(f"{host}.")
         now = trio.current_time
         deadline = now() + self._resolver.lifetime
@@ -135,14 +135,14 @@ class Resolver:
                 )
                 if answer.rrset:
                     ttl = min(max(float(answer.rrset.ttl), MIN_TTL_SECONDS), MAX_TTL_SECONDS)
-                    return _Known(now() + ttl, tuple(ip_address(record.address) for record in answer.rrset))
+                    return _CacheEntry(now() + ttl, tuple(ip_address(record.address) for record in answer.rrset))
         except dns.resolver.NXDOMAIN:
-            return _Known(now() + NO_NAME_SECONDS, reason="the name does not exist (NXDOMAIN)")
+            return _CacheEntry(now() + NO_NAME_SECONDS, reason="the name does not exist (NXDOMAIN)")
         except dns.resolver.LifetimeTimeout:
-            return _Known(now() + NO_ANSWER_SECONDS, reason="no resolver answered in time", transient=True)
+            return _CacheEntry(now() + NO_ANSWER_SECONDS, reason="no resolver answered in time", transient=True)
         except (dns.exception.DNSException, OSError, ValueError):  # SERVFAIL, REFUSED, garbage from all resolvers
-            return _Known(now() + NO_ANSWER_SECONDS, reason="the resolvers failed (SERVFAIL)", transient=True)
-        return _Known(now() + NO_NAME_SECONDS, reason="the name has no address")
+            return _CacheEntry(now() + NO_ANSWER_SECONDS, reason="the resolvers failed (SERVFAIL)", transient=True)
+        return _CacheEntry(now() + NO_NAME_SECONDS, reason="the name has no address")
 
 
 @cache

@@ -1,7 +1,7 @@
 """Reading one response tolerantly and within bounds, through h11.
 
-Invariant: nothing is read beyond the policy's bytes and time; a wire is left fit for another request only when the
-response ended where it said it would, with nothing behind it.
+Invariant: nothing is read beyond the policy's bytes and time; a connection is marked clean (fit for another request)
+only when the response ended where it said it would and nothing followed it.
 
 Source: a body of announced length, as nearly all pictures are, is counted here, one in chunks is read by `chunked`; h11
 frames the others, from heads that `response_head` has mended. Rejected: h11 on the raw bytes, which refuses one picture
@@ -22,10 +22,10 @@ from dataset.pictures.headers import SNIFF_BYTES
 from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import FREE_BYTES, Decoder, MemoryShare
 from workers.fetching.chunked import ChunkDecoder
-from workers.fetching.connection import Wire
+from workers.fetching.connection import Connection
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.response_head import END_OF_HEAD, MAX_HEAD_BYTES, Head, mend_head
+from workers.fetching.response_head import END_OF_HEAD, MAX_HEAD_BYTES, ResponseHead, mend_head
 
 MAX_INTERIM_RESPONSES = 8
 """100, 102, 103 before the response."""
@@ -35,8 +35,8 @@ DRAIN_BYTES = 16 << 10
 
 RATE_GRACE_SECONDS = 5.0
 
-WIRE_SLACK_BYTES = 1 << 20
-"""What heads and chunk framing may add to the byte limit on the wire."""
+FRAMING_SLACK_BYTES = 1 << 20
+"""What heads and chunk framing may add to the byte limit."""
 
 MIN_CHUNK_BYTES = 64
 """On average, after the first thousand: parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
@@ -59,7 +59,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Errand:
+class RequestContext:
     """What a request has with it on its way."""
 
     share: MemoryShare
@@ -88,14 +88,14 @@ class StaleConnectionError(Exception):
 
 
 class ResponseReader:
-    """Reads the response to one request from its wire."""
+    """Reads the response to one request from its connection."""
 
-    def __init__(self, wire: Wire, policy: FetchPolicy, errand: Errand) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, policy: FetchPolicy, context: RequestContext) -> None:
+        self._connection = connection
         self._policy = policy
-        self._errand = errand
-        self._is_kept = wire.requests > 0
-        self._wire_bytes = 0
+        self._context = context
+        self._is_kept = connection.requests > 0
+        self._received_bytes = 0
 
     async def read(self) -> Reply:
         """Return the response; its body only if it is wanted.
@@ -106,36 +106,36 @@ class ResponseReader:
             head, rest = await self._receive_head_in_time()
             body = self._body(head, rest)
             reply = Reply(head.status, head.fields)
-            if self._errand.wants_body(reply):
+            if self._context.wants_body(reply):
                 reply = Reply(head.status, head.fields, await self._receive_body(body, reply))
             else:
                 await self._drain(body, reply)
         except trio.BrokenResourceError as error:
             raise LinkFailed(Outcome.TRUNCATED, "the connection broke within the body") from error
-        self._wire.is_clean = body.is_over
+        self._connection.is_clean = body.is_over
         return reply
 
-    def _body(self, head: Head, rest: bytes) -> "_Body":
+    def _body(self, head: ResponseHead, rest: bytes) -> "_Body":
         if head.length is not None:
             return _CountedBody(self._receive, head, rest)
         if head.is_chunked:
             return _ChunkedBody(self._receive, head, rest)
         return _FramedBody(self._receive, head, rest)
 
-    async def _receive_head_in_time(self) -> tuple[Head, bytes]:
+    async def _receive_head_in_time(self) -> tuple[ResponseHead, bytes]:
         """Move the link's own deadline for as long as the head is awaited: another scope costs 11 µs."""
-        scope = self._errand.scope
+        scope = self._context.scope
         deadline = scope.deadline
-        self._errand.is_heard = False
+        self._context.is_heard = False
         scope.deadline = min(deadline, trio.current_time() + self._policy.first_byte_seconds)
         try:
             received = await self._receive_head()
         finally:  # a stale connection is not the end of the link
             scope.deadline = deadline
-        self._errand.is_heard = True
+        self._context.is_heard = True
         return received
 
-    async def _receive_head(self) -> tuple[Head, bytes]:
+    async def _receive_head(self) -> tuple[ResponseHead, bytes]:
         """Read up to the first response that is no interim one; return it and what was read behind it."""
         buffer = bytearray()
         searched = interim = 0
@@ -186,7 +186,7 @@ class ResponseReader:
             decoder.feed(piece)
             if not is_sniffed and len(decoder.data) >= SNIFF_BYTES:
                 is_sniffed = True
-                if not self._errand.wants_start(bytes(decoder.data[:SNIFF_BYTES])):
+                if not self._context.wants_start(bytes(decoder.data[:SNIFF_BYTES])):
                     raise LinkFailed(Outcome.NOT_AN_IMAGE, "the body does not begin as an image")
         return decoder.finish()
 
@@ -200,12 +200,12 @@ class ResponseReader:
 
     async def _cover(self, size: int) -> float:
         """Take memory for the body; return the seconds waited, by which the link's deadline has moved."""
-        if self._errand.share.covers(size):
+        if self._context.share.covers(size):
             return 0.0
         asked = trio.current_time()
-        await self._errand.share.cover(size)
+        await self._context.share.cover(size)
         waited = trio.current_time() - asked
-        self._errand.scope.deadline += waited
+        self._context.scope.deadline += waited
         return waited
 
     async def _drain(self, body: "_Body", reply: Reply) -> None:
@@ -216,15 +216,15 @@ class ResponseReader:
                 received += len(piece)
 
     async def _receive(self) -> bytes:
-        data = await self._wire.receive()
-        self._wire_bytes += len(data)
-        if self._wire_bytes > self._policy.max_bytes + WIRE_SLACK_BYTES:
+        data = await self._connection.receive()
+        self._received_bytes += len(data)
+        if self._received_bytes > self._policy.max_bytes + FRAMING_SLACK_BYTES:
             raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit on the wire")
         return data
 
     def broken(self, reason: str) -> Exception:
         """Say what a connection is that broke before a response: stale when it was a kept one."""
-        if self._is_kept and not self._wire_bytes:
+        if self._is_kept and not self._received_bytes:
             return StaleConnectionError()
         return LinkFailed(Outcome.CONNECT_ERROR, reason)
 
@@ -246,7 +246,7 @@ class _Body(Protocol):
 class _CountedBody:
     """A body of announced length."""
 
-    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: ResponseHead, rest: bytes) -> None:
         assert head.length is not None
         self._receive = receive
         self._left = head.length
@@ -269,7 +269,7 @@ class _CountedBody:
 class _ChunkedBody:
     """A body in chunks."""
 
-    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: ResponseHead, rest: bytes) -> None:
         self._receive = receive
         self._may_follow = not head.ends_connection
         self._decoder = ChunkDecoder()
@@ -291,30 +291,30 @@ class _ChunkedBody:
 class _FramedBody:
     """A body that ends with the connection, or none; framed by h11."""
 
-    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: Head, rest: bytes) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], head: ResponseHead, rest: bytes) -> None:
         self._receive = receive
-        self._connection = h11.Connection(our_role=h11.CLIENT)
-        self._connection.send(_SOME_GET)
-        self._connection.send(h11.EndOfMessage())
+        self._framing = h11.Connection(our_role=h11.CLIENT)
+        self._framing.send(_SOME_GET)
+        self._framing.send(h11.EndOfMessage())
         self._has_ended = False
         try:
-            self._connection.receive_data(head.to_bytes())
-            if not isinstance(self._connection.next_event(), h11.Response):
+            self._framing.receive_data(head.to_bytes())
+            if not isinstance(self._framing.next_event(), h11.Response):
                 raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
         except h11.RemoteProtocolError as error:
             raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing") from error
         if rest:
-            self._connection.receive_data(rest)
+            self._framing.receive_data(rest)
 
     @property
     def is_over(self) -> bool:
-        states = (self._connection.our_state, self._connection.their_state)
-        return states == (h11.DONE, h11.DONE) and not self._connection.trailing_data[0]
+        states = (self._framing.our_state, self._framing.their_state)
+        return states == (h11.DONE, h11.DONE) and not self._framing.trailing_data[0]
 
     async def receive(self) -> bytes:
         try:
             while True:
-                event = self._connection.next_event()
+                event = self._framing.next_event()
                 if isinstance(event, h11.Data) and event.data:
                     return bytes(event.data)
                 if isinstance(event, h11.EndOfMessage):
@@ -322,7 +322,7 @@ class _FramedBody:
                 if event is h11.NEED_DATA:
                     data = await self._receive()
                     self._has_ended = not data
-                    self._connection.receive_data(data)
+                    self._framing.receive_data(data)
                 elif not isinstance(event, h11.Data):
                     raise LinkFailed(Outcome.BAD_RESPONSE, "broken framing")
         except h11.RemoteProtocolError as error:

@@ -31,7 +31,7 @@ _FRAMING = frozenset({b"transfer-encoding", b"content-length"})
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ResponseHead:
     """A response's head; names of fields in lower case, their values without control bytes."""
 
     status: int
@@ -59,7 +59,7 @@ class Head:
         return b"".join((*mended, b"\r\n"))
 
 
-def mend_head(head: bytes) -> Head:
+def mend_head(head: bytes) -> ResponseHead:
     """Read a head, without its empty line.
 
     Raises: LinkFailed (bad_response) when it is not HTTP/1, or says two things about where the body ends.
@@ -71,7 +71,7 @@ def mend_head(head: bytes) -> Head:
     fields, length = _framed(_fields(lines))
     status = int(found[3])
     has_body = status >= 200 and status not in BODYLESS
-    return Head(status, found[1] == b"1" and found[2] == b"0", fields, length if has_body else None)
+    return ResponseHead(status, found[1] == b"1" and found[2] == b"0", fields, length if has_body else None)
 
 
 def _fields(lines: bytes) -> list[tuple[bytes, bytes]]:

@@ -25,7 +25,7 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.body import MemoryBudget
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.response import Errand, Reply
+from workers.fetching.response import Reply, RequestContext
 from workers.fetching.retry_after import retry_after_seconds
 from workers.fetching.session import CheckedSession
 from workers.fetching.target import Target, parse_target, redirect_target
@@ -52,7 +52,7 @@ _BEHIND_AGENT = re.compile(r"^([ \t]*user[ -]?agent[ \t]*:[ \t]*[^\s/#]+)[ \t/][
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CachedRules:
     """What is known of an origin until a moment on trio's clock; neither rules nor failure: all is allowed."""
 
     until: float
@@ -63,17 +63,17 @@ class Rules:
 
 
 @dataclass(slots=True)
-class RobotsMemory:
+class RobotsCache:
     """What a worker knows of origins, over all its batches."""
 
-    known: OrderedDict[str, Rules] = field(default_factory=OrderedDict)
+    known: OrderedDict[str, CachedRules] = field(default_factory=OrderedDict)
     size: int = 0
 
-    def get(self, origin: str, now: float) -> Rules | None:
+    def get(self, origin: str, now: float) -> CachedRules | None:
         rules = self.known.get(origin)
         return rules if rules is not None and rules.until > now else None
 
-    def put(self, origin: str, rules: Rules) -> None:
+    def put(self, origin: str, rules: CachedRules) -> None:
         """Keep rules, and forget the oldest ones that do not fit any more."""
         old = self.known.pop(origin, None)
         self.size += rules.size - (old.size if old else 0)
@@ -86,7 +86,7 @@ class Robots:
     """Asks each origin once."""
 
     def __init__(
-        self, session: CheckedSession, policy: FetchPolicy, budget: MemoryBudget, memory: RobotsMemory,
+        self, session: CheckedSession, policy: FetchPolicy, budget: MemoryBudget, memory: RobotsCache,
         admit: Callable[[Target], None] | None,
     ) -> None:  # fmt: skip
         self._session = session
@@ -104,7 +104,7 @@ class Robots:
         rules = self._memory.get(target.origin, trio.current_time())
         while rules is None:
             if target.origin not in self._in_flight:
-                rules = await self._learn(target)
+                rules = await self._fetch_once(target)
                 if rules.failure is not None:
                     on_failure(f"{target.origin}/robots.txt", rules.http_status)
                 break
@@ -119,7 +119,7 @@ class Robots:
         if rules.rules is not None and not is_allowed(rules.rules, target.url, self._policy.agent_token):
             raise LinkFailed(Outcome.OPTED_OUT, "robots.txt")
 
-    async def _learn(self, target: Target) -> Rules:
+    async def _fetch_once(self, target: Target) -> CachedRules:
         done = self._in_flight[target.origin] = trio.Event()
         try:
             rules = await self._fetch(target)
@@ -129,25 +129,25 @@ class Robots:
             del self._in_flight[target.origin]
             done.set()
 
-    async def _fetch(self, target: Target) -> Rules:
+    async def _fetch(self, target: Target) -> CachedRules:
         late = trio.current_time() + UNREACHABLE_SECONDS
         status: int | None = None
         try:
             with self._budget.share() as share, trio.move_on_after(self._policy.timeout_seconds) as scope:
-                errand = Errand(share, scope, lambda reply: reply.status == 200, lambda _start: True)
-                reply = await self._follow(parse_target(f"{target.origin}/robots.txt"), errand)
+                context = RequestContext(share, scope, lambda reply: reply.status == 200, lambda _start: True)
+                reply = await self._follow(parse_target(f"{target.origin}/robots.txt"), context)
                 status = reply.status if reply else None
                 return await self._read(reply)
         except LinkFailed as end:
-            return Rules(late, failure=end, http_status=status)
-        return Rules(late, failure=LinkFailed(Outcome.TIMEOUT, "the request took too long"))
+            return CachedRules(late, failure=end, http_status=status)
+        return CachedRules(late, failure=LinkFailed(Outcome.TIMEOUT, "the request took too long"))
 
-    async def _follow(self, target: Target, errand: Errand) -> Reply | None:
+    async def _follow(self, target: Target, context: RequestContext) -> Reply | None:
         """Return the last hop's reply; None for one redirect too many, or into nowhere."""
         for _ in range(1 + MAX_REDIRECTS):
             if self._admit is not None:
                 self._admit(target)
-            reply = await self._session.ask(target, errand)
+            reply = await self._session.ask(target, context)
             if reply.status not in REDIRECTS:
                 return reply
             try:
@@ -156,7 +156,7 @@ class Robots:
                 return None
         return None
 
-    async def _read(self, reply: Reply | None) -> Rules:
+    async def _read(self, reply: Reply | None) -> CachedRules:
         """Raises: LinkFailed for a server that is busy or broken."""
         until = trio.current_time() + KEPT_SECONDS
         if reply is not None and (reply.status == 429 or reply.status >= 500):
@@ -164,14 +164,14 @@ class Robots:
             wish = retry_after_seconds(reply.header(b"retry-after"), datetime.now(UTC))
             raise LinkFailed(outcome, f"the server answered {reply.status}", retry_after_seconds=wish)
         if reply is None or reply.status != 200:
-            return Rules(until)
+            return CachedRules(until)
         body = reply.body[:PARSED_BYTES]
         if len(body) <= QUICK_BYTES:
-            return Rules(until, len(body), read_robots(body))
-        return Rules(until, len(body), await trio.to_thread.run_sync(read_robots, body))
+            return CachedRules(until, len(body), parse_robots(body))
+        return CachedRules(until, len(body), await trio.to_thread.run_sync(parse_robots, body))
 
 
-def read_robots(body: bytes) -> Protego:
+def parse_robots(body: bytes) -> Protego:
     """Parse any bytes; what is no rule is passed over."""
     return Protego.parse(_BEHIND_AGENT.sub(r"\1", body.decode("utf-8-sig", "replace")))
 

@@ -8,7 +8,7 @@ and tried:
 
 - `Session._connect` resolves the name itself, and cuts IPv6 hosts at the colon → we connect to the checked address and
   give TLS the right name.
-- its pool is searched linearly and never closes → `IdleWires`.
+- its pool is searched linearly and never closes → `IdleConnections`.
 - `Session.request` asks again on the same dead socket after a bad response → once more on a fresh one, and only when
   a kept connection gave nothing at all.
 - `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it told to close, and parses
@@ -34,13 +34,13 @@ from asks.request_object import RequestProcessor
 from asks.sessions import Session
 
 from dataset.pictures.outcomes import Outcome
-from workers.fetching.address_limit import AddressGate
+from workers.fetching.address_limit import AddressLimiter
 from workers.fetching.addresses import Address, AddressRule
-from workers.fetching.connection import IdleWires, PlainFlow, Wire, close_socket
+from workers.fetching.connection import Connection, IdleConnections, PlainByteStream, close_socket
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
-from workers.fetching.response import Errand, Reply, ResponseReader, StaleConnectionError
+from workers.fetching.response import Reply, RequestContext, ResponseReader, StaleConnectionError
 from workers.fetching.target import Target, parse_target
 from workers.fetching.tls import tls_context
 
@@ -56,47 +56,47 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         self.policy = policy
         self._resolver = resolver
         self._rule = AddressRule(policy.allow_networks, policy.allow_ports)
-        self._gate = AddressGate(policy.per_address, policy.address_spacing_seconds)
-        self._idle = IdleWires(policy.concurrency)
+        self._limiter = AddressLimiter(policy.per_address, policy.address_spacing_seconds)
+        self._idle = IdleConnections(policy.concurrency)
         self._tls: ssl.SSLContext | None = None
         self._fields = b""
 
-    async def ask(self, target: Target, errand: Errand) -> Reply:
+    async def ask(self, target: Target, context: RequestContext) -> Reply:
         """Send one GET and return its response.
 
         Raises: LinkFailed.
         """
         if not (self.policy.per_address or self.policy.address_spacing_seconds):
-            return await self._ask(target, errand)
-        with errand.paused():  # DNS has its own limit, and others' requests are not this link's fault
+            return await self._ask(target, context)
+        with context.paused():  # DNS has its own limit, and others' requests are not this link's fault
             addresses = await self._resolver.resolve(target.host)
-            await self._gate.enter(addresses[0])
+            await self._limiter.acquire(addresses[0])
         try:
-            return await self._ask(target, errand)
+            return await self._ask(target, context)
         finally:
-            self._gate.leave(addresses[0])
+            self._limiter.release(addresses[0])
 
-    async def _ask(self, target: Target, errand: Errand) -> Reply:
+    async def _ask(self, target: Target, context: RequestContext) -> Reply:
         while True:
-            wire = self._checkout_connection(target.origin)
-            if wire is None:
-                wire = await self._make_connection(target.origin)
-            assert wire is not None
+            connection = self._checkout_connection(target.origin)
+            if connection is None:
+                connection = await self._make_connection(target.origin)
+            assert connection is not None
             try:
-                return await self._exchange(target, wire, errand)
+                return await self._exchange(target, connection, context)
             except StaleConnectionError:
                 continue
             finally:
-                await self.return_to_pool(wire)
+                await self.return_to_pool(connection)
 
-    async def _exchange(self, target: Target, wire: Wire, errand: Errand) -> Reply:
+    async def _exchange(self, target: Target, connection: Connection, context: RequestContext) -> Reply:
         if not self._fields:
             self._fields = await _RequestFields.of(self)
-        reader = ResponseReader(wire, self.policy, errand)
-        wire.begin()
+        reader = ResponseReader(connection, self.policy, context)
+        connection.begin()
         try:
             path, host = target.path.encode("ascii"), target.authority.encode("ascii")
-            await wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (path, host, self._fields))
+            await connection.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (path, host, self._fields))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise reader.broken("the connection broke before a response") from error
         return await reader.read()
@@ -105,17 +105,17 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         """Close the idle connections."""
         self._idle.close()
 
-    def _checkout_connection(self, host_loc: str) -> Wire | None:
+    def _checkout_connection(self, host_loc: str) -> Connection | None:
         return self._idle.take(host_loc)
 
-    async def return_to_pool(self, sock: Wire) -> None:
+    async def return_to_pool(self, sock: Connection) -> None:
         """Keep a connection whose last exchange ended well, close any other."""
         if sock.is_clean:
             self._idle.put(sock)
         else:
             sock.close()
 
-    async def _connect(self, host_loc: str) -> tuple[Wire, str]:
+    async def _connect(self, host_loc: str) -> tuple[Connection, str]:
         target = parse_target(host_loc)
         self._rule.check((), target.port)
         addresses = await self._resolver.resolve(target.host)
@@ -123,8 +123,8 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         with trio.move_on_after(self.policy.connect_seconds):
             connected = await self._open(addresses[:MAX_ADDRESSES], target.port)
             if target.scheme == "http":
-                return Wire(PlainFlow(connected), connected), str(target.port)
-            return Wire(await self._secure(connected, target.host), connected), str(target.port)
+                return Connection(PlainByteStream(connected), connected), str(target.port)
+            return Connection(await self._secure(connected, target.host), connected), str(target.port)
         raise LinkFailed(Outcome.TIMEOUT, "no connection in time")
 
     async def _open(self, addresses: Sequence[Address], port: int) -> socket.socket:
@@ -151,7 +151,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
     async def _secure(self, connected: socket.socket, host: str) -> trio.abc.Stream:
         is_secure = False
         try:
-            self._tls = self._tls or _tls_context(self.policy)  # 30 ms: only where it is needed
+            self._tls = self._tls or tls_context(verify=self.policy.verify_tls)  # 30 ms: only where it is needed
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
             secured = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
             await secured.do_handshake()
@@ -186,7 +186,3 @@ class _RequestFields(RequestProcessor):  # type: ignore[misc]  # asks is not ann
     async def _request_io(self, h11_request: h11.Request, *_: object) -> bytes:
         own = (b"Host", b"Content-Length")
         return b"\r\n".join(b"%b: %b" % field for field in h11_request.headers.raw_items() if field[0] not in own)
-
-
-def _tls_context(policy: FetchPolicy) -> ssl.SSLContext:
-    return tls_context(verify=policy.verify_tls)

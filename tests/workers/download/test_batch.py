@@ -16,7 +16,7 @@ from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.safety.hash_lists import Restricted
 from dataset.store.store import Store
 from tests.workers.fetching.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
-from workers.download.batch import BatchOutcome, download_batch
+from workers.download.batch import BatchJob, BatchOutcome, download_batch
 from workers.download.decoder_pool import Decoders
 from workers.fetching.policy import FetchPolicy
 
@@ -77,7 +77,7 @@ async def download(
     policy = FetchPolicy(
         allow_networks=(ip_network("127.0.0.0/8"),), allow_ports=(web.port,), timeout_seconds=0.6, per_host=64
     )
-    return await download_batch(
+    job = BatchJob(
         links,
         job_id=3,
         subset="en",
@@ -87,11 +87,10 @@ async def download(
         policy=replace(policy, **changes),  # type: ignore[arg-type]
         max_attempts=2,
         on_progress=lambda done: None,
-        stop=stop or trio.Event(),
-        decoders=decoders,
-        restricted=restricted,
         extra=extra,
+        restricted=restricted or Restricted(),
     )
+    return await download_batch(job, stop or trio.Event(), decoders)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Twenty workers against hosts that refuse: together they ask little more than one would.
 
-The tracker is real; the workers' decisions are (queue, manners, fleet, session); the web and the clock are the test's
-own. The database's clock is moved by letting its moments be longer ago.
+The tracker and the workers' decisions (queue, politeness, rests, session) are real; the web and the clock are the
+test's own. The test moves the database's clock by making its timestamps older.
 """
 
 import random
@@ -19,7 +19,7 @@ from tracker.admin.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from workers.download.host_rests import HostRests
-from workers.download.politeness import Manners
+from workers.download.politeness import Politeness
 from workers.fetching.fetch import Failure
 from workers.fetching.policy import FetchPolicy
 from workers.runtime.loop import LEAST_BEAT_SECONDS
@@ -41,20 +41,20 @@ class Worker:
     session: Session | None
     asked: Counter[str]
     random: random.Random
-    fleet: HostRests = field(default_factory=lambda: HostRests(forget_seconds=21_600.0, grace_seconds=20.0))
+    rests: HostRests = field(default_factory=lambda: HostRests(forget_seconds=21_600.0, grace_seconds=20.0))
     batch_ends: float = 0.0
     beats_at: float = 0.0
     beaten_at: float = -100.0
-    manners: Manners[Place] = field(init=False)
+    politeness: Politeness[Place] = field(init=False)
 
     def start(self) -> None:
         """Begin somewhere within a batch and between two beats, as workers do."""
         self.draw(0.0)
         for _ in range(int(self.random.uniform(0, BATCH_SECONDS) / TICK_SECONDS)):
-            self.manners.queue.take(0.0)
-        self.batch_ends = len(self.manners.queue) * TICK_SECONDS
+            self.politeness.queue.take(0.0)
+        self.batch_ends = len(self.politeness.queue) * TICK_SECONDS
         self.beats_at = self.random.uniform(0, BEAT_SECONDS)
-        self.fleet.on_urgent = self.urge
+        self.rests.on_urgent = self.urge
 
     def urge(self) -> None:
         self.beats_at = min(self.beats_at, self.beaten_at + LEAST_BEAT_SECONDS)
@@ -62,37 +62,37 @@ class Worker:
     def draw(self, now: float) -> None:
         links = [Place(f"http://{host}/{now}-{n}") for host in REFUSING for n in range(LINKS_OF_EACH)]
         links += [Place(f"http://well{n}.test/") for n in range(int(BATCH_SECONDS / TICK_SECONDS) - len(links))]
-        self.manners = Manners(links, FetchPolicy(), self.fleet)
+        self.politeness = Politeness(links, FetchPolicy(), self.rests)
         self.batch_ends = now + BATCH_SECONDS
-        self.manners.look_around(None, now)
-        self.fleet.on_news = lambda hosts: self.look_around(hosts, now)
+        self.politeness.apply_news(None, now)
+        self.rests.on_news = lambda hosts: self.apply_news(hosts, now)
 
-    def look_around(self, hosts: Sequence[str] | None, now: float) -> None:
-        self.manners.look_around(hosts, now)
+    def apply_news(self, hosts: Sequence[str] | None, now: float) -> None:
+        self.politeness.apply_news(hosts, now)
 
     def beat(self, now: float) -> None:
         self.beaten_at, self.beats_at = now, now + BEAT_SECONDS
         if self.session is None:
             return
-        self.fleet.on_news = lambda hosts: self.look_around(hosts, now)
-        news = self.session.heartbeat_download(0, self.fleet.since, self.fleet.take_report().to_json())
-        if news.blocks != self.fleet.blocks_version:
-            self.fleet.hear_blocks(*self.session.blocks(self.fleet.blocks_version))
-        self.fleet.hear(news, now)
+        self.rests.on_news = lambda hosts: self.apply_news(hosts, now)
+        news = self.session.heartbeat_download(0, self.rests.since, self.rests.take_report().to_json())
+        if news.blocks != self.rests.blocks_version:
+            self.rests.apply_blocks(*self.session.blocks(self.rests.blocks_version))
+        self.rests.apply_news(news, now)
 
     def work(self, now: float) -> None:
         """One link a tick."""
         if now >= self.batch_ends:
             self.draw(now)
-        link = self.manners.queue.take(now)
+        link = self.politeness.queue.take(now)
         if link is None:
             return
         host = host_of(link.url)
         self.asked[host] += 1
         outcome, status = (Outcome.RATE_LIMITED, 429) if host in REFUSING else (Outcome.NOT_FOUND, 404)
         answer = Failure(outcome, "said", status == 429, status, None, link.url, 0.1, None)
-        self.manners.learn(link, answer, now)
-        self.manners.queue.done(link)
+        self.politeness.record_answer(link, answer, now)
+        self.politeness.queue.done(link)
 
 
 class Simulation:
@@ -131,8 +131,8 @@ class Simulation:
             {"s": seconds},
         )
         for worker in self.workers:
-            if worker.fleet.since is not None:
-                worker.fleet.since -= timedelta(seconds=seconds)
+            if worker.rests.since is not None:
+                worker.rests.since -= timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("minutes", [60])

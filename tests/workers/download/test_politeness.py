@@ -7,7 +7,7 @@ from typing import Literal
 from dataset.pictures.outcomes import Outcome
 from tracker.protocol.session import News
 from workers.download.host_rests import HostRests
-from workers.download.politeness import GIVE_UP_RESTS, Manners
+from workers.download.politeness import GIVE_UP_RESTS, Politeness
 from workers.fetching.fetch import Failure, Fetched
 from workers.fetching.policy import FetchPolicy
 
@@ -44,162 +44,162 @@ def news(
     return News("active", 0, NOW, rests, probes)
 
 
-def take(manners: Manners[Place], now: float) -> list[Place]:
+def take(politeness: Politeness[Place], now: float) -> list[Place]:
     taken = []
-    while (link := manners.queue.take(now)) is not None:
+    while (link := politeness.queue.take(now)) is not None:
         taken.append(link)
     return taken
 
 
 def test_a_host_gets_one_link_until_it_has_answered() -> None:
-    manners = Manners(places("a.test", 6), FetchPolicy(per_host=4), HostRests())
-    (first,) = take(manners, 0.0)
-    manners.learn(first, fetched(first), 0.0)
-    manners.queue.done(first)
-    assert len(take(manners, 0.0)) == 4
+    politeness = Politeness(places("a.test", 6), FetchPolicy(per_host=4), HostRests())
+    (first,) = take(politeness, 0.0)
+    politeness.record_answer(first, fetched(first), 0.0)
+    politeness.queue.done(first)
+    assert len(take(politeness, 0.0)) == 4
 
 
 def test_a_host_that_refuses_keeps_its_links_for_later_and_the_fleet_is_told() -> None:
-    fleet = HostRests()
+    rests = HostRests()
     urged: list[bool] = []
-    fleet.on_urgent = lambda: urged.append(True)
-    manners = Manners([*places("a.test", 5), *places("b.test", 1)], FetchPolicy(), fleet)
-    first = next(link for link in take(manners, 0.0) if "a.test" in link.url)
-    unasked = manners.learn(first, answered(first, 429, wish=100.0), 0.0)
-    assert len(unasked) == 4
-    assert all(one.later_seconds is not None and 100 <= one.later_seconds <= 160 for one in unasked)
-    assert len(manners.queue) == 0
+    rests.on_urgent = lambda: urged.append(True)
+    politeness = Politeness([*places("a.test", 5), *places("b.test", 1)], FetchPolicy(), rests)
+    first = next(link for link in take(politeness, 0.0) if "a.test" in link.url)
+    skipped = politeness.record_answer(first, answered(first, 429, wish=100.0), 0.0)
+    assert len(skipped) == 4
+    assert all(one.later_seconds is not None and 100 <= one.later_seconds <= 160 for one in skipped)
+    assert len(politeness.queue) == 0
     assert urged
-    assert fleet.take_report().to_json() == {"refused": {"a.test": [1, 100.0]}, "well": [], "probes": []}
-    assert (len(manners.asked), len(manners.refused)) == (1, 1)
+    assert rests.take_report().to_json() == {"refused": {"a.test": [1, 100.0]}, "well": [], "probes": []}
+    assert (len(politeness.asked), len(politeness.refused)) == (1, 1)
 
 
 def test_one_forbidden_link_says_nothing_of_its_host_but_many_in_a_row_do() -> None:
-    fleet = HostRests()
-    manners = Manners(places("a.test", 20), FetchPolicy(per_host=1, host_failures=3), fleet)
+    rests = HostRests()
+    politeness = Politeness(places("a.test", 20), FetchPolicy(per_host=1, host_failures=3), rests)
     for n, status in enumerate([403, 403, 404, 403, 403, 403]):
-        (link,) = take(manners, 0.0)
-        unasked = manners.learn(link, answered(link, status), 0.0)
-        manners.queue.done(link)
-        assert len(unasked) == (14 if n == 5 else 0)
-    assert list(fleet.take_report().refused) == ["a.test"]
+        (link,) = take(politeness, 0.0)
+        skipped = politeness.record_answer(link, answered(link, status), 0.0)
+        politeness.queue.done(link)
+        assert len(skipped) == (14 if n == 5 else 0)
+    assert list(rests.take_report().refused) == ["a.test"]
 
 
 def test_a_machine_whose_network_is_broken_tells_the_fleet_nothing() -> None:
-    fleet = HostRests()
-    manners = Manners(places("a.test", 10), FetchPolicy(host_failures=3), fleet)
-    unasked = []
+    rests = HostRests()
+    politeness = Politeness(places("a.test", 10), FetchPolicy(host_failures=3), rests)
+    skipped = []
     for _ in range(3):
-        (link,) = take(manners, 0.0)
-        unasked = manners.learn(link, silent(link), 0.0)
-        manners.queue.done(link)
-    assert len(unasked) == 7
-    assert {one.failure.outcome for one in unasked if one.failure} == {Outcome.TIMEOUT}
-    assert fleet.take_report().refused == {}
+        (link,) = take(politeness, 0.0)
+        skipped = politeness.record_answer(link, silent(link), 0.0)
+        politeness.queue.done(link)
+    assert len(skipped) == 7
+    assert {one.failure.outcome for one in skipped if one.failure} == {Outcome.TIMEOUT}
+    assert rests.take_report().refused == {}
 
 
 def test_the_host_that_refused_rests_not_the_one_that_led_to_it() -> None:
-    fleet = HostRests()
-    manners = Manners([*places("a.test", 3), *places("b.test", 3)], FetchPolicy(), fleet)
-    first = next(link for link in take(manners, 0.0) if "a.test" in link.url)
-    unasked = manners.learn(first, answered(first, 503, url="http://b.test/x"), 0.0)
-    assert {one.link.url.split("/")[2] for one in unasked} == {"b.test"}
-    assert list(fleet.take_report().refused) == ["b.test"]
-    assert "a.test" in manners.queue
+    rests = HostRests()
+    politeness = Politeness([*places("a.test", 3), *places("b.test", 3)], FetchPolicy(), rests)
+    first = next(link for link in take(politeness, 0.0) if "a.test" in link.url)
+    skipped = politeness.record_answer(first, answered(first, 503, url="http://b.test/x"), 0.0)
+    assert {one.link.url.split("/")[2] for one in skipped} == {"b.test"}
+    assert list(rests.take_report().refused) == ["b.test"]
+    assert "a.test" in politeness.queue
 
 
 def test_a_short_rest_is_waited_for_and_then_the_probe_is_asked_for() -> None:
-    fleet = HostRests(grace_seconds=20.0)
-    manners = Manners(places("a.test", 3), FetchPolicy(per_host=2), fleet)
-    fleet.hear(news({"a.test": (10.0, 1)}), 0.0)
-    assert manners.look_around(None, 0.0) == []
-    assert take(manners, 0.0) == []
-    assert manners.queue.seconds_to_wait(0.0) == 10.0
-    assert take(manners, 10.0) == []
-    assert fleet.take_report().probes == ["a.test"]
-    fleet.hear(news(probes={"a.test": "probe"}), 11.0)
-    manners.look_around(["a.test"], 11.0)
-    (link,) = take(manners, 11.0)
-    manners.learn(link, fetched(link), 11.5)
-    manners.queue.done(link)
-    assert fleet.take_report().well == ["a.test"]
-    assert len(take(manners, 11.5)) == 2
+    rests = HostRests(grace_seconds=20.0)
+    politeness = Politeness(places("a.test", 3), FetchPolicy(per_host=2), rests)
+    rests.apply_news(news({"a.test": (10.0, 1)}), 0.0)
+    assert politeness.apply_news(None, 0.0) == []
+    assert take(politeness, 0.0) == []
+    assert politeness.queue.seconds_to_wait(0.0) == 10.0
+    assert take(politeness, 10.0) == []
+    assert rests.take_report().probes == ["a.test"]
+    rests.apply_news(news(probes={"a.test": "probe"}), 11.0)
+    politeness.apply_news(["a.test"], 11.0)
+    (link,) = take(politeness, 11.0)
+    politeness.record_answer(link, fetched(link), 11.5)
+    politeness.queue.done(link)
+    assert rests.take_report().well == ["a.test"]
+    assert len(take(politeness, 11.5)) == 2
 
 
 def test_the_others_wait_for_the_one_that_asks_first() -> None:
-    fleet = HostRests()
-    manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
-    fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
-    take(manners, 1.0)
-    fleet.hear(news(probes={"a.test": 15.0}), 1.0)
-    manners.look_around(["a.test"], 1.0)
-    assert take(manners, 15.0) == []
-    fleet.hear(news({"a.test": (0.0, 0)}), 15.5)
-    manners.look_around(["a.test"], 15.5)
-    assert len(take(manners, 15.5)) == 1
+    rests = HostRests()
+    politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
+    rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
+    take(politeness, 1.0)
+    rests.apply_news(news(probes={"a.test": 15.0}), 1.0)
+    politeness.apply_news(["a.test"], 1.0)
+    assert take(politeness, 15.0) == []
+    rests.apply_news(news({"a.test": (0.0, 0)}), 15.5)
+    politeness.apply_news(["a.test"], 15.5)
+    assert len(take(politeness, 15.5)) == 1
 
 
 def test_a_probe_that_is_refused_sets_the_other_links_aside() -> None:
-    fleet = HostRests()
-    manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
-    fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
-    take(manners, 1.0)
-    fleet.take_report()
-    fleet.hear(news(probes={"a.test": "probe"}), 1.0)
-    manners.look_around(["a.test"], 1.0)
-    (link,) = take(manners, 1.0)
-    assert len(manners.learn(link, answered(link, 403), 1.0)) == 2
-    assert list(fleet.take_report().refused) == ["a.test"]
+    rests = HostRests()
+    politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
+    rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
+    take(politeness, 1.0)
+    rests.take_report()
+    rests.apply_news(news(probes={"a.test": "probe"}), 1.0)
+    politeness.apply_news(["a.test"], 1.0)
+    (link,) = take(politeness, 1.0)
+    assert len(politeness.record_answer(link, answered(link, 403), 1.0)) == 2
+    assert list(rests.take_report().refused) == ["a.test"]
 
 
 def test_a_probe_that_was_not_made_in_time_is_asked_for_again() -> None:
-    fleet = HostRests(grace_seconds=20.0)
-    fleet.hear(news({"a.test": (0.0, 1)}), 0.0)
-    fleet.seconds_to_wait("a.test", 1.0)
-    fleet.hear(news(probes={"a.test": "probe"}), 1.0)
-    assert fleet.seconds_to_wait("a.test", 20.0) == 0.0
-    assert fleet.seconds_to_wait("a.test", 22.0) > 0.0
-    assert fleet.take_report().probes == ["a.test"]
+    rests = HostRests(grace_seconds=20.0)
+    rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
+    rests.seconds_to_wait("a.test", 1.0)
+    rests.apply_news(news(probes={"a.test": "probe"}), 1.0)
+    assert rests.seconds_to_wait("a.test", 20.0) == 0.0
+    assert rests.seconds_to_wait("a.test", 22.0) > 0.0
+    assert rests.take_report().probes == ["a.test"]
 
 
 def test_a_host_that_never_stops_refusing_is_given_up_so_that_its_links_end() -> None:
-    fleet = HostRests()
-    manners = Manners(places("a.test", 3), FetchPolicy(), fleet)
-    fleet.hear(news({"a.test": (3600.0, GIVE_UP_RESTS)}), 0.0)
-    unasked = manners.look_around(None, 0.0)
-    assert [one.failure.outcome for one in unasked if one.failure] == [Outcome.RATE_LIMITED] * 3
+    rests = HostRests()
+    politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
+    rests.apply_news(news({"a.test": (3600.0, GIVE_UP_RESTS)}), 0.0)
+    skipped = politeness.apply_news(None, 0.0)
+    assert [one.failure.outcome for one in skipped if one.failure] == [Outcome.RATE_LIMITED] * 3
 
 
 def test_a_block_ends_what_waits_of_the_host() -> None:
-    fleet = HostRests()
-    manners = Manners([*places("cdn.a.test", 3), *places("b.test", 1)], FetchPolicy(), fleet)
-    fleet.hear_blocks(1, ["a.test"], [])
-    unasked = manners.look_around(None, 0.0)
-    assert [one.failure.outcome for one in unasked if one.failure] == [Outcome.BLOCKED] * 3
-    assert len(take(manners, 0.0)) == 1
+    rests = HostRests()
+    politeness = Politeness([*places("cdn.a.test", 3), *places("b.test", 1)], FetchPolicy(), rests)
+    rests.apply_blocks(1, ["a.test"], [])
+    skipped = politeness.apply_news(None, 0.0)
+    assert [one.failure.outcome for one in skipped if one.failure] == [Outcome.BLOCKED] * 3
+    assert len(take(politeness, 0.0)) == 1
 
 
 def test_a_report_whose_beat_failed_is_told_again_with_what_came_meanwhile() -> None:
-    fleet = HostRests()
-    fleet.refuse("a.test", 0.0, 60.0, 5.0)
-    report = fleet.take_report()
-    fleet.refuse("a.test", 1.0, 60.0, None)
-    fleet.take_back(report)
-    assert fleet.take_report().refused == {"a.test": (2, 5.0)}
+    rests = HostRests()
+    rests.record_refusal("a.test", 0.0, 60.0, 5.0)
+    report = rests.take_report()
+    rests.record_refusal("a.test", 1.0, 60.0, None)
+    rests.restore_report(report)
+    assert rests.take_report().refused == {"a.test": (2, 5.0)}
 
 
 def test_a_report_holds_the_worst_hundred_and_the_next_one_the_others() -> None:
-    fleet = HostRests()
+    rests = HostRests()
     for n in range(150):
         for _ in range(1 + n % 2):
-            fleet.refuse(f"h{n}.test", 0.0, 60.0, None)
-    first, second = fleet.take_report().refused, fleet.take_report().refused
+            rests.record_refusal(f"h{n}.test", 0.0, 60.0, None)
+    first, second = rests.take_report().refused, rests.take_report().refused
     assert (len(first), len(second)) == (100, 50)
     assert sum(n == 2 for n, _ in first.values()) == 75
 
 
 def test_a_rest_is_forgotten_long_after_its_end() -> None:
-    fleet = HostRests(forget_seconds=100.0)
-    fleet.hear(news({"a.test": (10.0, 1)}), 0.0)
-    assert fleet.seconds_to_wait("a.test", 109.0) > 0
-    assert fleet.seconds_to_wait("a.test", 111.0) == 0.0
+    rests = HostRests(forget_seconds=100.0)
+    rests.apply_news(news({"a.test": (10.0, 1)}), 0.0)
+    assert rests.seconds_to_wait("a.test", 109.0) > 0
+    assert rests.seconds_to_wait("a.test", 111.0) == 0.0

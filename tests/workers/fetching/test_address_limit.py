@@ -6,27 +6,27 @@ import trio
 import trio.testing
 
 from tests.workers.fetching.odd_web import odd_web, response, run
-from workers.fetching.address_limit import AddressGate
+from workers.fetching.address_limit import AddressLimiter
 from workers.fetching.fetch import Failure, Fetcher
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.resolve import Resolver, _Known
+from workers.fetching.resolve import Resolver, _CacheEntry
 
 HERE, THERE = ip_address("127.0.0.1"), ip_address("127.0.0.2")
 
 
 def test_a_place_is_given_in_the_order_of_asking_and_a_cancelled_wait_loses_none() -> None:
     async def test() -> None:
-        gate = AddressGate(1)
+        limiter = AddressLimiter(1)
         came: list[str] = []
 
         async def come(name: str, scope: trio.CancelScope) -> None:
             with scope:
-                await gate.enter(HERE)
+                await limiter.acquire(HERE)
                 came.append(name)
-                gate.leave(HERE)
+                limiter.release(HERE)
 
-        await gate.enter(HERE)
-        await gate.enter(THERE)
+        await limiter.acquire(HERE)
+        await limiter.acquire(THERE)
         async with trio.open_nursery() as nursery:
             scopes = [trio.CancelScope() for _ in range(4)]
             for n, scope in enumerate(scopes):
@@ -35,24 +35,24 @@ def test_a_place_is_given_in_the_order_of_asking_and_a_cancelled_wait_loses_none
             scopes[1].cancel()
             await trio.testing.wait_all_tasks_blocked()
             scopes[0].cancel()
-            gate.leave(HERE)  # its turn comes while it is being cancelled
+            limiter.release(HERE)  # its turn comes while it is being cancelled
         assert came == ["2", "3"]
-        gate.leave(THERE)
-        assert len(gate) == 0
+        limiter.release(THERE)
+        assert len(limiter) == 0
 
     run(test)
 
 
 def test_requests_to_one_address_begin_apart_and_to_another_at_once() -> None:
     async def test() -> None:
-        gate = AddressGate(0, spacing_seconds=2.0)
+        limiter = AddressLimiter(0, spacing_seconds=2.0)
         began: list[tuple[str, float]] = []
 
         async def come(name: str, address: IPv4Address | IPv6Address, scope: trio.CancelScope) -> None:
             with scope:
-                await gate.enter(address)
+                await limiter.acquire(address)
                 began.append((name, trio.current_time() - start))
-                gate.leave(address)
+                limiter.release(address)
 
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -64,7 +64,7 @@ def test_requests_to_one_address_begin_apart_and_to_another_at_once() -> None:
                 await trio.testing.wait_all_tasks_blocked()
             scopes[1].cancel()
         assert began == [("a", 0.0), ("other", 0.0), ("b", 4.0)]
-        assert len(gate) == 0
+        assert len(limiter) == 0
 
     trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -106,4 +106,4 @@ def test_names_with_one_address_are_asked_together_no_more_often_than_allowed() 
 
 def _know(resolver: Resolver, name: str) -> None:
     """Let a name have been looked up."""
-    resolver._remember(name, _Known(trio.current_time() + 60.0, (ip_address("127.0.0.1"),)))
+    resolver._remember(name, _CacheEntry(trio.current_time() + 60.0, (ip_address("127.0.0.1"),)))

@@ -7,25 +7,25 @@ import trio
 
 from tests.workers.fetching.odd_web import run
 from workers.fetching.body import MemoryBudget
-from workers.fetching.connection import PlainFlow, Wire
+from workers.fetching.connection import Connection, PlainByteStream
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.response import Errand, ResponseReader, StaleConnectionError
+from workers.fetching.response import RequestContext, ResponseReader, StaleConnectionError
 
 
 def test_a_stale_connection_leaves_the_link_the_time_that_it_had() -> None:
     async def test() -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        wire = Wire(PlainFlow(ours), ours)
-        wire.begin()  # an earlier request
+        connection = Connection(PlainByteStream(ours), ours)
+        connection.begin()  # an earlier request
         with trio.fail_after(3_600) as scope, MemoryBudget(1).share() as share:
-            errand = Errand(share, scope, lambda _reply: True, lambda _start: True)
+            context = RequestContext(share, scope, lambda _reply: True, lambda _start: True)
             deadline = scope.deadline
-            reader = ResponseReader(wire, FetchPolicy(first_byte_seconds=1.0), errand)
+            reader = ResponseReader(connection, FetchPolicy(first_byte_seconds=1.0), context)
             theirs.close()
             with pytest.raises(StaleConnectionError):
                 await reader.read()
             assert scope.deadline == deadline
-        wire.close()
+        connection.close()
 
     run(test)

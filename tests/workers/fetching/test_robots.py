@@ -15,7 +15,7 @@ from tests.workers.fetching.odd_web import Handler, OddWeb, answer, odd_web, pic
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import PROFILES, FetchPolicy, Profile
-from workers.fetching.robots import MAX_ORIGINS, RobotsMemory, Rules, is_allowed, read_robots
+from workers.fetching.robots import MAX_ORIGINS, CachedRules, RobotsCache, is_allowed, parse_robots
 from workers.fetching.target import Target
 
 PICTURE = picture()
@@ -129,7 +129,7 @@ def test_five_redirects_are_followed_and_one_more_counts_as_none(hops: int, outc
 
 def test_many_links_of_a_host_wait_for_one_robots_txt() -> None:
     async def test() -> Counter[bytes]:
-        memory = RobotsMemory()
+        memory = RobotsCache()
         async with odd_web({"/robots.txt": answer(response(b"")), "*": OK}) as web:
             for _ in range(2):  # a second batch asks no more
                 async with Fetcher(policy(web), robots=memory) as fetcher, trio.open_nursery() as nursery:
@@ -179,7 +179,7 @@ def test_a_robots_txt_that_leads_to_a_blocked_or_private_host_is_not_followed() 
     "line", ["shoal/0.1", "Shoal/*", "shoal / 0.1", "shoal 0.1", "SHOAL/0.1 (+https://a.test)  # a comment", "shoal"]
 )
 def test_a_group_addresses_us_with_a_version_behind_our_name_too(line: str) -> None:
-    rules = read_robots(f"User-agent: *\nAllow: /\n\nuser-agent : {line}\r\nDisallow: /\n".encode())
+    rules = parse_robots(f"User-agent: *\nAllow: /\n\nuser-agent : {line}\r\nDisallow: /\n".encode())
     assert not is_allowed(rules, "https://a.test/a.jpg", "shoal")
     assert is_allowed(rules, "https://a.test/a.jpg", "otherbot")
 
@@ -193,7 +193,7 @@ def test_only_the_first_500_kib_are_read() -> None:
 def test_what_is_known_is_forgotten_after_a_day_and_a_failure_after_minutes() -> None:
     async def test() -> list[int]:
         seen = []
-        memory = RobotsMemory()
+        memory = RobotsCache()
         for status in ("200 OK", "503 Busy"):
             async with odd_web({"/robots.txt": answer(response(b"", status=status)), "*": OK}) as web:
                 for wait in (0, 500, 200, 86_000):
@@ -207,14 +207,14 @@ def test_what_is_known_is_forgotten_after_a_day_and_a_failure_after_minutes() ->
 
 
 def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
-    memory = RobotsMemory()
+    memory = RobotsCache()
     for n in range(MAX_ORIGINS + 10):
-        memory.put(f"http://h{n}.test", Rules(1.0))
+        memory.put(f"http://h{n}.test", CachedRules(1.0))
     assert len(memory.known) == MAX_ORIGINS
     assert memory.get("http://h0.test", 0.0) is None
     for n in range(100):
-        memory.put(f"http://big{n}.test", Rules(1.0, 500 << 10))
-        memory.put(f"http://big{n}.test", Rules(1.0, 499 << 10))
+        memory.put(f"http://big{n}.test", CachedRules(1.0, 500 << 10))
+        memory.put(f"http://big{n}.test", CachedRules(1.0, 499 << 10))
     assert memory.size == sum(rules.size for rules in memory.known.values()) <= 32 << 20
     assert memory.get("http://big99.test", 0.5) is not None
     assert memory.get("http://big99.test", 1.0) is None
@@ -222,7 +222,7 @@ def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
 
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_bytes_are_a_robots_txt(body: bytes, path: str) -> None:
-    is_allowed(read_robots(body), f"https://a.test/{path}", "shoal")
+    is_allowed(parse_robots(body), f"https://a.test/{path}", "shoal")
 
 
 FIELDS = ["User-agent", "Disallow", "Allow", "Crawl-delay", "Sitemap", "Host", "Request-rate", "Visit-time", ":", "a:"]
@@ -232,7 +232,7 @@ VALUES = st.text(alphabet="*$/a%: 0\x00é-#", max_size=12)
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), max_size=12))
 def test_any_rules_are_a_robots_txt(lines: list[tuple[str, str]]) -> None:
     body = "\r\n".join(f"{name}: {value}" for name, value in lines).encode()
-    is_allowed(read_robots(body), "https://a.test/a%2fb?c=*", "shoal")
+    is_allowed(parse_robots(body), "https://a.test/a%2fb?c=*", "shoal")
 
 
 def test_the_polite_profile_asks_one_at_a_time_and_keeps_to_robots_txt() -> None:

@@ -32,7 +32,8 @@ from workers.download.stage import Download
 from workers.embed import Embed
 from workers.errors import CannotWork
 from workers.extract.stage import Extract
-from workers.fetching.connection import Flow, IdleWires, Wire
+from workers.fetching.connection import ByteStream, IdleConnections
+from workers.fetching.connection import Connection as WebConnection
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
@@ -231,14 +232,14 @@ def test_lookups_are_timed_by_their_result(count: Count) -> None:
 def test_open_connections_are_those_not_yet_closed_however_often_one_is_closed(count: Count) -> None:
     async def connect() -> None:
         ends = [socket.socketpair() for _ in range(3)]
-        wires = [Wire(cast(Flow, None), one) for one, _ in ends]
+        connections = [WebConnection(cast(ByteStream, None), one) for one, _ in ends]
         assert count("shoal_worker_connections_open") == 3
-        wires[0].close()
-        wires[0].close()
-        await wires[1].aclose()
+        connections[0].close()
+        connections[0].close()
+        await connections[1].aclose()
         assert count("shoal_worker_connections_open") == 1
-        idle = IdleWires(1)
-        idle.put(wires[2])
+        idle = IdleConnections(1)
+        idle.put(connections[2])
         idle.close()
         for _, other in ends:
             other.close()

@@ -87,13 +87,13 @@ def test_a_host_that_is_blocked_while_a_batch_is_under_way_is_asked_no_more(
         context = WorkContext(register("download"), Store.open(str(tmp_path)))
         has_heard = trio.Event()
         rests = HostRests()
-        hear = rests.hear_blocks
+        hear = rests.apply_blocks
 
-        def hear_blocks(version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
+        def apply_blocks(version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
             hear(version, blocked, lifted)
             has_heard.set()
 
-        monkeypatch.setattr(rests, "hear_blocks", hear_blocks)
+        monkeypatch.setattr(rests, "apply_blocks", apply_blocks)
 
         async def ban(stream: trio.abc.Stream, head: bytes) -> None:
             await trio.to_thread.run_sync(partial(block, admin, ["127.0.0.2"], "they just called"))

@@ -1,9 +1,9 @@
-"""A COPY in pieces, which one thread prepares while another sends them.
+"""A COPY stream whose pieces are prepared in a thread while Postgres takes the pieces before them.
 
-Invariant: the pieces are one whole COPY, in one order, however often they are asked for; what a piece may not hold
-(see `tracker.protocol.copy_rows`) is raised where it is asked for, and so ends the transaction.
+Invariant: the pieces form one complete COPY, in the same order each time they are iterated over. A value that COPY
+cannot carry (see `tracker.protocol.copy_rows`) raises during the iteration, which ends the transaction.
 
-All pieces stay in memory until the COPY is let go of, as one buffer would: a connection that breaks asks again.
+All pieces stay in memory until the stream is released: a connection that breaks sends them again.
 """
 
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from concurrent.futures import Executor
 from dataset.ingest.shuffle import Shuffled
 from tracker.protocol.copy_rows import SIGNATURE, TRAILER, Piece, copy_rows
 
-# Some 6 MB: Postgres takes 60 ms for one, and what must be prepared before the first is sent is little.
+# About 6 MB. Postgres takes 60 ms for one piece, so the first is ready soon and the thread stays ahead.
 PIECE_ROWS = 32_768
 
 
-class Pieces:
-    """The COPY of one part of shuffled rows, to be iterated over."""
+class CopyStream:
+    """The COPY of one subset of shuffled rows; iterate over it to send it."""
 
-    def __init__(self, beside: Executor, mixed: Shuffled, part: str, *, leaf: int, run_id: int) -> None:
+    def __init__(self, executor: Executor, shuffled: Shuffled, subset: str, *, leaf: int, run_id: int) -> None:
         def prepare(start: int) -> memoryview:
-            rows = mixed.part(part, start, start + PIECE_ROWS)
-            return copy_rows(rows, leaf=leaf, run_id=run_id, subset=part)
+            rows = shuffled.part(subset, start, start + PIECE_ROWS)
+            return copy_rows(rows, leaf=leaf, run_id=run_id, subset=subset)
 
-        starts = range(0, len(mixed.rows.get(part, ())), PIECE_ROWS)
-        self._prepared = [beside.submit(prepare, start) for start in starts]
+        starts = range(0, len(shuffled.rows.get(subset, ())), PIECE_ROWS)
+        self._pieces = [executor.submit(prepare, start) for start in starts]
 
     def __iter__(self) -> Iterator[Piece]:
         yield SIGNATURE
-        for piece in self._prepared:
+        for piece in self._pieces:
             yield piece.result()
         yield TRAILER

@@ -1,10 +1,11 @@
-"""A link list: an ingest worker reads a piece of it into packs, which are then ingested as a crawl's are.
+"""Link lists: an ingest worker reads a piece of a list into packs, which are then ingested like a crawl's packs.
 
     claim a piece → read_list → complete (each pack is listed, and each of its files becomes an ingest job)
 
-So a list's candidates have what a crawl's have: a pack and a row that name them, a place in the Bloom filter's replay,
-and a copy in the store that outlives the list. Rejected: COPY straight from the list. A slot's holder would have to
-read all of it for its share, and the filter could not be built anew once the list is gone.
+So the candidates of a list have what those of a crawl have: a pack and a row that name them, and a copy in the store
+from which the Bloom filter can be rebuilt after the list is gone.
+
+Rejected: COPY straight from the list. The holder of each slot would have to read the whole list for its share.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,14 @@ from workers.runtime.context import WorkContext
 
 
 def is_list(job: Job) -> bool:
-    """Say whether an ingest job is a piece of a list, not a pack."""
+    """Return whether an ingest job is a piece of a link list rather than a pack."""
     return "list" in job.payload
 
 
 def ingest_list(job: Job, context: WorkContext) -> Mapping[str, object]:
-    """Read the job's piece into packs and complete it; what the log line should say of it.
+    """Read the job's piece into packs and complete the job; return the facts for the log line.
 
-    Raises: ListGoneError, DatasetError when it cannot be read; the job fails and is tried again.
+    Raises: ListGoneError, DatasetError when the list cannot be read; the job fails and is tried again.
     """
     recipe = context.follow(job)
     said = job.payload

@@ -1,6 +1,6 @@
-"""Packs read, hashed, joined, held against the filter and shuffled: what may be done ahead, without the tracker.
+"""Reading packs, selecting the rows that are new, and shuffling them: the work that needs no tracker.
 
-Invariant: every job is in a run's packs or among the unreadable ones, whose packs spoil no other.
+Invariant: every job is either in a run's packs or among the unreadable ones; an unreadable pack does not affect others.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from dataset.store.store import StoreError
 from tracker.protocol.session import Job
 from workers.runtime.context import WorkContext
 
-COLUMNS = ("url", "text", "language", "subset", "extra")  # extra: where the pack has it
+COLUMNS = ("url", "text", "language", "subset", "extra")  # only packs of link lists have extra
 EXTRA = LIST_PACK_SCHEMA.field("extra")
 
 
 @dataclass(frozen=True, slots=True)
 class RunPacks:
-    """The packs of one run, one after the other."""
+    """The packs of one run, concatenated."""
 
     run_id: int
     jobs: Sequence[Job]
     sizes: Sequence[int]
-    """Rows, by job."""
+    """Rows of each job."""
     rows: pa.Table
     hashes: Hashes
 
-    def split(self) -> Sequence[slice]:
-        """Each job's rows."""
+    def job_slices(self) -> Sequence[slice]:
+        """Return the rows of each job."""
         ends = np.cumsum(self.sizes).tolist()
         return [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
 
@@ -42,39 +42,39 @@ class RunPacks:
 class ReadPacks:
     runs: Sequence[RunPacks]
     unreadable: Sequence[tuple[Job, str]]
-    """Jobs whose pack could not be read, and why."""
+    """Jobs whose pack could not be read, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """What goes to the pool of one run's packs."""
+    """The rows of one run's packs that go to the pool."""
 
     packs: RunPacks
     new: Mask
-    """(N,) bool over the packs' rows: those that go."""
-    mixed: Shuffled
+    """(N,) bool over the packs' rows."""
+    shuffled: Shuffled
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
-    """What goes to the pool of packs that were read, by what a filter knew."""
+class Selection:
+    """The rows that go to the pool, according to one filter at one time."""
 
     runs: Sequence[NewRows]
     new_keys: Hashes
-    """(K,) uint64, to be added to the filter: each once, and none that it knew."""
+    """(K,) uint64, distinct, all unknown to the filter; to be added to it."""
     asked: BloomFilter
     keys_then: int
-    """How many keys the filter had when it was asked."""
+    """The number of keys in the filter when it was asked."""
 
-    def holds_for(self, known: BloomFilter) -> bool:
-        """Say whether this filter was asked, and has learnt nothing since."""
+    def is_valid_for(self, known: BloomFilter) -> bool:
+        """Return whether the answer is still valid: same filter, no keys added since."""
         return self.asked is known and self.keys_then == known.count
 
 
 def read_packs(held: Sequence[Job], context: WorkContext) -> ReadPacks:
     """Read the packs of these jobs.
 
-    Raises: Stopped between two packs; ShuffleError when packs cannot be one table.
+    Raises: Stopped between two packs; ShuffleError when the packs cannot form one table.
     """
     by_run: dict[int, list[tuple[Job, pa.Table]]] = {}
     unreadable: list[tuple[Job, str]] = []
@@ -89,36 +89,36 @@ def read_packs(held: Sequence[Job], context: WorkContext) -> ReadPacks:
     return ReadPacks([_joined(run_id, by_run[run_id], context) for run_id in sorted(by_run)], unreadable)
 
 
-def pick_new(read: ReadPacks, known: BloomFilter) -> Picked:
-    """Pick the rows that the filter does not know, or whose job keeps duplicates, and shuffle those of each run."""
-    keys_then = known.count  # before it is asked: what it learns meanwhile makes the answer worthless
+def select_new(read: ReadPacks, known: BloomFilter) -> Selection:
+    """Select the rows that the filter does not know or whose job keeps duplicates, and shuffle those of each run."""
+    keys_then = known.count  # before the question: keys added meanwhile make the answer invalid
     hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
     first_seen = known.first_seen(hashes)
     ends = np.cumsum([len(run.hashes) for run in read.runs], dtype=np.intp)
-    parts = np.split(first_seen.copy(), ends)[:-1]  # behind the last end is nothing
-    runs = [_picked(run, new) for run, new in zip(read.runs, parts, strict=True)]
-    return Picked(runs, hashes[first_seen], known, keys_then)
+    masks = np.split(first_seen.copy(), ends)[:-1]  # the slice after the last end is empty
+    runs = [_selected(run, new) for run, new in zip(read.runs, masks, strict=True)]
+    return Selection(runs, hashes[first_seen], known, keys_then)
 
 
-def _picked(run: RunPacks, new: Mask) -> NewRows:
-    for job, rows in zip(run.jobs, run.split(), strict=True):
+def _selected(run: RunPacks, new: Mask) -> NewRows:
+    for job, rows in zip(run.jobs, run.job_slices(), strict=True):
         new[rows] |= job.payload.get("keep_duplicates", False)
     return NewRows(run, new, shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id))
 
 
 def hash_rows(rows: pa.Table, context: WorkContext) -> Hashes:
-    """Hash rows as this swarm's filter knows them, by URL or by URL and language."""
+    """Return the filter's keys of rows: of the URL, or of URL and language if `bloom_language` is set."""
     return url_hashes(rows["url"], rows["language"] if context.session.settings["bloom_language"] else None)
 
 
 def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], context: WorkContext) -> RunPacks:
     packs = [pack for _, pack in read]
-    rows = join_packs(_alike(packs))
+    rows = join_packs(_of_one_schema(packs))
     return RunPacks(run_id, [job for job, _ in read], [len(pack) for pack in packs], rows, hash_rows(rows, context))
 
 
-def _alike(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:
-    """Packs of one schema: beside a list's, which have `extra`, a crawl's have it empty."""
+def _of_one_schema(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:
+    """Return the packs with one schema: a crawl's packs get an empty `extra` if a link list's are among them."""
     if len({pack.num_columns for pack in packs}) == 1:
         return packs
     return [

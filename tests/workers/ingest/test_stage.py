@@ -21,7 +21,7 @@ from tracker.errors import LeaseLost, TrackerError
 from tracker.main import _audit_lines
 from tracker.protocol.copy_rows import CopyError, copy_buffer
 from tracker.protocol.session import Job, Session
-from workers.ingest.copy_stream import Pieces
+from workers.ingest.copy_stream import CopyStream
 from workers.ingest.stage import Ingest, UnreadableError
 from workers.runtime.context import WorkContext
 
@@ -399,7 +399,7 @@ def test_a_copy_in_pieces_is_the_whole_copy_as_often_as_it_is_asked_for(monkeypa
     )
     mixed = shuffled_rows([rows], [np.ones(n, np.bool_)], "subset", seed=1)
     whole = copy_buffer(mixed.part("en"), leaf=3, run_id=2, subset="en")
-    with ThreadPoolExecutor(1) as beside:
-        pieces = Pieces(beside, mixed, "en", leaf=3, run_id=2)
+    with ThreadPoolExecutor(1) as executor:
+        pieces = CopyStream(executor, mixed, "en", leaf=3, run_id=2)
         assert len(list(pieces)) == 2 + 4
         assert b"".join(pieces) == whole

@@ -1,6 +1,6 @@
-"""The command `worker`: one kind of work a process. Logs go to stderr, one line a job; exit 0, 1 (failed), 2 (usage).
+"""The command `worker`: a subcommand per stage. Logs go to stderr, one line per job; exit 0, 1 (failed), 2 (usage).
 
-A download worker starts without torch: each stage is imported by its own subcommand.
+Each subcommand imports its own stage, so that help is quick and a download worker starts without torch.
 """
 
 import io
@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dataset.errors import DatasetError
 from tracker.errors import TrackerError
 from workers.errors import CannotWork, WorkerError
-from workers.extract.stage import Extract
 from workers.fetching.policy import PROFILES, FetchPolicy, PolicyError, Profile
-from workers.ingest.stage import Ingest
 from workers.options import (
     AddressSpacing,
     AllowedNetworks,
@@ -29,6 +27,7 @@ from workers.options import (
     Concurrency,
     DecoderProcesses,
     Device,
+    EndWhenDone,
     HostSpacing,
     KeepToRobots,
     LinkTimeout,
@@ -47,19 +46,26 @@ from workers.options import (
     VerifyTls,
 )
 from workers.runtime import metrics
-from workers.runtime.loop import StopWhen
-from workers.runtime.process import WorkerProcess
+
+if TYPE_CHECKING:
+    from workers.runtime.process import WorkerProcess
 
 app = typer.Typer(
-    help="Work for the swarm.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Run the stages of the swarm. SHOAL_DATABASE_URL names the tracker's database, SHOAL_STORE the store.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
+
+MACHINE = "Everything on one machine"
+STAGES = "One stage of a crawl"
+EMBEDDINGS = "Embeddings of finished pairs"
 
 
 def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
+            stream.reconfigure(errors="replace")  # a character that the terminal cannot show becomes ?
     try:
         app()
     except (TrackerError, DatasetError, WorkerError) as error:
@@ -73,7 +79,36 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-@app.command()
+@app.command("all", rich_help_panel=MACHINE)
+def run_every_stage(
+    until_idle: EndWhenDone = False,
+    user_agent: UserAgent = None,
+    device: Device = None,
+    downloads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_024, help="Download processes. Default: one per core.")
+    ] = None,
+    profile: ProfileName = Profile.FAST,
+    opt_out: OptOutWords = None,
+    allow_network: AllowedNetworks = None,
+    allow_port: AllowedPorts = None,
+    nameserver: Nameservers = None,
+) -> None:
+    """Run extract, ingest, download and filter on this machine, with one display."""
+    from workers.all_stages import run_all, stage_commands
+
+    every = ["--until-idle"] if until_idle else []
+    download = ["--profile", profile.value]
+    download += ["--user-agent", user_agent] if user_agent else []
+    repeated = {"allow-network": allow_network, "allow-port": allow_port, "nameserver": nameserver, "opt-out": opt_out}
+    for name, values in repeated.items():
+        download += [f"--{name}={value}" for value in values or ()]
+    arguments = {stage: [*every] for stage in ("extract", "ingest")}
+    arguments |= {"download": [*every, *download], "filter": [*every, *(["--device", device] if device else [])]}
+    cores = len(os.sched_getaffinity(0))
+    raise typer.Exit(run_all(stage_commands(arguments, downloads or cores)))
+
+
+@app.command(rich_help_panel=STAGES)
 def extract(
     once: Once = False,
     until_idle: UntilIdle = False,
@@ -81,12 +116,14 @@ def extract(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """WAT files in, packs of candidates out."""
-    running = WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host)
-    running.work("extract", lambda _settings: nullcontext(Extract()))
+    """Turn WAT files into packs of candidates."""
+    from workers.extract.stage import Extract
+
+    process = _process(once, until_idle, processes, metrics_port, metrics_host)
+    process.work("extract", lambda _settings: nullcontext(Extract()))
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def ingest(
     once: Once = False,
     until_idle: UntilIdle = False,
@@ -94,40 +131,42 @@ def ingest(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Packs and link lists in, new candidates into the pool."""
-    running = WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host)
-    running.work("ingest", lambda _settings: nullcontext(Ingest()))
+    """Add the new candidates of packs and link lists to the pool."""
+    from workers.ingest.stage import Ingest
+
+    process = _process(once, until_idle, processes, metrics_port, metrics_host)
+    process.work("ingest", lambda _settings: nullcontext(Ingest()))
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def download(
     once: Once = False,
     until_idle: UntilIdle = False,
     user_agent: UserAgent = None,
-    allow_network: AllowedNetworks = None,
-    allow_port: AllowedPorts = None,
-    timeout_seconds: LinkTimeout = 20.0,
-    concurrency: Concurrency = 256,
     profile: ProfileName = Profile.FAST,
     robots: KeepToRobots = None,
     per_host: PerHost = None,
     host_spacing: HostSpacing = None,
     per_address: PerAddress = None,
     address_spacing: AddressSpacing = None,
-    nameserver: Nameservers = None,
     opt_out: OptOutWords = None,
+    concurrency: Concurrency = 256,
+    timeout_seconds: LinkTimeout = 20.0,
+    nameserver: Nameservers = None,
+    allow_network: AllowedNetworks = None,
+    allow_port: AllowedPorts = None,
     verify_tls: VerifyTls = True,
     processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Batches of links in, shards of images out."""
+    """Download batches of links into shards of pictures."""
     from workers.download.decoder_pool import Decoders
     from workers.download.host_rests import HostRests
     from workers.download.stage import Download
     from workers.fetching.resolve import RESOLV_CONF, system_resolv_conf
 
-    wishes = {
+    overrides = {
         "user_agent": user_agent or None,
         "robots": robots,
         "per_host": per_host,
@@ -136,7 +175,7 @@ def download(
         "address_spacing_seconds": address_spacing,
         "opt_out_words": None if opt_out is None else frozenset(word.strip().lower() for word in opt_out) - {""},
     }
-    settings = PROFILES[profile] | {name: value for name, value in wishes.items() if value is not None}
+    settings = PROFILES[profile] | {name: value for name, value in overrides.items() if value is not None}
     try:
         policy = FetchPolicy(
             **settings,  # type: ignore[arg-type]  # keys of PROFILES and those named above
@@ -153,81 +192,52 @@ def download(
     @contextmanager
     def stage(settings: Mapping[str, Any]) -> Iterator[Download]:
         if not policy.nameservers:
-            system_resolv_conf(RESOLV_CONF)  # what is wrong with it is said before the first batch
+            system_resolv_conf(RESOLV_CONF)  # warns of bad lines before the first batch
         with Decoders() as decoders:
             yield Download(policy, decoders, HostRests.from_settings(settings))
 
-    WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host).work("download", stage)
+    _process(once, until_idle, processes, metrics_port, metrics_host).work("download", stage)
 
 
-@app.command("filter")
+@app.command("filter", rich_help_panel=STAGES)
 def filter_shards(
     once: Once = False,
     until_idle: UntilIdle = False,
-    processes: Processes = 1,
     device: Device = None,
     precision: PrecisionName = None,
     compiled: Compiled = False,
     batch_size: BatchSize = None,
     decoders: DecoderProcesses = None,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Shards in, parts of the pairs that passed out."""
+    """Score shards with CLIP; write the pairs that pass as parts."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
-    _run_models("filter", with_model, WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host))
+    _run_models("filter", with_model, _process(once, until_idle, processes, metrics_port, metrics_host))
 
 
-@app.command()
+@app.command(rich_help_panel=EMBEDDINGS)
 def embed(
     once: Once = False,
     until_idle: UntilIdle = False,
-    processes: Processes = 1,
     device: Device = None,
     precision: PrecisionName = None,
     compiled: Compiled = False,
     batch_size: BatchSize = None,
     decoders: DecoderProcesses = None,
+    processes: Processes = 1,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = metrics.LOOPBACK,
 ) -> None:
-    """Parts, or tars of anyone's, in; embeddings by a second model out (`tracker embed` says of what)."""
+    """Embed pairs with a second model; `tracker embed` adds the jobs."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
-    _run_models("embed", with_model, WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host))
-
-
-@app.command("all")
-def run_every_stage(
-    until_idle: UntilIdle = False,
-    user_agent: UserAgent = None,
-    profile: ProfileName = Profile.FAST,
-    allow_network: AllowedNetworks = None,
-    allow_port: AllowedPorts = None,
-    nameserver: Nameservers = None,
-    opt_out: OptOutWords = None,
-    device: Device = None,
-    downloads: Annotated[
-        int | None, typer.Option(min=1, max=1_024, help="Download processes; default: one for each core.")
-    ] = None,
-) -> None:
-    """Run every stage on this machine, from WAT files to parts, with one display."""
-    from workers.all_stages import run_all, stage_commands
-
-    every = ["--until-idle"] if until_idle else []
-    download = ["--profile", profile.value]
-    download += ["--user-agent", user_agent] if user_agent else []
-    repeated = {"allow-network": allow_network, "allow-port": allow_port, "nameserver": nameserver, "opt-out": opt_out}
-    for name, values in repeated.items():
-        download += [f"--{name}={value}" for value in values or ()]
-    arguments = {stage: [*every] for stage in ("extract", "ingest")}
-    arguments |= {"download": [*every, *download], "filter": [*every, *(["--device", device] if device else [])]}
-    cores = len(os.sched_getaffinity(0))
-    raise typer.Exit(run_all(stage_commands(arguments, downloads or cores)))
+    _run_models("embed", with_model, _process(once, until_idle, processes, metrics_port, metrics_host))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """How a worker uses a model, as it was asked; None: what suits the device."""
+    """The model options of the command line; None means the default of the device."""
 
     device: str | None
     precision: str | None
@@ -236,8 +246,8 @@ class ModelUse:
     decoders: int | None
 
 
-def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: WorkerProcess) -> None:
-    """Work with a model on a device: filter or embed."""
+def _run_models(kind: Literal["filter", "embed"], use: ModelUse, process: "WorkerProcess") -> None:
+    """Run filter or embed with a model on a device."""
     try:
         from dataset.models.pipeline import Pipeline, decoder_processes
         from dataset.models.towers import Precision
@@ -247,7 +257,7 @@ def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: Worker
     except ModuleNotFoundError as error:
         raise CannotWork(f"{error.name} is not installed: install Shoal with its extra [models]") from error
     if use.precision is not None and use.precision not in list(Precision):
-        raise typer.BadParameter(f"{use.precision!r} is no precision: give {', '.join(Precision)}")
+        raise typer.BadParameter(f"{use.precision!r} is not a precision: use {', '.join(Precision)}")
 
     model_cache = ModelCache(use.device, Precision(use.precision) if use.precision else None, use.compiled)
 
@@ -258,14 +268,23 @@ def _run_models(kind: Literal["filter", "embed"], use: ModelUse, running: Worker
         with Pipeline(decoders, use.batch_size, metrics.model_busy) as pipeline:
             yield make(pipeline, model_cache)
 
-    running.work(kind, stage)
+    process.work(kind, stage)
+
+
+def _process(
+    once: bool, until_idle: bool, processes: int, metrics_port: int | None, metrics_host: str
+) -> "WorkerProcess":
+    from workers.runtime.loop import StopWhen
+    from workers.runtime.process import WorkerProcess
+
+    return WorkerProcess(StopWhen(once, until_idle), processes, metrics_port, metrics_host)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no network: give CIDR, e.g. 127.0.0.0/8") from error
+        raise typer.BadParameter(f"{text!r} is not a network: use CIDR, e.g. 127.0.0.0/8") from error
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,4 +1,4 @@
-"""The options of the command `worker`, each with its help, under the names that its subcommands take them by."""
+"""The options of the command `worker`, each with its help, under the names of the parameters of its subcommands."""
 
 from typing import Annotated
 
@@ -6,62 +6,166 @@ import typer
 
 from workers.fetching.policy import Profile
 
-Once = Annotated[bool, typer.Option("--once", help="Claim once, work, and end.")]
+POLITENESS = "Politeness (options override the profile)"
+NETWORK = "Network"
+PROCESS = "Process and metrics"
+MODEL = "Model"
+
+Once = Annotated[bool, typer.Option("--once", help="End after one claim.")]
+UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when the queue is empty and nothing can reach it.")]
+EndWhenDone = Annotated[bool, typer.Option("--until-idle", help="End when no work is left for any stage.")]
+Processes = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, max=1_024, rich_help_panel=PROCESS, help="Worker processes to run on this machine."
+    ),
+]
 MetricsPort = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, envvar="SHOAL_METRICS_PORT", help="Tell Prometheus here; 0: a port that is free."),
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65535,
+        envvar="SHOAL_METRICS_PORT",
+        rich_help_panel=PROCESS,
+        help="Serve Prometheus metrics on this port; 0 picks a free port. Off by default.",
+    ),
 ]
-MetricsHost = Annotated[str, typer.Option(envvar="SHOAL_METRICS_HOST", help="Where that port is.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU if there is one.")]
+MetricsHost = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS", envvar="SHOAL_METRICS_HOST", rich_help_panel=PROCESS, help="Address of the metrics port."
+    ),
+]
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=MODEL, help="cpu, cuda or cuda:N. Default: the first GPU, or the CPU."
+    ),
+]
 PrecisionName = Annotated[
     str | None,
-    typer.Option("--precision", help="float32, float16 or bfloat16; default: float16 on a GPU, else float32."),
+    typer.Option(
+        "--precision",
+        metavar="TYPE",
+        rich_help_panel=MODEL,
+        help="float32, float16 or bfloat16. Default: float16 on a GPU, float32 on a CPU.",
+    ),
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compile", help="Have the image tower compiled, where a compiler is; takes a minute at first.")
+    bool,
+    typer.Option(
+        "--compile", rich_help_panel=MODEL, help="Compile the image tower; takes a minute and needs a C compiler."
+    ),
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples at once; default: 1024 on a GPU, 32 on a CPU.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, rich_help_panel=MODEL, help="Samples per forward pass. Default: 1024 on a GPU, 32 on a CPU."
+    ),
+]
 DecoderProcesses = Annotated[
     int | None,
-    typer.Option("--decoders", min=1, help="Processes that decode; default: for a GPU one a core, else one."),
+    typer.Option(
+        "--decoders",
+        metavar="N",
+        min=1,
+        rich_help_panel=MODEL,
+        help="Processes that decode pictures. Default: one per core for a GPU, one for a CPU.",
+    ),
 ]
-UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing can come to the queue any more.")]
-Processes = Annotated[int, typer.Option(min=1, max=1_024, help="Worker processes, under one parent.")]
 
 UserAgent = Annotated[
-    str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="Name/version (+URL where a site's owner reaches you).")
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        envvar="SHOAL_USER_AGENT",
+        help="User-Agent of every request: name/version (+URL of a page with your contact).",
+    ),
+]
+Concurrency = Annotated[
+    int, typer.Option(metavar="N", rich_help_panel=NETWORK, help="Links that are fetched at the same time.")
+]
+LinkTimeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", metavar="SECONDS", rich_help_panel=NETWORK, help="Seconds for one link, redirects included."
+    ),
+]
+Nameservers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS[:PORT]",
+        rich_help_panel=NETWORK,
+        help="DNS resolver instead of those of /etc/resolv.conf. Repeatable.",
+    ),
 ]
 AllowedNetworks = Annotated[
-    list[str] | None, typer.Option(metavar="CIDR", help="Let in although it is not public; may be repeated.")
+    list[str] | None,
+    typer.Option(metavar="CIDR", rich_help_panel=NETWORK, help="Also allow this private network. Repeatable."),
 ]
-AllowedPorts = Annotated[list[int] | None, typer.Option(metavar="N", help="Let in beside 80 and 443; may be repeated.")]
-LinkTimeout = Annotated[float, typer.Option("--timeout", help="For one link, everything included.")]
-Concurrency = Annotated[int, typer.Option(help="Links under way at once.")]
+AllowedPorts = Annotated[
+    list[int] | None,
+    typer.Option(metavar="N", rich_help_panel=NETWORK, help="Also allow this port, besides 80 and 443. Repeatable."),
+]
+VerifyTls = Annotated[
+    bool,
+    typer.Option(
+        " /--no-verify-tls",
+        rich_help_panel=NETWORK,
+        show_default=False,
+        help="Accept any TLS certificate.",
+    ),
+]
+
 ProfileName = Annotated[
-    Profile, typer.Option(help="How hosts are treated: fast (4 at once), or polite (one in 2 s, robots.txt).")
+    Profile,
+    typer.Option(
+        rich_help_panel=POLITENESS,
+        help="fast: 4 requests per host at a time. polite: 1 per host every 2 s, and robots.txt is respected.",
+    ),
 ]
 KeepToRobots = Annotated[
-    bool | None, typer.Option("--robots/--no-robots", help="Keep to robots.txt; default: the profile's.")
+    bool | None,
+    typer.Option("--robots/--no-robots", rich_help_panel=POLITENESS, help="Respect robots.txt."),
 ]
-PerHost = Annotated[int | None, typer.Option(help="Requests under way at once to one host; default: the profile's.")]
+PerHost = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=POLITENESS, help="Concurrent requests per host."),
+]
 HostSpacing = Annotated[
-    float | None, typer.Option(help="Seconds between two requests to one host, at least; default: the profile's.")
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=POLITENESS,
+        help="Seconds between two requests to a host.",
+    ),
 ]
 PerAddress = Annotated[
-    int | None, typer.Option(help="The same to one address, whatever hosts share it; 0: any number.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=POLITENESS,
+        help="Concurrent requests per IP address; 0 means no limit.",
+    ),
 ]
 AddressSpacing = Annotated[
-    float | None, typer.Option(help="Seconds between two requests to one address; default: the profile's.")
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=POLITENESS,
+        help="Seconds between two requests to an IP address.",
+    ),
 ]
-Nameservers = Annotated[list[str] | None, typer.Option(metavar="ADDRESS[:PORT]", help="DNS resolver.")]
 OptOutWords = Annotated[
     list[str] | None,
     typer.Option(
         "--opt-out",
         metavar="WORD",
         envvar="SHOAL_OPT_OUT",
-        help="Keep no picture whose response says this: noai (X-Robots-Tag), train-ai=n (Content-Usage), "
-        "tdm-reservation=1. Repeatable; replaces the default list; '' honours nothing.",
+        rich_help_panel=POLITENESS,
+        help="Drop pictures whose response headers have this word, e.g. noai, train-ai=n, tdm-reservation=1. "
+        "Repeatable; replaces the default list. '' turns it off.",
     ),
 ]
-VerifyTls = Annotated[bool, typer.Option(help="Refuse certificates that do not vouch for the host.")]

@@ -118,7 +118,7 @@ def test_wrong_usage_exits_with_2(database: str) -> None:
     assert command("tracker", "status", "--nonsense", SHOAL_DATABASE_URL=database).returncode == 2
     wrong_network = command("worker", "download", "--allow-network", "all", SHOAL_DATABASE_URL=database)
     assert wrong_network.returncode == 2
-    assert "'all' is no network" in wrong_network.stderr
+    assert "'all' is not a network" in wrong_network.stderr
 
 
 def test_an_audit_that_does_not_hold_exits_with_1_and_says_by_how_much(database: str, admin: Connection) -> None:

@@ -1,10 +1,10 @@
-"""Every stage on one machine: `worker all` runs a process for each stage, and shows what all of them do.
+"""All stages on one machine: `worker all` runs a process per stage and shows what all of them do.
 
-Each stage is the command that a person would start by hand, under the supervisor of `--processes`: what dies is started
-again, and a signal reaches each process once. On a terminal the log lines of all stages scroll by above one line for
-each process; elsewhere their log lines are passed on as they come.
+Each process runs the command that a person would start by hand, under the supervisor of `--processes`: dead processes
+are restarted, and a signal reaches each process once. On a terminal the log lines of all stages scroll by above one
+line per process; otherwise they go to stderr as they come.
 
-Embed is not among them: its jobs exist only where an admin has asked for a second model.
+Embed is not included: it has jobs only after `tracker embed`.
 """
 
 import json
@@ -28,11 +28,11 @@ STAGES = ("extract", "ingest", "download", "filter")
 
 
 def stage_commands(arguments: Mapping[str, Sequence[str]], downloads: int) -> list[list[str]]:
-    """Return the command of each process: one for each stage, `downloads` of them for download.
+    """Return the command of each process: one per stage, but `downloads` for download.
 
-    `arguments` are the further ones of a stage, by its name.
+    `arguments` has the further arguments of each stage.
 
-    Raises: CannotWork where the filter's packages are missing.
+    Raises: CannotWork when the packages of the filter are missing.
     """
     if find_spec("torch") is None or find_spec("open_clip") is None:
         raise CannotWork("the filter needs torch and open_clip: install Shoal with its extra [models]")
@@ -41,10 +41,7 @@ def stage_commands(arguments: Mapping[str, Sequence[str]], downloads: int) -> li
 
 
 def run_all(commands: Sequence[Sequence[str]]) -> int:
-    """Run a process for each command until all have ended; return the exit code.
-
-    It is 0 if all ended well, otherwise the first bad one.
-    """
+    """Run a process per command until all have ended; return 0, or the first other exit code."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         return Supervisor(commands).run()
@@ -56,7 +53,7 @@ def run_all(commands: Sequence[Sequence[str]]) -> int:
 
 
 class _Screen:
-    """What all processes do, told by them through pipes; their log lines are printed above."""
+    """Shows the status that each process sends through a pipe; their log lines are printed above."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,7 +64,7 @@ class _Screen:
         return grid([status for _, status in sorted(self._statuses.items())])
 
     def spawn(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a process whose log lines and status are read here."""
+        """Start a process, and read its log lines and status in threads."""
         reading, writing = os.pipe()
         process = subprocess.Popen(
             command,
@@ -84,7 +81,7 @@ class _Screen:
         return process
 
     def join(self) -> None:
-        """Wait until everything that the processes said has been shown."""
+        """Wait until everything that the processes have written is shown."""
         for reader in self._readers:
             reader.join()
 

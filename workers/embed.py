@@ -1,11 +1,11 @@
-"""Embed: a second model over samples that are there already; a part, a shard or a tar becomes a folder of embeddings.
+"""Embed: a further model embeds existing samples; a part, a shard or a tar becomes a folder of embeddings.
 
-    claim a source → load and settle its model, once a run and name → embed → complete
+    claim a source → load and settle its model, once per run and name → embed → complete
 
-Several sources are worked on at once, as by the filter: one is embedded, one is read, one is written.
+Three sources are in work at the same time, as in the filter: one is embedded, one is read, one is written.
 
-The first embed worker settles the checksums of the model that it has loaded; one that has others refuses to work, and
-the tracker lists nothing of it. So all embeddings of a run and a name are of one model.
+Invariant: all embeddings of a run and a name are of one model. The first embed worker records the checksums of the
+model that it has loaded; a worker with other checksums refuses to work.
 """
 
 import threading
@@ -56,14 +56,14 @@ class Embed(Stage[Job]):
         metrics.EMBEDDED.inc(result["embedded"])
 
     def _embed(self, job: Job, context: WorkContext) -> Mapping[str, object]:
-        with self._settling:  # of several sources the first one's thread loads, and the others wait for it
+        with self._settling:  # the thread of the first source loads the model, the others wait
             model = self._settle(job, context)
         try:
             done = embed(
                 _source(job, context.store), model, self.pipeline, context.store, job.output, on_progress=context.step
             )
         except (DeviceError, ModelError) as error:
-            raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
+            raise CannotWork(f"job {job.job_id} of run {job.run} was given back: {error}") from error
         lost = sum(done.lost.values())
         result: dict[str, object] = {
             "embedded": done.embedded,
@@ -78,7 +78,7 @@ class Embed(Stage[Job]):
         return {"embedded": done.embedded, "lost": lost, "other_members": done.other_members}
 
     def _settle(self, job: Job, context: WorkContext) -> ClipModel:
-        """The job's model, loaded and agreed upon with the tracker."""
+        """Return the job's model, loaded and agreed on with the tracker."""
         spec = job.payload["model"], job.payload["pretrained"]
         try:
             model = self.model_cache.load(ModelRecipe(*spec, threshold=0.0), context.store, self.pipeline.batch_samples)
@@ -87,18 +87,18 @@ class Embed(Stage[Job]):
                 context.session.settle_model(job, model.checksums.weights, model.checksums.config)
                 self._settled.add(agreed)
         except (ModelError, RecipeError, RecipeRefused) as error:
-            raise CannotWork(f"run {job.run} cannot be embedded here: {error}") from error
+            raise CannotWork(f"cannot embed run {job.run} here: {error}") from error
         return model
 
 
 def _source(job: Job, store: Store) -> Source:
-    told = job.payload
-    match told["kind"]:
+    payload = job.payload
+    match payload["kind"]:
         case "part":
-            return source_of_part(store, told["source"])
+            return source_of_part(store, payload["source"])
         case "shard":
-            return source_of_shard(store, told["source"])
+            return source_of_shard(store, payload["source"])
         case "tar":
-            return source_of_tar(Store.open(told["folder"], writable=False), told["path"])
+            return source_of_tar(Store.open(payload["folder"], writable=False), payload["path"])
         case kind:
-            raise CannotWork(f"job {job.job_id} is to embed a {kind}, which this version does not know: upgrade it")
+            raise CannotWork(f"job {job.job_id} embeds a {kind}, which this version does not support: upgrade Shoal")

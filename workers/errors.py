@@ -1,14 +1,16 @@
-"""What ends a worker, or a job, before its time; messages are one sentence that names the remedy."""
+"""Exceptions that end a worker or a job early. Each message is one sentence that names the remedy."""
 
 
 class WorkerError(Exception):
-    """The root; the command prints the message and exits with 1."""
+    """The root of all errors here; the command prints the message and exits with 1."""
 
 
 class CannotWork(WorkerError):
-    """This worker cannot do this kind of work at all (a model is missing, the recipe is another's): its jobs go back
-    untried, and it ends."""
+    """This worker cannot do such work at all, for example because a model is missing.
+
+    Its jobs go back without using up an attempt, and the worker ends.
+    """
 
 
 class Stopped(WorkerError):
-    """The worker was asked to stop; what it holds goes back untried."""
+    """The worker was asked to stop; its jobs go back without using up an attempt."""

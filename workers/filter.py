@@ -1,12 +1,12 @@
-"""Filter: a shard's samples are scored, and the pairs at or above the threshold become a part in the store.
+"""Filter: the samples of a shard are scored, and the pairs at or above the threshold become a part in the store.
 
-    claim a shard → load and settle the models, once a run → filter_shard → complete
+    claim a shard → load and settle the models, once per run → filter_shard → complete
 
-Several shards are worked on at once, each under its own lease: while one is scored, the next is read and decoded, and
-the one before is written. One process owns a device; its shards share one pipeline.
+Three shards are in work at the same time, each under its own lease: one is scored while the next is read and decoded
+and the one before is written. One process uses a device, and its shards share one pipeline.
 
-The first filter worker of a run settles its recipe with the checksums of the models that it has loaded; one that has
-others refuses to work, so no run has parts of two models.
+Invariant: a run has parts of one set of models. Its first filter worker records the checksums of the models that it has
+loaded in the run's recipe; a worker with other checksums refuses to work.
 """
 
 import threading
@@ -39,7 +39,7 @@ from workers.runtime.loop import Stage
 from workers.runtime.model_cache import ModelCache
 
 SHARDS_ABREAST = 3
-"""One is scored, one is read, one is written."""
+"""One shard is scored, one is read, one is written."""
 
 Models = Mapping[str, ClipModel]
 Taggers = Mapping[str, Tagger]
@@ -53,7 +53,7 @@ MISFITS = (
     SafetyError,
     TagRecipeError,
 )
-"""What says that this worker cannot work by a run's recipe; another one may."""
+"""Errors that mean that this worker cannot follow the recipe of a run; another worker may."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Filter(Stage[Job]):
         metrics.KEPT.inc(result["kept"])
 
     def _filter(self, job: Job, context: WorkContext) -> Mapping[str, object]:
-        with self._settling:  # of several shards the first one's thread loads, and the others wait for it
+        with self._settling:  # the thread of the first shard loads the models, the others wait
             recipe, models, taggers = self._settle(job, context)
             restricted = self._hash_lists.current(context)
         try:
@@ -99,7 +99,7 @@ class Filter(Stage[Job]):
                 on_progress=context.step,
             )
         except (DeviceError, ModelError) as error:
-            raise CannotWork(f"job {job.job_id} of run {job.run} goes back: {error}") from error
+            raise CannotWork(f"job {job.job_id} of run {job.run} was given back: {error}") from error
         result: dict[str, object] = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
@@ -111,7 +111,7 @@ class Filter(Stage[Job]):
         return {"samples": report.samples, "kept": report.kept}
 
     def _settle(self, job: Job, context: WorkContext) -> tuple[Recipe, Models, Taggers]:
-        """The run's recipe with the models and heads that it names, loaded and agreed upon with the tracker."""
+        """Return the run's recipe with its models and taggers, loaded and agreed on with the tracker."""
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)
@@ -124,12 +124,12 @@ class Filter(Stage[Job]):
                 recipe = settle_tagging(recipe, taggers)
                 context.session.settle_recipe(job.run_id, recipe.to_json())
             except MISFITS as error:
-                raise CannotWork(f"run {job.run} cannot be filtered here: {error}") from error
+                raise CannotWork(f"cannot filter run {job.run} here: {error}") from error
             self._settled[job.run_id] = recipe, models, taggers
         return self._settled[job.run_id]
 
 
 def _fetched(job: Job) -> datetime | None:
-    """Return the time at which the shard's job was completed, as the claim tells it."""
+    """Return the time at which the download job of the shard was completed."""
     seconds = job.payload.get("fetched")
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,4 +1,4 @@
-"""Extract: a WAT file is read as a stream, its candidates become a pack in the store.
+"""Extract: a WAT file is read as a stream, and its candidates become a pack in the store.
 
 claim a WAT file → extract_pack → complete (the pack is listed, and each of its files becomes an ingest job)
 """

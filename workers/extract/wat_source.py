@@ -1,7 +1,7 @@
-"""Where a WAT file is read from: a local file, http(s) or s3, each a plain stream of bytes as it is stored.
+"""Opening a WAT file from a local path, http(s) or s3, as a plain stream of its stored bytes.
 
-From a web server it is one body, resumed where it breaks (see workers/files/http_file.py). From a bucket each read is a
-request of its own for a range, so a broken one is asked for again by itself.
+A web server sends one body, which is resumed where it breaks (see workers/files/http_file.py). A bucket is read by
+range requests, and Arrow retries each of them.
 """
 
 import io
@@ -17,15 +17,15 @@ from workers.files.http_file import HttpFile, SourceError
 
 BUFFER_BYTES = 1 << 20
 S3_READ_BYTES = 8 << 20
-"""One request; a WAT file of 350 MB takes 44."""
+"""Per request; a WAT file of 350 MB takes 44 requests."""
 
 
 def open_wat(wat: str, *, pause: Callable[[float], object] = time.sleep) -> BinaryIO:
-    """Open a WAT file named by a path, file:, http(s):// or s3:// URI, as it is stored; the caller closes it.
+    """Open a WAT file named by a path, file:, http(s):// or s3:// URI; the caller closes it.
 
-    `pause` waits for so many seconds, between retries and for one of the machine's connections; what it raises passes.
+    `pause(seconds)` waits between retries and for a free connection of this machine; its exceptions pass through.
 
-    Raises: SourceError when there is no such file or nobody lets us read it; later reads may raise it, too.
+    Raises: SourceError when the file is missing or access is denied; later reads may raise it, too.
     """
     scheme, separator, _ = wat.partition("://")
     match scheme if separator else "file":
@@ -36,7 +36,7 @@ def open_wat(wat: str, *, pause: Callable[[float], object] = time.sleep) -> Bina
         case "file":
             return _open_local(wat)
         case _:
-            raise SourceError(f"The WAT file {wat} cannot be read: name a path, an https:// or an s3:// address.")
+            raise SourceError(f"Cannot read the WAT file {wat}: use a path, an https:// or an s3:// address.")
 
 
 def _open_local(wat: str) -> BinaryIO:
@@ -44,14 +44,16 @@ def _open_local(wat: str) -> BinaryIO:
         return Path(open_location(wat)[1]).open("rb", buffering=BUFFER_BYTES)
     except (OSError, ValueError, pa.ArrowException) as error:
         said = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise SourceError(f"The WAT file {wat} cannot be read ({said}): check the path.") from error
+        raise SourceError(f"Cannot read the WAT file {wat} ({said}): check the path.") from error
 
 
 def _open_s3(uri: str) -> BinaryIO:
-    """Open an object with the credentials that are found in the usual places; without any, as nobody."""
+    """Open an object with the credentials found in the usual places; without credentials, anonymously."""
     try:
         filesystem, path = open_location(uri)
         return cast(BinaryIO, filesystem.open_input_stream(path, compression=None, buffer_size=S3_READ_BYTES))
     except (OSError, ValueError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
-        raise SourceError(f"The WAT file {uri} cannot be read ({said}): check it, and your AWS credentials.") from error
+        raise SourceError(
+            f"Cannot read the WAT file {uri} ({said}): check the address and your AWS credentials."
+        ) from error

@@ -1,7 +1,8 @@
-"""How many WAT files this machine reads from one host at once: a slot is a locked file, so a dead worker's is free.
+"""A limit on the files that all workers of this machine read from one host at the same time.
 
-Common Crawl's server is everybody's; workers of one machine share an address, and are answered 403 or 503 together.
-Slots lie in the machine's folder for temporary files; containers share them if they share it (SHOAL_WAT_SLOTS).
+Workers of one machine share an address, and Common Crawl answers 403 or 503 to all of them when it is asked too often.
+Each connection holds a lock on a file, so the connections of a dead worker become free. The lock files are in the
+folder for temporary files, or in SHOAL_WAT_SLOTS; containers that share the folder share the limit.
 """
 
 import fcntl
@@ -14,31 +15,33 @@ from pathlib import Path
 from workers.errors import WorkerError
 
 MAX_CONNECTIONS = 8
-"""To one host, at once; SHOAL_WAT_CONNECTIONS says another number."""
+"""Per host; SHOAL_WAT_CONNECTIONS overrides it."""
 WAIT_SECONDS = 1.0
 
 
-def take_slot(host: str, pause: Callable[[float], object]) -> int:
-    """Wait for one of the machine's slots to a host; return the descriptor that holds it, to be closed.
+def take_connection(host: str, pause: Callable[[float], object]) -> int:
+    """Wait for one of the machine's connections to a host; return a descriptor, whose closing frees the connection.
 
-    Raises: WorkerError when the settings or the folder cannot be used; what `pause` raises.
+    Raises: WorkerError when the settings or the folder are unusable; what `pause` raises.
     """
     folder = Path(os.environ.get("SHOAL_WAT_SLOTS") or Path(tempfile.gettempdir()) / f"shoal-wat-{os.geteuid()}")
     name = hashlib.sha256(host.encode()).hexdigest()[:16]
-    slots = [folder / f"{name}.{number}" for number in range(_most())]
+    locks = [folder / f"{name}.{number}" for number in range(_max_connections())]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
-            for slot in slots:
-                if (held := _lock(slot)) is not None:
+            for lock in locks:
+                if (held := _lock(lock)) is not None:
                     return held
             pause(WAIT_SECONDS)
     except OSError as error:
-        raise WorkerError(f"{folder} cannot be used ({error.strerror}): set SHOAL_WAT_SLOTS to a folder") from error
+        raise WorkerError(
+            f"cannot use the folder {folder} ({error.strerror}): set SHOAL_WAT_SLOTS to a folder"
+        ) from error
 
 
-def _lock(slot: Path) -> int | None:
-    descriptor = os.open(slot, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -47,8 +50,8 @@ def _lock(slot: Path) -> int | None:
     return descriptor
 
 
-def _most() -> int:
+def _max_connections() -> int:
     text = os.environ.get("SHOAL_WAT_CONNECTIONS") or str(MAX_CONNECTIONS)
     if not text.isdecimal() or int(text) == 0:
-        raise WorkerError(f"SHOAL_WAT_CONNECTIONS is {text!r}: set it to a number from 1 on")
+        raise WorkerError(f"SHOAL_WAT_CONNECTIONS is {text!r}: set it to 1 or more")
     return int(text)

@@ -1,6 +1,6 @@
-"""The file of a link list, opened where `tracker seed` has found it: a path, file:, s3://, gs://, abfs:// or https://.
+"""Opening a link list where `tracker seed` found it: a path, file:, s3://, gs://, abfs:// or https://.
 
-Invariant: a file of another size than it was seeded with is not read.
+Invariant: a file whose size has changed since it was seeded is not read.
 """
 
 import io
@@ -19,13 +19,13 @@ Pause = Callable[[float], object]
 
 
 class ListGoneError(WorkerError):
-    """The list cannot be read from where it was seeded, or is another file now."""
+    """The list is no longer where it was seeded, or has changed."""
 
 
 def open_link_list(location: str, size: int, *, in_parts: bool, pause: Pause) -> BinaryIO:
-    """Open a list of `size` bytes; the caller closes it. `in_parts`: it is not read from start to end.
+    """Open a list of `size` bytes; the caller closes it. Use `in_parts` if it is not read from start to end.
 
-    Raises: ListGoneError when it is not there, or not as it was; SourceError also later, from a web server.
+    Raises: ListGoneError when the list is missing or has changed; later reads from a web server raise SourceError.
     """
     if location.startswith(("http://", "https://")):
         return _open_http(location, size, in_parts=in_parts, pause=pause)
@@ -33,18 +33,22 @@ def open_link_list(location: str, size: int, *, in_parts: bool, pause: Pause) ->
         filesystem, path = open_location(location)
         found = filesystem.get_file_info(path)
         if not found.is_file:
-            raise ListGoneError(f"the list {location} is not here: put it where every ingest worker can read it")
+            raise ListGoneError(
+                f"the link list {location} does not exist here: put it where every ingest worker can read it"
+            )
         _require_size(location, found.size, size)
         return cast(BinaryIO, filesystem.open_input_file(path))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ListGoneError(f"the list {location} cannot be opened ({error}): check it and the credentials") from error
+        raise ListGoneError(
+            f"cannot open the link list {location} ({error}): check the address and the credentials"
+        ) from error
 
 
 def _open_http(url: str, size: int, *, in_parts: bool, pause: Pause) -> BinaryIO:
     try:
         file = HttpParts(url, pause=pause) if in_parts else HttpFile(url, pause=pause)
     except SourceError as error:
-        raise ListGoneError(f"the list {url} cannot be opened: {error}") from error
+        raise ListGoneError(f"cannot open the link list {url}: {error}") from error
     try:
         _require_size(url, file.file_size, size)
     except ListGoneError:
@@ -55,4 +59,6 @@ def _open_http(url: str, size: int, *, in_parts: bool, pause: Pause) -> BinaryIO
 
 def _require_size(location: str, found: int | None, size: int) -> None:
     if found not in (None, size):
-        raise ListGoneError(f"the list {location} has changed since it was seeded: seed it anew under another run")
+        raise ListGoneError(
+            f"the link list {location} has changed since it was seeded: seed it again under another run"
+        )

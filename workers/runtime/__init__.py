@@ -1,4 +1,4 @@
-"""What all stages share: the loop, the context of a unit of work, processes, metrics and the progress bar.
+"""What all stages share: the loop, the work context, processes, metrics and the progress bar.
 
-It imports no stage.
+Invariant: nothing here imports a stage.
 """

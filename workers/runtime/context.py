@@ -1,4 +1,4 @@
-"""What a stage works with: the tracker's session, the store, the sign to stop, and a count of its progress."""
+"""What a stage works with: the tracker's session, the store, the request to stop, and the progress count."""
 
 import threading
 from collections.abc import Callable
@@ -14,14 +14,16 @@ from tracker.protocol.session import Batch, Job, Session
 from workers.errors import CannotWork, Stopped
 
 PAUSE_STEP_SECONDS = 10.0
-"""How often a wait counts as progress."""
+"""A wait counts as progress this often."""
 
 
 @dataclass(slots=True)
 class WorkContext:
+    """Shared by the loop, the stage and the progress bar of one worker."""
+
     session: Session
     store: Store
-    # Two signs with one meaning: for code under trio, and for code in a thread.
+    # Both are set by `ask_to_stop`: one is for code under trio, the other for threads.
     stop: trio.Event = field(default_factory=trio.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: int = 0
@@ -34,11 +36,11 @@ class WorkContext:
         self.stop.set()
 
     def advance(self, n: int) -> None:
-        """Count `n` more links, pages or samples; a progress that stands still too long loses the lease."""
+        """Add `n` links, pages or samples to the progress. Without progress for too long the lease is lost."""
         self.progress += n
 
     def step(self, n: int) -> None:
-        """`advance`, for work in a thread that can be given back whole at this point.
+        """Call `advance` at a point where a thread can abandon its work.
 
         Raises:
             Stopped: the worker was asked to stop.
@@ -48,7 +50,7 @@ class WorkContext:
             raise Stopped("asked to stop")
 
     def pause(self, seconds: float) -> None:
-        """Wait in a thread, which counts as progress: a server that asks for patience is no fault of the worker's.
+        """Wait in a thread. Waiting counts as progress: a server that asks for a pause must not cost the lease.
 
         Raises:
             Stopped: the worker was asked to stop.
@@ -59,10 +61,10 @@ class WorkContext:
         self.step(0)
 
     def follow(self, job: Job | Batch) -> Recipe:
-        """The recipe of a job's run, spelled out and agreed upon with the tracker once.
+        """Return the recipe of a job's run; the first call for a run agrees on it with the tracker.
 
         Raises:
-            CannotWork: it cannot be read here, or other workers go by another.
+            CannotWork: this version cannot read the recipe, or other workers follow a different one.
         """
         if job.run_id not in self._followed:
             try:

@@ -1,4 +1,4 @@
-"""The operator's lists of hashes never to keep, as a worker has them at hand."""
+"""The hash lists in force, loaded by a worker: pictures that nobody may keep."""
 
 from dataclasses import dataclass, field
 
@@ -8,11 +8,13 @@ from workers.runtime.context import WorkContext
 
 @dataclass(slots=True)
 class HashListCache:
-    _lists: dict[str, str] = field(default_factory=dict)  # of `_loaded`, sha256 by path
+    """Keeps the lists that were loaded last."""
+
+    _lists: dict[str, str] = field(default_factory=dict)  # sha256 by path, of `_loaded`
     _loaded: Restricted = field(default_factory=Restricted)
 
     def current(self, context: WorkContext) -> Restricted:
-        """What may not be kept now: asked for before each piece of work, and loaded when it is another than before."""
+        """Return the lists in force; load them again if they have changed. Called before each job."""
         lists = context.session.restrictions()
         if lists != self._lists:
             self._loaded = Restricted.load(context.store, lists, sha256=lists)

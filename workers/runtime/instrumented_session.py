@@ -1,7 +1,7 @@
-"""The tracker's session, with its calls timed and its jobs counted: for metrics and for the bar on a terminal.
+"""The tracker's session with timed calls and counted jobs, for the metrics and the progress bar.
 
-Invariant: every public method of `Session` but `close` is a verb, and each call of a verb is timed under its name, so
-that one that is added to `Session` is timed without a word here.
+Invariant: every public method of `Session` except `close` is a verb, and each call of a verb is timed under its name. A
+verb that is added to `Session` is timed without a change here.
 """
 
 import inspect
@@ -39,13 +39,13 @@ T = TypeVar("T", bound=type[Session])
 
 
 def session_verbs() -> list[str]:
-    """Return the names of the session's verbs, in order."""
+    """Return the names of the session's verbs, sorted."""
     named = inspect.getmembers(Session, inspect.isfunction)
     return [name for name, _ in named if not name.startswith("_") and name != "close"]
 
 
 def _timing_every_verb(session: T) -> T:
-    """Wrap each verb of a class, its own or its parent's, to be timed under its name."""
+    """Wrap each verb of a class, inherited ones too, so that it is timed under its name."""
     for name in session_verbs():
         setattr(session, name, _timed(name, getattr(session, name)))
     return session
@@ -73,7 +73,7 @@ class InstrumentedSession(Session):
 
     @classmethod
     def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
-        """Make this process known as a worker of a kind, and time it."""
+        """Register this process as a worker of a kind, and time the call."""
         with metrics.TRACKER_CALLS.labels("register").time():
             return super().register(url, kind, token=token)
 
@@ -136,7 +136,7 @@ class InstrumentedSession(Session):
 
     @contextmanager
     def _ending(self, *jobs: Job | Batch, end: str = "completed") -> Iterator[None]:
-        """Count how jobs end: as the block tries to, or lost to another worker."""
+        """Count jobs as ended by `end`, or as lost if another worker has taken them."""
         try:
             yield
         except LeaseLost:

@@ -1,8 +1,8 @@
-"""The worker's loop: claim, work, complete, until it is told to stop or nothing is left.
+"""The worker's loop: claim, work, complete, until the worker is told to stop or no work is left.
 
-A stage says what to claim and how to work; the loop does what all stages need: the beat, the signals, giving work back,
-and one log line a job. A job's failure is the job's (`fail`, and another try later); only what makes this worker unfit
-(CannotWork, a database that stays away) ends it.
+A stage claims and works; the loop does what all stages need: heartbeats, signals, giving work back, and one log line
+per job. A job that fails is tried again later; the worker goes on. Only CannotWork and a database that stays away end
+the worker.
 """
 
 import logging
@@ -23,16 +23,16 @@ from workers.runtime.context import WorkContext
 
 log = logging.getLogger("shoal.worker")
 
-# Four beats in a lease: three may be lost.
+# Four heartbeats per lease: three may be lost.
 BEATS_IN_A_LEASE = 4
-# What others should hear at once waits for no more than this; 3,000 workers then beat 1,000 times a second at the most.
+# Urgent news waits at most this long; 3,000 workers then send at most 1,000 heartbeats a second.
 LEAST_BEAT_SECONDS = 3.0
-# How long an idle worker waits before it asks again: 3,000 idle workers then ask some 600 times a second at most.
+# How long an idle worker waits before it claims again; 3,000 idle workers then claim about 600 times a second.
 IDLE_SECONDS = (0.5, 5.0)
-# One that ends by itself asks more often: its end is waited for.
+# A worker with --until-idle asks more often, because somebody waits for it to end.
 UNTIL_IDLE_SECONDS = 1.0
-# A machine with a full disk or a broken GPU would use up the attempts of all jobs that it reaches: it waits longer
-# after each failure in a row, and gives up after some.
+# A machine with a full disk or a broken GPU would use up the attempts of every job it claims. So a worker waits longer
+# after each failure in a row, and gives up after this many.
 MAX_FAILURES = 8
 MAX_PAUSE_SECONDS = 60.0
 
@@ -50,7 +50,7 @@ class Stage(Protocol[Held]):
     """How many claims one worker works on at the same time, each under its own lease."""
 
     def claim(self, context: WorkContext) -> Sequence[Held]:
-        """Ask the tracker for work; called in a thread."""
+        """Claim work from the tracker; called in a thread."""
 
     async def work(self, held: Sequence[Held], context: WorkContext) -> Mapping[str, object]:
         """Do the work and complete it; return the facts for the log line.
@@ -75,18 +75,18 @@ class Stage(Protocol[Held]):
 
 @dataclass(frozen=True, slots=True)
 class StopWhen:
-    """When the loop ends by itself: after one claim's work, or when nothing can come any more."""
+    """When the loop ends by itself: after one claim, or when the queue is empty and nothing can reach it."""
 
     once: bool = False
     until_idle: bool = False
 
 
 async def run(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> None:
-    """Work until asked to stop (SIGTERM, SIGINT, a drain by the tracker) or `stop_when` ends.
+    """Work until asked to stop (SIGTERM, SIGINT, a drain by the tracker) or until `stop_when` applies.
 
     Raises:
-        CannotWork: this worker is not fit for what it was given.
-        DatabaseDown: the tracker stayed away.
+        CannotWork: this worker cannot do the work that it was given.
+        DatabaseDown: the database stayed away.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, context)
@@ -104,7 +104,7 @@ async def run(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> 
 
 
 async def _leave(context: WorkContext) -> None:
-    """Leave; to have left already (the reply was lost, or we were evicted) is as good."""
+    """Leave; a worker that has left already (a lost reply, an eviction) is fine too."""
     try:
         await trio.to_thread.run_sync(context.session.leave)
     except Refused as error:
@@ -112,9 +112,9 @@ async def _leave(context: WorkContext) -> None:
 
 
 async def _abreast(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> None:
-    """Work on as many claims at once as the stage wants (its `abreast`), each under its own lease.
+    """Work on `stage.abreast` claims at the same time, each under its own lease.
 
-    What ends one of them ends all, but in order: the others stop and give their work back.
+    If one of them ends with an error, the others stop in order and give their work back.
     """
     ends: list[CannotWork | DatabaseDown] = []
 
@@ -145,7 +145,9 @@ async def _work(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -
         if stop_when.once:
             return
         if failures >= MAX_FAILURES:
-            raise CannotWork(f"{failures} jobs in a row have failed here: see the log above, mend this machine or them")
+            raise CannotWork(
+                f"{failures} jobs in a row have failed here: see the log above, then repair this machine or the jobs"
+            )
         if failures:
             await _pause(min(2.0**failures, MAX_PAUSE_SECONDS), context)
         elif not held:
@@ -156,26 +158,26 @@ async def _work(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -
 async def _claim(stage: Stage[Held], context: WorkContext) -> Sequence[Held]:
     try:
         return await trio.to_thread.run_sync(stage.claim, context)
-    except LeaseLost as error:  # the reply to a claim was lost for so long that its jobs went to another
+    except LeaseLost as error:  # the reply was lost for so long that the jobs went to another worker
         log.warning("claim.lost stage=%s error=%r", stage.kind, str(error))
         return []
 
 
 async def _pause(seconds: float, context: WorkContext) -> None:
-    """Wait about so long, or until asked to stop; the spread keeps many workers from asking in step."""
+    """Wait about `seconds`, or until asked to stop; the randomness keeps many workers from asking in step."""
     with trio.move_on_after(seconds * random.uniform(0.5, 1.5)):  # noqa: S311
         await context.stop.wait()
 
 
 async def _one(stage: Stage[Held], held: Sequence[Held], context: WorkContext) -> bool:
-    """Do one claim's work; False when it failed."""
+    """Do the work of one claim; return whether it did not fail."""
     started = time.monotonic()
     jobs = ",".join(str(job.job_id) for job in held)
     try:
-        said = await stage.work(held, context)
+        facts = await stage.work(held, context)
     except LeaseLost as error:
         log.warning("job.lost stage=%s job=%s error=%r", stage.kind, jobs, str(error))
-        await _each(held, context.session.release)  # of several, those that are still ours
+        await _each(held, context.session.release)  # those that are still this worker's
         return True
     except Stopped:
         await _each(held, context.session.release)
@@ -186,18 +188,18 @@ async def _one(stage: Stage[Held], held: Sequence[Held], context: WorkContext) -
         raise
     except DatabaseDown:
         raise
-    except Exception as error:  # whatever a job dies of, the worker goes on and the job is kept
+    except Exception as error:  # whatever the cause, the worker goes on and the job is kept
         log.exception("job.failed stage=%s job=%s", stage.kind, jobs)
         reason = f"{type(error).__name__}: {error}"
         await _each(held, lambda job: context.session.fail(job, reason))
         return False
-    facts = " ".join(f"{key}={value}" for key, value in said.items())
-    log.info("job.completed stage=%s job=%s %s seconds=%.1f", stage.kind, jobs, facts, time.monotonic() - started)
+    said = " ".join(f"{key}={value}" for key, value in facts.items())
+    log.info("job.completed stage=%s job=%s %s seconds=%.1f", stage.kind, jobs, said, time.monotonic() - started)
     return True
 
 
 async def _each(held: Sequence[Held], verb: Callable[[Held], object]) -> None:
-    """Give each job back; one that was taken over meanwhile is another's."""
+    """Call `verb` for each job; a job whose lease was lost belongs to another worker and is skipped."""
     for job in held:
         try:
             await trio.to_thread.run_sync(verb, job)
@@ -214,7 +216,7 @@ async def _beat(stage: Stage[Held], context: WorkContext) -> None:
             log.warning("worker.evicted error=%r", str(error))
             state = "draining"
         except DatabaseDown:
-            context.ask_to_stop()  # a thread that works on would hold the worker's end up
+            context.ask_to_stop()  # or a working thread would delay the worker's end
             raise
         if state != "active":
             context.ask_to_stop()
@@ -224,10 +226,10 @@ async def _beat(stage: Stage[Held], context: WorkContext) -> None:
 
 
 async def _watch_signals(context: WorkContext) -> None:
-    """The first signal drains; the second one ends the process at once, and its leases run out."""
+    """Drain at the first signal; end the process at once at the second, so that its leases expire."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             if context.stopping.is_set():
-                os._exit(128 + number)  # a thread in the middle of its work would hold the interpreter
+                os._exit(128 + number)  # a working thread would keep the interpreter alive
             log.info("worker.stopping signal=%s", signal.Signals(number).name)
             context.ask_to_stop()

@@ -1,9 +1,8 @@
-"""What a worker counts for Prometheus, and the port on which it tells.
+"""The worker's Prometheus metrics, and the port that serves them.
 
-Counting is always on, since it costs next to nothing (under 1.5 µs a link, which takes a millisecond of CPU); a port is
-opened only by --metrics-port. What the tracker knows (jobs, leases, the outcomes of batches that have ended) is told by
-`tracker serve`; here is what only the worker sees, as it happens. One process is one worker of one kind, so nothing is
-labelled by worker: Prometheus adds the instance.
+Counting is always on: it costs under 1.5 µs per link, of a millisecond of CPU. The port is opened only by
+--metrics-port. These metrics are what only the worker sees, as it happens; `tracker serve` has what the tracker knows
+(jobs, leases, outcomes of ended batches). A process is one worker of one stage, so nothing is labelled by worker.
 """
 
 import logging
@@ -32,54 +31,56 @@ REGISTRY = CollectorRegistry()
 LOOPBACK = "127.0.0.1"
 
 WORKER = Info("shoal_worker", "This worker.", registry=REGISTRY)
-JOBS = Counter("shoal_worker_jobs", "Jobs by how they ended here.", ("queue", "result"), registry=REGISTRY)
+JOBS = Counter("shoal_worker_jobs", "Jobs by how they ended in this process.", ("queue", "result"), registry=REGISTRY)
 TRACKER_CALLS = Histogram(
     "shoal_worker_tracker_call_seconds",
-    "What a call of the tracker took, with waiting for a database that was away.",
+    "Duration of a tracker call, including waits for an unreachable database.",
     ("verb",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
     registry=REGISTRY,
 )
 PROGRESS = Counter(
-    "shoal_worker_progress", "Links, images, rows or samples done, as the beat tells.", registry=REGISTRY
+    "shoal_worker_progress", "Links, images, rows or samples done, as reported by heartbeats.", registry=REGISTRY
 )
 
 LINKS = Counter(
     "shoal_worker_links",
-    "Links by outcome; passing ones, too, which will be tried again.",
+    "Links by outcome, including transient failures that will be retried.",
     ("outcome",),
     registry=REGISTRY,
 )
-RECEIVED = Counter("shoal_worker_received_bytes", "Bytes of bodies that came whole.", registry=REGISTRY)
-CONNECTIONS = Gauge("shoal_worker_connections_open", "Connections to web servers, idle ones too.", registry=REGISTRY)
+RECEIVED = Counter("shoal_worker_received_bytes", "Bytes of completely received bodies.", registry=REGISTRY)
+CONNECTIONS = Gauge(
+    "shoal_worker_connections_open", "Connections to web servers, including idle ones.", registry=REGISTRY
+)
 LOOKUPS = Histogram(
     "shoal_worker_dns_lookup_seconds",
-    "What it took to look up a name that was not in the cache; failed: the resolvers gave no answer.",
+    "Duration of DNS lookups that were not cached; failed means that the resolvers gave no answer.",
     ("result",),
     buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
     registry=REGISTRY,
 )
 
 EXTRACTED = Counter("shoal_worker_candidates_extracted", "Candidates written into packs.", registry=REGISTRY)
-READ = Counter("shoal_worker_rows_read", "Rows of packs that were ingested, duplicates too.", registry=REGISTRY)
-INGESTED = Counter("shoal_worker_candidates_ingested", "New candidates put into the pool.", registry=REGISTRY)
+READ = Counter("shoal_worker_rows_read", "Rows of ingested packs, including duplicates.", registry=REGISTRY)
+INGESTED = Counter("shoal_worker_candidates_ingested", "New candidates added to the pool.", registry=REGISTRY)
 SCORED = Counter("shoal_worker_samples_scored", "Samples that got a verdict.", registry=REGISTRY)
 KEPT = Counter("shoal_worker_samples_kept", "Samples that passed the filter.", registry=REGISTRY)
 EMBEDDED = Counter("shoal_worker_samples_embedded", "Samples that a second model has embedded.", registry=REGISTRY)
 MODEL_BUSY = Counter(
     "shoal_worker_model_busy_seconds",
-    "Time within models; its rate is the share that they are busy.",
+    "Time spent in models; its rate is the share of time that they are busy.",
     registry=REGISTRY,
 )
 
-# Looked up once: `labels` costs twice what counting does.
+# Looked up once, because `labels` costs twice as much as counting.
 LINK_BY_OUTCOME = {outcome: LINKS.labels(outcome.value) for outcome in Outcome}
 LOOKUP_BY_RESULT = {result: LOOKUPS.labels(result) for result in ("found", "no_name", "failed")}
 
 
 @contextmanager
 def model_busy() -> Iterator[None]:
-    """Count the block's time as a model's."""
+    """Count the time of the block as spent in a model."""
     started = time.perf_counter()
     try:
         yield
@@ -88,15 +89,15 @@ def model_busy() -> Iterator[None]:
 
 
 @contextmanager
-def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | None]:
-    """Tell the metrics on a port while the block runs (0: any that is free; None: nowhere); gives the port.
+def serve(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | None]:
+    """Serve the metrics during the block; yield the port. 0 picks a free port, None serves nothing.
 
     Raises:
-        CannotWork: another process listens there, or the host is not this machine's.
+        CannotWork: the port is taken, or the host is not an address of this machine.
     """
     WORKER.info({"queue": kind, "version": version("shoal")})
     for result in ("completed", "failed", "released", "lost"):
-        JOBS.labels(kind, result)  # a counter that appears with its first event has no rate for it
+        JOBS.labels(kind, result)  # a counter that appears with its first event has no rate then
     if port is None:
         yield None
         return
@@ -105,12 +106,12 @@ def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | No
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
         raise CannotWork(
-            f"cannot tell metrics on {host}:{port} ({error}): give each worker of a machine its own --metrics-port"
+            f"cannot serve metrics on {host}:{port} ({error}): give each worker of a machine its own --metrics-port"
         ) from error
-    place = int(server.server_address[1])
-    log.info("metrics.listening url=http://%s:%d/metrics", f"[{host}]" if ":" in host else host, place)
+    bound_port = int(server.server_address[1])
+    log.info("metrics.listening url=http://%s:%d/metrics", f"[{host}]" if ":" in host else host, bound_port)
     try:
-        yield place
+        yield bound_port
     finally:
         server.shutdown()
         server.server_close()
@@ -118,10 +119,10 @@ def told(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | No
 
 
 def _with_process() -> CollectorRegistry:
-    """Our metrics, with those of the process: CPU, memory, open files."""
-    # a third of all series, which nothing asks for
+    """Return our metrics and those of the process: CPU, memory, open files."""
+    # these are a third of all series, and nothing uses them
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(REGISTRY)  # a registry collects as any collector does
+    registry.register(REGISTRY)  # a registry is a collector, too
     ProcessCollector(registry=registry)
     return registry

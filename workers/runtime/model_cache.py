@@ -1,4 +1,4 @@
-"""How filter and embed load a model: once for each, on one device, in one precision."""
+"""Loading models for filter and embed: each once, on one device, in one precision."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ log = logging.getLogger("shoal.worker")
 
 @dataclass(slots=True)
 class ModelCache:
-    """Keeps what it has loaded; the threshold makes no other model."""
+    """Keeps every model that it has loaded. Recipes that differ only in the threshold share a model."""
 
     device: str | None = None
     precision: Precision | None = None
@@ -23,7 +23,7 @@ class ModelCache:
     _loaded: dict[ModelRecipe, ClipModel] = field(default_factory=dict)
 
     def load(self, spec: ModelRecipe, store: Store, batch_samples: Callable[[ClipModel], int]) -> ClipModel:
-        """Load the model that a recipe names, compiled where that was asked for and goes well.
+        """Return the model that a recipe names; compile it if that was requested and is possible.
 
         Raises: ModelError as `load_model` does.
         """

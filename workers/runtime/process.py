@@ -1,4 +1,4 @@
-"""A worker process from its settings to its end: it registers, works in its loop, and takes its leave."""
+"""A worker process: it reads its settings, registers, and runs the loop to its end."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ OpenStage = Callable[[Mapping[str, Any]], AbstractContextManager[Stage[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """How a worker runs, whatever its kind."""
+    """How a worker runs, whatever its stage."""
 
     stop_when: StopWhen
     processes: int
@@ -35,12 +35,12 @@ class WorkerProcess:
     metrics_host: str
 
     def work(self, kind: str, open_stage: OpenStage) -> None:
-        """Work until the loop ends; with several processes, be their parent.
+        """Work until the loop ends; with several processes, start and supervise them instead.
 
-        Raises: TrackerError, StoreError when there is nothing to work with; typer.Exit with what the processes say.
+        Raises: TrackerError, StoreError when the database or store is unusable; typer.Exit with the processes' code.
         """
         logging.basicConfig(format=log_format(os.environ), stream=sys.stderr)
-        logging.getLogger("shoal").setLevel(logging.INFO)  # ours alone: open_clip tells a dozen steps of each model
+        logging.getLogger("shoal").setLevel(logging.INFO)  # not the root logger: open_clip logs a dozen lines per model
         settings = Settings.from_environment()
         url = database_url(settings)
         if self.processes > 1:
@@ -48,7 +48,7 @@ class WorkerProcess:
         with connect(url) as connection:
             require_head(connection)
         store = Store.open(settings.store)
-        with metrics.told(kind, own_port(self.metrics_port, os.environ), self.metrics_host):
+        with metrics.serve(kind, own_port(self.metrics_port, os.environ), self.metrics_host):
             session = InstrumentedSession.register(url, kind, token=settings.token)
             try:
                 trio.run(_run, open_stage, session, store, self.stop_when)

@@ -1,6 +1,6 @@
-"""A line at the foot of a terminal that shows what a worker does; where stderr is no terminal there is none.
+"""The line at the bottom of the terminal that shows what a worker does, if stderr is a terminal.
 
-Log lines scroll by above it: they are printed by the same console, which moves the line out of their way.
+Log lines scroll by above it: the same console prints them, and redraws the line below.
 """
 
 import logging
@@ -25,10 +25,10 @@ from workers.runtime.instrumented_session import InstrumentedSession
 
 LOOKS_A_SECOND = 4
 RATE_SECONDS = 10.0
-# With it, the cells of a worker fit into 80 columns.
+# Chosen so that the cells of a worker fit into 80 columns.
 BAR_WIDTH = 10
 PROGRESS_VARIABLE = "SHOAL_PROGRESS_FD"
-"""The descriptor of a pipe on which a parent process hears what this worker does."""
+"""The descriptor of a pipe through which this worker reports its status to a parent process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Status:
     done: int
     at: int
     size: int
-    """Of the jobs that are held; 0: not known."""
+    """Of all jobs that are held; 0 means unknown."""
     rate: float
     completed: int
     failed: int
@@ -49,7 +49,7 @@ class Status:
     ended: bool = False
 
     def cells(self) -> list[RenderableType]:
-        """Return the cells of this worker's line."""
+        """Return the table cells for this worker."""
         cells: list[RenderableType] = [Text(self.kind, style="bold"), self._state()]
         if self.jobs and self.size:
             cells += [ProgressBar(self.size, self.at, width=BAR_WIDTH), Text(f"{self.at:,}/{self.size:,}")]
@@ -71,7 +71,7 @@ class Status:
 
 
 def grid(statuses: Sequence[Status]) -> Table:
-    """Lay out one line for each worker, however narrow the terminal."""
+    """Lay out one line per worker; a narrow terminal cuts cells instead of wrapping them."""
     table = Table.grid(padding=(0, 1))
     rows = [status.cells() for status in statuses]
     for _ in rows[0] if rows else ():
@@ -82,7 +82,7 @@ def grid(statuses: Sequence[Status]) -> Table:
 
 
 class Bar:
-    """The worker's line, worked out anew at each look."""
+    """The worker's line; computed at each refresh."""
 
     def __init__(self, context: WorkContext, session: InstrumentedSession, unit: str) -> None:
         self._context = context
@@ -91,7 +91,7 @@ class Bar:
         self._started = time.monotonic()
         self._sizes: Mapping[int, int] = {}
         self._size = 0
-        self._before = 0  # progress when the jobs that are held were first seen
+        self._before = 0  # the progress when the held jobs were first seen
         self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])
 
     def __rich__(self) -> RenderableType:
@@ -100,7 +100,7 @@ class Bar:
     def status(self) -> Status:
         now, done, in_flight = time.monotonic(), self._context.progress, self._session.in_flight
         sizes = in_flight.sizes
-        if not self._sizes.keys() & sizes.keys():  # others than before; of several, some may end sooner
+        if not self._sizes.keys() & sizes.keys():  # all jobs are new; some of several may end earlier
             self._before, self._size = done, 0
         self._sizes, self._size = sizes, max(self._size, sum(sizes.values()))
         return Status(
@@ -125,7 +125,7 @@ class Bar:
 
 
 class _Above(logging.Handler):
-    """Prints log lines above the bar, whole and as they are."""
+    """Prints log lines above the bar, unwrapped and unchanged."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class _Above(logging.Handler):
 
 
 def print_line(console: Console, line: str) -> None:
-    """Print a log line as it is, however long."""
+    """Print a log line unwrapped and unchanged."""
     console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -144,9 +144,9 @@ def print_line(console: Console, line: str) -> None:
 def shown(
     context: WorkContext, session: InstrumentedSession, unit: str, console: Console | None = None
 ) -> Iterator[None]:
-    """Show the bar while the block runs, if stderr is a terminal; tell the parent instead, if it shows the bars."""
+    """Show the bar during the block if stderr is a terminal; under `worker all` report to the parent instead."""
     if descriptor := os.environ.get(PROGRESS_VARIABLE):
-        with _told(Bar(context, session, unit), int(descriptor)):
+        with _reported(Bar(context, session, unit), int(descriptor)):
             yield
         return
     console = console or Console(file=sys.stderr)
@@ -171,11 +171,11 @@ def shown(
 
 
 @contextmanager
-def _told(bar: Bar, descriptor: int) -> Iterator[None]:
-    """Write the worker's status to a pipe, one JSON object a line, while the block runs."""
+def _reported(bar: Bar, descriptor: int) -> Iterator[None]:
+    """Write the worker's status to a pipe during the block, one JSON object per line."""
     ended = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as pipe, suppress(BrokenPipeError):
             while True:
                 last = ended.wait(1 / LOOKS_A_SECOND)
@@ -184,7 +184,7 @@ def _told(bar: Bar, descriptor: int) -> Iterator[None]:
                 if last:
                     return
 
-    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    thread = threading.Thread(target=report, name="progress", daemon=True)
     thread.start()
     try:
         yield

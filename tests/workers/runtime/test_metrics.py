@@ -250,11 +250,11 @@ def test_open_connections_are_those_not_yet_closed_however_often_one_is_closed(c
 
 def test_metrics_are_told_on_a_port_of_loopback_and_closed_with_the_worker() -> None:
     metrics.LINK_BY_OUTCOME[Outcome.SUCCESS].inc(0)
-    with metrics.told("download", 0) as port:
+    with metrics.serve("download", 0) as port:
         assert port
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        with pytest.raises(CannotWork, match="each worker of a machine its own"), metrics.told("download", port):
+        with pytest.raises(CannotWork, match="each worker of a machine its own"), metrics.serve("download", port):
             pass
     assert 'shoal_worker_info{queue="download"' in text
     assert 'shoal_worker_links_total{outcome="dns_error"}' in text
@@ -266,7 +266,7 @@ def test_metrics_are_told_on_a_port_of_loopback_and_closed_with_the_worker() -> 
 
 
 def test_without_a_port_nothing_listens() -> None:
-    with metrics.told("download", None) as port:
+    with metrics.serve("download", None) as port:
         assert port is None
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dataset import strict_json
 from dataset.commands.options import StoreOption
@@ -17,7 +19,7 @@ from dataset.report.statistics import write_statistics_page
 from dataset.stats.domains import Domain, most_frequent_domains
 from dataset.stats.figures import all_figures
 from dataset.stats.funnel import Funnel, gather_funnel
-from dataset.stats.gather import gather
+from dataset.stats.gather import Gathered, gather
 from dataset.stats.tables import markdown
 from dataset.stats.units import PartUnits, StatsError, Unit, units_of_folder, units_of_release
 from dataset.store.local_paths import is_file, is_folder
@@ -52,7 +54,7 @@ def stats_command(
     if source is not None and run is not None:
         raise typer.BadParameter("--run is for a run of the store: leave SOURCE out")
     found = _run_source(store, run) if source is None else _named_source(source, store, save=save)
-    figures = all_figures(gather(found.store, found.units, save=found.save), found.funnel, found.domains)
+    figures = all_figures(_gathered(found), found.funnel, found.domains)
     if html is not None:
         galleries = read_galleries(found.store, run) if found.funnel else {}
         write_statistics_page(html, found.title, figures, found.funnel, galleries)
@@ -60,6 +62,16 @@ def stats_command(
         sys.stdout.write(strict_json.dumps({"source": found.title, **figures}) + "\n")
     else:
         sys.stdout.write(markdown(figures))
+
+
+def _gathered(source: _Source) -> Gathered:
+    """Count the source, with a progress bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("counting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    total = len(source.units) if isinstance(source.units, Sequence) else None
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        return gather(source.store, source.units, save=source.save, on_unit=lambda: progress.advance(task))
 
 
 def _run_source(uri: str, run: str | None) -> _Source:

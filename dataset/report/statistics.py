@@ -107,12 +107,12 @@ def _funnel(funnel: Funnel) -> Iterable[str]:
     opted_out = funnel.outcomes["opted_out"]
     rows = [
         ("links finished", f"{links:,}", ""),
-        ("opted out", f"{opted_out:,}", percent(opted_out, links)),
-        ("pictures fetched", f"{fetched:,}", percent(fetched, links)),
-        ("pairs scored", f"{scored:,}", percent(scored, fetched)),
-        ("pairs kept", f"{kept:,}", percent(kept, scored)),
+        ("opted out", f"{opted_out:,}", f"{percent(opted_out, links)} of links"),
+        ("pictures fetched", f"{fetched:,}", f"{percent(fetched, links)} of links"),
+        ("pairs scored", f"{scored:,}", f"{percent(scored, fetched)} of pictures"),
+        ("pairs kept", f"{kept:,}", f"{percent(kept, scored)} of pairs scored"),
     ]
-    yield section("From link to pair", table(("", "number", "share of what was left"), rows))
+    yield section("From link to pair", table(("", "number", "share"), rows))
     yield '<div class="columns">'
     failed = {name: count for name, count in funnel.outcomes.items() if name != "success"}
     yield section("Links without a picture", bars(failed, {}), "By outcome.")

@@ -52,6 +52,7 @@ svg.square { max-width: 400px; margin: 0 auto; }
 .blur img { filter: blur(14px); } .blur img:hover { filter: none; }
 .plain .bar { background: var(--kept); }
 .wide { overflow-x: auto; }
+.wide td { white-space: nowrap; }
 .text { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
   overflow-wrap: anywhere; font-weight: 400; }
 td small { color: var(--soft); display: inline-block; min-width: 62px; }
@@ -68,7 +69,7 @@ svg .said { text-anchor: middle; fill: var(--threshold); font-weight: 600; }
 @media (max-width: 520px) {
   header, main { padding: 0 12px; } header { padding-top: 22px; } section { padding: 14px; }
   .tiles { gap: 10px; } .tiles b { font-size: 22px; } th, td { padding: 6px; } td small { display: block; }
-  .bars > div { grid-template-columns: 84px 1fr 84px; } svg text { font-size: 17px; }
+  .bars > div { grid-template-columns: 104px 1fr 74px; } svg text { font-size: 17px; }
   svg.square text { font-size: 13px; }
 }
 """

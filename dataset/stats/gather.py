@@ -4,13 +4,14 @@ Memory: a batch of rows and the hashes of one unit per thread, one `Counts` per 
 which units must be read again for the most frequent captions and hosts. It does not grow with the rows of a unit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
 
+from dataset.errors import said_by
 from dataset.stats.columns import ColumnError, find_columns
 from dataset.stats.counts import Counts
 from dataset.stats.frequent import Frequent
@@ -18,7 +19,7 @@ from dataset.stats.listed import ALL, Listed, list_frequent
 from dataset.stats.rows import RowCounter
 from dataset.stats.saved import SavedCountsError, bytes_to_counts, counts_to_bytes
 from dataset.stats.threads import map_in_order
-from dataset.stats.units import Unit, read_batches
+from dataset.stats.units import StatsError, Unit, read_batches
 from dataset.store.store import Store
 
 
@@ -33,10 +34,18 @@ class Gathered:
     """Units whose counts were not saved before."""
 
 
-def gather(store: Store, units: Iterable[Unit], *, save: bool = False, threads: int | None = None) -> Gathered:
+def gather(
+    store: Store,
+    units: Iterable[Unit],
+    *,
+    save: bool = False,
+    threads: int | None = None,
+    on_unit: Callable[[], None] = lambda: None,
+) -> Gathered:
     """Count all units. Counts saved for a unit are used; with `save`, others are saved in the store.
 
     The units are iterated more than once, so an iterator is kept as a list: pass `PartUnits` for millions of parts.
+    `on_unit` is called after each unit.
 
     Raises: StatsError when a file is damaged; ColumnError when it is another table; StoreError when a file is missing,
     or the store cannot be written with `save`.
@@ -48,6 +57,7 @@ def gather(store: Store, units: Iterable[Unit], *, save: bool = False, threads: 
     for unit, counts, was_saved in map_in_order(partial(_unit_counts, store, save), units, threads):
         scopes.setdefault(unit.subset, Counts()).add(counts)
         counted += not was_saved
+        on_unit()
         held.append({name: replace(each, texts={}) for name, each in counts.frequent.items()})
     total = Counts()
     for counts in scopes.values():
@@ -68,6 +78,8 @@ def count_unit(store: Store, unit: Unit) -> Counts:
                 counter.add(batch.rows, batch.names)
             except ColumnError as error:
                 raise ColumnError(f"{piece.path} cannot be counted: {error}") from error
+            except pa.ArrowException as error:
+                raise StatsError(f"{piece.path} cannot be counted ({said_by(error)}): get it again.") from error
     return counter.finish()
 
 

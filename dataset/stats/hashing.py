@@ -50,6 +50,11 @@ class ByteRanges:
         return len(self.starts)
 
 
+def texts_of(strings: pa.Array) -> list[str]:
+    """Return a string array without nulls as Python strings; bytes that are no UTF-8 are replaced."""
+    return [value.decode("utf-8", "replace") for value in strings.cast(pa.binary()).to_pylist()]
+
+
 def hash_ranges(ranges: ByteRanges) -> Hashes:
     """Hash each range: (N,) uint64."""
     hashes = np.empty(len(ranges), np.uint64)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numpy.lib.stride_tricks import sliding_window_view
 
-from dataset.stats.hashing import PADDING, ByteRanges, Hashes, Ints, hash_ranges
+from dataset.stats.hashing import PADDING, ByteRanges, Hashes, Ints, hash_ranges, texts_of
 
 _WIDTH = 48
 _ROWS = 16_384
@@ -46,7 +46,7 @@ def host_hashes(urls: pa.Array) -> tuple[Hashes, Ints]:
         plain.append(is_plain)
     is_plain = np.concatenate(plain)
     slow = np.flatnonzero(~is_plain)
-    hosts = [host_of(url) for url in urls.take(pa.array(slow)).to_pylist()]
+    hosts = [host_of(url) for url in texts_of(urls.take(pa.array(slow)))]
     others = [host for host in hosts if host]
     hashes = np.concatenate([*found, hash_ranges(ByteRanges.of(pa.array(others, pa.string())))])
     return hashes, np.concatenate([np.flatnonzero(is_plain), slow[[host != "" for host in hosts]]])

@@ -13,7 +13,7 @@ import numpy as np
 from dataset.stats.columns import string_column
 from dataset.stats.counts import FREQUENT, Counts
 from dataset.stats.frequent import Frequent
-from dataset.stats.hashing import ByteRanges, Hashes, Ints, hash_ranges
+from dataset.stats.hashing import ByteRanges, Hashes, Ints, hash_ranges, texts_of
 from dataset.stats.hosts import host_hashes, host_of
 from dataset.stats.threads import map_in_order
 from dataset.stats.units import Unit, read_batches
@@ -120,6 +120,6 @@ def _recount(store: Store, source: str, wanted: tuple[Unit, Hashes]) -> Recounte
             counts += np.bincount(place[hits], minlength=len(hashes))
             for at in np.flatnonzero(counts):
                 if int(hashes[at]) not in texts:
-                    value = strings[int(rows[hits[place[hits] == at][0]])].as_py()
+                    (value,) = texts_of(strings.slice(int(rows[hits[place[hits] == at][0]]), 1))
                     texts[int(hashes[at])] = host_of(value) if source == "URL" else value
     return Recounted(unit, hashes, counts, texts)

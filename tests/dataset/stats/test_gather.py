@@ -66,6 +66,15 @@ def test_missing_columns_are_left_out(tmp_path: Path) -> None:
     assert found["unsafe"] == {"above": 0.5, "known": 0, "rows": 0, "share": None}
 
 
+def test_texts_that_are_no_utf8_are_counted_and_shown_replaced(tmp_path: Path) -> None:
+    bad = pa.array([b"caf\xe9", b"caf\xe9", b"http://\xff.example/"])
+    strings = pa.StringArray.from_buffers(3, *bad.buffers()[1:])
+    table = pa.table({"URL": strings, "TEXT": strings, "LANGUAGE": strings})
+    found = figures(write(tmp_path, "a.parquet", table))["all"]
+    assert found["captions"]["values"][0] == {"value": "caf\ufffd", "rows": 2}
+    assert found["languages"][0]["language"] == "caf\ufffd"
+
+
 def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
     found = figures(write(tmp_path, "a.parquet", laion_rows(10).slice(0, 0)))
     assert found["rows"] == 0
@@ -121,6 +130,11 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
 def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
     said = one_sentence(write(tmp_path, "a.parquet", pa.table({"WIDTH": ["wide"]})))
     assert "WIDTH has the type string, not a number" in said
+
+
+def test_a_column_of_languages_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    said = one_sentence(write(tmp_path, "a.parquet", pa.table({"LANGUAGE": [f"text {n}" for n in range(6_000)]})))
+    assert "LANGUAGE has more than 5,000 values" in said
 
 
 def test_a_folder_without_tables_is_one_sentence(tmp_path: Path) -> None:

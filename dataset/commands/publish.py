@@ -94,7 +94,6 @@ class _Bars:
         self._tasks: dict[Phase, TaskID] = {}
 
     def __enter__(self) -> "_Bars":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,6 +102,7 @@ class _Bars:
     def show(self, phase: Phase, done: int, total: int) -> None:
         """Show that `done` of a phase's units are done."""
         if phase not in self._tasks:
+            self._progress.start()  # not before there is a bar: it would leave an empty line
             self._tasks[phase] = self._progress.add_task(_UNITS[phase])
         self._progress.update(self._tasks[phase], completed=done, total=total)
 

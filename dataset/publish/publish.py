@@ -34,6 +34,7 @@ from dataset.publish.planning import Request, open_work
 from dataset.publish.ranges import write_range
 from dataset.publish.record import write_record
 from dataset.publish.runs import write_run
+from dataset.publish.suffixes import suffix_rules
 from dataset.publish.uniqueness import UniqueBy, write_earlier, write_losers
 from dataset.publish.worker_pool import WorkerPool, worker_pool
 from dataset.store.store import Store, StoreError
@@ -79,6 +80,7 @@ def publish(
         on where it was.
     """
     release_folder(request.name)
+    suffix_rules()  # a missing package is found before the work, not after it
     if restart:
         delete_work(store, scratch, request.name)
     work = open_work(store, scratch, request, memory_bytes // workers)

@@ -83,7 +83,7 @@ def publish(
     suffix_rules()  # a missing package is found before the work, not after it
     if restart:
         delete_work(store, scratch, request.name)
-    work = open_work(store, scratch, request, memory_bytes // workers)
+    work = open_work(store, scratch, request, memory_bytes=memory_bytes, workers=workers)
     digest = hashlib.sha256(to_json(work.plan)).hexdigest()
     place = Place(store.uri, scratch.uri if scratch else None, request.name, digest)
     record = _published(work)

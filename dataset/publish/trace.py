@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.formats.manifest import Output, OutputKind, outputs
-from dataset.formats.releases import ROW_GROUP_ROWS, FileKind, Release, ReleaseInput
+from dataset.formats.releases import ROW_GROUP_ROWS, FileKind, Release, ReleaseInput, open_input_store
 from dataset.publish.errors import PublishError
-from dataset.publish.plan import open_input_store
 from dataset.store.store import Store, StoreError
 
 PARTS_TRIED = 10_000

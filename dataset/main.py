@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from dataset import strict_json
+from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
@@ -22,6 +23,7 @@ from dataset.commands.training import calibrate, train_head
 from dataset.errors import DatasetError
 from dataset.formats import manifest as manifests
 from dataset.formats.embeddings import EmbeddingsError
+from dataset.formats.release_embeddings import model_folder_name
 from dataset.models.files import ModelError, add_model, gathered
 from dataset.recipe.image_rules import EncodeFormat, ResizeMode
 from dataset.recipe.recipe import ModelRecipe, Recipe, RecipeError
@@ -37,6 +39,7 @@ app.command("train-head")(train_head)
 app.command()(calibrate)
 app.command("publish")(publish_command)
 app.command("trace")(trace_command)
+app.command("embeddings")(embeddings_command)
 app.command("stats")(stats_command)
 talk = Console(stderr=True)
 
@@ -153,7 +156,7 @@ def embed(
     loaded = clip.load_model(ModelRecipe(model, pretrained, 0.0), source, device)
     failed = False
     with Pipeline(decoder_processes(device)) as pipeline:
-        for one in embedding.embed_all(sources, loaded, pipeline, into, embedding.folder_name(model)):
+        for one in embedding.embed_all(sources, loaded, pipeline, into, model_folder_name(model)):
             sys.stdout.write(strict_json.dumps(asdict(one)) + "\n")
             failed |= one.error is not None
     if failed:

@@ -10,6 +10,7 @@ from dataset.formats.deny_lists import DENY_SCHEMA
 from dataset.formats.manifest import MANIFEST_SCHEMA
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
+from dataset.formats.release_embeddings import METADATA_SCHEMA
 from dataset.formats.releases import HOSTS_SCHEMA, SOURCE_SCHEMA, data_schema, extended_schema
 from dataset.formats.shards import SHARD_SCHEMA
 from tracker.database.database import Connection
@@ -66,6 +67,7 @@ def _columns(heading: str) -> dict[str, str]:
         ("Release extended", extended_schema({})),
         ("Release source", SOURCE_SCHEMA),
         ("Release hosts", HOSTS_SCHEMA),
+        ("Release embeddings", METADATA_SCHEMA),
         ("Deny list", DENY_SCHEMA),
     ],
 )

@@ -5,11 +5,10 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dataset import strict_json
 from dataset.commands.options import StoreOption
+from dataset.commands.progress import PhaseBars
 from dataset.formats.releases import ReleaseRecord
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
@@ -72,7 +71,7 @@ def publish_command(
         rows_per_file=rows_per_file,
         batch=batch,
     )
-    with _Bars() as bars:
+    with PhaseBars() as bars:
         record = publish(
             target,
             request,
@@ -80,31 +79,9 @@ def publish_command(
             memory_bytes=int(memory * 2**30),
             workers=workers or len(os.sched_getaffinity(0)),
             restart=restart,
-            on_progress=bars.show,
+            on_progress=lambda phase, done, total: bars.show(_UNITS[phase], done, total),
         )
     sys.stdout.write(_summary(record, as_json=as_json))
-
-
-class _Bars:
-    """One progress bar a phase, on stderr."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._tasks: dict[Phase, TaskID] = {}
-
-    def __enter__(self) -> "_Bars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, phase: Phase, done: int, total: int) -> None:
-        """Show that `done` of a phase's units are done."""
-        if phase not in self._tasks:
-            self._progress.start()  # not before there is a bar: it would leave an empty line
-            self._tasks[phase] = self._progress.add_task(_UNITS[phase])
-        self._progress.update(self._tasks[phase], completed=done, total=total)
 
 
 def _summary(record: ReleaseRecord, *, as_json: bool) -> str:

@@ -2,40 +2,28 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dataset import strict_json
 from dataset.commands.options import StoreOption
-from dataset.formats.releases import Release, open_release
+from dataset.commands.releases import ReleaseArgument, open_named_release
 from dataset.publish.trace import trace_row
-from dataset.store.local_paths import is_folder
 from dataset.store.store import Store
 
 
 def trace_command(
-    release: Annotated[str, typer.Argument(help="The release's name, or the path or URI of its folder.")],
+    release: ReleaseArgument,
     row_id: Annotated[int, typer.Argument(metavar="ID", min=0, help="The row's id.")],
     store: StoreOption,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the crawl, shard, part, pack, page and WAT file that a row of a release came from."""
     own = Store.open(store, writable=False)
-    found = asdict(trace_row(open_named_release(release, own), row_id, own))
+    found = asdict(trace_row(open_named_release(release, store, writable=False), row_id, own))
     if as_json:
         sys.stdout.write(strict_json.dumps(found, ensure_ascii=False) + "\n")
         return
     for name, value in found.items():
         sys.stdout.write(f"{name:>9}  {'no longer there' if value is None else value}\n")
-
-
-def open_named_release(name: str, store: Store) -> Release:
-    """Open a release by its name in the store, or by the path or URI of its folder.
-
-    Raises: ReleaseError when it is not there.
-    """
-    if "://" in name or is_folder(Path(name)):
-        return open_release(Store.open(name, writable=False), "")
-    return open_release(store, name)

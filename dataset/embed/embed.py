@@ -7,7 +7,6 @@ Invariant: a shard's metadata are written last and name the model's checksums; w
 is done and is not embedded again. So what was interrupted is called once more, and goes on.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ from dataset.models.files import ModelError
 from dataset.models.oldest_first import ahead
 from dataset.models.pipeline import Pipeline
 from dataset.models.towers import DeviceError
-from dataset.recipe.recipe import HUB_PREFIX
 from dataset.store.store import Store, StoreError
 
 CHECKSUMS = ("shoal.sha256", "shoal.config_sha256")
@@ -63,11 +61,6 @@ class Embedding:
     skipped: bool = False
     """It was done before."""
     error: str | None = None
-
-
-def folder_name(model: str) -> str:
-    """Name the folder of a model's embeddings: its name, with what is no part of a file's name made '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix(HUB_PREFIX)).strip(".-") or "model"
 
 
 def sources_of_parts(store: Store, paths: Iterable[str]) -> Iterator[Source]:

@@ -33,7 +33,7 @@ class HashedFile:
         self._digest = hashlib.sha256()
         self.bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Write and hash."""
         self._digest.update(data)
         self.bytes += len(data)

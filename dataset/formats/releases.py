@@ -171,6 +171,29 @@ class Release:
         """Return the path in the store of a path in the release."""
         return f"{self.folder}/{relative}" if self.folder else relative
 
+    def input_store(self, uri: str) -> Store:
+        """Open the store of an input.
+
+        Raises: StoreError when it cannot be reached; ReleaseError when it is not named and this is not its folder.
+        """
+        if uri == "." and not self.folder:
+            raise ReleaseError(
+                f"{self.record.name} was published in the store of its crawls, which a release's folder does not name: "
+                "give that store with --store, and the release by its name."
+            )
+        return open_input_store(self.store, uri)
+
+    def batch(self, name: str) -> ReleaseBatch:
+        """Return a batch.
+
+        Raises: ReleaseError when there is none of this name.
+        """
+        for batch in self.record.batches:
+            if batch.name == name:
+                return batch
+        names = ", ".join(batch.name for batch in self.record.batches)
+        raise ReleaseError(f"{self.record.name} {self.record.version} has no batch {name}, only {names}.")
+
     def files(
         self, kind: FileKind, *, subset: str | None = None, batch: str | None = None, variant: str | None = None
     ) -> Iterator[ReleaseFile]:

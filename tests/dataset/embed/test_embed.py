@@ -17,7 +17,6 @@ from dataset.embed.embed import (
     Embedding,
     embed,
     embed_all,
-    folder_name,
     source_of_shard,
     source_of_tar,
     sources_of_folder,
@@ -26,6 +25,7 @@ from dataset.embed.embed import (
 from dataset.filter.shard import filter_shard
 from dataset.formats.embeddings import METADATA, EmbeddingsError, read_embeddings
 from dataset.formats.parts import Verdict
+from dataset.formats.release_embeddings import model_folder_name
 from dataset.main import app
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.pipeline import Pipeline
@@ -121,7 +121,7 @@ def test_a_folder_without_a_tar_is_refused(store: Store, model: ClipModel, targe
     ("model", "folder"), [("ViT-L-14", "ViT-L-14"), ("hf-hub:laion/x y", "laion-x-y"), ("../..", "model")]
 )
 def test_a_models_name_makes_one_folder(model: str, folder: str) -> None:
-    assert folder_name(model) == folder
+    assert model_folder_name(model) == folder
 
 
 # --- the kept samples of a run

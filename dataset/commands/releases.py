@@ -1,0 +1,24 @@
+"""What the commands on releases share: finding the release that an argument names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dataset.formats.releases import Release, open_release
+from dataset.store.local_paths import is_folder
+from dataset.store.store import Store
+
+ReleaseArgument = Annotated[
+    str, typer.Argument(metavar="RELEASE", help="Its name in the store, or the path or URI of its folder.")
+]
+
+
+def open_named_release(name: str, store_uri: str, *, writable: bool = True) -> Release:
+    """Open the release that a user names.
+
+    Raises: ReleaseError when there is none; StoreError.
+    """
+    if "://" in name or "/" in name or (name and is_folder(Path(name))):
+        return open_release(Store.open(name, writable=writable), "")
+    return open_release(Store.open(store_uri, writable=writable), name)

@@ -1,0 +1,115 @@
+"""Embeddings of a release: one folder for each model and batch, in clip-retrieval's layout.
+
+    releases/NAME/embeddings/{model}/{batch}/
+      index.json                        the record: the model's checksums, counts, files with sha256
+      img_emb/img_emb_00000.npy         (N, D) float16 unit rows of the pictures
+      text_emb/text_emb_00000.npy       (N, D) float16 unit rows of the captions
+      metadata/metadata_00000.parquet   id, hash, url, caption of the same N rows
+      missing.parquet                   ids of rows that have no embedding, in order
+
+Invariant: `index.json` is written last, and a folder holds one model, by checksum. Rows are in the order of what they
+were made from, not of their ids: an index lays them out anew in any case.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dataset.errors import DatasetError
+from dataset.formats.json_records import from_json
+from dataset.formats.releases import Release
+from dataset.recipe.recipe import HUB_PREFIX
+
+FORMAT = 1
+RECORD = "index.json"
+MISSING = "missing.parquet"
+METADATA_SCHEMA = pa.schema([("id", pa.int64()), ("hash", pa.int64()), ("url", pa.string()), ("caption", pa.string())])
+MISSING_SCHEMA = pa.schema([("id", pa.int64())])
+
+
+class ReleaseEmbeddingsError(DatasetError):
+    """Embeddings do not fit a release, or each other."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EmbeddingModel:
+    """The model of embeddings; the checksums are '' where whoever made them did not say."""
+
+    name: str
+    sha256: str
+    config_sha256: str
+
+    @property
+    def checksum(self) -> str:
+        """Weights and configuration in one text, of which --model takes the first digits."""
+        return f"{self.sha256}/{self.config_sha256}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsFile:
+    """A file by its path in the folder."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsRecord:
+    """The content of index.json. Source rows = rows + left_out; rows of the release = rows + missing."""
+
+    format: int
+    release: str
+    version: str
+    batch: str
+    model: EmbeddingModel
+    dimensions: int
+    rows: int
+    source_rows: int
+    left_out: Mapping[str, int]
+    """By reason."""
+    missing: Mapping[str, int]
+    """Rows without an embedding, by subset; `missing.parquet` names those of subsets that have any embedding."""
+    files: tuple[EmbeddingsFile, ...]
+
+
+def model_folder_name(model: str) -> str:
+    """Return the folder of a model's embeddings: its name, with what cannot be in a file's name replaced by '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix(HUB_PREFIX)).strip(".-") or "model"
+
+
+def embeddings_path(folder: str, batch: str) -> str:
+    """Return the path in the release of a model's embeddings of a batch."""
+    return f"embeddings/{folder}/{batch}"
+
+
+def image_path(at: int) -> str:
+    """Return the path in the folder of the pictures' rows."""
+    return f"img_emb/img_emb_{at:05d}.npy"
+
+
+def text_path(at: int) -> str:
+    """Return the path in the folder of the captions' rows."""
+    return f"text_emb/text_emb_{at:05d}.npy"
+
+
+def metadata_path(at: int) -> str:
+    """Return the path in the folder of the rows' ids, hashes, URLs and captions."""
+    return f"metadata/metadata_{at:05d}.parquet"
+
+
+def find_embeddings(release: Release, folder: str, batch: str) -> EmbeddingsRecord | None:
+    """Return the record of a model's embeddings of a batch; None when there are none.
+
+    Raises: ReleaseEmbeddingsError when it is damaged; StoreError.
+    """
+    path = release.path(f"{embeddings_path(folder, batch)}/{RECORD}")
+    if not release.store.exists(path):
+        return None
+    try:
+        return from_json(EmbeddingsRecord, release.store.read(path))
+    except ValueError as error:
+        raise ReleaseEmbeddingsError(f"{path} cannot be read ({error}): write it again with --restart.") from error

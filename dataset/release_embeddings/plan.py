@@ -1,0 +1,113 @@
+"""The plan of a consolidation, and the folder of its work: `consolidating/NAME/{model}/{batch}` in the release's store.
+
+plan.json      what was asked, and the number of units
+sources.arrow  the sources of each unit, one record batch a unit
+match/ layout/ files/   what the units wrote
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+
+import pyarrow as pa
+
+from dataset.formats.json_records import from_json, to_json
+from dataset.formats.release_embeddings import ReleaseEmbeddingsError, embeddings_path
+from dataset.formats.releases import Release, ReleaseBatch
+from dataset.release_embeddings.sources import Source
+
+_SCHEMA = pa.schema([(field.name, pa.int64() if field.name == "rows" else pa.string()) for field in fields(Source)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the result depends on, and how the work is cut."""
+
+    release: str
+    version: str
+    batch: str
+    model: str
+    """As it was asked for: a name, or the first digits of a checksum."""
+    folder: str
+    foreign: str
+    """The folder of foreign embeddings; '' for those of the release's inputs."""
+    rows_per_file: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A consolidation under way."""
+
+    release: Release
+    batch: ReleaseBatch
+    plan: Plan
+
+    def path(self, relative: str) -> str:
+        """Return the path in the store of a file of the work."""
+        return f"{work_folder(self.plan)}/{relative}"
+
+    def output_path(self, relative: str) -> str:
+        """Return the path in the store of a file of the result."""
+        return self.release.path(f"{embeddings_path(self.plan.folder, self.plan.batch)}/{relative}")
+
+    def sources(self, unit: int) -> list[Source]:
+        """Read the sources of a unit."""
+        with self.release.store.open_input(self.path("sources.arrow")) as file:
+            return [Source(**row) for row in pa.ipc.open_file(file).get_batch(unit).to_pylist()]
+
+
+def work_folder(plan: Plan) -> str:
+    """Return the folder of a plan's work in the release's store."""
+    return f"consolidating/{plan.release}/{plan.folder}/{plan.batch}"
+
+
+def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows: int) -> Work:
+    """Go on with the work of this plan, or begin it: write the sources in units of about `unit_rows`, then the plan.
+
+    Raises: ReleaseEmbeddingsError when the work of another plan is there, or no source.
+    """
+    store, path = release.store, f"{work_folder(plan)}/plan.json"
+    if store.exists(path):
+        known = from_json(Plan, store.read(path))
+        if asdict(known) | {"units": 0} != asdict(plan):
+            raise ReleaseEmbeddingsError(
+                f"{path} is of another call (release {known.version}, model {known.model}, {known.foreign or 'crawls'}"
+                "): repeat that call, or begin anew with --restart."
+            )
+        return Work(release, release.batch(plan.batch), known)
+    units = 0
+    with (
+        store.write(f"{work_folder(plan)}/sources.arrow") as file,
+        pa.ipc.new_file(pa.PythonFile(file, "w"), _SCHEMA) as writer,
+    ):
+        for unit in in_units(sources, unit_rows):
+            writer.write_batch(pa.RecordBatch.from_pylist([asdict(source) for source in unit], schema=_SCHEMA))
+            units += 1
+    if not units:
+        raise ReleaseEmbeddingsError(
+            f"The manifests list no part with rows for batch {plan.batch}: write them anew (tracker manifest)."
+        )
+    plan = Plan(**asdict(plan) | {"units": units})
+    store.put(path, to_json(plan))
+    return Work(release, release.batch(plan.batch), plan)
+
+
+def in_units(sources: Iterable[Source], rows: int) -> Iterator[list[Source]]:
+    """Group sources until a group has `rows`; a unit has sources of one store."""
+    unit: list[Source] = []
+    for source in sources:
+        if unit and (sum(one.rows for one in unit) + source.rows > rows or source.store != unit[0].store):
+            yield unit
+            unit = []
+        unit.append(source)
+    if unit:
+        yield unit
+
+
+def delete_work(release: Release, plan: Plan) -> None:
+    """Delete the folder of a plan's work, the plan last."""
+    folder = work_folder(plan)
+    for path in release.store.list(folder):
+        if path != f"{folder}/plan.json":
+            release.store.delete(path)
+    release.store.delete(f"{folder}/plan.json")

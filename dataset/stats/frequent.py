@@ -3,7 +3,7 @@
 Of a unit of work (a file, or some parts) the values are counted exactly by their 64-bit hashes, then the KEPT most
 frequent stay, with their texts. A merge adds counts. `missed` bounds what is not seen: a value that occurs n times has
 a count here of at least n - missed. Once few candidates are left they are counted again in the units that dropped them
-(`recount.py`), so what is shown is exact.
+(`listed.py`), so what is shown is exact.
 
 Source: mergeable summaries (Agarwal and others 2012). Rejected: DataSketches' frequent_strings_sketch, which takes one
 item per call and whose error grows with all rows; here it grows with the number of units.

@@ -3,8 +3,8 @@
 Source: Austin Appleby's MurmurHash2, 64-bit version (public domain). Rows are ordered by their number of 8-byte words,
 so each step works on a prefix of the arrays and only its last rows need a mask.
 
-Rejected: hashing each string in Python, and DataSketches' `update`, which takes one item per call (1M strings: 0.4 s
-only to make Python objects of them, with the GIL held; this: 0.3 s for everything, without it).
+Rejected: hashing each string in Python, and DataSketches' `update`, which takes one item per call: 0.25 s per 1M
+strings with the GIL held, where this takes 0.11 s without it.
 """
 
 import numpy as np

@@ -20,7 +20,7 @@ from dataset.stats.rows import RowCounter
 from dataset.stats.saved import SavedCountsError, bytes_to_counts, counts_to_bytes
 from dataset.stats.threads import map_in_order
 from dataset.stats.units import StatsError, Unit, read_batches
-from dataset.store.store import Store
+from dataset.store.store import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def gather(
     The units are iterated more than once, so an iterator is kept as a list: pass `PartUnits` for millions of parts.
     `on_unit` is called after each unit.
 
-    Raises: StatsError when a file is damaged; ColumnError when it is another table; StoreError when a file is missing,
-    or the store cannot be written with `save`.
+    Raises: StatsError when a file is damaged, or the store cannot be written with `save`; ColumnError when a file is
+    another table; StoreError when one is missing.
     """
     scopes: dict[str, Counts] = {}
     held: list[Mapping[str, Frequent]] = []
@@ -108,5 +108,8 @@ def _unit_counts(store: Store, save: bool, unit: Unit) -> tuple[Unit, Counts, bo
         return unit, saved, True
     counts = count_unit(store, unit)
     if unit.saved and save:
-        store.put(unit.saved, counts_to_bytes(counts, unit.sha256))
+        try:
+            store.put(unit.saved, counts_to_bytes(counts, unit.sha256))
+        except StoreError as error:
+            raise StatsError(f"The counts cannot be saved; use --no-save to count without saving. {error}") from error
     return unit, counts, False

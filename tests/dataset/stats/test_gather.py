@@ -222,3 +222,13 @@ def test_nothing_is_written_unless_asked(tmp_path: Path, monkeypatch: pytest.Mon
     saving = Saving(tmp_path, monkeypatch)
     saving.gather(save=False)
     assert saving.store.list() == ["a.parquet"]
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence_with_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = Saving(tmp_path, monkeypatch)
+    (tmp_path / "stats").write_text("a file where the folder must be", encoding="utf-8")
+    with pytest.raises(DatasetError, match="--no-save"):
+        saving.gather()
+    assert saving.gather(save=False).rows == 500

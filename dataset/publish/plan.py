@@ -143,6 +143,7 @@ def delete_work(store: Store, scratch: Store | None, name: str) -> None:
     """Delete the work folder of a release, the plan last."""
     place, folder = work_place(store, scratch, name)
     plan = f"{folder}/plan.json"
+    place.delete_partial(folder)
     for path in [path for path in place.list(folder) if path != plan]:
         place.delete(path)
     place.delete(plan)

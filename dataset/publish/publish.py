@@ -90,6 +90,7 @@ def publish(
     if record is None:
         with worker_pool(workers) as pool:
             record = _publish(work, place, pool, on_progress)
+    store.delete_partial(release_folder(request.name))
     delete_work(store, scratch, request.name)
     return record
 

@@ -58,6 +58,7 @@ class WorkerPool:
         try:
             result, error = pipe.recv()
         except (EOFError, OSError) as gone:
+            self._processes[pipe].join()
             code = self._processes[pipe].exitcode
             raise PublishError(
                 f"A worker process was ended from outside (exit code {code}): if the machine had no memory left, pass "

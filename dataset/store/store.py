@@ -146,12 +146,24 @@ class Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """Return the paths of all files in the folder `prefix` and below, sorted; none when the folder is missing."""
+        return [path for path in self._list_all(prefix) if not path.endswith(PARTIAL_SUFFIX)]
+
+    def delete_partial(self, prefix: str) -> None:
+        """Delete what killed processes left of unfinished files in the folder `prefix` and below.
+
+        A process that is still writing there loses its file, and raises StoreError.
+        """
+        for path in self._list_all(prefix):
+            if path.endswith(PARTIAL_SUFFIX):
+                self.delete(path)
+
+    def _list_all(self, prefix: str) -> Sequence[str]:
         place = self._place(prefix) if prefix else self._root
         selector = pa.fs.FileSelector(place, allow_not_found=True, recursive=True)
         with self._translated("list", prefix):
             found = self._filesystem.get_file_info(selector)
         files = (str(info.path) for info in found if info.type == pa.fs.FileType.File)
-        return sorted(path[len(self._root) + 1 :] for path in files if not path.endswith(PARTIAL_SUFFIX))
+        return sorted(path[len(self._root) + 1 :] for path in files)
 
     def write_table(self, path: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
         """Write `table` as zstd parquet, with `metadata` beside what its schema already carries."""

@@ -100,7 +100,9 @@ def kill_and_compare(home: Path, draw: random.Random, kills: int) -> dict[str, i
             disturbed = home / f"killed-{run}-{killed[run]}"
             shutil.copytree(before, disturbed)
             killed[run] += kill_until_published(disturbed, run, draw, kills - killed[run])
-            assert contents(disturbed) == expected
+            found = contents(disturbed)
+            assert found == expected, f"{sorted(found.items() ^ expected.items())} differ"
+            assert [path for path in (disturbed / "publishing").rglob("*") if path.is_file()] == []
     return killed
 
 

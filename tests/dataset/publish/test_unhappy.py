@@ -65,6 +65,15 @@ def test_a_disk_that_fills_up_between_run_and_merge_is_said_and_the_next_call_go
     assert contents(tmp_path / "full") == expected
 
 
+def test_what_a_killed_process_left_of_a_file_is_deleted_in_the_end(made: MadeStore, tmp_path: Path) -> None:
+    made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
+    left = tmp_path / "store" / "releases" / "laion" / "data" / "en" / BATCH / ".0123.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"PAR1")
+    publish_run(made)
+    assert not left.exists()
+
+
 def delete_part(made: MadeStore, path: str) -> None:
     made.store.delete(path)
 

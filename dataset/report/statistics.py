@@ -196,11 +196,12 @@ def _languages(total: Figures) -> Iterable[str]:
 
 
 def _listed(heading: str, name: str, listed: Figures) -> str:
-    if not listed["values"]:
+    repeated = [each for each in listed["values"][:LISTED] if each["rows"] > 1]
+    if not repeated:
         return ""
     rows = [
         (f'<span class="text" dir="auto">{escape(each["value"]) or "(empty)"}</span>', f"{each['rows']:,}")
-        for each in listed["values"][:LISTED]
+        for each in repeated
     ]
     return section(heading, table((name, "pairs"), rows))
 

@@ -81,9 +81,10 @@ def _languages(figures: Figures) -> Iterable[Sequence[str]]:
 
 
 def _listed(heading: str, name: str, listed: Figures) -> str:
-    if not listed["values"]:
+    repeated = [each for each in listed["values"][:LISTED] if each["rows"] > 1]
+    if not repeated:
         return ""
-    rows = [(_text(each["value"]), _number(each["rows"])) for each in listed["values"][:LISTED]]
+    rows = [(_text(each["value"]), _number(each["rows"])) for each in repeated]
     return f"### {heading}\n\n" + _table([name, "pairs"], rows)
 
 

@@ -3,9 +3,9 @@
     python -m tests.demo.run [--folder .shoal/demo]
 
 paints the crawl, starts its web and an embedded Postgres, and lets two extract, one ingest, three download and two
-filter workers work at once until nothing is left. Then it audits, holds every link against what was planted, and writes
-report.html. Exit 0 when everything held, 1 when something did not, 2 for a folder that cannot be used, 130 after
-Ctrl-C; in no case a process stays.
+filter workers work at once until nothing is left. Then it audits, holds every link against what was planted, writes
+report.html, publishes the run as a release and writes the release's statistics.html. Exit 0 when everything held, 1
+when something did not, 2 for a folder that cannot be used, 130 after Ctrl-C; in no case a process stays.
 
 The settings that differ from production's are those that wait for hours or for ten thousand links; see SETTINGS.
 """
@@ -162,11 +162,15 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     release(demo, swarm)
     status = watch(swarm, started)
     checks, report = judge(demo, swarm, status)
+    statistics = publish(demo, swarm)
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
     out.print(check_table(checks))
     seconds = time.monotonic() - started
     out.print(f"{seconds:.0f} seconds; the report is {report}", soft_wrap=True)
+    out.print(
+        f"the release is {demo.folder / 'store' / 'releases' / 'demo'}, its statistics are {statistics}", soft_wrap=True
+    )
     return all(check.holds for check in checks)
 
 
@@ -281,6 +285,14 @@ def judge(demo: Demo, swarm: Swarm, status: dict[str, Any]) -> tuple[list[Check]
     checks = check_results(read_expected(demo.folder / "crawl"), read_results(store, manifest)) + check_tags(found)
     dead = sum(queue["dead"] for queue in status["queues"].values())
     return [audited(swarm), Check("no job is dead", dead == 0, f"{dead} dead"), *checks], report
+
+
+def publish(demo: Demo, swarm: Swarm) -> Path:
+    """Publish the run as a release and write its statistics page."""
+    page = demo.folder / "statistics.html"
+    swarm.run("publish", [str(BIN / "dataset"), "publish", "demo", "--input", "demo"])
+    swarm.run("stats", [str(BIN / "dataset"), "stats", "demo", "--html", str(page)])
+    return page
 
 
 def audited(swarm: Swarm) -> Check:

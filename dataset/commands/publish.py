@@ -11,7 +11,7 @@ from dataset.commands.options import StoreOption
 from dataset.commands.progress import PhaseBars
 from dataset.formats.releases import ReleaseRecord
 from dataset.publish.inputs import InputName
-from dataset.publish.planning import Request
+from dataset.publish.planning import Request, most_workers
 from dataset.publish.predicates import parse_variant
 from dataset.publish.publish import Phase, publish
 from dataset.publish.uniqueness import UniqueBy
@@ -47,8 +47,10 @@ def publish_command(
         int | None, typer.Option(min=1, show_default="2500000", help="Rows of a file, at most.")
     ] = None,
     batch: Annotated[str | None, typer.Option(show_default="today's date", help="Name of the added files.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Processes.")] = None,
-    memory: Annotated[float, typer.Option(min=0.2, help="GiB for all processes together.")] = 1.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, show_default="one a core", help="Processes; fewer if the memory is not enough.")
+    ] = None,
+    memory: Annotated[float, typer.Option(min=0.45, help="GiB for all processes together.")] = 1.0,
     scratch: Annotated[
         str | None,
         typer.Option(show_default="in the store", help="Folder or URI for the work: twice the parts' bytes."),
@@ -77,11 +79,21 @@ def publish_command(
             request,
             scratch=Store.open(scratch) if scratch else None,
             memory_bytes=int(memory * 2**30),
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=_workers(workers, memory),
             restart=restart,
             on_progress=lambda phase, done, total: bars.show(_UNITS[phase], done, total),
         )
     sys.stdout.write(_summary(record, as_json=as_json))
+
+
+def _workers(asked: int | None, memory: float) -> int:
+    """Return how many processes share the memory: one a core, if it is enough for them."""
+    fitting = most_workers(int(memory * 2**30))
+    if (asked or 1) > fitting:
+        raise typer.BadParameter(
+            f"--memory {memory} is enough for {fitting} workers: give each of them at least 0.35 GiB, and 0.1 in all."
+        )
+    return asked or min(len(os.sched_getaffinity(0)), fitting)
 
 
 def _summary(record: ReleaseRecord, *, as_json: bool) -> str:

@@ -24,8 +24,8 @@ _AUTHORITY = r"^[^/]*//(?P<authority>[^/?#]+)"
 _HOST = re.compile(r"\[[^\]]*\]|[^:]*")
 _COUNTED_DOMAINS = 400_000
 """Counts of several ranges that are kept apart before they are added up."""
-_MERGED_ROWS = 250_000
-"""Domains that are added up at once when the tables of all files are merged."""
+_PIECE_ROWS = 4_000
+"""Domains of each file that are held at once when the tables of all files are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class _Cursor:
 def _read_batches(store: Store, path: str) -> Iterator[pa.Table]:
     try:
         with store.open_input(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(max(1_000, _MERGED_ROWS // 64)):
+            for batch in pq.ParquetFile(file).iter_batches(_PIECE_ROWS):
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
         raise PublishError(f"{path} cannot be read ({error}): restore it, or publish under another name.") from error

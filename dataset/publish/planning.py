@@ -33,6 +33,8 @@ SORTING_BYTES = 140 << 20
 WRITING_BYTES = 300 << 20
 """What one of the file phase holds: four files with groups of 100,000 rows, and the counts of its statistics. Measured
 with these numbers: 2 million rows and two workers hold 1,019 MiB at most where 1,024 are allowed."""
+MIN_WORKING_BYTES = 50 << 20
+"""For the rows of a worker's unit; with less, a publish of a billion rows would read a billion sections."""
 GROUP_COPIES = 3.5
 """A group of parts is held as it was read, sorted, and while its sections are compressed."""
 RANGE_COPIES = 4.0
@@ -88,6 +90,11 @@ def open_work(store: Store, scratch: Store | None, request: Request, *, memory_b
     plan = _make_plan(store, place, folder, request, (memory_bytes - PARENT_BYTES) // workers)
     place.put(f"{folder}/plan.json", to_json(plan))
     return Work(store, place, folder, plan)
+
+
+def most_workers(memory_bytes: int) -> int:
+    """Return how many workers fit into the memory with units that are worth their while, 0 if not even one does."""
+    return (memory_bytes - PARENT_BYTES) // (WRITING_BYTES + MIN_WORKING_BYTES)
 
 
 def _check_same(work: Work, request: Request) -> None:

@@ -90,3 +90,10 @@ def test_a_release_in_a_bucket_has_the_bytes_of_one_in_a_folder(made: MadeStore,
 def test_an_input_without_a_run_is_refused(made: MadeStore) -> None:
     with pytest.raises(DatasetError, match="names no run"):
         run("laion", "--store", made.store.uri, "--input", f"{made.store.uri}#")
+
+
+def test_more_workers_than_the_memory_is_enough_for_are_refused(made: MadeStore) -> None:
+    arguments = ["publish", "laion", "--store", made.store.uri, "--input", "crawl", "--memory", "1"]
+    refused = CliRunner().invoke(app, [*arguments, "--workers", "9"])
+    assert refused.exit_code == 2
+    assert "enough for 2 workers" in " ".join(refused.output.replace("│", " ").split())

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dataset import strict_json
 from dataset.commands.options import StoreOption
-from dataset.formats.manifest import OutputKind, outputs
+from dataset.formats.manifest import MANIFEST, OutputKind, outputs
 from dataset.formats.releases import RECORD, open_release
 from dataset.report.galleries import read_galleries
 from dataset.report.statistics import write_statistics_page
@@ -95,6 +95,8 @@ def _named_source(source: str, store_uri: str, *, save: bool) -> _Source:
         store = Store.open(source, writable=False)
         if store.exists(RECORD):
             return _release_source(store, "", save=save)
+        if store.exists(MANIFEST):
+            raise StatsError(f"{source} is the store of a swarm: leave SOURCE out and use --store {source}.")
         return _Source(source, store, list(units_of_folder(store)))
     if "/" in source:
         raise StatsError(f"{source} does not exist: name a release, a folder of parquet tables, or one table.")

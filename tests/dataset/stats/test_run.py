@@ -97,3 +97,8 @@ def test_an_unknown_run_is_one_sentence(store: Store) -> None:
 def test_a_part_that_is_gone_is_named(store: Store) -> None:
     store.delete("parts/1.parquet")
     assert "parts/1.parquet is missing" in str(run(store).exception)
+
+
+def test_a_store_is_not_counted_as_a_folder_of_tables(store: Store) -> None:
+    result = CliRunner().invoke(main.app, ["stats", store.uri])
+    assert f"use --store {store.uri}" in str(result.exception)

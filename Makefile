@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
 	"$(BIN)/python" -m tests.demo.run
@@ -53,10 +53,16 @@ stack-test:  ## docker stack deploy, download scaled up and down at work, nothin
 kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.publish.killing
 
+readers: .readers/installed  ## programs that read a release, in environments of their own; their tests are skipped without
+
+.readers/installed: tests/readers.py
+	$(PYTHON) -m tests.readers
+	touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .shoal
+	rm -rf .venv .readers .shoal

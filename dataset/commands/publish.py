@@ -2,11 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dataset import strict_json
+from dataset.card.details import read_details
 from dataset.commands.options import StoreOption
 from dataset.commands.progress import PhaseBars
 from dataset.formats.releases import ReleaseRecord
@@ -46,6 +48,9 @@ def publish_command(
     rows_per_file: Annotated[
         int | None, typer.Option(min=1, show_default="2500000", help="Rows of a file, at most.")
     ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="TOML with the card's title, license, contact, gate and others.")
+    ] = None,
     batch: Annotated[str | None, typer.Option(show_default="today's date", help="Name of the added files.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, show_default="one a core", help="Processes; fewer if the memory is not enough.")
@@ -72,6 +77,7 @@ def publish_command(
         mixed=mixed,
         rows_per_file=rows_per_file,
         batch=batch,
+        card=read_details(card) if card else None,
     )
     with PhaseBars() as bars:
         record = publish(

@@ -4,6 +4,7 @@
     releases/NAME/data/{subset}/{batch}/train-00000-of-00012.parquet    URL, TEXT … as LAION has them, id, sha256
     releases/NAME/extended/…                                        row i belongs to row i of the data file
     releases/NAME/variants/{variant}/{subset}/{batch}/…             the data file's rows that a predicate admits
+    releases/NAME/README.md  croissant.json  plots/                 the card, for people and for programs
     releases/NAME/source/…  ids/{subset}/{batch}.i64                private: where a row came from; hashes in id order
 
 Invariant: `release.json` is written last, so a reader sees a whole version. Rows of a file are in the order of `hash`
@@ -31,6 +32,9 @@ FORMAT = 1
 RECORD = "release.json"
 CHECKSUMS = "SHA256SUMS"
 HOSTS = "hosts.parquet"
+README = "README.md"
+CROISSANT = "croissant.json"
+PLOTS = "plots"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_ID = 2**53
 """Ids are below, so that clients that read JSON numbers as doubles keep them exact."""
@@ -89,6 +93,24 @@ class ReleaseOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CardDetails:
+    """What only the publisher knows, for README.md and croissant.json; '' where nothing was given."""
+
+    title: str = ""
+    description: str = ""
+    creator: str = ""
+    contact: str = ""
+    """A mail address or URL for requests to remove something."""
+    url: str = ""
+    """The page of the release; a repository's, if it is on a hub."""
+    license: str = "cc-by-4.0"
+    """Of the links and their metadata: an identifier of the Hugging Face Hub, or a name of the publisher's own."""
+    license_url: str = ""
+    gate: str = ""
+    """What a user has to agree to before the hub lets them download."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubsetRows:
     """The rows of one subset in a batch: ids are first_id to first_id + rows - 1."""
 
@@ -138,6 +160,7 @@ class ReleaseRecord:
     published: str
     inputs: tuple[ReleaseInput, ...]
     options: ReleaseOptions
+    card: CardDetails
     columns: Mapping[str, str]
     """The columns of `extended/` that came from link lists, with their types."""
     aesthetic: bool

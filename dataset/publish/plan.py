@@ -17,6 +17,7 @@ import pyarrow as pa
 from dataset.formats.json_records import from_json
 from dataset.formats.releases import (
     SOURCE_SCHEMA,
+    CardDetails,
     ReleaseInput,
     ReleaseOptions,
     data_schema,
@@ -43,6 +44,7 @@ class Plan:
     first_input: int
     inputs: tuple[ReleaseInput, ...]
     options: ReleaseOptions
+    card: CardDetails
     columns: Mapping[str, str]
     aesthetic: bool
     deny: tuple[str, ...]

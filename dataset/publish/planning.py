@@ -14,6 +14,7 @@ from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.json_records import to_json
 from dataset.formats.releases import (
     NAME_CHARACTERS,
+    CardDetails,
     FileKind,
     Release,
     ReleaseInput,
@@ -59,6 +60,7 @@ class Request:
     mixed: bool | None = None
     rows_per_file: int | None = None
     batch: str | None = None
+    card: CardDetails | None = None
 
     def options(self, given: ReleaseOptions) -> ReleaseOptions:
         """Return the options of a release that has `given`, with those that are asked for."""
@@ -100,7 +102,8 @@ def most_workers(memory_bytes: int) -> int:
 def _check_same(work: Work, request: Request) -> None:
     plan = work.plan
     inputs = [(one.store, one.run) for one in plan.inputs] == [(one.store, one.run) for one in request.inputs]
-    if not inputs or request.options(plan.options) != plan.options or request.batch not in (None, plan.batch):
+    given = request.batch in (None, plan.batch) and request.card in (None, plan.card)
+    if not inputs or request.options(plan.options) != plan.options or not given:
         raise PublishError(
             f"An unfinished publish of {plan.name} with other inputs or options lies in {work.folder} of "
             f"{work.store.uri}: repeat the call that began it, or begin anew with --restart."
@@ -136,6 +139,7 @@ def _make_plan(store: Store, place: Store, folder: str, request: Request, worker
         first_input=len(release.record.inputs) if release else 0,
         inputs=tuple(inputs),
         options=options,
+        card=request.card or (release.record.card if release else CardDetails()),
         columns=release.record.columns if release else _merge_columns(inputs),
         aesthetic=release.record.aesthetic if release else any(map(_has_aesthetic, inputs)),
         deny=tuple(list_deny_files(store)),

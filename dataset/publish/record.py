@@ -1,4 +1,4 @@
-"""The end of a publish: hosts.parquet, checksums, the record of the version before, and last release.json.
+"""The end of a publish: hosts.parquet, the card, checksums, the record of the version before, and last release.json.
 
 Until release.json is replaced, a reader sees the version before; the files of the new batch have paths of their own.
 """
@@ -6,6 +6,7 @@ Until release.json is replaced, a reader sees the version before; the files of t
 import hashlib
 from collections.abc import Sequence
 
+from dataset.card.card import write_card
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import (
     CHECKSUMS,
@@ -16,11 +17,13 @@ from dataset.formats.releases import (
     PRIVATE,
     RECORD,
     FileKind,
+    Release,
     ReleaseBatch,
     ReleaseFile,
     ReleaseRecord,
     find_release,
     history_path,
+    release_folder,
 )
 from dataset.publish.errors import PublishError
 from dataset.publish.hosts import mean_punsafe, merge_hosts
@@ -38,8 +41,10 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     if before:
         store.put(work.release_path(history_path(before.record.version)), before.record.to_json())
     hosts = _write_hosts(work, record)
+    card = write_card(Release(store, release_folder(record.name), record))
     data = record.to_json()
-    store.put(work.release_path(CHECKSUMS), checksums(record, {HOSTS: hosts, RECORD: hashlib.sha256(data).hexdigest()}))
+    others = {**card, HOSTS: hosts, RECORD: hashlib.sha256(data).hexdigest()}
+    store.put(work.release_path(CHECKSUMS), checksums(record, others))
     store.put(work.release_path(RECORD), data)
     return record
 
@@ -67,6 +72,7 @@ def _next_record(
         published=plan.published,
         inputs=(*(before.inputs if before else ()), *plan.inputs),
         options=plan.options,
+        card=plan.card,
         columns=plan.columns,
         aesthetic=plan.aesthetic,
         next_id=next_id,

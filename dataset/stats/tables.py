@@ -6,6 +6,7 @@ from typing import Any
 from dataset.stats.counts import FLOATS
 from dataset.stats.figures import AT_LEAST, Figures
 from dataset.stats.listed import ALL
+from dataset.stats.markdown import escape, table
 
 LISTED = 20
 """Languages, captions and hosts that are shown; the JSON has more."""
@@ -17,22 +18,22 @@ def markdown(figures: Figures) -> str:
     scopes = {ALL: figures[ALL], **(figures["subsets"] if len(figures["subsets"]) > 1 else {})}
     total = figures[ALL]
     parts = [
-        _table(["", *scopes], _overview(scopes)),
-        "### Quantiles\n\n" + _table(["", *_QUANTILES], _quantiles(total)),
-        "### Languages\n\n" + _table(["language", "pairs", "share", "mean similarity"], _languages(total))
+        table(["", *scopes], _overview(scopes)),
+        "### Quantiles\n\n" + table(["", *_QUANTILES], _quantiles(total)),
+        "### Languages\n\n" + table(["language", "pairs", "share", "mean similarity"], _languages(total))
         if total["languages"]
         else "",
         f"### Distinct values\n\nStandard error {_percent(figures['distinct_count_relative_error'])}.\n\n"
-        + _table(["", "distinct"], [(name, _number(count)) for name, count in total["distinct"].items() if count]),
+        + table(["", "distinct"], [(name, _number(count)) for name, count in total["distinct"].items() if count]),
         _listed("Most frequent captions", "caption", total["captions"]),
         _listed("Most frequent hosts", "host", total["hosts"]),
-        "### Most frequent domains\n\n" + _table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))
+        "### Most frequent domains\n\n" + table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))
         if figures.get("domains")
         else "",
-        "### Links\n\n" + _table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
+        "### Links\n\n" + table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
         if "funnel" in figures
         else "",
-        "### Pairs\n\n" + _table(["verdict", "pairs", "share"], _shares(figures["funnel"]["verdicts"]))
+        "### Pairs\n\n" + table(["verdict", "pairs", "share"], _shares(figures["funnel"]["verdicts"]))
         if figures.get("funnel", {}).get("verdicts")
         else "",
     ]
@@ -85,7 +86,7 @@ def _listed(heading: str, name: str, listed: Figures) -> str:
     if not repeated:
         return ""
     rows = [(_text(each["value"]), _number(each["rows"])) for each in repeated]
-    return f"### {heading}\n\n" + _table([name, "pairs"], rows)
+    return f"### {heading}\n\n" + table([name, "pairs"], rows)
 
 
 def _domains(domains: Sequence[Figures]) -> Iterable[Sequence[str]]:
@@ -99,35 +100,10 @@ def _shares(counts: Mapping[str, int]) -> Iterable[Sequence[str]]:
         yield name.replace("_", " "), _number(count), _percent(count / whole)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table, padded so that it reads well as plain text; all but the first column stand right."""
-    cells = [tuple(heads), *rows]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(heads))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if not at else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = (
-        "|"
-        + "|".join("-" * (width + 2) if not at else "-" * (width + 1) + ":" for at, width in enumerate(widths))
-        + "|"
-    )
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
-
-
 def _text(value: str) -> str:
     """Return a stranger's text as one cell: no markup, no line break, not too long."""
     line = " ".join(value.split())
-    short = line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…"
-    return (
-        "".join("\\" + sign if sign in r"\`*_{}[]<>#|!&~" else sign for sign in short if sign.isprintable())
-        or "(empty)"
-    )
+    return escape(line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…") or "(empty)"
 
 
 def _number(value: int) -> str:

@@ -1,0 +1,41 @@
+"""Writing the card of a release: README.md, its plots, and croissant.json."""
+
+import hashlib
+from collections.abc import Mapping
+
+from dataset.card.configs import configs_of
+from dataset.card.croissant import render_croissant
+from dataset.card.plots import draw_plots
+from dataset.card.readme import render_readme
+from dataset.formats.releases import CROISSANT, PLOTS, README, Release
+from dataset.stats.domains import most_frequent_domains
+from dataset.stats.figures import all_figures
+from dataset.stats.gather import gather
+from dataset.stats.units import units_of_release
+
+
+def write_card(release: Release) -> Mapping[str, str]:
+    """Write the card, and return the sha256 of each of its files by its path in the release.
+
+    Raises: StatsError when a data file cannot be counted; StoreError when the store takes no more.
+    """
+    digests = {}
+    for path, data in render_card(release).items():
+        release.store.put(release.path(path), data)
+        digests[path] = hashlib.sha256(data).hexdigest()
+    return digests
+
+
+def render_card(release: Release) -> Mapping[str, bytes]:
+    """Return the card's files by their paths in the release.
+
+    Raises: StatsError when a data file cannot be counted.
+    """
+    gathered = gather(release.store, units_of_release(release))
+    figures = all_figures(gathered, domains=most_frequent_domains(release))
+    configs, plots = list(configs_of(release.record)), list(draw_plots(figures))
+    return {
+        **{f"{PLOTS}/{plot.name}": plot.svg for plot in plots},
+        README: render_readme(release.record, configs, figures, plots).encode(),
+        CROISSANT: render_croissant(release.record, configs, figures),
+    }

@@ -1,0 +1,62 @@
+"""The plots of README.md, each an SVG file of its own: the Hub shows no SVG that stands in the text.
+
+They are those of the statistics page, in its light colours on white, which can be read on a dark page, too.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dataset.report.plots import columns, histogram, quantiles, size_grid
+from dataset.stats.figures import HISTOGRAM_BINS, Figures
+from dataset.stats.listed import ALL
+
+STYLE = (
+    "text{font:11.5px system-ui,'Segoe UI',Roboto,sans-serif;fill:#5d6872}.count{text-anchor:end}"
+    ".tick{text-anchor:middle}.grid{stroke:#dfe3e6}.fill{fill:#0f7f86}.line0,.line1{fill:none;stroke:#0f7f86;"
+    "stroke-width:2}.line1{stroke:#c2410c;stroke-dasharray:5 3}.dot0{fill:#0f7f86}.dot1{fill:#c2410c}"
+)
+_HEAD = re.compile(r'<svg (?:class="\w+" )?viewBox="0 0 (?P<width>\d+) (?P<height>\d+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot: its file's name, what it shows, and the SVG file."""
+
+    name: str
+    shows: str
+    svg: bytes
+
+
+def draw_plots(figures: Figures) -> Iterator[Plot]:
+    """Yield a plot for each figure that has values."""
+    total = figures[ALL]
+    size = {name: total[name]["quantiles"] for name in ("width", "height")}
+    length = [(f"{each['from']}+", each["rows"]) for each in total["text"]["characters"]["ranges"]]
+    drawn = {
+        "similarity": ("Pairs by similarity", _histogram(total, "similarity")),
+        "sizes": ("Pairs by width and height in pixels", size_grid(total["size_grid"])),
+        "sides": ("Width (solid) and height (dashed) in pixels, by quantile", quantiles("Width and height", size)),
+        "captions": ("Pairs by characters of the caption", columns("Caption length", length)),
+        "punsafe": ("Pairs by punsafe", _histogram(total, "punsafe")),
+        "pwatermark": ("Pairs by pwatermark", _histogram(total, "pwatermark")),
+        "aesthetic": ("Pairs by aesthetic score", _histogram(total, "aesthetic")),
+    }
+    for name, (shows, svg) in drawn.items():
+        if svg:
+            yield Plot(f"{name}.svg", shows, standalone(svg))
+
+
+def _histogram(total: Figures, name: str) -> str:
+    return histogram(name, total[name]["histogram"], HISTOGRAM_BINS[name])
+
+
+def standalone(svg: str) -> bytes:
+    """Return an SVG of the statistics page as a file: with its own style, size and background."""
+    head = _HEAD.match(svg)
+    assert head is not None
+    width, height = head["width"], head["height"]
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    opening, _, rest = svg[head.end() :].partition(">")
+    background = f'<rect width="{width}" height="{height}" rx="8" fill="#fff"/>'
+    return f"{start}{opening}><style>{STYLE}</style>{background}{rest}\n".encode()

@@ -1,7 +1,7 @@
 """The most frequent captions and hosts with their exact counts.
 
 Candidates are the most frequent of the merged summaries. A unit's summary holds most of them, with exact counts; the
-units that dropped some are read once more, only in the column that is needed, and only for these.
+units that dropped some, or hold one whose text nobody knows, are read once more, only in the column that is needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,20 +60,21 @@ def list_frequent(
     listed: dict[str, dict[str, Listed]] = {scope: {} for scope in scopes}
     for column in FREQUENT:
         summaries = {scope: counts.frequent[column] for scope, counts in scopes.items()}
-        wanted = np.unique(
-            np.array([each for one in summaries.values() for each, _, _ in one.top(CANDIDATES)], np.uint64)
-        )
+        wanted = np.unique(np.array([each for one in summaries.values() for each in _candidates(one)], np.uint64))
         texts = {each: text for one in summaries.values() for each, text in one.texts.items()}
+        is_named = np.array([each in texts for each in wanted.tolist()], np.bool_)
         exact: dict[str, Ints] = {scope: np.zeros(len(wanted), np.int64) for scope in scopes}
         again: list[tuple[Unit, Hashes]] = []
         for unit, frequent in zip(units, held, strict=True):
             summary = frequent[column]
             is_held = np.isin(wanted, summary.hashes)
+            is_known = is_held & is_named
             found = np.zeros(len(wanted), np.int64)
-            found[is_held] = summary.counts[np.searchsorted(summary.hashes, wanted[is_held])]
+            found[is_known] = summary.counts[np.searchsorted(summary.hashes, wanted[is_known])]
             _add(exact, unit.subset, found)
-            if summary.missed and not is_held.all():
-                again.append((unit, wanted[~is_held]))
+            unknown = ~is_known if summary.missed else is_held & ~is_named
+            if unknown.any():
+                again.append((unit, wanted[unknown]))
         for recounted in map_in_order(partial(_recount, store, SOURCE[column]), again, threads):
             found = np.zeros(len(wanted), np.int64)
             found[np.searchsorted(wanted, recounted.hashes)] = recounted.counts
@@ -82,6 +83,11 @@ def list_frequent(
         for scope, summary in summaries.items():
             listed[scope][column] = _listed(summary, wanted, exact[scope], texts)
     return listed
+
+
+def _candidates(summary: Frequent) -> list[int]:
+    """Return the hashes that may be listed; where values were dropped, one that occurs once is not frequent."""
+    return [each for each, _, count in summary.top(CANDIDATES) if count > 1 or not summary.missed]
 
 
 def _add(exact: Mapping[str, Ints], subset: str, found: Ints) -> None:

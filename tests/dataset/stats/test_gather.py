@@ -232,3 +232,12 @@ def test_a_store_that_cannot_be_written_is_one_sentence_with_the_option(
     with pytest.raises(DatasetError, match="--no-save"):
         saving.gather()
     assert saving.gather(save=False).rows == 500
+
+
+def test_a_caption_that_is_rare_in_every_batch_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frequent, "KEPT", 3)
+    monkeypatch.setattr(unit_module, "BATCH_ROWS", 10)
+    texts = [f"unique {number}" if number % 10 else "once in each batch" for number in range(50)]
+    store = write(tmp_path, "a.parquet", pa.table({"TEXT": texts}))
+    listed = gather(store, units_of_folder(store)).listed["all"]["TEXT"]
+    assert listed.values[0] == ("once in each batch", 5)

@@ -11,10 +11,12 @@ hosts and the counts of its statistics besides, and screens URLs and captions. P
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -62,23 +64,39 @@ def main() -> None:
         shutil.rmtree(folder / made, ignore_errors=True)
     command = ["-m", "dataset.main", "publish", NAME, "--input", "crawl", "--store", str(folder)]
     command += ["--workers", str(PROCESSES), "--memory", str(asked.memory)]
-    seconds, peak = measure([sys.executable, *command])
-    report("publish", rows, seconds, peak)
+    ours = measure([sys.executable, *command])
+    ours.report("publish", rows)
 
     out, scratch = folder / "duckdb.parquet", folder / "duckdb-scratch"
     script = [str(parts), str(out), str(scratch), str(asked.memory), str(PROCESSES)]
-    duckdb_seconds, duckdb_peak = measure([sys.executable, "-c", DUCKDB, *script])
-    report("DuckDB", rows, duckdb_seconds, duckdb_peak)
+    theirs = measure([sys.executable, "-c", DUCKDB, *script])
+    theirs.report("DuckDB", rows)
     print(json.dumps(compare(store, out, rows) | {
-        "publish_vs_duckdb": round(duckdb_seconds / seconds, 3),
-        "publish_peak_mib": round(peak / 2**20),
-        "publish_rows_per_s": round(rows / seconds),
+        "publish_vs_duckdb": round(theirs.seconds / ours.seconds, 3),
+        "publish_peak_mib": round(ours.peak / 2**20),
+        "publish_rows_per_s": round(rows / ours.seconds),
     } | bench_stats.measure(parts, repeats=1)))  # fmt: skip
 
 
-def measure(command: list[str]) -> tuple[float, int]:
-    """Run a command -> (seconds, bytes that it and its processes held at most)."""
-    start, peak = time.perf_counter(), 0
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a command took: seconds by the clock and of CPU, and bytes that its processes held at most."""
+
+    seconds: float
+    cpu_seconds: float
+    peak: int
+
+    def report(self, name: str, rows: int) -> None:
+        print(
+            f"{name:<8} {self.seconds:8.1f} s {self.cpu_seconds:8.1f} CPU-s {rows / self.seconds:10,.0f} rows/s "
+            f"{self.peak / 2**20:7,.0f} MiB",
+            flush=True,
+        )
+
+
+def measure(command: list[str]) -> Measured:
+    """Run a command to its end."""
+    start, peak, before = time.perf_counter(), 0, _children_cpu()
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             peak = max(peak, tree_pss(process.pid))
@@ -88,11 +106,12 @@ def measure(command: list[str]) -> tuple[float, int]:
                 continue
     if process.returncode:
         sys.exit(f"{command[1:4]} failed")
-    return time.perf_counter() - start, peak
+    return Measured(time.perf_counter() - start, _children_cpu() - before, peak)
 
 
-def report(name: str, rows: int, seconds: float, peak: int) -> None:
-    print(f"{name:<10} {seconds:8.1f} s {rows / seconds:12,.0f} rows/s {peak / 2**20:8,.0f} MiB")
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def compare(store: Store, table: Path, rows: int) -> dict[str, object]:

@@ -17,6 +17,7 @@ from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
+from dataset.commands.select import select_command
 from dataset.commands.stats import stats_command
 from dataset.commands.trace import trace_command
 from dataset.commands.training import calibrate, train_head
@@ -40,6 +41,7 @@ app.command()(calibrate)
 app.command("publish")(publish_command)
 app.command("trace")(trace_command)
 app.command("embeddings")(embeddings_command)
+app.command("select")(select_command)
 app.command("stats")(stats_command)
 talk = Console(stderr=True)
 

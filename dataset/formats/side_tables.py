@@ -1,0 +1,99 @@
+"""Side tables of a release: further columns of its rows, by id.
+
+    releases/NAME/side_tables.json                                 which there are; written last
+    releases/NAME/{table}/{generation}/{subset}/{batch}/train-…    a file for each data file that has rows in the table
+
+Invariant: a file's ids are those of the data file of the same subset, batch and number, in order; a row without values
+may be absent. A table is written whole into a new generation, so its reader sees one or the other; the data files stay.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dataset.errors import DatasetError
+from dataset.formats.json_records import from_json
+from dataset.formats.releases import Release, ReleaseFile
+
+FORMAT = 1
+RECORD = "side_tables.json"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAKEN = frozenset({"data", "extended", "variants", "source", "ids", "stats", "embeddings", "index", "history", "rows"})
+
+
+class SideTableError(DatasetError):
+    """A side table cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideFile:
+    """A file by its path in the release; `data` is the path of its data file."""
+
+    path: str
+    data: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideTable:
+    """A table; `version` is the release's when it was written."""
+
+    name: str
+    version: str
+    generation: int
+    source: str
+    """What it was made from, by name."""
+    columns: Mapping[str, str]
+    """Arrow types by name; `id` comes first in each file."""
+    rows: int
+    files: tuple[SideFile, ...]
+
+    def file_of(self, data: ReleaseFile) -> SideFile | None:
+        """Return the file that belongs to a data file; None if no row of it is in the table."""
+        return next((file for file in self.files if file.data == data.path), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideTables:
+    """The content of side_tables.json, by the tables' names."""
+
+    format: int
+    tables: tuple[SideTable, ...]
+
+
+def read_side_tables(release: Release) -> dict[str, SideTable]:
+    """Return the side tables of a release by name.
+
+    Raises: SideTableError when their record is damaged; StoreError.
+    """
+    path = release.path(RECORD)
+    if not release.store.exists(path):
+        return {}
+    try:
+        return {table.name: table for table in from_json(SideTables, release.store.read(path)).tables}
+    except ValueError as error:
+        raise SideTableError(f"{path} cannot be read ({error}): restore it from a copy.") from error
+
+
+def check_table_name(name: str) -> str:
+    """Return the name of a table.
+
+    Raises: SideTableError for one that cannot be a folder's, and a table's in an expression.
+    """
+    if not _NAME.fullmatch(name) or name.lower() in _TAKEN:
+        raise SideTableError(f"{name!r} cannot name a side table: use letters, digits and '_', such as tags.")
+    return name
+
+
+def side_path(name: str, generation: int, data: ReleaseFile) -> str:
+    """Return the path in the release of the file that belongs to a data file."""
+    return f"{name}/{generation}/{data.path.partition('/')[2]}"
+
+
+def side_schema(columns: pa.Schema) -> pa.Schema:
+    """Return the columns of a table's files."""
+    return pa.schema([("id", pa.int64()), *columns])

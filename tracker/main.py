@@ -83,6 +83,9 @@ def seed(
     ] = None,
     url_col: Annotated[str | None, typer.Option(help="The sources are link lists; this is their URL column.")] = None,
     caption_col: Annotated[str | None, typer.Option(help="A list's caption column.")] = None,
+    sha256_col: Annotated[
+        str | None, typer.Option(help="A list's column with the sha256 of its pictures: others end as changed.")
+    ] = None,
     extra_cols: Annotated[str, typer.Option(help="A list's columns that come along, with commas between.")] = "",
     language_col: Annotated[str | None, typer.Option(help="A list's language column; default: none, nolang.")] = None,
     detect_language: Annotated[bool, typer.Option("--detect-language", help="Tell a list's languages.")] = False,
@@ -94,16 +97,24 @@ def seed(
     if url_col is not None:
         if sample is not None:
             raise TrackerError("--sample draws WAT files, a list is read whole: leave it out, or name fewer files")
-        columns = Columns(url_col, caption_col, language_col, split_names(extra_cols))
+        columns = Columns(url_col, caption_col, language_col, split_names(extra_cols), sha256_col)
         asked = list_commands.Asked(
             columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter,
             keep_shards=keep_shards,
         )  # fmt: skip
         return list_commands.seed_lists(sources, asked, run=run, recipe=recipe, as_json=as_json)
     list_commands.require_crawl(
-        sources, {"caption-col": caption_col, "extra-cols": extra_cols, "language-col": language_col,
-                  "detect-language": detect_language, "keep-duplicates": keep_duplicates, "filter": with_filter}
-    )  # fmt: skip
+        sources,
+        {
+            "caption-col": caption_col,
+            "sha256-col": sha256_col,
+            "extra-cols": extra_cols,
+            "language-col": language_col,
+            "detect-language": detect_language,
+            "keep-duplicates": keep_duplicates,
+            "filter": with_filter,
+        },
+    )
     wats = [wat for source in sources for wat in wat_paths.list_wats(source)]
     drawn = {} if sample is None else {"sample": sample, "of": len(wats), "random_seed": random_seed}
     if sample is not None:

@@ -132,7 +132,8 @@ def _rules(record: ReleaseRecord) -> str:
 def _shoal_command(record: ReleaseRecord, folder: str) -> str:
     return (
         f"tracker seed {folder} --run {record.name}-pictures \\\n"
-        "    --url-col URL --caption-col TEXT --sha256-col sha256 --extra-cols id,similarity,punsafe,pwatermark\n"
+        "    --url-col URL --caption-col TEXT --sha256-col sha256 --extra-cols id,similarity,punsafe,pwatermark \\\n"
+        "    --keep-duplicates\n"
         "worker download"
     )
 

@@ -76,10 +76,26 @@ class Outcome(StrEnum):
     ASPECT_TOO_LARGE = "aspect_too_large"
     """The longer side is more times the shorter one than the rules allow."""
 
+    CHANGED = "changed"
+    """Not the picture that the link list names by its sha256."""
+
 
 # A passing reason: the link is worth another attempt later. A refused connection is not among them: of all failures
 # it is the one that a dead server gives for good.
 TRANSIENT = frozenset({Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED, Outcome.DNS_ERROR})
+
+# The link may be alive; this crawl did not want to know, or its rules did not keep the picture.
+NOT_WANTED = frozenset(
+    {
+        Outcome.BLOCKED,
+        Outcome.OPTED_OUT,
+        Outcome.TOO_LARGE,
+        Outcome.TOO_MANY_PIXELS,
+        Outcome.TOO_SMALL,
+        Outcome.SIDE_TOO_SHORT,
+        Outcome.ASPECT_TOO_LARGE,
+    }
+)
 
 # Ended with the body in hand: img2dataset's `failed_to_resize`. Every other failure is its `failed_to_download`.
 PICTURE_FAULTS = frozenset(

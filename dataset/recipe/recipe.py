@@ -142,6 +142,8 @@ class Recipe:
     """False: the run is complete with its shards, and no model looks at them."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Columns of a link list that come along into the shards, name and type."""
+    sha256_column: str | None = None
+    """One of them: the sha256 (hex) that a picture had when the list was made; another picture is not kept."""
     embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
     tags: TagsRecipe = field(default_factory=TagsRecipe)
     safety: SafetyRecipe = field(default_factory=SafetyRecipe)
@@ -166,7 +168,8 @@ class Recipe:
             image=ImageRules.from_json(_object(sections.get("image", {}), "The recipe's image")),
             page_opt_outs=_flag(sections.get("page_opt_outs", True), "page_opt_outs"),
             filter=_flag(sections.get("filter", True), "filter"),
-            extra=_read_extra(sections.get("extra", {})),
+            extra=(extra := _read_extra(sections.get("extra", {}))),
+            sha256_column=_read_sha256_column(sections.get("sha256_column"), extra),
             models=ModelsRecipe(
                 **{role: _read_model(defaults.of(role), models.get(role, {}), f"models.{role}") for role in ModelRole}
             ),
@@ -222,6 +225,12 @@ def _read_extra(section: object) -> Mapping[str, str]:
         except ExtraError as error:
             raise RecipeError(f"The recipe's extra column {name!r} cannot be kept: {error}") from error
     return dict(given)
+
+
+def _read_sha256_column(name: object, extra: Mapping[str, str]) -> str | None:
+    if name is None or (isinstance(name, str) and extra.get(name) == "string"):
+        return name
+    raise RecipeError(f"The recipe's sha256_column is {strict_json.dumps(name)}: name an extra column of strings.")
 
 
 def _read_model(default: ModelRecipe, section: object, where: str) -> ModelRecipe:

@@ -104,10 +104,12 @@ def _funnel(funnel: Funnel) -> Iterable[str]:
     """Draw how links ended and what became of the pairs."""
     links, fetched = funnel.outcomes.total(), funnel.outcomes["success"]
     scored, kept = funnel.verdicts.total(), funnel.verdicts["kept"]
-    opted_out = funnel.outcomes["opted_out"]
+    opted_out, states = funnel.outcomes["opted_out"], funnel.states
     rows = [
         ("links finished", f"{links:,}", ""),
         ("opted out", f"{opted_out:,}", f"{percent(opted_out, links)} of links"),
+        ("dead", f"{states['dead']:,}", f"{percent(states['dead'], links)} of links"),
+        ("changed since the list was made", f"{states['changed']:,}", f"{percent(states['changed'], links)} of links"),
         ("pictures fetched", f"{fetched:,}", f"{percent(fetched, links)} of links"),
         ("pairs scored", f"{scored:,}", f"{percent(scored, fetched)} of pictures"),
         ("pairs kept", f"{kept:,}", f"{percent(kept, scored)} of pairs scored"),

@@ -59,6 +59,7 @@ def funnel_figures(funnel: Funnel) -> Figures:
     """Return the figures of a run's links and pairs, the most frequent outcome first."""
     return {
         "outcomes": _ordered(funnel.outcomes),
+        "states": {name: _with_share(links, funnel.outcomes.total()) for name, links in funnel.states.items()},
         "attempts_made_again": _ordered(funnel.waiting),
         "opted_out": _with_share(funnel.outcomes[Outcome.OPTED_OUT], funnel.outcomes.total()),
         "verdicts": _ordered(funnel.verdicts),

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.formats.parts import Verdict
+from dataset.pictures.outcomes import NOT_WANTED, Outcome
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 
@@ -43,6 +44,14 @@ class Funnel:
     verdicts: Counter[str] = field(default_factory=Counter)
     kept_bins: dict[ScoringModel, npt.NDArray[np.int64]] = field(default_factory=dict)
     dropped_bins: dict[ScoringModel, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """Finished links by what is known of them now: live, changed, dead, or not wanted, which nobody knows."""
+        success, changed = self.outcomes[Outcome.SUCCESS], self.outcomes[Outcome.CHANGED]
+        unknown = sum(self.outcomes[outcome] for outcome in NOT_WANTED)
+        dead = self.outcomes.total() - success - changed - unknown
+        return {"live": success, "changed": changed, "dead": dead, "not_wanted": unknown}
 
     def add(self, other: Self) -> None:
         """Merge another funnel into this one."""

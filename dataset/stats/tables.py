@@ -30,7 +30,10 @@ def markdown(figures: Figures) -> str:
         "### Most frequent domains\n\n" + table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))
         if figures.get("domains")
         else "",
-        "### Links\n\n" + table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
+        "### Links\n\n"
+        + table(["state", "links", "share"], _states(figures["funnel"]["states"]))
+        + "\n"
+        + table(["outcome", "links", "share"], _shares(figures["funnel"]["outcomes"]))
         if "funnel" in figures
         else "",
         "### Pairs\n\n" + table(["verdict", "pairs", "share"], _shares(figures["funnel"]["verdicts"]))
@@ -92,6 +95,11 @@ def _listed(heading: str, name: str, listed: Figures) -> str:
 def _domains(domains: Sequence[Figures]) -> Iterable[Sequence[str]]:
     for each in domains[:LISTED]:
         yield _text(each["name"]), _number(each["rows"]), _plain(each["mean_punsafe"], 4)
+
+
+def _states(states: Mapping[str, Figures]) -> Iterable[Sequence[str]]:
+    for name, each in states.items():
+        yield name.replace("_", " "), _number(each["rows"]), _percent(each["share"])
 
 
 def _shares(counts: Mapping[str, int]) -> Iterable[Sequence[str]]:

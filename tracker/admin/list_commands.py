@@ -59,7 +59,7 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
     listing = read_listing(sources, asked.columns)
     name = run or DEFAULT_RUN
     options = ListOptions(asked.columns, asked.detect_language, asked.keep_duplicates)
-    rules = _recipe(read_recipe(recipe) if recipe else {}, listing, with_filter=asked.with_filter)
+    rules = _recipe(read_recipe(recipe) if recipe else {}, listing, asked)
     with open_tracker() as connection, translated(), connection.transaction():
         new = seed_list(connection, listing.pieces, options, run=name, recipe=rules, keep_shards=asked.keep_shards)
         counted = sum(piece.rows or 0 for piece in listing.pieces)
@@ -77,11 +77,15 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
     show(data, as_json, lambda: f"run {name}: {new} new of {data['pieces']} pieces of {data['files']} files, {rows}")
 
 
-def _recipe(rules: dict[str, Any], listing: Listing, *, with_filter: bool) -> dict[str, Any]:
+def _recipe(rules: dict[str, Any], listing: Listing, asked: Asked) -> dict[str, Any]:
     """The recipe of a list's run: whether its pairs are scored is the command's to say, not a file's default."""
-    chosen = {name: value for name, value in rules.items() if name not in ("filter", "extra")}
-    if not with_filter:
+    chosen = {name: value for name, value in rules.items() if name not in ("filter", "extra", "sha256_column")}
+    if not asked.with_filter:
         chosen["filter"] = False
+    if (sha256 := asked.columns.sha256) is not None:
+        if listing.extra.get(sha256) != "string":
+            raise TrackerError(f"column {sha256!r} is {listing.extra.get(sha256)}, not a sha256 as text: name another")
+        chosen["sha256_column"] = sha256
     return chosen | ({"extra": dict(listing.extra)} if listing.extra else {})
 
 

@@ -90,6 +90,9 @@ def _pool_and_links(seen: Mapping[str, Any], most_outcomes: int) -> RenderableTy
     links = Listing([Column("candidates", shrinks=True), Column("", right=True)])
     links.add("in", f"{seen['in']:,}")
     _add_most(links, "finished", seen["finished"], most_outcomes)
+    if seen["links"] and (whole := sum(seen["links"].values())):
+        for state, n in seen["links"].items():
+            links.add(f"  {state.replace('_', ' ')}", f"{n / whole:.1%}")
     _add_most(links, "filter", seen["filtered"], most_outcomes)
     return Beside(Group(pool, Text(f"runs dry: {seen['balance']['runs_dry']}")), links)
 

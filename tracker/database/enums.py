@@ -35,6 +35,11 @@ OUTCOMES = (
     "blocked",
     "side_too_short",
     "aspect_too_large",
+    "changed",
+)
+# Of these links nobody knows whether they are alive; `dataset.pictures.outcomes` has the same, a test compares them.
+NOT_WANTED = frozenset(
+    {"blocked", "opted_out", "too_large", "too_many_pixels", "too_small", "side_too_short", "aspect_too_large"}
 )
 # What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
 # jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took. `packed` are the

@@ -10,7 +10,7 @@ DECLARE
     reads text[] := CASE asking.kind
         WHEN 'extract' THEN '{text,language,page_opt_outs}'
         WHEN 'ingest' THEN '{language,extra}'
-        WHEN 'download' THEN '{image,extra}'
+        WHEN 'download' THEN '{image,extra,sha256_column}'
         WHEN 'filter' THEN '{version,filter,models,embeddings,tags,safety}'
         ELSE '{}' END;
     known jsonb;

@@ -42,6 +42,12 @@ class Columns:
     caption: str | None = None
     language: str | None = None
     extra: Sequence[str] = ()
+    sha256: str | None = None
+    """Comes along as an extra column, and tells whether a picture has changed."""
+
+    def __post_init__(self) -> None:
+        if self.sha256 is not None and self.sha256 not in self.extra:
+            object.__setattr__(self, "extra", (*self.extra, self.sha256))
 
     @property
     def texts(self) -> list[str]:

@@ -1,12 +1,13 @@
 """The swarm at one moment, as data: what `tracker status`, the status page and Prometheus show."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tracker.accounts import fleet
 from tracker.accounts.balance import balance
 from tracker.accounts.ledger import Accounts, accounts, total
 from tracker.database.database import Connection, query, translated
-from tracker.database.enums import QUEUES, SUBSETS
+from tracker.database.enums import NOT_WANTED, QUEUES, SUBSETS
 from tracker.watch import pace
 from tracker.watch.alarms import alarms
 from tracker.watch.server import server
@@ -42,6 +43,7 @@ def take_snapshot(connection: Connection) -> dict[str, Any]:
         "again": whole.again,
         "leased": whole.leased,
         "finished": dict(sorted(whole.finished.items())),
+        "links": _link_states(whole.finished) if any(row["recipe"].get("sha256_column") for row in runs) else None,
         "filtered": filtered,
         "rates": rates,
         "minutes": minutes,
@@ -54,6 +56,14 @@ def take_snapshot(connection: Connection) -> dict[str, Any]:
         "server": server(connection),
     }
     return seen | {"alarms": alarms(seen)}
+
+
+def _link_states(finished: Mapping[str, int]) -> dict[str, int]:
+    """Return finished links by what is known of them now."""
+    unknown = sum(finished.get(outcome, 0) for outcome in NOT_WANTED)
+    live, changed = finished.get("success", 0), finished.get("changed", 0)
+    dead = sum(finished.values()) - live - changed - unknown
+    return {"live": live, "changed": changed, "dead": dead, "not_wanted": unknown}
 
 
 def _sum(known: Accounts, subset: str, place: str) -> int:

@@ -22,6 +22,7 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.pictures.headers import Picture, keep_received
 from dataset.pictures.outcomes import Outcome
+from dataset.recipe.extra_columns import unpack_one
 from dataset.recipe.image_rules import ImageRules
 from dataset.safety.hash_lists import Restricted
 from dataset.store.store import Store, StoreError
@@ -100,6 +101,8 @@ class BatchJob:
     """The robots.txt of earlier batches."""
     extra: Mapping[str, str] | None = None
     """The types of a link list's further columns, by name."""
+    sha256_column: str | None = None
+    """The one of them that says which picture is wanted."""
     restricted: Restricted = field(default_factory=Restricted)
     """Pictures that are not kept."""
 
@@ -269,6 +272,8 @@ class _Batch:
         elif isinstance(prepared, Picture):
             if self._job.restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
                 outcome, is_listed = Outcome.BLOCKED, True
+            elif self._has_changed(link, prepared):
+                outcome = Outcome.CHANGED
             else:
                 outcome, picture = Outcome.SUCCESS, prepared
         elif isinstance(prepared, Undecoded):
@@ -298,3 +303,11 @@ class _Batch:
         )
         self._shard.add(row)
         return row
+
+    def _has_changed(self, link: Link, picture: Picture) -> bool:
+        """Return whether the list says the sha256 of another picture; nobody knows if it says none."""
+        column = self._job.sha256_column
+        if column is None:
+            return False
+        said = unpack_one(link.extra, {column: "string"})[column]
+        return isinstance(said, str) and said.strip().lower() not in ("", picture.sha256)

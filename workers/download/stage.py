@@ -61,6 +61,7 @@ class Download(Stage[Batch]):
             rests=self.rests,
             robots=self.robots,
             extra=recipe.extra,
+            sha256_column=recipe.sha256_column,
             restricted=restricted,
         )
         outcome = await download_batch(job, context.stop, self.decoders)

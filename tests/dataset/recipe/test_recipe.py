@@ -18,6 +18,8 @@ WEIGHTS, OTHER_WEIGHTS, CONFIG, OTHER_CONFIG = ("a" * 64, "b" * 64, "c" * 64, "d
         ({"version": 2}, "version"),
         ({"filters": {}}, "unknown key 'filters'"),
         ({"filter": None}, "give true or false"),
+        ({"sha256_column": "sha256"}, 'sha256_column is "sha256": name an extra column of strings'),
+        ({"extra": {"sha256": "int64"}, "sha256_column": "sha256"}, "name an extra column of strings"),
         ({"page_opt_outs": ["noai"]}, 'page_opt_outs is ["noai"]: give true or false'),
         ({"extra": {"boxes": "tensor"}}, "is no type"),
         ({"text": {"min_chars": 5}}, "unknown key 'min_chars'"),

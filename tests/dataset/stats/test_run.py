@@ -48,6 +48,8 @@ def test_a_run_has_its_parts_rows_and_its_funnel(store: Store) -> None:
     found = printed(store, "--run", "one")
     assert found["rows"] == 1
     assert found["funnel"]["outcomes"] == {"success": 2, "not_found": 1, "opted_out": 1}
+    states = {state: links["rows"] for state, links in found["funnel"]["states"].items()}
+    assert states == {"live": 2, "changed": 0, "dead": 1, "not_wanted": 1}
     assert found["funnel"]["opted_out"] == {"rows": 1, "share": 0.25}
     assert found["funnel"]["verdicts"] == {"below_threshold": 1, "kept": 1}
 

@@ -16,9 +16,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 import migrations
+from dataset.pictures import outcomes
 from dataset.pictures.outcomes import Outcome
 from tests.tracker.filling import new_run, scalar
-from tracker.database import embedded_postgres, schema
+from tracker.database import embedded_postgres, enums, schema
 from tracker.database.database import Connection, connect
 from tracker.database.enums import OUTCOMES
 from tracker.database.migrate import migrate
@@ -140,6 +141,7 @@ def test_a_database_that_is_down_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_tracker_and_the_data_name_the_same_outcomes() -> None:
     assert set(OUTCOMES) == {str(outcome) for outcome in Outcome}
+    assert {str(outcome) for outcome in outcomes.NOT_WANTED} == enums.NOT_WANTED
 
 
 def test_a_login_that_may_make_roles_but_is_no_superuser_can_migrate(server: str, admin: Connection) -> None:

@@ -255,7 +255,7 @@ def test_a_recipe_is_settled_once_and_never_changed(admin: Connection, register:
 READS = {
     "extract": {"text", "language", "page_opt_outs"},
     "ingest": {"language", "extra"},
-    "download": {"image", "extra"},
+    "download": {"image", "extra", "sha256_column"},
     "filter": {"version", "filter", "models", "embeddings", "tags", "safety"},
     "embed": set[str](),
 }

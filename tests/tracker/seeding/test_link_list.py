@@ -102,6 +102,20 @@ def test_types_of_extra_columns_are_told_and_must_agree(tmp_path: Path) -> None:
     assert found.extra == {"n": "double", "tags": "list<string>"}
 
 
+def test_the_column_of_checksums_comes_along_and_is_named_in_the_recipe(
+    console: Console, admin: Connection, tmp_path: Path
+) -> None:
+    path = write_list(tmp_path / "a.parquet", sha256=["a" * 64] * 10, width=[1] * 10)
+    console.json("seed", path, "--url-col", "URL", "--sha256-col", "sha256", "--extra-cols", "width")
+    assert scalar(admin, "SELECT recipe FROM tracker.run") == {
+        "filter": False, "extra": {"width": "int64", "sha256": "string"}, "sha256_column": "sha256",
+    }  # fmt: skip
+    assert scalar(admin, "SELECT payload -> 'extra' FROM tracker.job") == ["width", "sha256"]
+    refused = console.refusal("seed", path, "--url-col", "URL", "--sha256-col", "width", "--run", "b")
+    assert refused == "tracker: column 'width' is int64, not a sha256 as text: name another"
+    assert "give --url-col, too" in console.refusal("seed", "a.warc.wat.gz", "--sha256-col", "sha256")
+
+
 def test_a_list_is_seeded_once_and_its_run_has_no_filter(console: Console, admin: Connection, tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", similarity=[0.5] * 10)
     command = (

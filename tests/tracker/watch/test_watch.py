@@ -1,8 +1,10 @@
 """`tracker serve` over HTTP: what it shows, and what it does when the database goes or a client is slow."""
 
 import http.client
+import io
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -124,6 +126,27 @@ def test_a_connection_that_has_made_a_request_is_kept_for_the_next(
 def test_the_url_that_is_told_can_be_opened(place: str, url: str) -> None:
     with site.listen(place) as listening:
         assert site.url_of(listening) == f"{url}{listening.getsockname()[1]}/"
+
+
+def test_where_a_list_has_checksums_the_shares_of_live_changed_and_dead_links_are_shown(
+    admin: Connection, register: Register
+) -> None:
+    run_id = new_run(admin)
+    assert take_snapshot(admin)["links"] is None
+    admin.execute("""UPDATE tracker.run SET recipe = '{"extra": {"s": "string"}, "sha256_column": "s"}'""")
+    fill_pool(admin, run_id, 100)
+    set_setting(admin, "batch_size", 100)
+    download = register("download")
+    batch = download.draw()
+    assert batch is not None
+    ends = {"success": batch.n - 6, "changed": 2, "not_found": 3, "opted_out": 1}
+    download.complete(batch, {"finished": ends, "again": [], "returned": [], "samples": batch.n - 6, "bytes": 9})
+    seen = take_snapshot(admin)
+    assert seen["links"] == {"live": batch.n - 6, "changed": 2, "dead": 3, "not_wanted": 1}
+    screen = io.StringIO()
+    Console(width=80, file=screen).print(StatusView(seen))
+    shown = screen.getvalue()
+    assert re.search(rf"changed +{2 / batch.n:.1%}", shown), shown
 
 
 def test_metrics_tell_what_the_ledger_the_queues_and_the_workers_say(

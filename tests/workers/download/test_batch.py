@@ -1,5 +1,7 @@
 """A batch: every link ends once, the shard has its row, and a stop gives the rest back."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -72,6 +74,7 @@ async def download(
     decoders: Decoders | None = None,
     restricted: Restricted | None = None,
     extra: dict[str, str] | None = None,
+    sha256_column: str | None = None,
     **changes: object,
 ) -> BatchOutcome:
     policy = FetchPolicy(
@@ -88,6 +91,7 @@ async def download(
         max_attempts=2,
         on_progress=lambda done: None,
         extra=extra,
+        sha256_column=sha256_column,
         restricted=restricted or Restricted(),
     )
     return await download_batch(job, stop or trio.Event(), decoders)
@@ -119,6 +123,33 @@ def test_every_links_outcome_is_the_one_planted(store: Store) -> None:
         samples = list(read_samples(store, "shards/3-lease"))
         assert len(samples) == 3
         assert all(isinstance(sample, Sample) and sample.pack == 7 for sample in samples)
+
+    run(test)
+
+
+def test_a_picture_that_is_not_the_lists_ends_as_changed(store: Store) -> None:
+    sha256 = hashlib.sha256(PICTURE).hexdigest()
+    said = {"same": sha256, "upper": sha256.upper(), "other": "0" * 64, "none": None, "empty": ""}
+
+    async def test() -> None:
+        async with odd_web(HANDLERS) as web:
+            links = [
+                Planted(n, web.url("/ok"), text=name, extra=json.dumps({"sha256": value} if value is not None else {}))
+                for n, (name, value) in enumerate(said.items())
+            ]
+            links.append(Planted(len(links), web.url("/gone"), text="gone", extra=json.dumps({"sha256": "0" * 64})))
+            extra = {"sha256": "string"}
+            outcome = await download(links, web, store, extra=extra, sha256_column="sha256")
+        assert outcome.finished == {Outcome.SUCCESS: 4, Outcome.CHANGED: 1, Outcome.GONE: 1}
+        rows = {row["caption"]: row for row in store.read_table("shards/3-lease.parquet").to_pylist()}
+        assert {name: row["outcome"] for name, row in rows.items()} == dict.fromkeys(said, "success") | {
+            "other": "changed",
+            "gone": "gone",
+        }
+        assert (rows["other"]["sha256"], rows["other"]["list_sha256"]) == (None, "0" * 64)
+        assert [sample.caption for sample in read_samples(store, "shards/3-lease") if isinstance(sample, Sample)] == [
+            "same", "upper", "none", "empty",
+        ]  # fmt: skip
 
     run(test)
 

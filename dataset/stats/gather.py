@@ -19,7 +19,7 @@ from dataset.stats.listed import ALL, Listed, list_frequent
 from dataset.stats.rows import RowCounter
 from dataset.stats.saved import SavedCountsError, bytes_to_counts, counts_to_bytes
 from dataset.stats.threads import map_in_order
-from dataset.stats.units import StatsError, Unit, read_batches
+from dataset.stats.units import StatsError, Unit, read_unit
 from dataset.store.store import Store, StoreError
 
 
@@ -72,14 +72,13 @@ def count_unit(store: Store, unit: Unit) -> Counts:
     Raises: as `gather`.
     """
     counter = RowCounter(unit.subset)
-    for piece in unit.pieces:
-        for batch in read_batches(store, piece):
-            try:
-                counter.add(batch.rows, batch.names)
-            except ColumnError as error:
-                raise ColumnError(f"{piece.path} cannot be counted: {error}") from error
-            except pa.ArrowException as error:
-                raise StatsError(f"{piece.path} cannot be counted ({said_by(error)}): get it again.") from error
+    for batch in read_unit(store, unit):
+        try:
+            counter.add(batch.rows, batch.names)
+        except ColumnError as error:
+            raise ColumnError(f"{batch.path} cannot be counted: {error}") from error
+        except pa.ArrowException as error:
+            raise StatsError(f"{batch.path} cannot be counted ({said_by(error)}): get it again.") from error
     return counter.finish()
 
 

@@ -241,3 +241,22 @@ def test_a_caption_that_is_rare_in_every_batch_is_listed(tmp_path: Path, monkeyp
     store = write(tmp_path, "a.parquet", pa.table({"TEXT": texts}))
     listed = gather(store, units_of_folder(store)).listed["all"]["TEXT"]
     assert listed.values[0] == ("once in each batch", 5)
+
+
+def test_small_files_are_counted_together_and_equal_one_large_file(tmp_path: Path) -> None:
+    table = laion_rows(3_000)
+    whole = write(tmp_path / "whole", "a.parquet", table)
+    for number in range(30):
+        parts = write(tmp_path / "parts", f"{number:02d}.parquet", table.slice(number * 100, 100))
+    units = list(units_of_folder(parts))
+    assert len(units) == 1
+    assert len(list(unit_module.read_unit(parts, units[0]))) == 1
+    assert gather(parts, units).counts["all"] == gather(whole, units_of_folder(whole)).counts["all"]
+
+
+def test_small_files_with_other_types_are_counted_apart(tmp_path: Path) -> None:
+    table = laion_rows(200)
+    write(tmp_path, "a.parquet", table)
+    write(tmp_path, "b.parquet", retyped(table, URL=pa.large_string()))
+    store = write(tmp_path, "c.parquet", table.slice(0, 0))
+    assert gather(store, units_of_folder(store)).counts["all"].rows == 400

@@ -46,7 +46,7 @@ def publish_command(
         bool | None, typer.Option("--mixed", help="Allow crawls with different models, tags or columns.")
     ] = None,
     rows_per_file: Annotated[
-        int | None, typer.Option(min=1, show_default="2500000", help="Rows of a file, at most.")
+        int | None, typer.Option(min=1, show_default="1000000", help="Rows of a file, at most.")
     ] = None,
     card: Annotated[
         Path | None, typer.Option(help="TOML with the card's title, license, contact, gate and others.")

@@ -45,7 +45,7 @@ VALUE_BYTES = 200
 SAMPLED_PARTS = 4
 MIN_UNIT_ROWS = 10_000
 GROUP_SCHEMA = pa.schema([("path", pa.string()), ("rows", pa.int64())])
-DEFAULTS = ReleaseOptions(unique=(), drop_contacts=False, mixed=False, variants={}, rows_per_file=2_500_000)
+DEFAULTS = ReleaseOptions(unique=(), drop_contacts=False, mixed=False, variants={}, rows_per_file=1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """A real Postgres for every test that asks: the embedded one, or that of SHOAL_TEST_DATABASE_URL."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from tests.server_home import server_home
 from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect
 from tracker.database.migrate import migrate
@@ -22,9 +22,7 @@ def server() -> Iterator[str]:
     if url := os.environ.get("SHOAL_TEST_DATABASE_URL"):
         yield url
         return
-    with tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
-        home.chmod(0o755)
+    with server_home() as home:
         url = embedded_postgres.start(home)
         with connect(url) as connection:  # a test's data need not outlive a power cut
             for name in ("fsync", "synchronous_commit", "full_page_writes"):
@@ -32,6 +30,13 @@ def server() -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
         yield url
         embedded_postgres.stop(home, mode="immediate")
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for an embedded server of the test's own."""
+    with server_home() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

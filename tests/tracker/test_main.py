@@ -161,14 +161,13 @@ def test_a_name_that_fits_no_path_cannot_be_a_runs(database: str, tmp_path: Path
     assert_one_sentence(seeded, "'../up'", "letters, digits")
 
 
-def test_a_command_starts_the_embedded_server_in_a_long_path_with_a_space(server: str, tmp_path: Path) -> None:
-    assert make_conninfo(server)
-    home = tmp_path / "a folder with spaces" / ("x" * 150)
-    migrated = command("tracker", "migrate", SHOAL_HOME=str(home), SHOAL_DATABASE_URL="")
+def test_a_command_starts_the_embedded_server_in_a_long_path_with_a_space(home: Path) -> None:
+    spaced = home / "a folder with spaces" / ("x" * 150)
+    migrated = command("tracker", "migrate", SHOAL_HOME=str(spaced), SHOAL_DATABASE_URL="")
     try:
         assert migrated.returncode == 0, migrated.stderr
-        assert command("tracker", "audit", SHOAL_HOME=str(home), SHOAL_DATABASE_URL="").returncode == 0
+        assert command("tracker", "audit", SHOAL_HOME=str(spaced), SHOAL_DATABASE_URL="").returncode == 0
     finally:
-        stopped = command("tracker", "stop", SHOAL_HOME=str(home), SHOAL_DATABASE_URL="")
+        stopped = command("tracker", "stop", SHOAL_HOME=str(spaced), SHOAL_DATABASE_URL="")
     assert stopped.stderr.strip() == "stopped"
-    assert not (home / "postgres" / "postmaster.pid").exists()
+    assert not (spaced / "postgres" / "postmaster.pid").exists()

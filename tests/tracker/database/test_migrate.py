@@ -171,15 +171,15 @@ def test_a_function_whose_answer_has_changed_is_replaced(database: str, admin: C
     assert scalar(admin, "SELECT tracker.is_idle('extract')") is True
 
 
-def test_a_server_that_was_interrupted_in_the_making_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / "postgres.new" / "global").mkdir(parents=True)
-    (tmp_path / "postgres").mkdir()
-    url = embedded_postgres.start(tmp_path)
+def test_a_server_that_was_interrupted_in_the_making_is_made_anew(home: Path) -> None:
+    (home / "postgres.new" / "global").mkdir(parents=True)
+    (home / "postgres").mkdir()
+    url = embedded_postgres.start(home)
     try:
         with connect(url) as connection:
             assert scalar(connection, "SHOW listen_addresses") == ""
     finally:
-        assert embedded_postgres.stop(tmp_path)
+        assert embedded_postgres.stop(home)
 
 
 def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pytest
 from psycopg import sql
 
+from tests.server_home import server_home
 from tracker.database import embedded_postgres
 from tracker.database.schema import candidate
 from tracker.protocol.copy_rows import COLUMNS, CopyError, copy_buffer
@@ -34,16 +34,16 @@ ODD_TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection]:
+def database() -> Iterator[psycopg.Connection]:
     given = os.environ.get("SHOAL_TEST_DATABASE_URL")
-    home: Path = tmp_path_factory.mktemp("copy")
-    try:
-        with psycopg.connect(given or embedded_postgres.start(home)) as connection:
-            yield connection
-            connection.rollback()
-    finally:
-        if not given:
-            embedded_postgres.stop(home, mode="immediate")
+    with server_home() as home:
+        try:
+            with psycopg.connect(given or embedded_postgres.start(home)) as connection:
+                yield connection
+                connection.rollback()
+        finally:
+            if not given:
+                embedded_postgres.stop(home, mode="immediate")
 
 
 @pytest.fixture

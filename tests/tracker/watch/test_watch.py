@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -297,14 +296,6 @@ def until(is_so: Callable[[], Any]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)  # another process is waited for
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder that the user whom an embedded server runs as can enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def test_health_goes_503_when_postgres_stops_and_200_when_it_is_back_and_sigterm_ends_it(home: Path) -> None:

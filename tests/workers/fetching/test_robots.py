@@ -184,6 +184,29 @@ def test_a_group_addresses_us_with_a_version_behind_our_name_too(line: str) -> N
     assert is_allowed(rules, "https://a.test/a.jpg", "otherbot")
 
 
+@pytest.mark.parametrize(
+    "line", ["sho", "shoa/1.0", "s", "shoal-images", "shoal2", "oal", "*sho", "my-shoal", "shoal.test"]
+)
+@pytest.mark.parametrize("separator", [": ", " ", ":", " :\t"])
+def test_a_group_for_a_name_that_only_begins_or_ends_as_ours_is_not_for_us(line: str, separator: str) -> None:
+    rules = parse_robots(f"User-agent{separator}{line}\nAllow: /\n\nUser-agent: *\nDisallow: /\n".encode())
+    assert not is_allowed(rules, "https://a.test/a.jpg", "shoal")
+    rules = parse_robots(f"User-agent{separator}{line}\nDisallow: /\n\nUser-agent: *\nAllow: /\n".encode())
+    assert is_allowed(rules, "https://a.test/a.jpg", "shoal")
+
+
+@pytest.mark.parametrize(
+    "line", ["USERAGENT: Shoal", "user agent shoal", "User-Agent\t: \tSHOAL*", "User-agent:shoal\t#x"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_group_for_us_wins_over_that_for_everyone_however_its_line_is_written(line: str, end: str) -> None:
+    lines = ["User-agent: * # all", "Allow: /", "", "User-agent: other", line, "Disallow: /a"]
+    rules = parse_robots(end.join(lines).encode())
+    assert not is_allowed(rules, "https://a.test/a.jpg", "shoal")
+    assert not is_allowed(rules, "https://a.test/a.jpg", "other")
+    assert is_allowed(rules, "https://a.test/a.jpg", "third")
+
+
 def test_only_the_first_500_kib_are_read() -> None:
     padding = b"# " + b"x" * (500 << 10) + b"\n"
     assert outcomes(answer(response(padding + b"User-agent: *\nDisallow: /")), ["/a"])[0] == ["success"]

@@ -12,17 +12,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset.candidates.parquet_lists import BYTES_HELD, ROWS_HELD, read_batches
 from dataset.candidates.text_lists.lines import BLOCK_BYTES, TextListError
 from dataset.candidates.text_lists.rows import Row, read_blocks
 from dataset.errors import DatasetError
 from dataset.recipe.extra_columns import arrow_type, pack_extra
 from dataset.recipe.json_columns import json_text, json_values
 from dataset.recipe.recipe import LanguageRule
-
-ROWS_HELD = 65_536
-"""Rows read at once: some 30 MB."""
-BYTES_HELD = 64 << 20
-"""Of rows that are long: fewer of them are held."""
 
 
 class ListReadError(DatasetError):
@@ -134,9 +130,8 @@ def _parquet_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Ite
     if last > file.metadata.num_row_groups:
         raise ListReadError("The list has fewer row groups than when it was seeded: seed it anew under another run.")
     _require(piece.columns, file.schema_arrow.names)
-    groups = list(range(piece.first_group, last))
-    rows = _rows_at_once(file.metadata, groups)
-    for batch in file.iter_batches(rows, row_groups=groups, columns=piece.columns):
+    groups = range(piece.first_group, last)
+    for batch in read_batches(file, source, groups, piece.columns):
         values: dict[str, Sequence[object]] = {}
         for name in piece.extra:
             values[name], lost = json_values(batch[name])
@@ -150,13 +145,6 @@ def _require(wanted: Sequence[str], there: Sequence[str]) -> None:
         if there.count(name) != 1:
             how_many = "no column" if name not in there else "two columns"
             raise ListReadError(f"The list has {how_many} {name!r}; it has {', '.join(there)}.")
-
-
-def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
-    """Return how many rows are read at once; of long ones fewer, so that they take about BYTES_HELD."""
-    seen = [metadata.row_group(group) for group in groups]
-    row_bytes = sum(group.total_byte_size for group in seen) / max(sum(group.num_rows for group in seen), 1)
-    return max(1, min(ROWS_HELD, int(BYTES_HELD / max(row_bytes, 1))))
 
 
 def _text_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Rows]:

@@ -1,11 +1,11 @@
 """Link lists: their rows become packs, as pages do in extract.
 
-Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is one
-pack's rows. URL and caption stay as the list has them, so that LAION's `hash`, which is taken over both, still fits;
-only what a line of a batch's payload cannot hold is mended, and counted: tab, line break and NUL in a caption become a
-space each; in a URL, where they mean nothing to a browser, they go (NUL becomes %00), as white space around it does. A
-URL with white space or control characters that no browser takes is dropped; other invalid ones go on, and the download
-says so of them (`bad_url`).
+Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is
+bounded in rows and in bytes, however well the list is compressed. URL and caption stay as the list has them, so that
+LAION's `hash`, which is taken over both, still fits; only what a line of a batch's payload cannot hold is mended, and
+counted: tab, line break and NUL in a caption become a space each; in a URL, where they mean nothing to a browser, they
+go (NUL becomes %00), as white space around it does. A URL with white space or control characters that no browser takes
+is dropped; other invalid ones go on, and the download says so of them (`bad_url`).
 """
 
 import re
@@ -26,6 +26,8 @@ from dataset.recipe.json_columns import ColumnTypeError, is_bytes, is_text, json
 
 ROWS_A_PACK = 250_000
 """Ingest holds and shuffles two such packs together."""
+BYTES_A_PACK = 256 << 20
+"""Of rows that are long: fewer of them are in a pack."""
 MAX_URL_BYTES = 8_192  # what a server takes of a request's first line, as nginx and Apache are delivered
 MAX_CAPTION_BYTES = 65_536
 MAX_EXTRA_BYTES = 65_536
@@ -74,6 +76,7 @@ class _Packs:
         self._metadata = metadata
         self._files = ExitStack()
         self._writer: PackWriter | None = None
+        self._bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +93,8 @@ class _Packs:
                 self._writer = opening.enter_context(PackWriter(files, LIST_PACK_SCHEMA))
                 self._files = opening.pop_all()
         self._writer.write(candidates, url_hashes(candidates["url"]))
-        if sum(self._writer.slot_rows) >= ROWS_A_PACK:
+        self._bytes += candidates.nbytes
+        if sum(self._writer.slot_rows) >= ROWS_A_PACK or self._bytes >= BYTES_A_PACK:
             self.close()
 
     def close(self) -> None:
@@ -98,7 +102,7 @@ class _Packs:
         if self._writer is not None:
             self._writer.finish(self._metadata)
             self.rows.append(self._writer.slot_rows)
-            self._writer = None
+            self._writer, self._bytes = None, 0
             self._files.close()
 
 

@@ -188,6 +188,14 @@ def test_a_long_piece_becomes_several_packs_each_split_by_slot(monkeypatch: pyte
     assert len({row["url"] for row in packs.rows()}) == 100
 
 
+def test_a_pack_of_long_captions_has_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_list_rows, "ROWS_HELD", 10)
+    monkeypatch.setattr(link_lists, "BYTES_A_PACK", 15_000)
+    lines = b"URL,TEXT\n" + b"".join(b"http://a.example/%d,%s\n" % (i, b"x" * 1_000) for i in range(40))
+    report, _ = read(lines, "csv")
+    assert report.packs == [[20], [20]]
+
+
 def test_extra_columns_come_along_in_their_types() -> None:
     columns = {
         "similarity": pa.array([0.1 + 0.2, None], pa.float64()),

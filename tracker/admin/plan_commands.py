@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tracker.admin.console import Json, app, open_tracker, show
+from tracker.admin.listing import span
 from tracker.errors import TrackerError
 from tracker.planning import rebalance as balancing
 from tracker.planning.measured_rates import with_measured
@@ -82,6 +83,8 @@ def _render_plan(made: Plan) -> RenderableType:
         ),
         ("store", f"{made.store_peak_bytes / 1e12:,.1f} TB at most, {made.store_end_bytes / 1e12:,.1f} TB at the end"),
         ("cost", f"{made.cost:,.0f} $"),
+        ("publish", _release_line(made)),
+        ("statistics", f"{span(made.release.stats_seconds)} to count all rows; publish saves its own counts"),
     ):
         facts.add_row(name, value)
     stages = Table("stage", title="Stages", title_justify="left")
@@ -99,6 +102,13 @@ def _render_plan(made: Plan) -> RenderableType:
             f"{one.cost:,.0f}",
         )
     return Group(facts, stages, _render_sources(made), *made.notes)
+
+
+def _release_line(made: Plan) -> str:
+    release = made.release
+    disk = f"{release.release_bytes / 1e9:,.0f} GB and {release.work_bytes / 1e9:,.0f} GB of work"
+    cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
+    return f"{span(release.publish_seconds)} on {cores}, {release.memory_bytes / 1e9:,.1f} GB of memory; {disk}"
 
 
 def _render_sources(made: Plan) -> Table:

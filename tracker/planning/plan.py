@@ -71,6 +71,12 @@ class Assumptions:
     keep_shards_days: Number
     bloom_rate: Number
     store_price_tb_month: Number
+    publish_cores: Number
+    publish_rows_per_second: Number
+    publish_memory_bytes: Number
+    publish_work_bytes: Number
+    release_row_bytes: Number
+    stats_rows_per_second: Number
     rates: Mapping[Stage, Number]
     workers: Mapping[Stage, Number]
     prices_hour: Mapping[Stage, Number]
@@ -86,6 +92,19 @@ class StagePlan:
     busy: float = 0.0
     days: float = 0.0
     cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What publishing the pairs takes, on one machine; it follows the crawl, and is not in its days."""
+
+    publish_seconds: float
+    memory_bytes: float
+    release_bytes: float
+    work_bytes: float
+    """Beside the release, until it is published."""
+    stats_seconds: float
+    """Of counting all rows; publish saves the counts of its own releases, which takes seconds to read."""
 
 
 @dataclass(slots=True)
@@ -104,6 +123,7 @@ class Plan:
     store_peak_bytes: float
     store_end_bytes: float
     cost: float
+    release: ReleasePlan
     assumptions: Assumptions
     notes: list[str] = field(default_factory=list)
 
@@ -134,6 +154,14 @@ ORDINARY = Assumptions(
     keep_shards_days=_assumed(1, "a shard goes a day after its part is in"),
     bloom_rate=_assumed(0.01, "setting bloom_rate"),
     store_price_tb_month=_assumed(20, "object store"),
+    publish_cores=_assumed(16, "of the machine that publishes"),
+    publish_rows_per_second=_assumed(36_000, "a core (bench-release: 2 million rows, 2 cores), taken as linear"),
+    # Runs times ranges are the sections that are read; both shrink as memory grows. With the 0.7 GB a core that 2
+    # million rows need, 6 billion would have 500 million sections of 12 rows; with 4 GB 10 million of 600.
+    publish_memory_bytes=_assumed(4e9, "a core, so that sections stay large at billions of rows"),
+    publish_work_bytes=_assumed(500, "a row: twice a part's"),
+    release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
+    stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     rates={
         "extract": _assumed(17_000, "a core, with language (bench-extract)"),
         "ingest": _assumed(60_000, "one process (bench-extract)"),
@@ -242,6 +270,7 @@ def make_plan(assumptions: Assumptions) -> Plan:
         store_peak_bytes=flow.peak_store,
         store_end_bytes=flow.end_store,
         cost=0.0,
+        release=_plan_release(a, samples * a.kept_share.value),
         assumptions=a,
     )
     beats = sum(number.value for number in a.workers.values()) / BEAT_SECONDS
@@ -254,6 +283,20 @@ def make_plan(assumptions: Assumptions) -> Plan:
     )
     _note(plan)
     return plan
+
+
+def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
+    """Return what publish and stats take; both read and write each row a fixed number of times."""
+    cores = a.publish_cores.value
+    if not (cores and a.publish_rows_per_second.value and a.stats_rows_per_second.value):
+        raise TrackerError("publish would never end: give publish_cores and its rows per second above 0")
+    return ReleasePlan(
+        publish_seconds=pairs / cores / a.publish_rows_per_second.value,
+        memory_bytes=cores * a.publish_memory_bytes.value,
+        release_bytes=pairs * a.release_row_bytes.value,
+        work_bytes=pairs * a.publish_work_bytes.value,
+        stats_seconds=pairs / cores / a.stats_rows_per_second.value,
+    )
 
 
 def bloom_bytes(keys: float, rate: float) -> float:

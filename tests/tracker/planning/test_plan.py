@@ -46,6 +46,20 @@ def test_laions_figures_give_laions_results() -> None:
     assert made.store_end_bytes == pytest.approx(240e12, rel=0.05)
 
 
+def test_six_billion_rows_are_published_in_hours_with_memory_for_the_cores_alone() -> None:
+    rows = {"links": 6e9, "new_share": 1, "success_share": 1, "kept_share": 1}
+    release = make_plan(with_given(ORDINARY, rows)).release
+    assert 2 <= release.publish_seconds / 3600 <= 4
+    assert 1.1e12 <= release.release_bytes <= 1.3e12
+    assert release.work_bytes == 3e12
+    assert release.stats_seconds < release.publish_seconds / 5
+    half = make_plan(with_given(ORDINARY, rows | {"publish_cores": 8})).release
+    assert half.publish_seconds == 2 * release.publish_seconds
+    assert half.memory_bytes == release.memory_bytes / 2
+    with pytest.raises(TrackerError, match="publish would never end"):
+        make_plan(with_given(ORDINARY, {"publish_cores": 0}))
+
+
 def test_fifty_billion_keys_at_one_percent_take_sixty_gigabytes_and_a_fifth_for_blocks() -> None:
     assert bloom_bytes(50e9, 0.01) / 1.2 == pytest.approx(60e9, rel=0.01)
 

@@ -18,6 +18,7 @@ from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
 from dataset.commands.select import select_command
+from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
 from dataset.commands.trace import trace_command
 from dataset.commands.training import calibrate, train_head
@@ -42,6 +43,9 @@ app.command("publish")(publish_command)
 app.command("trace")(trace_command)
 app.command("embeddings")(embeddings_command)
 app.command("select")(select_command)
+app.add_typer(tags_app, name="tags")
+app.add_typer(captions_app, name="captions")
+app.command("similarity")(similarity_command)
 app.command("stats")(stats_command)
 talk = Console(stderr=True)
 

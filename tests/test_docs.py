@@ -13,6 +13,7 @@ from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
 from dataset.formats.release_embeddings import METADATA_SCHEMA
 from dataset.formats.releases import HOSTS_SCHEMA, SOURCE_SCHEMA, data_schema, extended_schema
 from dataset.formats.shards import SHARD_SCHEMA
+from dataset.formats.side_tables import side_schema
 from tracker.database.database import Connection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,7 @@ def _columns(heading: str) -> dict[str, str]:
         ("Release source", SOURCE_SCHEMA),
         ("Release hosts", HOSTS_SCHEMA),
         ("Release embeddings", METADATA_SCHEMA),
+        ("Side tables", side_schema(pa.schema([]))),
         ("Deny list", DENY_SCHEMA),
     ],
 )

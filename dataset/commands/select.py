@@ -12,8 +12,8 @@ from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
 from dataset.select.errors import SelectError
 from dataset.select.presets import apply_presets
-from dataset.select.rows import ReleaseRows
 from dataset.select.select import Request, Selected, Selection
+from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 
 

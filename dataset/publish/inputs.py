@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dataset.formats.manifest import ManifestHead, OutputKind, outputs
 from dataset.formats.parts import PART_SCHEMA, list_columns
 from dataset.publish.errors import PublishError
+from dataset.recipe.extra_columns import type_name
 from dataset.store.store import Store, StoreError
 
 
@@ -117,8 +118,3 @@ def damaged(path: str, error: object) -> PublishError:
         f"The part {path} is damaged ({reason}): restore it, or filter its shard again and write the manifest anew "
         "(tracker manifest), and publish with --restart."
     )
-
-
-def type_name(kind: pa.DataType) -> str:
-    """Return the name of a link list's column type, as recipes write it."""
-    return f"list<{type_name(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)

@@ -56,6 +56,11 @@ def arrow_type(name: object) -> pa.DataType:
     raise ExtraError(f"{strict_json.dumps(name)} is no type; use {', '.join(PLAIN_TYPES)}, or list<…> of one")
 
 
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of a type, as arrow_type reads it."""
+    return f"list<{type_name(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
 def list_names(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
     """Return, by their names in a list, the names of its columns in a file that has the columns `own` itself.
 

@@ -18,8 +18,8 @@ from dataset.publish.hosts import hosts_of
 from dataset.select.candidates import RECORD as CANDIDATE
 from dataset.select.candidates import Candidates, descending, priorities
 from dataset.select.errors import SelectError
-from dataset.select.rows import ReleaseRows, RowGroup
 from dataset.select.rules import Matcher, Rule, check_types, parse_rule
+from dataset.side_tables.rows import ReleaseRows, RowGroup
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 

@@ -23,9 +23,9 @@ from dataset.publish.planning import Request as PublishRequest
 from dataset.publish.publish import publish
 from dataset.select.candidates import Candidates, balanced, descending
 from dataset.select.errors import SelectError
-from dataset.select.rows import ReleaseRows
 from dataset.select.rules import parse_rule
 from dataset.select.select import Request, Selected, Selection
+from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 from tests.parts import MadeStore, in_parts, make_pair
 

@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.formats.releases import FileKind, Release, ReleaseFile, data_schema, extended_schema
-from dataset.formats.side_tables import SideTable, read_side_tables
+from dataset.formats.side_tables import SideTable, SideTableError, read_side_tables
 from dataset.recipe.extra_columns import arrow_type
-from dataset.select.errors import SelectError
 from dataset.store.store import StoreError
 
 
@@ -68,7 +67,7 @@ class ReleaseRows:
     def read(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Read columns of a row group, in this order.
 
-        Raises: SelectError when a file of the release is gone or damaged.
+        Raises: SideTableError when a file of the release is gone or damaged.
         """
         own = self.data_schema
         extended = extended_schema(self.release.record.columns).names
@@ -81,7 +80,9 @@ class ReleaseRows:
             with self._opened(self._extended_path(group.file)) as parquet:
                 found = parquet.read_row_group(group.at, columns=["id", *other], use_threads=False)
             if not found["id"].equals(rows["id"]):
-                raise SelectError(f"{group.file.path} and its extended file have other rows: restore them from a copy.")
+                raise SideTableError(
+                    f"{group.file.path} and its extended file have other rows: restore them from a copy."
+                )
             for name in other:
                 rows = rows.append_column(name, found[name])
         for name in columns:
@@ -99,7 +100,7 @@ class ReleaseRows:
         for file in self.release.files(FileKind.EXTENDED, subset=data.subset, batch=data.batch):
             if file.first_id == data.first_id:
                 return file.path
-        raise SelectError(f"{self.release.record.name} has no extended file for {data.path}: use its other columns.")
+        raise SideTableError(f"{self.release.record.name} has no extended file for {data.path}: use its other columns.")
 
     def _side_column(self, data: ReleaseFile, name: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return a side table's column for these ids, null where it has no row."""
@@ -130,7 +131,7 @@ class ReleaseRows:
         try:
             return pq.ParquetFile(self.release.store.open_input(self.release.path(path)))
         except (StoreError, pa.ArrowException, OSError) as error:
-            raise SelectError(
+            raise SideTableError(
                 f"{path} of {self.release.record.name} {self.release.record.version} cannot be read "
                 f"({' '.join(str(error).split())}): restore it from a copy, or use the live version."
             ) from error

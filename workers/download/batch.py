@@ -1,12 +1,11 @@
 """One batch of links: fetched, prepared and written as a shard.
 
-Invariant: every link of the batch is in exactly one of finished, again, later and returned, and has a row in the shard
-if it is in one of the first two. At a stop what is under way gets a few seconds, then the shard is closed with what is
-done.
+Invariant: every link of the batch ends in exactly one of finished, again, later and returned; links in the first two
+have a row in the shard. At a stop, links in progress get a few more seconds; then the shard is closed.
 
-Fetching runs on trio; pictures are decoded in processes of their own (see decoding), as many as there are cores. Those
-kept as received are decoded nowhere: they are hashed and written where they arrive, large ones in a thread. A body is
-held until its picture is written, and all bodies share one budget of memory.
+Fetching runs on trio. Pictures are decoded in separate processes, one per core (`decoder_pool`). Pictures that are kept
+as received are not decoded: they are hashed and written at once, large ones in a thread. A body stays in memory until
+its picture is written; all bodies share one memory budget.
 """
 
 import os
@@ -37,7 +36,7 @@ from workers.fetching.target import Target
 from workers.runtime import metrics
 
 QUICK_BYTES = 2_000_000
-"""Kept as received, these take 5 ms to hash and write."""
+"""A picture of this size, kept as received, takes 5 ms to hash and write."""
 
 
 class Link(Protocol):
@@ -63,20 +62,20 @@ class Link(Protocol):
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What became of a batch; positions are the links'. `finished` counts final rows only."""
+    """The result of a batch. `finished` counts final rows; the lists have positions of links in the batch."""
 
     finished: Counter[Outcome] = field(default_factory=Counter)
     again: list[int] = field(default_factory=list)
     later: list[tuple[int, float]] = field(default_factory=list)
-    """Not asked because the host rests: positions, and the seconds until they may be; no try is used up."""
+    """Links of resting hosts: position, and seconds until a retry. They use up no attempt."""
     returned: list[int] = field(default_factory=list)
     rows: int = 0
     samples: int = 0
     bytes: int = 0
-    """Received, of all bodies that came whole."""
+    """Sum over all completely received bodies."""
     hosts_asked: int = 0
     hosts_refused: int = 0
-    """By 403, 429 or 503 to one link at least."""
+    """Hosts that answered 403, 429 or 503 at least once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +120,12 @@ async def download_batch(job: BatchJob, stop: trio.Event, decoders: Decoders | N
             await batch.run(stop)
             await trio.to_thread.run_sync(shard.publish)
     except (OSError, StoreError) as error:
-        raise ShardError(
-            f"The shard {job.output} cannot be written ({error}): mend the store and try again."
-        ) from error
+        raise ShardError(f"Cannot write the shard {job.output} ({error}): repair the store and try again.") from error
     return batch.close()
 
 
 class _Batch:
-    """A batch under way."""
+    """The state of a batch in progress."""
 
     def __init__(self, job: BatchJob, shard: ShardWriter, decoders: Decoders) -> None:
         self._job = job
@@ -144,14 +141,14 @@ class _Batch:
         self._outcome = BatchOutcome()
 
     async def run(self, stop: trio.Event) -> None:
-        """Work until every link is done, or until the grace after a stop is over.
+        """Work until every link is done, or until the grace period after a stop ends.
 
         Raises: OSError, StoreError when a sample cannot be written.
         """
         scope = trio.CancelScope()
         async with Fetcher(self._job.policy, self._admit, self._job.robots) as fetcher, trio.open_nursery() as watch:
-            watch.start_soon(self._heed, stop, scope)
-            with scope, self._listening(scope):
+            watch.start_soon(self._watch_stop, stop, scope)
+            with scope, self._following_news(scope):
                 async with trio.open_nursery() as nursery:
                     for _ in range(min(self._job.policy.concurrency, len(self._job.links))):
                         nursery.start_soon(self._work, fetcher, scope)
@@ -160,27 +157,27 @@ class _Batch:
             raise self._write_error
 
     def close(self) -> BatchOutcome:
-        """Sum up."""
+        """Return the result."""
         outcome = self._outcome
         outcome.returned = [link.position for link in self._job.links if link.position not in self._done]
         outcome.hosts_asked, outcome.hosts_refused = len(self._politeness.asked), len(self._politeness.refused)
         outcome.rows, outcome.samples = self._shard.rows, self._shard.samples
         return outcome
 
-    async def _heed(self, stop: trio.Event, scope: trio.CancelScope) -> None:
+    async def _watch_stop(self, stop: trio.Event, scope: trio.CancelScope) -> None:
         await stop.wait()
         self._is_stopping = True
         self._freed.unpark_all()
         scope.deadline = trio.current_time() + self._job.policy.stop_grace_seconds
 
     @contextmanager
-    def _listening(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Heed what the fleet knows now, and what it hears meanwhile."""
+    def _following_news(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Apply what other workers know of hosts, now and whenever news arrives during the block."""
         if self._job.rests is None:
             yield
             return
 
-        def hear(hosts: Sequence[str] | None) -> None:
+        def apply(hosts: Sequence[str] | None) -> None:
             try:
                 self._skip(self._politeness.apply_news(hosts, trio.current_time()))
             except (OSError, StoreError) as error:
@@ -188,15 +185,15 @@ class _Batch:
                 scope.cancel()
             self._freed.unpark_all()
 
-        hear(None)
-        self._job.rests.on_news = hear
+        apply(None)
+        self._job.rests.on_news = apply
         try:
             yield
         finally:
             self._job.rests.on_news = None
 
     def _admit(self, target: Target) -> None:
-        """Refuse what is blocked or rests; asked before every hop, so also of where a redirect leads."""
+        """Refuse blocked and resting hosts. Called before every hop, so also for the target of a redirect."""
         if self._job.rests is None:
             return
         if self._job.rests.blocks.covers(target.host, target.authority, target.url):
@@ -236,7 +233,7 @@ class _Batch:
         self._skip(self._politeness.record_answer(link, result, trio.current_time()))
 
     def _skip(self, skipped: Sequence[SkippedLink[Link]]) -> None:
-        """Account for links that are not asked in this batch."""
+        """Record links that are not fetched in this batch."""
         for one in skipped:
             if one.failure is not None:
                 self._count(one.link, self._keep(one.link, one.failure), None)
@@ -264,7 +261,7 @@ class _Batch:
     def _keep(
         self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
     ) -> LinkRow:
-        """Write the link's row, with the picture that was made of its body, if there is one."""
+        """Write the link's row, with its picture if there is one."""
         picture, reason, final, is_listed = None, None, True, False
         if isinstance(result, Failure):
             outcome, reason = result.outcome, result.reason

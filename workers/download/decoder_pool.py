@@ -1,23 +1,17 @@
-"""Decoding where a codec's crash, hang or hunger cannot take the worker along.
+"""A pool of decoder processes, so that a codec that crashes, hangs or takes too much memory cannot harm the worker.
 
-Invariant: `Decoders.prepare` gives a picture or an outcome for any bytes, within `seconds`, whatever becomes of the
-codec. The picture on which a decoder ended is undecodable, with the reason; every other one gets its turn with another
-decoder. No decoder outlives the worker.
+Invariant: `Decoders.prepare` returns a picture or an outcome for any bytes, within `seconds`, whatever the codec does.
+A picture that ends its decoder is undecodable, with the reason; other pictures go to other decoders. No decoder
+outlives the worker.
 
 A decoder (`workers.download.decoder_process`, in a fork of `dataset.pictures.fork_server`) holds one picture at a time,
-so it is certain on which it ended. Bytes go through a socket pair once each way.
+so the picture that ended it is known. Bytes go through a socket pair once in each direction.
 
-The models' decoders (`dataset.models.decoders`) are a pool of their own: they take batches for threads, and answer with
-pixels in the batch's memory; these take single pictures for trio's tasks. The processes are the same.
+The pool for models (`dataset.models.decoders`) has the same processes, but takes batches from threads and returns
+pixels in shared memory; this one takes single pictures from trio's tasks.
 
-Measured, resized to 256: a picture of the whole download takes 3.4 to 3.6 ms of CPU instead of 3.2 in the worker's own
-thread, in separate runs, and 0.3 to 0.6 ms more than it where two cores are overloaded; the worker uses all its cores
-instead of one. Starting takes 0.25 s of CPU a worker, a fork 10 ms.
-
-Rejected: several pictures to a message (a crash then has several suspects), shared memory (two copies of 55 KB are not
-what costs), a process for each picture.
-
-What is kept as received is not decoded at all (`dataset.pictures.headers`), and needs none of this.
+Rejected: several pictures per message (a crash would have several suspects), shared memory (two copies of 55 KB cost
+little), a process per picture. Pictures that are kept as received are not decoded at all (`dataset.pictures.headers`).
 """
 
 import json
@@ -43,33 +37,33 @@ from workers.download.decoder_process import ANSWER, ASK
 from workers.errors import WorkerError
 
 MAX_DECODERS = 8
-"""One worker's event loop fetches for about six."""
+"""The event loop of one worker fetches for about six decoders."""
 
 DECODE_SECONDS = 20.0
-"""The largest PNG that the rules allow takes 4, an AVIF 10, on a core of its own."""
+"""The largest allowed PNG takes 4 s on an idle core, an AVIF 10 s."""
 
 ORDER_SECONDS = 30.0
-"""For the origin's imports and a fork, on a machine that is busy with other things."""
+"""For the imports of the fork server and a fork on a busy machine."""
 
 MAX_ANSWER_BYTES = 512 << 20
-"""89 million pixels as PNG; a decoder that says more is none of ours any more."""
+"""89 million pixels as PNG; a decoder that announces more has been taken over."""
 
 PIPE_BYTES = 256 << 10
 
 RECEIVE_BYTES = 64 << 10
-"""A picture of 256 pixels has 31 KB; Python takes memory for all that may come, above 128 KB from the kernel."""
+"""A picture of 256 pixels has 31 KB. Python allocates the whole amount, above 128 KB by mmap."""
 
 
 class DecodingFailed(WorkerError):
-    """No decoder can be started here."""
+    """No decoder can be started on this machine."""
 
 
-class _Ended(Exception):  # a decoder's end, on its way up
-    pass
+class _Ended(Exception):
+    """A decoder has ended."""
 
 
-class _Lied(_Ended):  # it lives, and says what no decoder of ours would say
-    pass
+class _Lied(_Ended):
+    """A decoder has sent something that our code never sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class Undecoded:
 
 
 class Decoders:
-    """The decoders of one worker, started when they are first needed. Use as a `with` block, or `close` it."""
+    """The decoders of one worker, started on first use. Use as a context manager, or call `close`."""
 
     def __init__(
         self,
@@ -91,12 +85,12 @@ class Decoders:
         max_bytes: int = DECODE_BYTES,
         codec: str = "dataset.pictures.prepare:prepare",
     ) -> None:
-        """At most `limit` at once (None: one a core); `codec` is the function that prepares, as module:name."""
+        """Run at most `limit` decoders (None: one per core); `codec` is the preparing function, as module:name."""
         self._limit = limit or min(MAX_DECODERS, len(os.sched_getaffinity(0)))
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._codec = codec
-        self._origin: _Origin | None = None
+        self._fork_server: _ForkServer | None = None
         self._idle: list[_Decoder] = []
         self._in_use = 0
         self._freed = trio.lowlevel.ParkingLot()
@@ -113,12 +107,12 @@ class Decoders:
         """End all decoders."""
         while self._idle:
             self._idle.pop().close()
-        if self._origin is not None:
-            self._origin.close()
-            self._origin = None
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
     async def prepare(self, data: bytes, rules: ImageRules) -> Picture | Undecoded:
-        """Have a picture decoded, resized and encoded by the rules.
+        """Return the picture decoded, resized and encoded by the rules.
 
         Raises: DecodingFailed when no decoder can be started.
         """
@@ -136,7 +130,7 @@ class Decoders:
             self._freed.unpark()
 
     async def _ask(self, decoder: "_Decoder", data: bytes, rules: ImageRules) -> Picture | Undecoded | None:
-        """Ask a decoder; None when it was ended together with the origin, which is no picture's fault."""
+        """Ask a decoder; return None if it ended with the fork server, which is not the picture's fault."""
         is_answered = False
         try:
             with trio.move_on_after(self._seconds):
@@ -149,8 +143,10 @@ class Decoders:
             code = await decoder.end()
             if code is None:
                 return None
-            is_hungry = code == -signal.SIGKILL and not isinstance(end, _Lied)  # the kernel was out of memory
-            return Undecoded(Outcome.UNDECODABLE, "codec took too much memory" if is_hungry else "codec crashed")
+            is_out_of_memory = code == -signal.SIGKILL and not isinstance(
+                end, _Lied
+            )  # by the kernel's out-of-memory killer
+            return Undecoded(Outcome.UNDECODABLE, "codec took too much memory" if is_out_of_memory else "codec crashed")
         finally:
             if not is_answered:
                 await decoder.end()
@@ -161,21 +157,19 @@ class Decoders:
             if decoder.is_alive():
                 return decoder
             await decoder.end()
-        for _ in range(2):  # an origin that was killed is replaced
-            if self._origin is None:
-                self._origin = _Origin(self._codec)
+        for _ in range(2):  # a killed fork server is replaced
+            if self._fork_server is None:
+                self._fork_server = _ForkServer(self._codec)
             try:
-                return await self._origin.fork(self._max_bytes)
+                return await self._fork_server.fork(self._max_bytes)
             except (OSError, _Ended):
-                self._origin.close()
-                self._origin = None
+                self._fork_server.close()
+                self._fork_server = None
         module = self._codec.partition(":")[0]
-        raise DecodingFailed(
-            f"The process that decodes cannot be started: {sys.executable} -c 'import {module}' may tell why."
-        )
+        raise DecodingFailed(f"Cannot start a decoder process: run {sys.executable} -c 'import {module}' to see why.")
 
 
-class _Origin:
+class _ForkServer:
     """The process that forks decoders."""
 
     def __init__(self, codec: str) -> None:
@@ -191,9 +185,9 @@ class _Origin:
         self._lock = trio.Lock()
 
     async def fork(self, max_bytes: int) -> "_Decoder":
-        """Make a decoder.
+        """Fork a decoder.
 
-        Raises: _Ended, OSError when the origin has died.
+        Raises: _Ended, OSError when the fork server has died.
         """
         ours, theirs = socket.socketpair()
         is_made = False
@@ -210,7 +204,7 @@ class _Origin:
                 ours.close()
 
     async def end(self, pid: int) -> int | None:
-        """Kill a decoder; return its exit code, negative for a signal, None when the origin has ended it."""
+        """Kill a decoder; return its exit code (negative for a signal), or None if the fork server is gone."""
         try:
             return await self._order(ORDER.pack(END, pid, 0))
         except (OSError, _Ended):
@@ -218,7 +212,7 @@ class _Origin:
 
     async def _order(self, order: bytes, rights: list[tuple[int, int, bytes]] | None = None) -> int:
         with trio.move_on_after(ORDER_SECONDS) as scope:
-            scope.shield = True  # an answer that nobody waits for would be taken for the next one's
+            scope.shield = True  # an unread answer would be taken for the next one's
             async with self._lock:
                 await self._orders.sendmsg([order], rights or [])
                 result = await self._orders.recv(RESULT.size)
@@ -227,7 +221,7 @@ class _Origin:
         raise _Ended
 
     def close(self) -> None:
-        """End the origin, which ends its decoders."""
+        """End the fork server, which ends its decoders."""
         self._orders.close()
         try:
             self._process.wait(timeout=5)
@@ -237,10 +231,10 @@ class _Origin:
 
 
 class _Decoder:
-    """One decoder, and our end of its socket."""
+    """One decoder and our end of its socket."""
 
-    def __init__(self, origin: _Origin, pid: int, pipe: socket.socket) -> None:
-        self._origin = origin
+    def __init__(self, fork_server: _ForkServer, pid: int, pipe: socket.socket) -> None:
+        self._fork_server = fork_server
         self._pid = pid
         self._pipe = pipe
         self._exit_code: int | None = None
@@ -248,13 +242,13 @@ class _Decoder:
         pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIPE_BYTES)
 
     async def ask(self, data: bytes, rules: ImageRules) -> Picture | Undecoded:
-        """Send a picture and receive what became of it.
+        """Send a picture and return the result.
 
         Raises: _Ended.
         """
-        terms = _terms(rules)
+        encoded_rules = _rules_json(rules)
         try:
-            await self._send(ASK.pack(len(terms), len(data)) + terms, data)
+            await self._send(ASK.pack(len(encoded_rules), len(data)) + encoded_rules, data)
             answer = await self._receive()
         except OSError as error:
             raise _Ended from error
@@ -264,7 +258,7 @@ class _Decoder:
             raise _Lied from error
 
     async def begin(self) -> None:
-        """Wait until it is ready.
+        """Wait until the decoder is ready.
 
         Raises: _Ended.
         """
@@ -275,14 +269,14 @@ class _Decoder:
         raise _Ended
 
     def is_alive(self) -> bool:
-        """Say whether an idle decoder is there still."""
+        """Return whether an idle decoder still runs."""
         try:
             self._pipe.recv(1)
         except BlockingIOError:
             return True
         except OSError:
             return False
-        return False  # an end, or a word that nobody asked for
+        return False  # EOF, or unrequested bytes
 
     async def _send(self, head: bytes, data: bytes) -> None:
         try:
@@ -311,10 +305,10 @@ class _Decoder:
         return answer
 
     async def end(self) -> int | None:
-        """Kill it; return its exit code, None when the origin has ended it."""
+        """Kill the decoder; return its exit code, or None if the fork server is gone."""
         if self._pipe.fileno() >= 0:
             self._pipe.close()
-            self._exit_code = await self._origin.end(self._pid)
+            self._exit_code = await self._fork_server.end(self._pid)
         return self._exit_code
 
     def close(self) -> None:
@@ -322,13 +316,13 @@ class _Decoder:
 
 
 def _read_answer(answer: bytearray) -> Picture | Undecoded:
-    said_size = ANSWER.unpack_from(answer)[0]
-    said = json.loads(answer[ANSWER.size : ANSWER.size + said_size])
-    if "outcome" in said:
-        return Undecoded(Outcome(said["outcome"]), said.get("reason"))
-    return Picture(data=bytes(memoryview(answer)[ANSWER.size + said_size :]), **said)
+    head_size = ANSWER.unpack_from(answer)[0]
+    head = json.loads(answer[ANSWER.size : ANSWER.size + head_size])
+    if "outcome" in head:
+        return Undecoded(Outcome(head["outcome"]), head.get("reason"))
+    return Picture(data=bytes(memoryview(answer)[ANSWER.size + head_size :]), **head)
 
 
 @lru_cache(maxsize=16)
-def _terms(rules: ImageRules) -> bytes:
+def _rules_json(rules: ImageRules) -> bytes:
     return strict_json.dumps(rules.to_json()).encode()

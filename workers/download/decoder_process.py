@@ -1,7 +1,7 @@
-"""What a download worker's decoders do: pictures in, prepared pictures or outcomes out, one at a time.
+"""The work of a decoder process: it receives pictures one at a time, and sends prepared pictures or outcomes.
 
-They are forked by `dataset.pictures.fork_server`, which `workers.download.decoder_pool` starts with `load`. A decoder
-takes pictures from its socket until that ends. What it says is data: JSON and bytes, never a pickle.
+`dataset.pictures.fork_server` forks the decoders; `workers.download.decoder_pool` starts it with `load`. A decoder
+serves its socket until EOF. Its answers are data (JSON and bytes), never a pickle.
 """
 
 import importlib
@@ -21,10 +21,10 @@ from dataset.recipe.image_rules import ImageRules
 Prepare = Callable[[bytes, ImageRules], Picture | Outcome]
 
 ASK = struct.Struct(">II")
-"""Before a request: bytes of the rules' JSON, bytes of the picture."""
+"""The start of a request: the sizes of the rules' JSON and of the picture."""
 
 ANSWER = struct.Struct(">II")
-"""Before a reply: bytes of what is said of the picture, as JSON; bytes of the picture."""
+"""The start of an answer: the sizes of the JSON about the picture and of the picture."""
 
 PROBES = (
     bytes.fromhex(
@@ -33,14 +33,14 @@ PROBES = (
     ),
     bytes.fromhex("524946461a000000574542505650384c0d0000002f000000100711118888fe0700"),
 )
-"""A PNG and a WebP of one pixel. Pillow loads its common formats with the first and all others with the second, which
-took each decoder 70 ms."""
+"""A PNG and a WebP of one pixel. They make Pillow load its common and its other formats before the fork, which saves
+each decoder 70 ms."""
 
-_SAID_OF_A_PICTURE = tuple(field.name for field in fields(Picture) if field.name != "data")
+_PICTURE_FIELDS = tuple(field.name for field in fields(Picture) if field.name != "data")
 
 
 def load(codec: str) -> Serve:
-    """Load the codec, a function as module:name, and return what a decoder does."""
+    """Load the codec, a function as module:name; return the function that a decoder runs."""
     module, _, name = codec.partition(":")
     prepare: Prepare = getattr(importlib.import_module(module), name)
     _probe(prepare)
@@ -48,8 +48,8 @@ def load(codec: str) -> Serve:
 
 
 def serve(prepare: Prepare, pictures: socket.socket) -> None:
-    """Prepare pictures until the socket ends."""
-    _probe(prepare)  # or a broken library, or a bound too tight, would be every picture's fault
+    """Prepare pictures until EOF on the socket."""
+    _probe(prepare)  # otherwise a broken library or a low memory limit would make every picture undecodable
     pictures.sendall(READY)
     while (request := _receive(pictures, ASK.size)) is not None:
         rules_size, size = ASK.unpack(request)
@@ -71,7 +71,7 @@ def _answer(prepare: Prepare, data: bytes, rules: bytes) -> tuple[bytes, bytes]:
     except MemoryError:
         return strict_json.dumps({"outcome": Outcome.UNDECODABLE, "reason": "codec took too much memory"}).encode(), b""
     if isinstance(prepared, Picture):
-        return strict_json.dumps({name: getattr(prepared, name) for name in _SAID_OF_A_PICTURE}).encode(), prepared.data
+        return strict_json.dumps({name: getattr(prepared, name) for name in _PICTURE_FIELDS}).encode(), prepared.data
     return strict_json.dumps({"outcome": prepared}).encode(), b""
 
 
@@ -81,6 +81,6 @@ def _rules(rules: bytes) -> ImageRules:
 
 
 def _receive(pictures: socket.socket, size: int) -> bytes | None:
-    """Receive `size` bytes; None at the end."""
+    """Return the next `size` bytes; None at EOF."""
     data = pictures.recv(size, socket.MSG_WAITALL)
     return data if len(data) == size else None

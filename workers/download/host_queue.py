@@ -1,16 +1,16 @@
-"""The order of a batch's links: each host's spread over the whole batch, never too many of one at once, none too soon.
+"""The order of a batch's links, with each host's links spread over the whole batch.
 
-Invariant: no host has more than `per_host` links under way, nor two begun within `spacing_seconds`, nor one begun while
-it rests; whatever host is slow, links of the others go on. It says which link is next; time is told to it.
+Invariant: no host has more than `per_host` links in progress, two links begun within `spacing_seconds`, or a link begun
+while it rests. A slow host does not delay the links of others. Pure decisions: the caller passes in the time.
 
-Each host's k-th of n links has the place (k + u) / n in the batch, u between 0 and 1 by the host's name, so that the
-hosts with few links do not all come at once. A host that has failed `max_failures` times in a row is given up for this
-batch: its other links are handed back, to be tried in another one.
+The k-th of a host's n links has the position (k + u) / n in the batch, where u in [0, 1) depends on the host's name, so
+that hosts with few links do not all come first. After `max_failures` failures in a row a host is given up for this
+batch, and its other links are returned.
 
-With `slow_start` a host gets one link until it has answered one: twenty workers that do not know yet that a host
-refuses them send it twenty requests, not eighty. A gate can hold a host back by what others know of it.
+With `slow_start` a host gets one link at a time until it has answered: twenty workers that do not know yet that a host
+refuses send it 20 requests instead of 80. `hold_back` delays a host by what other workers know of it.
 
-Rejected: shuffling (a host's links still meet), and a semaphore for each host (tasks pile up before the slowest one).
+Rejected: shuffling (links of a host still meet), and a semaphore per host (tasks pile up before the slowest host).
 """
 
 import heapq
@@ -34,7 +34,7 @@ LinkT = TypeVar("LinkT", bound=Located)
 
 
 class HostQueue(Generic[LinkT]):
-    """Hands out links; each one taken must be given back by `done`. `now` is any clock's, in seconds."""
+    """Hands out links; call `done` for each one taken. `now` is the time of any clock in seconds."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class HostQueue(Generic[LinkT]):
         spacing_seconds: float = 0.0,
         max_failures: int | None = None,
         slow_start: bool = False,
-        gate: Callable[[str, float], float] | None = None,
+        hold_back: Callable[[str, float], float] | None = None,
     ) -> None:
-        """`gate` gets a host and the time, and says how many seconds the host is not to be asked."""
+        """`hold_back(host, now)` returns for how many seconds the host must not be contacted."""
         self._per_host = per_host
         self._spacing_seconds = spacing_seconds
         self._max_failures = max_failures
         self._slow_start = slow_start
-        self._gate = gate
+        self._hold_back = hold_back
         self._works: set[str] = set()  # has answered since it last failed
         self._waiting: dict[str, deque[tuple[float, LinkT]]] = {}
         self._under_way: dict[str, int] = {}
@@ -64,23 +64,23 @@ class HostQueue(Generic[LinkT]):
             offset = zlib.crc32(host.encode("utf-8", "replace")) / 2**32
             places = ((k + offset) / len(host_links) for k in range(len(host_links)))
             self._waiting[host] = deque(zip(places, host_links, strict=True))
-        self._left = sum(map(len, self._waiting.values()))  # counted along: it is asked after every link
+        self._left = sum(map(len, self._waiting.values()))  # kept up to date, because it is read after every link
         self._ready = [(waiting[0][0], host) for host, waiting in self._waiting.items()]
-        heapq.heapify(self._ready)  # hosts that have a link waiting and a slot free: here or among the resting, once
+        heapq.heapify(self._ready)  # hosts with a waiting link and a free place; each is here or in _resting, once
         self._lined_up = set(self._waiting)
         self._resting: list[tuple[float, str]] = []
-        self._rested_at: dict[str, float] = {}  # of a host's entries there, the one that counts
+        self._rested_at: dict[str, float] = {}  # a host may have several entries in _resting; this one counts
 
     def __len__(self) -> int:
-        """Count the links that nobody has taken."""
+        """Return the number of links that are not taken."""
         return self._left
 
     def __contains__(self, host: str) -> bool:
-        """Say whether a link of a host waits."""
+        """Return whether a link of this host waits."""
         return host in self._waiting
 
     def take(self, now: float) -> LinkT | None:
-        """Return the next link of a host with a free slot; None when there is none now, or none at all."""
+        """Return the next link whose host may be contacted now; None if no host may be, or no link is left."""
         while self._resting and self._resting[0][0] <= now:
             until, host = heapq.heappop(self._resting)
             if self._rested_at.get(host) == until:
@@ -89,10 +89,10 @@ class HostQueue(Generic[LinkT]):
             _, host = heapq.heappop(self._ready)
             self._lined_up.discard(host)
             if host not in self._waiting or self._is_full(host):
-                continue  # given up meanwhile, or refused while another was under way
+                continue  # given up, or slowed down by a refusal, since it was lined up
             until = self._rests_until.get(host, -math.inf)
-            if until <= now and self._gate is not None:
-                until = now + self._gate(host, now)
+            if until <= now and self._hold_back is not None:
+                until = now + self._hold_back(host, now)
             if until > now:
                 heapq.heappush(self._resting, (until, host))
                 self._rested_at[host] = until
@@ -101,20 +101,20 @@ class HostQueue(Generic[LinkT]):
         return None
 
     def hosts(self) -> list[str]:
-        """Return the hosts of the links that nobody has taken."""
+        """Return the hosts of the links that are not taken."""
         return list(self._waiting)
 
     def wake(self, host: str) -> None:
-        """Look at a resting host again: its rest may have ended early."""
+        """Consider a resting host again, because its rest may have ended early."""
         if self._rested_at.pop(host, None) is not None:
             self._line_up(host)
 
     def seconds_to_wait(self, now: float) -> float:
-        """Return when the first host has rested; infinity when none rests."""
+        """Return the seconds until the first rest ends; infinity if no host rests."""
         return max(0.0, self._resting[0][0] - now) if self._resting else math.inf
 
     def done(self, link: LinkT) -> None:
-        """Free the slot that a link has held."""
+        """End a link that was taken, so that its host may get another one."""
         host = host_of(link.url)
         self._under_way[host] -= 1
         if not self._under_way[host]:
@@ -122,18 +122,18 @@ class HostQueue(Generic[LinkT]):
         self._line_up(host)
 
     def rest(self, link: LinkT, until: float) -> None:
-        """Begin no link of this one's host before `until`."""
+        """Begin no link of this link's host before `until`."""
         host = host_of(link.url)
         self._rests_until[host] = max(until, self._rests_until.get(host, until))
 
     def answered(self, link: LinkT) -> None:
-        """Note that a link's host works."""
+        """Record that the link's host works."""
         host = host_of(link.url)
         self._failures.pop(host, None)
         self._works.add(host)
 
     def failed(self, link: LinkT) -> Sequence[LinkT]:
-        """Note that a link's host does not; return its waiting links, taken out, when that was once too often."""
+        """Record a failure of the link's host; after `max_failures` in a row remove and return its waiting links."""
         host = host_of(link.url)
         self._failures[host] = self._failures.get(host, 0) + 1
         self._works.discard(host)
@@ -142,7 +142,7 @@ class HostQueue(Generic[LinkT]):
         return self.give_up(host)
 
     def give_up(self, host: str) -> Sequence[LinkT]:
-        """Take out and return a host's waiting links."""
+        """Remove and return a host's waiting links."""
         left = [link for _, link in self._waiting.pop(host, ())]
         self._left -= len(left)
         return left
@@ -164,7 +164,7 @@ class HostQueue(Generic[LinkT]):
         return self._under_way.get(host, 0) >= limit
 
     def _line_up(self, host: str) -> None:
-        """Line a host up if a link of it waits, it has a slot free, and it is neither lined up nor resting."""
+        """Line a host up if it has a waiting link and a free place, and is neither lined up nor resting."""
         if (
             host in self._waiting
             and host not in self._lined_up

@@ -1,10 +1,10 @@
-"""What a download worker knows of the web from the rest of the rests, and what it has to tell them.
+"""What a download worker knows of hosts from the other workers, and what it has to report to them.
 
-A beat carries the report there and the news back; between two beats this is all that the worker goes by. Times are on
-the worker's own clock, from the seconds that the tracker gives: the two clocks need not agree.
+A heartbeat carries the report to the tracker and the news back. Times are on the worker's own clock, computed from
+seconds that the tracker sends, so the two clocks need not agree.
 
-Invariant: a host that rests is asked by nobody; when its rest is over, by the one worker that the tracker has granted
-the probe, until that has said how it went.
+Invariant: nobody contacts a resting host. After the rest only the worker to which the tracker has granted the probe
+contacts it, until that worker has reported the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +16,26 @@ from tracker.protocol.blocklist import Blocklist
 from tracker.protocol.session import News
 
 MAX_TOLD = 100
-"""Hosts in a report, the worst first; the tracker takes no more."""
+"""Hosts per report, the worst first; the tracker accepts no more."""
 
 ASK_AGAIN_SECONDS = 20.0
-"""After a probe was asked for and no answer came: the beat may have been lost."""
+"""A request for a probe is repeated after this time, because the heartbeat may have been lost."""
 
 
 @dataclass(slots=True)
 class Rest:
-    """A host's rest: until when, after how many refusals in a row, and whether this worker asks first."""
+    """A host's rest: its end, the refusals in a row before it, and whether this worker has the probe."""
 
     until: float
     refusals: int
     is_ours: bool = False
     wait_until: float = 0.0
-    """Until then no probe is asked for, because an answer is due or another worker goes first; or it is ours."""
+    """No probe is requested before this time: the answer is due, another worker probes, or this one does."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What a beat carries; given back when the beat fails."""
+    """What a heartbeat carries; restored if the heartbeat fails."""
 
     refused: dict[str, tuple[int, float | None]]
     well: list[str]
@@ -47,9 +47,10 @@ class Report:
 
 
 class HostRests:
-    """Used from one thread: by the batch and by the beat, which is told by `on_urgent` not to wait.
+    """Used from one thread, by the batch and the heartbeat.
 
-    `on_news` gets the hosts whose rest has begun, changed or ended; None when the blocks have changed.
+    `on_urgent` is called when the next heartbeat should not wait. `on_news` gets the hosts whose rest has changed, or
+    None if the blocks have changed.
     """
 
     def __init__(self, *, forget_seconds: float = 21_600.0, grace_seconds: float = 20.0) -> None:
@@ -67,13 +68,13 @@ class HostRests:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """By the tracker's settings, as a worker hears them when it registers."""
+        """Use the tracker's settings, which a worker gets when it registers."""
         return cls(
             forget_seconds=float(settings["rest_forget_seconds"]), grace_seconds=float(settings["rest_grace_seconds"])
         )
 
     def seconds_to_wait(self, host: str, now: float) -> float:
-        """Return how long a host is not to be asked, 0 when it may be; asks for its probe when its rest is over."""
+        """Return for how many seconds the host must not be contacted; request its probe if its rest is over."""
         rest = self._rests.get(host)
         if rest is None:
             return 0.0
@@ -91,17 +92,17 @@ class HostRests:
         return ASK_AGAIN_SECONDS
 
     def seconds_left(self, host: str, now: float) -> float:
-        """Return how long a host still rests; 0 also when its probe is all that is missing."""
+        """Return how long a host still rests; 0 if only its probe is missing."""
         rest = self._rests.get(host)
         return max(0.0, rest.until - now) if rest else 0.0
 
     def refusals(self, host: str) -> int:
-        """Return how many rests in a row a host has been given."""
+        """Return how many rests in a row a host has had."""
         rest = self._rests.get(host)
         return rest.refusals if rest else 0
 
     def record_refusal(self, host: str, now: float, seconds: float, wish: float | None) -> None:
-        """Note that a host has refused us: nobody here asks it for `seconds` or its wish, and the rests is told."""
+        """Record a refusal: the host rests for `seconds` or for its longer `wish`, and the tracker is told."""
         n, longest = self._refused.get(host, (0, None))
         self._refused[host] = (n + 1, _longer(longest, wish))
         self._well.discard(host)
@@ -111,23 +112,23 @@ class HostRests:
         if known is None or known.until <= now:
             self.on_urgent()
             self._rests[host] = Rest(until, known.refusals if known else 1)
-        else:  # one that was on its way when the rest began
+        else:  # of a request that was sent before the rest began
             known.until = max(known.until, until)
 
     def record_answer(self, host: str) -> None:
-        """Note that a host gave what was asked for, or said in earnest that it has not got it."""
+        """Record that a host answered, with the file or with a definite no."""
         if self.is_probing(host):
             del self._rests[host]
             self._well.add(host)
             self.on_urgent()
 
     def is_probing(self, host: str) -> bool:
-        """Say whether this worker is the one that asks a rested host first."""
+        """Return whether this worker has the host's probe."""
         rest = self._rests.get(host)
         return rest is not None and rest.is_ours
 
     def take_report(self) -> Report:
-        """Return what there is to tell, as told."""
+        """Return the report for the next heartbeat, and count it as sent."""
         well, probes = sorted(self._well)[:MAX_TOLD], sorted(self._probes)[:MAX_TOLD]
         report = Report(self.take_refusals(), well, probes)
         self._well.difference_update(well)
@@ -135,12 +136,12 @@ class HostRests:
         return report
 
     def take_refusals(self) -> dict[str, tuple[int, float | None]]:
-        """Return the worst refusals that no beat has told of, as told: for a batch's end, which goes out anyway."""
+        """Return the worst unreported refusals, and count them as sent: the end of a batch carries them, too."""
         worst = sorted(self._refused, key=lambda host: -self._refused[host][0])[:MAX_TOLD]
         return {host: self._refused.pop(host) for host in worst}
 
     def restore_report(self, report: Report) -> None:
-        """Have a report to tell again, whose beat has failed."""
+        """Report again what a failed heartbeat did not deliver."""
         for host, (n, wish) in report.refused.items():
             known, longest = self._refused.get(host, (0, None))
             self._refused[host] = (known + n, _longer(wish, longest))
@@ -148,7 +149,7 @@ class HostRests:
         self._probes.update(report.probes)
 
     def apply_news(self, news: News, now: float) -> None:
-        """Take in a beat's answer. What this worker was refused since the beat went out is newer than it."""
+        """Apply the answer to a heartbeat. Refusals recorded since it was sent are newer, and win."""
         self.since = news.since
         for host, (seconds, refusals) in (news.rests or {}).items():
             known = self._rests.get(host)
@@ -157,7 +158,7 @@ class HostRests:
             if not refusals:
                 self._rests.pop(host, None)
             elif known is None or known.refusals != refusals or now + seconds > known.until + 1.0:
-                self._rests[host] = Rest(now + seconds, refusals)  # a second's difference is the way's
+                self._rests[host] = Rest(now + seconds, refusals)  # a second of difference is transit time
         for host, word in (news.probes or {}).items():
             rest = self._rests.get(host)
             if host in self._refused or rest is None:
@@ -173,7 +174,7 @@ class HostRests:
             self.on_news([*(news.rests or ()), *(news.probes or ())])
 
     def apply_blocks(self, version: int, blocked: Sequence[str], lifted: Sequence[str]) -> None:
-        """Take in what is new in the list of blocks."""
+        """Apply changes to the list of blocks."""
         self.blocks.update(blocked, lifted)
         self.blocks_version = version
         if self.on_news is not None:

@@ -1,15 +1,15 @@
-"""How a batch behaves towards hosts: the order of its links, and what each answer teaches about its host.
+"""Politeness of a batch towards hosts: the order of its links, and the consequences of each answer.
 
-It decides and does nothing: time and answers are told to it, what is to become of links that will not be asked is
-returned. Of the answers of a host,
+Pure decisions: the caller passes in the time and each answer, and gets back the links to skip.
 
-- 429 and 503 are refusals: the whole fleet lets the host rest, and its links are kept for later without using up a try;
-- 403 says mostly something about a link (a bucket answers so for every missing object), so only `host_failures` of them
-  in a row are a refusal;
-- what only this machine may have met (DNS, connections, silence) is never told to the rests: after `host_failures` in a
-  row the host is given up for this batch, and its links wait for another try. A broken network must not stop the rests.
+- 429 and 503 are refusals. All workers let the host rest, and its links come back later without using up an attempt.
+- 403 usually concerns one link (a bucket answers so for every missing object), so only `host_failures` of them in a row
+  are a refusal.
+- DNS errors, failed connections and timeouts may be this machine's fault, so other workers are not told: a broken
+  network must not stop the swarm. After `host_failures` in a row the host is given up for this batch, and its links
+  are retried later.
 
-A host that goes on refusing for `GIVE_UP_RESTS` rests is given up in the same way, so that its links end some day.
+After `GIVE_UP_RESTS` rests in a row a host is given up in the same way, so that its links end eventually.
 """
 
 import random
@@ -34,20 +34,20 @@ HOST_FAULTS = frozenset(
         Outcome.SERVER_ERROR,
     }
 )
-"""What says that a host does not want or cannot have more requests; any other answer shows that it works."""
+"""Outcomes that are the fault of the host; any other answer shows that the host works."""
 
 REFUSALS = frozenset({403, 429, 503})
 
 GIVE_UP_RESTS = 12
-"""1, 2, 4 … 32 minutes and six hours: a host that has refused for so long will not have its links taken."""
+"""Rests of 1, 2, 4 … 32 minutes and then six hours: a host that refuses this long is not going to answer."""
 
 LATE_SECONDS = 60.0
-"""Links come back within a minute after their host's rest, not all at its end."""
+"""Links come back spread over a minute after the rest of their host, not all at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedLink(Generic[LinkT]):
-    """A link that is not asked in this batch: kept for `later_seconds`, or ended by a failure."""
+    """A link that is not fetched in this batch: retried after `later_seconds`, or ended by `failure`."""
 
     link: LinkT
     later_seconds: float | None
@@ -55,7 +55,7 @@ class SkippedLink(Generic[LinkT]):
 
 
 class Politeness(Generic[LinkT]):
-    """Of one batch. Without a fleet the worker learns from its own answers only."""
+    """The decisions for one batch. Without `rests` only the batch's own answers count."""
 
     def __init__(self, links: Iterable[LinkT], policy: FetchPolicy, rests: HostRests | None = None) -> None:
         self._policy = policy
@@ -66,16 +66,16 @@ class Politeness(Generic[LinkT]):
             spacing_seconds=policy.host_spacing_seconds,
             max_failures=policy.host_failures,
             slow_start=rests is not None,
-            gate=rests.seconds_to_wait if rests is not None else None,
+            hold_back=rests.seconds_to_wait if rests is not None else None,
         )
         self._forbidden: dict[str, int] = {}  # in a row
         self.asked: set[str] = set()
-        """Hosts that have answered, or should have."""
+        """Hosts that were contacted."""
         self.refused: set[str] = set()
-        """Those that have refused one link at least."""
+        """Hosts that refused at least one link."""
 
     def apply_news(self, hosts: Iterable[str] | None, now: float) -> list[SkippedLink[LinkT]]:
-        """Go through hosts of which there is news (None: all); return the links that will not be asked."""
+        """Apply news about these hosts (None: all); return the links to skip."""
         if self._rests is None:
             return []
         skipped: list[SkippedLink[LinkT]] = []
@@ -90,20 +90,20 @@ class Politeness(Generic[LinkT]):
         return skipped
 
     def record_answer(self, link: LinkT, result: Fetched | Failure, now: float) -> list[SkippedLink[LinkT]]:
-        """Hold what a link met against its host; return the links that will not be asked in this batch."""
+        """Record the result of a link against its host; return the links to skip."""
         host = host_of(link.url)
         if result.final_url is None or (
             result.http_status is None and isinstance(result, Failure) and result.outcome not in HOST_FAULTS
         ):
-            return []  # nobody was asked: a bad URL, a block, a rest
+            return []  # no host was contacted: a bad URL, a block, a rest
         last = host_of(result.final_url)
         if last != host and self._rests is not None:
-            self._rests.record_answer(host)  # by a redirect
+            self._rests.record_answer(host)  # with a redirect
         self.asked.add(last)
         skipped = self._record_refusal(last, result, now)
         if isinstance(result, Fetched) or result.outcome not in HOST_FAULTS or _is_held_back(result):
             self.queue.answered(link)
-        elif last == host:  # else another host's fault, to which this one has led
+        elif last == host:  # otherwise it is the fault of the host to which a redirect led
             skipped += self._record_fault(link, host, result, now)
         return skipped
 
@@ -138,7 +138,7 @@ class Politeness(Generic[LinkT]):
         return [SkippedLink(one, None, _not_asked(result.outcome)) for one in left]
 
     def _set_aside(self, host: str, now: float) -> list[SkippedLink[LinkT]]:
-        """Take out a host's links if its rest is too long to wait for."""
+        """Remove a host's links if its rest is too long to wait for."""
         assert self._rests is not None
         seconds = self._rests.seconds_left(host, now)
         if seconds <= self._policy.max_rest_seconds:
@@ -150,17 +150,17 @@ class Politeness(Generic[LinkT]):
 
 
 def _is_held_back(result: Failure) -> bool:
-    """Say whether it was a redirect to a host that rests, which has not been asked."""
+    """Return whether the link was redirected to a resting host, which was not contacted."""
     return result.outcome == Outcome.RATE_LIMITED and result.http_status != 429
 
 
 def blocked() -> Failure:
-    """Make the end of a link that must not be contacted."""
+    """Return the failure of a link that must not be fetched."""
     return _failure(Outcome.BLOCKED, "its host or URL is blocked", transient=False)
 
 
 def _not_asked(outcome: Outcome) -> Failure:
-    """Make the end of a link whose host was given up: its host's last fault, to be tried again in another batch."""
+    """Return the failure of a link whose host was given up: the host's last fault, retried in another batch."""
     return _failure(outcome, "not asked: its host kept failing", transient=True)
 
 

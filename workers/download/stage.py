@@ -2,7 +2,7 @@
 
     draw → download_batch → complete (outcomes, second tries, returned links and refusals, in one transaction)
 
-A stop closes the shard with what is done; the links that are not go back to the pool.
+When the worker is stopped, the shard is closed with the links that are done; the others go back to the pool.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Download(Stage[Batch]):
 
     policy: FetchPolicy
     decoders: Decoders
-    """Whoever opened them ends them; they serve one batch after the other."""
+    """Serve one batch after the other; the caller closes them."""
     rests: HostRests = field(default_factory=HostRests)
     """What this worker and the others know of hosts; `beat` exchanges it."""
     robots: RobotsCache = field(default_factory=RobotsCache)
@@ -43,7 +43,7 @@ class Download(Stage[Batch]):
     async def work(self, held: Sequence[Batch], context: WorkContext) -> Mapping[str, object]:
         (batch,) = held
         recipe = await trio.to_thread.run_sync(context.follow, batch)
-        await self.beat(context)  # no host is asked before the blocks and rests of this moment are known
+        await self.beat(context)  # the current blocks and rests must be known before any host is contacted
         restricted = await trio.to_thread.run_sync(self.hash_lists.current, context)
         image = recipe.image
         rules = replace(image, pdq=image.pdq or restricted.needs_pdq)

@@ -1,10 +1,10 @@
-"""How many requests may be under way at once to one address, and how soon after each other, whatever hosts share it.
+"""A limit on concurrent requests per IP address, and on the time between them, whatever hosts share the address.
 
-Thousands of small hosts live behind one address of a hosting firm, and each of them alone is within the bounds for
-hosts. The address is the first that the host resolves to.
+Thousands of small hosts share an address of a hosting firm, and each of them alone is within the limits per host. The
+address is the first one that the host resolves to.
 
-Rejected: holding such links back in the queue, as for hosts; an address is known only once the name was looked up. So
-links of an address that is both slow and shared wait here, each in a place among those under way at once.
+Rejected: delaying such links in the queue, as for hosts, because the address is known only after the DNS lookup. So
+links of a slow, shared address wait here, and count towards `concurrency` while they wait.
 """
 
 import math
@@ -16,10 +16,10 @@ from workers.fetching.addresses import Address
 
 
 class AddressLimiter:
-    """Lets `limit` in at once for each address, in the order in which they came, `spacing_seconds` apart at least."""
+    """Admits `limit` requests per address at a time, first come first served, at least `spacing_seconds` apart."""
 
     def __init__(self, limit: int, spacing_seconds: float = 0.0) -> None:
-        """A limit of 0 is none."""
+        """A `limit` of 0 means no limit."""
         self._limit = limit or math.inf
         self._spacing_seconds = spacing_seconds
         self._inside: dict[Address, int] = {}
@@ -27,11 +27,11 @@ class AddressLimiter:
         self._next_begin: dict[Address, float] = {}
 
     def __len__(self) -> int:
-        """Count the addresses that somebody is with."""
+        """Return the number of addresses with a request in progress."""
         return len(self._inside)
 
     async def acquire(self, address: Address) -> None:
-        """Wait for a place, which `release` must give back, and for the time to begin."""
+        """Wait until a request to this address may begin. Call `release` after it."""
         await self._acquire_slot(address)
         if not self._spacing_seconds:
             return
@@ -60,7 +60,7 @@ class AddressLimiter:
                 self._give_up(address, turn)
 
     def release(self, address: Address) -> None:
-        """Give the place to the next who waits."""
+        """End a request; the next one that waits may begin."""
         waiting = self._waiting.get(address)
         if waiting:
             waiting.popleft().set()
@@ -72,7 +72,7 @@ class AddressLimiter:
             self._inside[address] -= 1
 
     def _give_up(self, address: Address, turn: trio.Event) -> None:
-        """Leave the queue, or pass on the place that was given while the wait was being cancelled."""
+        """Leave the queue, or release a permission that was granted during the cancellation."""
         if turn.is_set():
             self.release(address)
             return

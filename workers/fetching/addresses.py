@@ -1,10 +1,10 @@
-"""Which addresses a download worker may connect to: public ones on web ports.
+"""The addresses that a download worker may connect to: public ones, on web ports.
 
-Invariant: nothing is connected to that `AddressRule.check` has not passed, at any hop; a name of which one address is
-refused is refused whole, since a mixture is how a name is made to lead inside.
+Invariant: at every hop, only addresses that passed `AddressRule.check` are connected to. A name with one refused
+address is refused as a whole, because attackers mix public and private addresses.
 
-Source: IANA's special-purpose address registries for IPv4 and IPv6. Written out rather than left to `ipaddress`, whose
-`is_global` follows the Python that happens to run: 3.11 calls NAT64, 6to4 and multicast global.
+Source: IANA's special-purpose address registries for IPv4 and IPv6. Rejected: `ipaddress.is_global`, which depends on
+the Python version; 3.11 counts NAT64, 6to4 and multicast as global.
 """
 
 import re
@@ -44,7 +44,7 @@ _REFUSED_V4 = tuple(
 )
 
 _GLOBAL_V6 = IPv6Network("2000::/3")
-"""Global unicast. All else is refused by it: ::1, mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96) IPv4, fc00::/7, …"""
+"""Global unicast. The rest is refused: ::1, mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96) IPv4, fc00::/7, …"""
 
 _REFUSED_V6 = tuple(
     map(
@@ -63,10 +63,10 @@ _NUMERIC_LABEL = re.compile(r"(?:[0-9]+|0[xX][0-9a-fA-F]*)\Z")
 
 
 def parse_address(host: str) -> Address | None:
-    """Read a host as an address; None when it is a name.
+    """Parse a host as an address; return None if it is a name.
 
-    Raises: LinkFailed (refused_address) for the spellings that only inet_aton takes for an address: decimal, octal,
-    hexadecimal, or fewer than four numbers. A name cannot end in a number, says the URL standard.
+    Raises: LinkFailed (refused_address) for spellings that only inet_aton accepts: decimal, octal, hexadecimal, or
+    fewer than four numbers. By the URL standard a name cannot end in a number.
     """
     try:
         return ip_address(host)
@@ -77,7 +77,7 @@ def parse_address(host: str) -> Address | None:
 
 
 class AddressRule:
-    """Says which addresses and ports may be connected to."""
+    """The rule for addresses and ports."""
 
     def __init__(
         self, allow_networks: Iterable[IPv4Network | IPv6Network] = (), allow_ports: Iterable[int] = ()
@@ -86,9 +86,9 @@ class AddressRule:
         self._ports = WEB_PORTS | frozenset(allow_ports)
 
     def check(self, addresses: Iterable[Address], port: int) -> None:
-        """Pass, or raise.
+        """Check a port and all addresses of a name.
 
-        Raises: LinkFailed (refused_address) when the port or any one of the addresses is not allowed.
+        Raises: LinkFailed (refused_address) when the port or one of the addresses is not allowed.
         """
         if port not in self._ports:
             raise LinkFailed(Outcome.REFUSED_ADDRESS, "not a web port")
@@ -101,7 +101,7 @@ class AddressRule:
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address is one of the public Internet's; one with a zone never is."""
+    """Return whether an address is public; an address with a zone is not."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
     if address.scope_id is not None or address not in _GLOBAL_V6:

@@ -1,10 +1,10 @@
-"""Bodies: undoing content codings within bounds, and one budget of memory for all bodies at once.
+"""Bodies: bounded decompression, and one memory budget for all bodies.
 
-Invariant: no body is held beyond `max_bytes`, compressed or not; all bodies together beyond `MemoryBudget.limit` plus
-`FREE_BYTES` for each connection. A body takes its share once and whole, never more while it holds some: so bodies
-cannot wait for each other in a circle.
+Invariant: a body never exceeds `max_bytes`, compressed or not; all bodies together never exceed `MemoryBudget.limit`
+plus `FREE_BYTES` per connection. A body takes its whole share at once, so bodies cannot wait for each other in a
+circle.
 
-Rejected: taking memory piece by piece as it arrives, which deadlocks when every body waits for its next piece.
+Rejected: taking memory piece by piece, which deadlocks when every body waits for its next piece.
 """
 
 import zlib
@@ -18,23 +18,23 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 FREE_BYTES = 64 << 10
-"""Held without asking the budget: most pictures are smaller, the mean is 55 KB."""
+"""Does not count against the budget. Most pictures are smaller; the mean is 55 KB."""
 
 MAX_MEMBERS = 1_000
-"""Of one gzip body; bgzip makes one of each 64 KB. A megabyte of empty ones would take 52,000 decompressors."""
+"""Per gzip body; bgzip writes one member per 64 KB. A megabyte of empty members would need 52,000 decompressors."""
 
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 _GZIP_MAGIC = b"\x1f\x8b"
-_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's way to say gzip and zlib
+_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's codes for gzip and zlib
 _UNKNOWN_CODINGS = frozenset({b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
-"""Codings that we cannot undo, and did not ask for; any other word is a slip, such as utf-8 or none."""
+"""Codings that we cannot decode and did not request. Any other word is a mistake, such as utf-8, and is ignored."""
 
 
 class Decoder:
-    """Undoes a Content-Encoding, piece by piece, up to a number of bytes."""
+    """Decodes a Content-Encoding piece by piece, up to `max_bytes`."""
 
     def __init__(self, content_encoding: bytes, max_bytes: int) -> None:
-        """Raises: LinkFailed (bad_response) for a coding that we cannot undo, or more than one."""
+        """Raises: LinkFailed (bad_response) for an unknown coding, or for more than one."""
         codings = [coding.strip().lower() for coding in content_encoding.split(b",")]
         if any(coding in _UNKNOWN_CODINGS for coding in codings):
             raise LinkFailed(Outcome.BAD_RESPONSE, "a content coding that was not asked for")
@@ -51,13 +51,13 @@ class Decoder:
 
     @property
     def is_plain(self) -> bool:
-        """Say whether bytes are taken as they come."""
+        """Return whether the bytes are not compressed."""
         return not self._coding
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes from the wire.
+        """Add the next received bytes.
 
-        Raises: LinkFailed: too_large beyond the limit, bad_response when they are not what the header says.
+        Raises: LinkFailed: too_large beyond the limit, bad_response when the bytes contradict the header.
         """
         if self._coding and self._inflate is None:
             data, self._pending = self._pending + data, b""
@@ -73,9 +73,9 @@ class Decoder:
             raise LinkFailed(Outcome.TOO_LARGE, "over the byte limit after decompression")
 
     def finish(self) -> bytes:
-        """Return the whole body.
+        """Return the decoded body.
 
-        Raises: LinkFailed (truncated) when the compressed stream has no end.
+        Raises: LinkFailed (truncated) when the compressed stream is incomplete.
         """
         if self._inflate is None:
             return bytes(self.data or self._pending)
@@ -84,21 +84,21 @@ class Decoder:
         return bytes(self.data)
 
     def _decompress(self, data: bytes) -> None:
-        """Undo the next bytes: gzip may have several members, one after the other (RFC 1952, 2.2)."""
+        """Decode the next bytes; a gzip body may have several members (RFC 1952, 2.2)."""
         assert self._inflate is not None
         while data and len(self.data) <= self._max_bytes:
             if self._inflate.eof:
                 data, self._pending = self._pending + data, b""
                 if not self._begin_member(data):
                     return
-            try:  # one byte more than allowed is enough to know
+            try:  # one byte more than allowed shows that the body is too large
                 self.data += self._inflate.decompress(data, self._max_bytes + 1 - len(self.data))
             except zlib.error as error:
                 raise LinkFailed(Outcome.BAD_RESPONSE, "damaged compression") from error
             data = self._inflate.unused_data
 
     def _begin_member(self, data: bytes) -> bool:
-        """Begin the member that `data` begins with; what is no member is padding, which browsers pass over, too."""
+        """Begin the next gzip member; anything else is padding, which browsers ignore, too."""
         if self._coding in _GZIP and data == _GZIP_MAGIC[:1]:
             self._pending = data
             return False
@@ -112,7 +112,7 @@ class Decoder:
         return True
 
     def _begin(self, data: bytes) -> None:
-        """Look at the first two bytes: many servers say gzip and send the plain file, or deflate without its header."""
+        """Choose the format by the first two bytes: many servers send plain files as gzip, or raw deflate."""
         bits = _WINDOW_BITS[self._coding]
         if bits == 31 and data[:2] != _GZIP_MAGIC:
             self._coding = b""
@@ -123,7 +123,7 @@ class Decoder:
 
 
 class MemoryBudget:
-    """Bytes that all bodies may hold together, handed out in the order of asking."""
+    """The bytes that all bodies together may hold, granted first come first served."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -131,11 +131,11 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, trio.Event]] = deque()
 
     def share(self) -> "MemoryShare":
-        """Make a share, to be used as a `with` block for as long as the body lives."""
+        """Return a share; use it as a context manager for the life of a body."""
         return MemoryShare(self)
 
     async def take(self, size: int) -> None:
-        """Wait until `size` bytes are free, and hold them."""
+        """Wait until `size` bytes are free, and take them."""
         if not self._waiting and self.held + size <= self.limit:
             self.held += size
             return
@@ -155,7 +155,7 @@ class MemoryBudget:
         self._wake()
 
     def _withdraw(self, turn: tuple[int, trio.Event]) -> None:
-        """Leave the queue, or give back what was granted while the wait was being cancelled."""
+        """Leave the queue, or give back what was granted during the cancellation."""
         if turn[1].is_set():
             self.give(turn[0])
         else:
@@ -170,7 +170,7 @@ class MemoryBudget:
 
 
 class MemoryShare:
-    """One body's part of the budget; leaving its `with` block gives it back."""
+    """One body's part of the budget; leaving the context gives it back."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -180,11 +180,11 @@ class MemoryShare:
         return self
 
     def covers(self, size: int) -> bool:
-        """Say whether a body of `size` bytes may be held without asking the budget."""
+        """Return whether a body of `size` bytes needs no more of the budget."""
         return size <= FREE_BYTES or self._size > 0
 
     async def cover(self, size: int) -> None:
-        """Make sure that a body of `size` bytes may be held; only the first call that needs memory may wait."""
+        """Take memory for a body of `size` bytes; only the first call that needs memory may wait."""
         if self.covers(size):
             return
         size = min(size, self._budget.limit)

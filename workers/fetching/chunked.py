@@ -1,10 +1,10 @@
-"""The chunked transfer coding, as tolerant of its lines as browsers are.
+"""The chunked transfer coding, as tolerant as browsers are.
 
-Invariant: pure; a body is over only after its last chunk and the empty line behind the trailer. A chunk's size is
-hexadecimal digits and nothing else, and a chunk ends where its size says.
+Invariant: no I/O. A body is over only after the last chunk and the empty line after the trailer. A chunk's size is
+hexadecimal digits only, and the chunk ends where its size says.
 
-Source: RFC 9112, 7.1. Seen on the web and refused by h11: blanks before an extension, which the RFC allows, and lines
-that end in a line feed alone.
+Source: RFC 9112, 7.1. Seen on the web but refused by h11: blanks before an extension, which the RFC allows, and lines
+that end in a bare line feed.
 """
 
 import re
@@ -14,7 +14,7 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 MAX_LINE_BYTES = 16 << 10
-"""Of a chunk's line or the whole trailer; browsers stop there, too."""
+"""For a chunk's size line and for the whole trailer, as in browsers."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;.*)?\r?\Z", re.DOTALL)
 
@@ -28,7 +28,7 @@ class _State(Enum):
 
 
 class ChunkDecoder:
-    """Takes bytes from the wire in any pieces, and returns the body's."""
+    """Takes received bytes in pieces of any size, and returns the bytes of the body."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -38,17 +38,17 @@ class ChunkDecoder:
 
     @property
     def is_over(self) -> bool:
-        """Whether the body has ended, with nothing behind it."""
+        """Whether the body has ended and nothing follows it."""
         return self._state is _State.OVER and not self._buffer
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes from the wire."""
+        """Add the next received bytes."""
         self._buffer += data
 
     def next_piece(self) -> bytes | None:
-        """Return the next piece of the body: nothing at the end, None where more bytes are needed first.
+        """Return the next piece of the body: b"" at the end, None if more bytes are needed first.
 
-        Raises: LinkFailed (bad_response) for what is no chunked body.
+        Raises: LinkFailed (bad_response) for an invalid chunked body.
         """
         while self._state is not _State.OVER:
             if self._state is _State.DATA:

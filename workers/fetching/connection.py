@@ -1,7 +1,7 @@
-"""Connections: a trio stream in the shape in which asks wants a socket, and the ones that idle for the next request.
+"""Connections to web servers, with the interface that asks expects of a socket, and the pool of idle ones.
 
-Invariant: a connection is in use by one request, idle, or closed; idle ones are bounded in number and age. One that has
-something to say while it idles (an end, bytes beyond the length that was announced) is never used again.
+Invariant: a connection is in use by one request, idle, or closed. Idle connections are bounded in number and age. An
+idle connection that becomes readable (EOF or surplus bytes) is closed, not reused.
 """
 
 import select
@@ -15,14 +15,14 @@ import trio
 from workers.runtime import metrics
 
 IDLE_SECONDS = 5.0
-"""Apache closes after 5 seconds by default; a connection kept longer is mostly a dead one."""
+"""Apache closes idle connections after 5 seconds by default, so older ones are mostly dead."""
 
 RECEIVE_BYTES = 64 << 10
-"""One receive a picture, mostly: their mean is 55 KB."""
+"""Enough for most pictures in one call; their mean is 55 KB."""
 
 
 class ByteStream(Protocol):
-    """Bytes in both directions, as trio's streams have them.
+    """The part of trio's streams that a connection needs.
 
     Raises: trio.BrokenResourceError, trio.ClosedResourceError.
     """
@@ -33,10 +33,10 @@ class ByteStream(Protocol):
 
 
 class PlainByteStream:
-    """A connected, non-blocking socket without TLS; trio is asked only when there is something to wait for.
+    """A connected, non-blocking socket without TLS that calls trio only when it must wait.
 
-    A SocketStream goes through trio's scheduler with every call, also where nothing was waited for. What arrives
-    without a wait is bounded by the limits on heads and bodies.
+    trio's SocketStream enters the scheduler with every call. How much is read without a wait is bounded by the limits
+    on heads and bodies.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -44,7 +44,7 @@ class PlainByteStream:
         self._is_asking = False
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         self._is_asking = True
         sent = 0
         try:
@@ -58,9 +58,9 @@ class PlainByteStream:
             raise trio.BrokenResourceError from error
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """Return what has arrived, or wait for it; nothing at the end."""
+        """Return what has arrived, waiting if necessary; b"" at EOF."""
         try:
-            if self._is_asking:  # the answer cannot be there yet
+            if self._is_asking:  # the response cannot have arrived yet
                 self._is_asking = False
                 await trio.lowlevel.wait_readable(self._socket)
             while True:
@@ -73,70 +73,70 @@ class PlainByteStream:
 
 
 class Connection:
-    """One connection to one origin. The names that asks uses are `receive`, `send`, `aclose`, `host`, `port`."""
+    """A connection to one origin. asks uses `receive`, `send`, `aclose`, `host` and `port`."""
 
     def __init__(self, stream: ByteStream, socket: socket.socket) -> None:
         self._stream = stream
         self._socket = socket
-        self._active = True  # read by asks, which is never to close or keep a connection itself
+        self._active = True  # read by asks; True keeps it from closing or pooling the connection itself
         self.host = ""  # the origin, set by asks
         self.port = ""
         self.requests = 0
         self.is_clean = False
-        """The last exchange ended well, so that another may follow."""
+        """Whether the last exchange ended properly, so that another may follow."""
         self.idle_since = 0.0
         self._is_counted = True
         metrics.CONNECTIONS.inc()
 
     def begin(self) -> None:
-        """Count a request; until its response has ended well the connection is not clean."""
+        """Begin a request; the connection is not clean until the response has ended properly."""
         self.requests += 1
         self.is_clean = False
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """Return what has arrived; nothing at the end."""
+        """Return what has arrived, waiting if necessary; b"" at EOF."""
         return bytes(await self._stream.receive_some(max_bytes))
 
     async def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         await self._stream.send_all(data)
 
     async def aclose(self) -> None:
-        """Close, in asks' spelling."""
+        """Close; asks calls it by this name."""
         self.close()
 
     def close(self) -> None:
-        """Close at once, without TLS's farewell, which nobody waits for."""
+        """Close at once, without the TLS closing handshake."""
         self.is_clean = False
         close_socket(self._socket)
-        if self._is_counted:  # a second close closes nothing
+        if self._is_counted:  # count only the first close
             self._is_counted = False
             metrics.CONNECTIONS.dec()
 
     def is_quiet(self) -> bool:
-        """Say whether nothing has arrived, not even an end."""
+        """Return whether nothing has arrived, not even EOF."""
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
 
 
 def close_socket(connected: socket.socket) -> None:
-    """Close a socket of which trio may know."""
+    """Close a socket that trio may be waiting for."""
     if connected.fileno() >= 0:
         trio.lowlevel.notify_closing(connected)
         connected.close()
 
 
 class IdleConnections:
-    """The connections that wait for another request, by origin."""
+    """The idle connections, by origin."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._connections: OrderedDict[Connection, None] = OrderedDict()  # the one that idles longest first
+        self._connections: OrderedDict[Connection, None] = OrderedDict()  # longest idle first
         self._by_origin: dict[str, list[Connection]] = {}
 
     def put(self, connection: Connection) -> None:
-        """Keep a connection, and close those that have idled too long or are too many."""
+        """Keep a connection; close those beyond the age or the number allowed."""
         connection.idle_since = trio.current_time()
         self._connections[connection] = None
         self._by_origin.setdefault(connection.host, []).append(connection)
@@ -148,7 +148,7 @@ class IdleConnections:
             oldest.close()
 
     def take(self, origin: str) -> Connection | None:
-        """Return a connection to the origin that can be asked, the last used first, or None."""
+        """Return a usable connection to the origin, the last used first, or None."""
         while connections := self._by_origin.get(origin):
             connection = connections[-1]
             self._forget(connection)
@@ -158,7 +158,7 @@ class IdleConnections:
         return None
 
     def close(self) -> None:
-        """Close all."""
+        """Close all connections."""
         for connection in self._connections:
             connection.close()
         self._connections.clear()

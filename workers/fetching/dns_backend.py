@@ -1,8 +1,9 @@
-"""The sockets through which dnspython asks, on trio.
+"""A trio backend for dnspython.
 
-Source: dnspython's interface for asynchronous backends. Its own one for trio refuses to be imported beside the trio
-that asks can live with (2.9 wants 0.34, asks 3.0.0 breaks from 0.24 on), although it uses nothing of the newer one.
-Rejected: an older dnspython, which would miss its later fixes, and overriding its check, which is private.
+Source: dnspython's interface for asynchronous backends. Its own trio backend cannot be imported with our trio:
+dnspython 2.9 demands trio 0.34 or later, asks 3.0.0 breaks from 0.24 on.
+
+Rejected: an older dnspython, which lacks fixes, and overriding its version check, which is private.
 """
 
 import socket
@@ -82,7 +83,7 @@ class _Stream(dns.asyncbackend.StreamSocket):  # type: ignore[misc, name-defined
 
 
 class TrioBackend(dns.asyncbackend.Backend):  # type: ignore[misc, name-defined]  # exported at run time
-    """Makes UDP and TCP sockets; no TLS and no DNS over HTTPS."""
+    """Opens UDP and TCP sockets; TLS and DNS over HTTPS are not supported."""
 
     def name(self) -> str:
         """Return the library's name."""
@@ -99,7 +100,7 @@ class TrioBackend(dns.asyncbackend.Backend):  # type: ignore[misc, name-defined]
         ssl_context: Any = None,  # noqa: ARG002
         server_hostname: Any = None,  # noqa: ARG002
     ) -> Any:
-        """Open a socket, connected when a destination is given.
+        """Open a socket; connect it if a destination is given.
 
         Raises: dns.exception.Timeout, OSError.
         """
@@ -120,11 +121,11 @@ class TrioBackend(dns.asyncbackend.Backend):  # type: ignore[misc, name-defined]
         return _Stream(trio.SocketStream(made)) if socktype == socket.SOCK_STREAM else _Datagrams(made)
 
     async def sleep(self, interval: float) -> None:
-        """Wait, before the next try."""
+        """Wait before the next attempt."""
         await trio.sleep(interval)
 
     async def wait_for(self, awaitable: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
-        """Wait for something, but no longer."""
+        """Await something for at most `timeout` seconds."""
         with _within(timeout):
             return await awaitable
         raise _too_late(timeout)

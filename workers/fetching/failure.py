@@ -1,14 +1,14 @@
-"""Why a link ends early: raised where it is found out, turned into a value once, in fetch.
+"""The failure of a link: raised where it is detected, turned into a value once, in fetch.
 
-Invariant: no module of this package lets another library's exception out for what a server or the network did; each
-is translated to `LinkFailed` where it happens. The reasons are our own words, never a server's.
+Invariant: exceptions of other libraries about a server or the network are translated to `LinkFailed` where they occur,
+so none leaves this package. Reasons are our own words, never a server's.
 """
 
 from dataset.pictures.outcomes import TRANSIENT, Outcome
 
 
-class LinkFailed(Exception):  # not an error of ours: the link's outcome, on its way up
-    """The link has its outcome."""
+class LinkFailed(Exception):
+    """The link has ended with this outcome; it is not an error of the worker."""
 
     def __init__(
         self, outcome: Outcome, reason: str, *, transient: bool | None = None, retry_after_seconds: float | None = None

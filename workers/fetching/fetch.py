@@ -1,7 +1,7 @@
-"""One URL in, one outcome out: redirects followed hop by hop, every end translated once.
+"""One URL in, one outcome out: follow redirects hop by hop, and turn every failure into a value.
 
-Invariant: `Fetcher.fetch` returns a value for any string and any server, within the policy's time and bytes, and raises
-nothing but trio's cancellation. Every hop is parsed, resolved, checked and connected to anew.
+Invariant: for any string and any server, `Fetcher.fetch` returns a value within the policy's time and bytes; it raises
+only trio's cancellation. Every hop is parsed, resolved and checked again.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from workers.fetching.target import Target, parse_target, redirect_target
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 WITH_PICTURE = frozenset({200, 203})
-"""203 is a 200 that a proxy has touched."""
+"""203 is a 200 that a proxy has modified."""
 
 BUSY = frozenset({429, 503})
-"""May say when to come back."""
+"""Statuses whose Retry-After is read."""
 
 _OUTCOME_BY_STATUS = {
     404: Outcome.NOT_FOUND,
@@ -40,12 +40,12 @@ _OUTCOME_BY_STATUS = {
 }
 
 _MAX_HEADER_CHARACTERS = 200
-"""Of a content type, as it goes into the shard's row."""
+"""Of the content type in a row of the shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body that begins as an image, as received, undone of its content coding."""
+    """A body that begins like an image, as received, with its content coding removed."""
 
     data: bytes
     http_status: int
@@ -56,7 +56,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is none; `final_url` is the one asked last, status and type are None when it gave no response."""
+    """A failed fetch. `final_url` is the last URL requested; status and type are None if it did not respond."""
 
     outcome: Outcome
     reason: str
@@ -66,12 +66,12 @@ class Failure:
     final_url: str | None
     seconds: float
     retry_after_seconds: float | None = None
-    """The server's wish, with 429 and 503."""
+    """From Retry-After of a 429 or 503."""
 
 
 @dataclass(slots=True)
 class _HopRecord:
-    """How far a link came."""
+    """The last hop of a link: its URL and what its response said."""
 
     started: float = field(default_factory=trio.current_time)
     http_status: int | None = None
@@ -79,18 +79,18 @@ class _HopRecord:
     final_url: str | None = None
 
     def begin_hop(self, url: str) -> None:
-        """Note that a hop begins."""
+        """Record the start of a hop."""
         self.final_url = url
         self.http_status = self.content_type = None
 
     def note_reply(self, reply: Reply) -> None:
-        """Note a response's head."""
+        """Record the head of a response."""
         content_type = reply.header(b"content-type")
         self.http_status = reply.status
         self.content_type = content_type.decode("latin-1")[:_MAX_HEADER_CHARACTERS] if content_type else None
 
     def note_robots_failure(self, url: str, http_status: int | None) -> None:
-        """Note that a robots.txt could not be had."""
+        """Record that a robots.txt could not be fetched."""
         self.begin_hop(url)
         self.http_status = http_status
 
@@ -108,7 +108,7 @@ class _HopRecord:
 
 
 class Fetcher:
-    """Fetches links under one policy; connections, names and memory are shared by all. Use as an async context."""
+    """Fetches links under one policy with shared connections, DNS cache and memory. Use as an async context manager."""
 
     def __init__(
         self,
@@ -116,13 +116,15 @@ class Fetcher:
         admit: Callable[[Target], None] | None = None,
         robots: RobotsCache | None = None,
     ) -> None:
-        """`admit` is asked before each hop, and raises LinkFailed for what must not be contacted now or ever.
+        """`admit` is called before each hop, and raises LinkFailed for a target that must not be contacted.
 
-        `robots` is what is known of robots.txt already; it is read and written only under a policy that asks for them.
+        `robots` caches robots.txt; it is used only if the policy respects robots.txt.
         """
         self._policy = policy
         self._admit = admit
-        seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that DNS has its own outcome
+        seconds = min(
+            policy.dns_seconds, 0.8 * policy.timeout_seconds
+        )  # shorter, so that a DNS timeout has its own outcome
         self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
         self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
         self._robots = Robots(self._session, policy, self._memory, robots or RobotsCache(), admit)
@@ -134,11 +136,11 @@ class Fetcher:
         await self._session.close()
 
     def share(self) -> MemoryShare:
-        """Make the block within which one link's body lives."""
+        """Return the memory share of one link; use it as a context manager for the life of the body."""
         return self._memory.share()
 
     async def fetch(self, url: str, share: MemoryShare) -> Fetched | Failure:
-        """Fetch one URL. The body counts against `share` until its block is left."""
+        """Fetch one URL. The body counts against `share` until the share's context is left."""
         record = _HopRecord()
 
         def wants_body(reply: Reply) -> bool:
@@ -165,7 +167,7 @@ class Fetcher:
             if self._admit is not None:
                 self._admit(target)
             if self._policy.robots:
-                await self._heed_robots(target, context, record)
+                await self._check_robots(target, context, record)
             record.begin_hop(target.url)
             reply = await self._session.ask(target, context)
             if reply.status not in REDIRECTS:
@@ -175,14 +177,14 @@ class Fetcher:
             if target.url in seen:
                 raise LinkFailed(Outcome.REDIRECT_LOOP, "back to a URL already visited")
             if len(seen) > self._policy.max_redirects:
-                raise LinkFailed(Outcome.REDIRECT_LOOP, "one redirect too many")
+                raise LinkFailed(Outcome.REDIRECT_LOOP, "too many redirects")
 
-    async def _heed_robots(self, target: Target, context: RequestContext, record: _HopRecord) -> None:
-        """Wait for a robots.txt, which has a time limit of its own; the link's deadline moves by as much."""
+    async def _check_robots(self, target: Target, context: RequestContext, record: _HopRecord) -> None:
+        """Check robots.txt, which has its own time limit; the link's deadline moves by the time it takes."""
         with context.paused():
             await self._robots.check(target, record.note_robots_failure)
         if self._admit is not None:
-            self._admit(target)  # the host may have begun to rest meanwhile
+            self._admit(target)  # a rest of the host may have begun meanwhile
 
     def _check(self, reply: Reply) -> None:
         if reply.status not in WITH_PICTURE:

@@ -1,4 +1,4 @@
-"""Opt-out headers: does a response reserve its picture from what we do?
+"""Opt-out headers: whether a response reserves its picture.
 
 Source: X-Robots-Tag (see dataset.candidates.opt_out), the header of the TDM Reservation Protocol, and Content-Usage of
 the IETF's AI Preferences (draft-ietf-aipref-attach and -vocab), a dictionary such as `train-ai=n, search=y`.
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataset.candidates.opt_out import reserves
 
 WORDS = frozenset({"noai", "noimageai", "noml", "noindex", "noimageindex", "train-ai=n", "tdm-reservation=1"})
-"""What is honoured by default: directives of X-Robots-Tag, entries of Content-Usage, and the TDM reservation."""
+"""The default words: directives of X-Robots-Tag, entries of Content-Usage, and the TDM reservation."""
 
 _BLANKS = re.compile(r"\s+")
 
 
 def is_opted_out(headers: Iterable[tuple[bytes, bytes]], agent: str, words: frozenset[str]) -> bool:
-    """Return whether any header (names in lower case) tells `agent` or all to keep off by one of `words`."""
+    """Return whether any header (names in lower case) has one of `words` for `agent` or for all agents."""
     if not words:
         return False
     for name, value in headers:
@@ -30,6 +30,6 @@ def is_opted_out(headers: Iterable[tuple[bytes, bytes]], agent: str, words: froz
 
 
 def _entries(value: bytes) -> list[str]:
-    """Return the entries of a dictionary (RFC 9651), without their parameters."""
+    """Return the entries of a dictionary (RFC 9651) without parameters."""
     entries = _BLANKS.sub("", value.decode("latin-1").lower()).split(",")
     return [entry.partition(";")[0] for entry in entries]

@@ -1,6 +1,6 @@
-"""What the operator allows a download worker to do on the network.
+"""The limits that the operator sets for a download worker on the network.
 
-Invariant: a `FetchPolicy` that exists is valid; nothing below reads a setting from anywhere else.
+Invariant: every `FetchPolicy` object is valid, and this package reads no setting from anywhere else.
 """
 
 import re
@@ -17,7 +17,7 @@ _WORD = re.compile(r"[a-z0-9_*-]+(=[a-z0-9]+)?\Z")
 
 
 class Profile(StrEnum):
-    """How a worker treats hosts unless it is told otherwise."""
+    """The default limits per host and address."""
 
     FAST = "fast"
     POLITE = "polite"
@@ -25,8 +25,8 @@ class Profile(StrEnum):
 
 PROFILES: dict[Profile, dict[str, float]] = {
     Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
-    # One request at a time, one in 2 s at most: 300 of one host in a batch of ten minutes, where few have that many.
-    # 16 to one address and 20 a second: hosting firms put thousands of hosts behind one, of a few machines.
+    # At most one request every 2 s: 300 per host in a batch of ten minutes, and few hosts have that many links.
+    # At most 16 at a time and 20 a second per address, behind which hosting firms put thousands of hosts.
     Profile.POLITE: {
         "per_host": 1,
         "host_spacing_seconds": 2.0,
@@ -38,93 +38,93 @@ PROFILES: dict[Profile, dict[str, float]] = {
 
 
 class PolicyError(WorkerError):
-    """A setting cannot be used; the message names it."""
+    """A setting is invalid; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """Bounds on connections, time, bytes and addresses, and who we say we are."""
+    """Limits on connections, time, bytes and addresses, and the User-Agent."""
 
     user_agent: str = "shoal/0.1 (image-text dataset builder; operator left no contact)"
-    """Sent with every request: product/version and, in production, a URL where a site's owner finds a person."""
+    """Sent with every request: product/version and, in production, a URL with a contact."""
     concurrency: int = 256
-    """Links under way at once."""
+    """Links that are fetched at the same time."""
     per_host: int = 4
-    """Requests under way at once to one host; browsers take 6."""
+    """Concurrent requests per host; browsers use 6."""
     host_spacing_seconds: float = 0.0
-    """At least, between the beginnings of two requests to one host."""
+    """Minimum time between the starts of two requests to a host."""
     per_address: int = 0
-    """Requests under way at once to one address, whatever hosts share it; 0 for any number."""
+    """Concurrent requests per IP address, whatever hosts share it; 0 means no limit."""
     address_spacing_seconds: float = 0.0
-    """At least, between the beginnings of two requests to one address."""
+    """Minimum time between the starts of two requests to an address."""
     host_failures: int = 8
-    """In a row, after which a host is given up for the batch; its other links are tried in a later one."""
+    """After so many failures in a row a host is given up for the batch; its other links are tried in a later batch."""
     max_rest_seconds: float = 30.0
-    """A host that rests for longer, by its own wish (Retry-After) or the fleet's, is given up for the batch."""
+    """A host that rests for longer, by its Retry-After or by the tracker, is given up for the batch."""
     rest_seconds: float = 60.0
-    """How long a host that has refused us is left alone until the tracker has said how long."""
+    """How long a refusing host rests until the tracker has set the duration."""
     robots: bool = False
-    """Ask each host for its robots.txt first, and keep off what it disallows."""
+    """Fetch the robots.txt of each origin first, and skip what it disallows."""
     timeout_seconds: float = 20.0
-    """For the whole link: DNS, connecting, every redirect, the body."""
+    """For the whole link: DNS, connection, all redirects, body."""
     connect_seconds: float = 8.0
-    """For DNS and the connection, TLS included, of one hop."""
+    """For the connection of one hop, including DNS and TLS."""
     first_byte_seconds: float = 10.0
     """From the request until the response's head is complete."""
     min_bytes_per_second: int = 2_000
-    """A body that is slower, once 5 seconds have passed, is given up: it holds a slot that a hundred others need."""
+    """A body that is slower after 5 seconds is given up, because it occupies one of `concurrency` places."""
     max_bytes: int = 20_000_000
-    """Of a body, on the wire and after decompression."""
+    """Per body, on the wire and after decompression."""
     max_redirects: int = 5
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Let in although they are not public, e.g. 127.0.0.0/8 for the demo."""
+    """Private networks that are allowed, e.g. 127.0.0.0/8 for the demo."""
     allow_ports: tuple[int, ...] = ()
-    """Let in beside 80 and 443."""
+    """Ports that are allowed besides 80 and 443."""
     verify_tls: bool = True
     opt_out_words: frozenset[str] = WORDS
-    """What a response's head says to reserve its picture; empty to honour nothing."""
+    """Words in response headers that reserve a picture; empty ignores all opt-outs."""
     nameservers: tuple[str, ...] = ()
-    """Resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty for those of /etc/resolv.conf."""
+    """DNS resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty means those of /etc/resolv.conf."""
     dns_seconds: float = 5.0
-    """For one name, over all resolvers and tries."""
+    """Per name, for all resolvers and attempts."""
     memory_bytes: int = 128 << 20
-    """For all bodies that are held at once."""
+    """For all bodies in memory together."""
     stop_grace_seconds: float = 8.0
-    """After a stop, for what is under way; what is not done then is given back."""
+    """After a stop, links in progress get this long; the others are returned."""
 
     def __post_init__(self) -> None:
         if not self.user_agent.isascii() or not self.user_agent.isprintable() or not self.user_agent.strip():
             raise PolicyError("The User-Agent must be one line of printable ASCII: name/version (+URL of a contact).")
         for name in ("concurrency", "per_host", "host_failures", "max_bytes"):
             if getattr(self, name) < 1:
-                raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 1 or more.")
+                raise PolicyError(f"The setting {name} is {getattr(self, name)}: use 1 or more.")
         for name in ("rest_seconds", "timeout_seconds", "connect_seconds", "first_byte_seconds", "dns_seconds"):
             if not getattr(self, name) > 0:
-                raise PolicyError(f"The setting {name} is {getattr(self, name)}: give more than 0 seconds.")
+                raise PolicyError(f"The setting {name} is {getattr(self, name)}: use more than 0 seconds.")
         for name in ("host_spacing_seconds", "address_spacing_seconds", "max_redirects", "per_address"):
             if not getattr(self, name) >= 0:
-                raise PolicyError(f"The setting {name} is {getattr(self, name)}: give 0 or more.")
+                raise PolicyError(f"The setting {name} is {getattr(self, name)}: use 0 or more.")
         self._check_lists()
 
     def _check_lists(self) -> None:
         if not all(0 < port < 65_536 for port in self.allow_ports):
-            raise PolicyError(f"The allowed ports are {self.allow_ports}: give numbers from 1 to 65535.")
+            raise PolicyError(f"The allowed ports are {self.allow_ports}: use numbers from 1 to 65535.")
         for word in self.opt_out_words:
             if not _WORD.match(word):
-                raise PolicyError(f"The opt-out word {word!r} is not a directive: give one such as noai or train-ai=n.")
+                raise PolicyError(f"The opt-out word {word!r} is not a directive: use noai or train-ai=n, for example.")
         for place in self.nameservers:
             read_nameserver(place)
 
     @property
     def agent_token(self) -> str:
-        """Return the product's name in lower case, by which robots rules address us."""
+        """The product name in lower case, by which robots.txt addresses us."""
         return self.user_agent.split("/")[0].split()[0].lower()
 
 
 def read_nameserver(place: str) -> tuple[str, int]:
-    """Read ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT.
+    """Parse ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT.
 
-    Raises: PolicyError when it is none of them.
+    Raises: PolicyError for anything else.
     """
     if place.startswith("["):
         address, _, port = place[1:].partition("]")
@@ -134,4 +134,4 @@ def read_nameserver(place: str) -> tuple[str, int]:
     try:
         return str(ip_address(address)), int(port or DNS_PORT)
     except ValueError as error:
-        raise PolicyError(f"The resolver {place!r} is no address: give 192.0.2.1 or 192.0.2.1:53.") from error
+        raise PolicyError(f"The resolver {place!r} is not an address: use 192.0.2.1 or 192.0.2.1:53.") from error

@@ -1,16 +1,16 @@
-"""Names to addresses: dnspython under trio, with a cache that also remembers what failed.
+"""Names to addresses: dnspython under trio, with a cache that also keeps failures.
 
-Invariant: at most one lookup of a name is in flight; an answer is kept for its TTL within bounds; memory is bounded by
-the number of names. AAAA is asked only where there is no A: most machines of a swarm have no IPv6 route, and half the
-queries are saved. An address that was not asked for is never connected to.
+Invariant: at most one lookup per name is in flight. An answer is kept for its TTL, within bounds, and the number of
+names is bounded. AAAA is queried only if a name has no A record, which saves half the queries; most machines have no
+IPv6 route.
 
-Source: img2dataset's users lose up to 70 % of downloads to resolvers that are asked too much at once, hence the bound
-on queries. dnspython's own cache is left out: it knows no failures but NXDOMAIN and does not merge queries in flight.
+Source: img2dataset's users lose up to 70 % of their downloads to overloaded resolvers, hence the limit on queries.
 
-/etc/resolv.conf is read once, at the worker's start: a line that is broken there, or a file that is being rewritten,
-must not fail batches.
+/etc/resolv.conf is read once, when the worker starts, so that an invalid line or a file that is being rewritten cannot
+fail batches.
 
-Rejected: getaddrinfo in threads (a thread a name, no TTL, no word on why), and /etc/hosts (no crawl needs local names).
+Rejected: getaddrinfo in threads (a thread per name, no TTL, no reason of failure), /etc/hosts (a crawl needs no local
+names), dnspython's cache (of failures it keeps only NXDOMAIN, and it does not merge queries in flight).
 """
 
 import logging
@@ -41,24 +41,24 @@ log = logging.getLogger("shoal.worker")
 RESOLV_CONF = "/etc/resolv.conf"
 
 MIN_TTL_SECONDS, MAX_TTL_SECONDS = 60.0, 3_600.0
-"""An answer is kept at least a minute, whatever it says: a batch asks for the same name again within seconds."""
+"""An answer is kept for at least a minute, because a batch needs the same name again within seconds."""
 
 NO_NAME_SECONDS = 600.0
-"""How long a name that does not exist is not asked for again."""
+"""How long a nonexistent name is not queried again."""
 
 NO_ANSWER_SECONDS = 30.0
-"""The same after SERVFAIL or silence (RFC 2308, 7: at most 5 minutes)."""
+"""How long a name is not queried again after SERVFAIL or a timeout (RFC 2308, 7: at most 5 minutes)."""
 
 MAX_NAMES = 100_000
-"""About 50 MB of names and addresses at the very most; a batch has 10,000 links."""
+"""At most about 50 MB; a batch has 10,000 links."""
 
 MAX_QUERIES = 128
-"""In flight at once, over all names."""
+"""Queries in flight at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CacheEntry:
-    """What is known of a name until `until`, on trio's clock."""
+    """The cached result of a lookup, valid until `until` on trio's clock."""
 
     until: float
     addresses: tuple[Address, ...] = ()
@@ -76,7 +76,7 @@ class Resolver:
                 dns.nameserver.Do53Nameserver(*read_nameserver(place)) for place in nameservers
             ]
             self._resolver.rotate = True
-        self._resolver.timeout = min(2.0, seconds)  # for one resolver, before the next is asked
+        self._resolver.timeout = min(2.0, seconds)  # per resolver, before the next one is queried
         self._resolver.lifetime = seconds
         self._backend = TrioBackend()
         self._cache: dict[str, _CacheEntry] = {}
@@ -84,9 +84,9 @@ class Resolver:
         self._slots = trio.CapacityLimiter(MAX_QUERIES)
 
     async def resolve(self, host: str) -> tuple[Address, ...]:
-        """Return a host's addresses, at least one; an address is its own.
+        """Return the addresses of a host, at least one; a literal address is returned as it is.
 
-        Raises: LinkFailed: dns_error when there is none, refused_address for an odd spelling of an address.
+        Raises: LinkFailed: dns_error when the host has no address, refused_address for an odd spelling of an address.
         """
         literal = parse_address(host)
         if literal is not None:
@@ -98,7 +98,7 @@ class Resolver:
             if host not in self._in_flight:
                 known = await self._look_up(host)
                 break
-            await self._in_flight[host].wait()  # and look again: who asked may have been cancelled
+            await self._in_flight[host].wait()  # then check again: that lookup may have been cancelled
         if not known.addresses:
             raise LinkFailed(Outcome.DNS_ERROR, known.reason, transient=known.transient)
         return known.addresses
@@ -147,26 +147,26 @@ class Resolver:
 
 @cache
 def system_resolv_conf(path: str) -> str:
-    """Return the lines of a resolv.conf that dnspython takes, read once a process.
+    """Return the lines of a resolv.conf that dnspython accepts; the file is read once per process.
 
-    A line that it refuses, such as a resolver that is not an address, is skipped with a warning, as glibc skips it.
+    Other lines, such as a resolver that is not an address, are skipped with a warning; glibc skips them, too.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         log.warning("resolv_conf.unreadable path=%s error=%r; names resolve only by --nameserver", path, str(error))
         return ""
-    taken = "\n".join(line for line in lines if _is_taken(line, path))
+    accepted = "\n".join(line for line in lines if _is_accepted(line, path))
     try:
-        _read_resolv_conf(taken)
+        _read_resolv_conf(accepted)
     except dns.resolver.NoResolverConfiguration:
         log.warning("resolv_conf.empty path=%s; names resolve only by --nameserver", path)
-    return taken
+    return accepted
 
 
-def _is_taken(line: str, path: str) -> bool:
+def _is_accepted(line: str, path: str) -> bool:
     try:
-        _read_resolv_conf(f"{line}\nnameserver 127.0.0.1")  # without a resolver every file is refused
+        _read_resolv_conf(f"{line}\nnameserver 127.0.0.1")  # dnspython refuses a file without a resolver
     except (dns.exception.DNSException, ValueError) as error:
         log.warning("resolv_conf.line_skipped path=%s line=%r error=%r", path, line, str(error))
         return False
@@ -174,7 +174,7 @@ def _is_taken(line: str, path: str) -> bool:
 
 
 def _read_resolv_conf(text: str) -> dns.asyncresolver.Resolver:
-    """Raises: NoResolverConfiguration when no resolver is named; DNSException, ValueError for what cannot be read."""
+    """Raises: NoResolverConfiguration when no resolver is named; DNSException, ValueError for invalid lines."""
     resolver = dns.asyncresolver.Resolver(configure=False)
     resolver.read_resolv_conf(StringIO(text))
     return resolver
@@ -183,5 +183,5 @@ def _read_resolv_conf(text: str) -> dns.asyncresolver.Resolver:
 def _system_resolver() -> dns.asyncresolver.Resolver:
     try:
         return _read_resolv_conf(system_resolv_conf(RESOLV_CONF))
-    except dns.resolver.NoResolverConfiguration:  # then every name fails, and addresses work
+    except dns.resolver.NoResolverConfiguration:  # then only literal addresses work
         return dns.asyncresolver.Resolver(configure=False)

@@ -1,12 +1,13 @@
-"""Reading one response tolerantly and within bounds, through h11.
+"""Reading one response, tolerantly and within bounds.
 
 Invariant: nothing is read beyond the policy's bytes and time; a connection is marked clean (fit for another request)
 only when the response ended where it said it would and nothing followed it.
 
-Source: a body of announced length, as nearly all pictures are, is counted here, one in chunks is read by `chunked`; h11
-frames the others, from heads that `response_head` has mended. Rejected: h11 on the raw bytes, which refuses one picture
-in some hundreds for a header that no browser minds, and its own limit on heads, which is 16 KB; h11 for every response,
-which checks each header once more and copies each body three times (1.2 ms of CPU a picture instead of 0.93).
+`response_head` parses the head. A body of announced length, as nearly all pictures have, is counted here; `chunked`
+reads a body in chunks; h11 frames the others.
+
+Rejected: h11 on the raw bytes, which refuses one picture in some hundreds for headers that browsers accept, and limits
+heads to 16 KB; h11 for every response, which copies each body three times (1.2 ms of CPU per picture, now 0.93).
 """
 
 import math
@@ -25,56 +26,56 @@ from workers.fetching.chunked import ChunkDecoder
 from workers.fetching.connection import Connection
 from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
-from workers.fetching.response_head import END_OF_HEAD, MAX_HEAD_BYTES, ResponseHead, mend_head
+from workers.fetching.response_head import END_OF_HEAD, MAX_HEAD_BYTES, ResponseHead, repair_head
 
 MAX_INTERIM_RESPONSES = 8
-"""100, 102, 103 before the response."""
+"""Responses 100, 102 and 103 before the final one."""
 
 DRAIN_BYTES = 16 << 10
-"""An unwanted body that is no longer is read to its end, so that the connection can be kept."""
+"""An unwanted body up to this size is read to its end, so that the connection can be kept."""
 
 RATE_GRACE_SECONDS = 5.0
 
 FRAMING_SLACK_BYTES = 1 << 20
-"""What heads and chunk framing may add to the byte limit."""
+"""Allowance for heads and chunk framing on top of the byte limit."""
 
 MIN_CHUNK_BYTES = 64
-"""On average, after the first thousand: parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
+"""The mean after 1,000 chunks. Parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
 
 _SOME_GET = h11.Request(method="GET", target="/", headers=[("Host", "host")])
-"""The method is all that framing a response asks of its request."""
+"""h11 needs only the method to frame the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One response: names of headers in lower case; the body undone of its coding, or empty when it was not wanted."""
+    """A response: header names in lower case; the decoded body, or b"" if it was not wanted."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes = b""
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the first header of that name that is not empty, as browsers take Location; None where all are."""
+        """Return the first nonempty header of that name, as browsers do for Location, or None."""
         return next((value for found, value in self.headers if found == name and value), None)
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """What a request has with it on its way."""
+    """What a link carries through all its requests."""
 
     share: MemoryShare
     scope: trio.CancelScope
-    """The link's deadline; it moves by what was spent waiting for our own memory."""
+    """The link's deadline; it moves by the time that the link waits for this worker's memory."""
     wants_body: Callable[[Reply], bool]
-    """Is asked with each response's head; what is not wanted is not read."""
+    """Called with the head of each response; a body that is not wanted is not read."""
     wants_start: Callable[[bytes], bool]
-    """Is asked once `SNIFF_BYTES` of the body are there; no ends the link as not_an_image."""
+    """Called with the first `SNIFF_BYTES` of the body; False ends the link as not_an_image."""
     is_heard: bool = True
-    """The last request that was sent has its response's head."""
+    """Whether the head of the response to the last request has arrived."""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the link's time for what is not its own fault: the deadline moves by what the block takes."""
+        """Stop the link's clock during a wait that is not its fault; the deadline moves by that time."""
         asked, deadline = trio.current_time(), self.scope.deadline
         self.scope.deadline = math.inf
         try:
@@ -84,11 +85,11 @@ class RequestContext:
 
 
 class StaleConnectionError(Exception):
-    """A kept connection turned out to be dead before it gave a byte."""
+    """A reused connection ended before it sent a byte."""
 
 
 class ResponseReader:
-    """Reads the response to one request from its connection."""
+    """Reads one response from a connection."""
 
     def __init__(self, connection: Connection, policy: FetchPolicy, context: RequestContext) -> None:
         self._connection = connection
@@ -98,9 +99,9 @@ class ResponseReader:
         self._received_bytes = 0
 
     async def read(self) -> Reply:
-        """Return the response; its body only if it is wanted.
+        """Return the response, with the body if it is wanted.
 
-        Raises: LinkFailed; StaleConnectionError when a kept connection ends before it gives a byte.
+        Raises: LinkFailed; StaleConnectionError when a reused connection ends before it sends a byte.
         """
         try:
             head, rest = await self._receive_head_in_time()
@@ -123,20 +124,20 @@ class ResponseReader:
         return _FramedBody(self._receive, head, rest)
 
     async def _receive_head_in_time(self) -> tuple[ResponseHead, bytes]:
-        """Move the link's own deadline for as long as the head is awaited: another scope costs 11 µs."""
+        """Read the head with a deadline of its own. The link's scope is reused, because a new one costs 11 µs."""
         scope = self._context.scope
         deadline = scope.deadline
         self._context.is_heard = False
         scope.deadline = min(deadline, trio.current_time() + self._policy.first_byte_seconds)
         try:
             received = await self._receive_head()
-        finally:  # a stale connection is not the end of the link
+        finally:  # also for a stale connection, after which the link goes on
             scope.deadline = deadline
         self._context.is_heard = True
         return received
 
     async def _receive_head(self) -> tuple[ResponseHead, bytes]:
-        """Read up to the first response that is no interim one; return it and what was read behind it."""
+        """Read up to the first final response; return its head and the bytes read after it."""
         buffer = bytearray()
         searched = interim = 0
         while True:
@@ -147,14 +148,14 @@ class ResponseReader:
             if end is None:
                 await self._receive_head_bytes(buffer)
                 continue
-            head = mend_head(bytes(buffer[: end.start()]))
+            head = repair_head(bytes(buffer[: end.start()]))
             del buffer[: end.end()]
             searched = 0
             if head.status >= 200:
                 return head, bytes(buffer)
             interim += 1
             if interim > MAX_INTERIM_RESPONSES or head.status == 101:
-                raise LinkFailed(Outcome.BAD_RESPONSE, "interim responses and no end")
+                raise LinkFailed(Outcome.BAD_RESPONSE, "too many interim responses")
 
     async def _receive_head_bytes(self, buffer: bytearray) -> None:
         try:
@@ -199,7 +200,7 @@ class ResponseReader:
             raise LinkFailed(Outcome.TIMEOUT, "the body only trickles")
 
     async def _cover(self, size: int) -> float:
-        """Take memory for the body; return the seconds waited, by which the link's deadline has moved."""
+        """Take memory for the body; return the seconds waited. The link's deadline moves by them."""
         if self._context.share.covers(size):
             return 0.0
         asked = trio.current_time()
@@ -223,21 +224,21 @@ class ResponseReader:
         return data
 
     def broken(self, reason: str) -> Exception:
-        """Say what a connection is that broke before a response: stale when it was a kept one."""
+        """Return the exception for a connection that broke before a response: stale if it was reused."""
         if self._is_kept and not self._received_bytes:
             return StaleConnectionError()
         return LinkFailed(Outcome.CONNECT_ERROR, reason)
 
 
 class _Body(Protocol):
-    """A body's pieces, as they arrive."""
+    """A body that is read in pieces."""
 
     @property
     def is_over(self) -> bool:
-        """Say whether it ended where it said it would, nothing came behind it, and another response may follow."""
+        """Return whether the body ended as announced, nothing followed it, and the connection may be reused."""
 
     async def receive(self) -> bytes:
-        """Return the next piece; nothing at the end.
+        """Return the next piece; b"" at the end.
 
         Raises: LinkFailed; trio.BrokenResourceError.
         """
@@ -289,7 +290,7 @@ class _ChunkedBody:
 
 
 class _FramedBody:
-    """A body that ends with the connection, or none; framed by h11."""
+    """A body that ends with the connection, or a response without a body; framed by h11."""
 
     def __init__(self, receive: Callable[[], Awaitable[bytes]], head: ResponseHead, rest: bytes) -> None:
         self._receive = receive

@@ -1,11 +1,11 @@
-"""Response heads as servers send them, mended into heads that h11 accepts.
+"""Response heads as servers send them, repaired so that h11 accepts them.
 
-Invariant: `mend_head` is pure; its result is either refused by `LinkFailed` or is a head whose framing is unambiguous:
-one Content-Length at most, and none beside chunked. What it changes is what browsers let pass.
+Invariant: no I/O. The framing of a repaired head is unambiguous: at most one Content-Length, and not together with
+chunked. Only faults that browsers tolerate are repaired.
 
-Source: h11 follows RFC 9112 to the letter. Seen on the web and refused by it: lines without a colon, blanks before
-the colon, control bytes in values, names with brackets, `ICY 200 OK`, HTTP/2.0 over HTTP/1, a length of `-1` or with a
-unit behind it, lone line feeds before the status line. Rejected: loosening h11 itself, which has no switch for it.
+Source: h11 follows RFC 9112 to the letter. Seen on the web but refused by h11: lines without a colon, blanks before the
+colon, control bytes in values, names with brackets, `ICY 200 OK`, HTTP/2.0 over HTTP/1, a length of `-1` or with a
+unit, bare line feeds before the status line. Rejected: a lenient h11, which has no such option.
 """
 
 import re
@@ -15,12 +15,12 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 MAX_HEAD_BYTES = 64 << 10
-"""Browsers stop at 256 KB; the longest policies and cookies of pictures' hosts stay under 32."""
+"""Browsers stop at 256 KB; the longest policies and cookies of picture hosts stay under 32 KB."""
 
 END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 BODYLESS = frozenset({204, 304})
-"""Have no body, whatever length they announce."""
+"""Statuses without a body, whatever length they announce."""
 
 _STATUS_LINE = re.compile(rb"(?:HTTP/(\d)(?:\.(\d))?|ICY)[ \t]+(\d{3})(?!\d)")
 _FIELD = re.compile(rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:([^\x00-\x08\x0a-\x1f\x7f]*)\r?$", re.MULTILINE)
@@ -32,37 +32,37 @@ _FRAMING = frozenset({b"transfer-encoding", b"content-length"})
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """A response's head; names of fields in lower case, their values without control bytes."""
+    """The head of a response; field names in lower case, values without control bytes."""
 
     status: int
     is_old: bool
-    """HTTP/1.0."""
+    """Whether the version is HTTP/1.0."""
     fields: list[tuple[bytes, bytes]]
     length: int | None
-    """Of the body, announced by Content-Length and by nothing else; None where the body ends in another way."""
+    """The length of the body if only Content-Length announces it, otherwise None."""
 
     @property
     def is_chunked(self) -> bool:
-        """Whether there is a body, in chunks."""
+        """Whether the body is in chunks."""
         return self.status not in BODYLESS and (b"transfer-encoding", b"chunked") in self.fields
 
     @property
     def ends_connection(self) -> bool:
-        """Say whether no other response can follow on the connection."""
+        """Whether the connection cannot be reused."""
         return self.is_old or any(name == b"connection" and b"close" in value.lower() for name, value in self.fields)
 
     def to_bytes(self) -> bytes:
-        """Write it so that h11 parses it, with its empty line."""
-        mended = [b"HTTP/1.0 " if self.is_old else b"HTTP/1.1 ", b"%03d" % self.status, b" \r\n"]
+        """Return the head as bytes that h11 accepts, with the empty line."""
+        lines = [b"HTTP/1.0 " if self.is_old else b"HTTP/1.1 ", b"%03d" % self.status, b" \r\n"]
         for name, value in self.fields:
-            mended += (name, b": ", value, b"\r\n")
-        return b"".join((*mended, b"\r\n"))
+            lines += (name, b": ", value, b"\r\n")
+        return b"".join((*lines, b"\r\n"))
 
 
-def mend_head(head: bytes) -> ResponseHead:
-    """Read a head, without its empty line.
+def repair_head(head: bytes) -> ResponseHead:
+    """Parse and repair a head, given without its empty line.
 
-    Raises: LinkFailed (bad_response) when it is not HTTP/1, or says two things about where the body ends.
+    Raises: LinkFailed (bad_response) when it is not HTTP/1, or contradicts itself about the end of the body.
     """
     first, _, lines = head.lstrip(b"\r\n").partition(b"\n")
     found = _STATUS_LINE.match(first)
@@ -75,9 +75,9 @@ def mend_head(head: bytes) -> ResponseHead:
 
 
 def _fields(lines: bytes) -> list[tuple[bytes, bytes]]:
-    """Split lines into names, in lower case, and values; what is no field is dropped, folded lines are joined."""
+    """Split lines into lower-case names and values; join folded lines and drop invalid ones."""
     fields: list[tuple[bytes, bytes]] = _FIELD.findall(lines)
-    if len(fields) == lines.count(b"\n") + 1:  # nothing to mend
+    if len(fields) == lines.count(b"\n") + 1:  # nothing to repair
         return [(name.lower(), value.strip()) for name, value in fields]
     fields = []
     for line in _LINE.split(lines):
@@ -93,10 +93,10 @@ def _fields(lines: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _framed(fields: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], int | None]:
-    """Leave one word on where the body ends; the length, if that is the word."""
+    """Reduce the framing fields to one; return all fields, and the length if that is the one."""
     words = [field for field in fields if field[0] in _FRAMING]
     if len(words) == 1 and words[0][0] == b"content-length" and words[0][1].isdigit() and len(words[0][1]) < 20:
-        return fields, int(words[0][1])  # nothing to mend
+        return fields, int(words[0][1])  # nothing to repair
     codings = [
         coding.strip().lower() for name, value in fields if name == b"transfer-encoding" for coding in value.split(b",")
     ]

@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone, with 429 and 503.
+"""Retry-After: for how long a server that answers 429 or 503 must not be contacted.
 
 Source: RFC 9110, 10.2.3: seconds, or a date in one of three spellings. Some servers send fractions of a second.
 """
@@ -10,11 +10,11 @@ from email.utils import parsedate_to_datetime
 _SECONDS = re.compile(r"([0-9]+)(?:\.[0-9]*)?\Z")
 
 MAX_SECONDS = 86_400.0
-"""A longer wish, or one that is no number for us, is taken for this: no batch lasts a day."""
+"""Longer values are cut to this; no batch lasts a day."""
 
 
 def retry_after_seconds(value: bytes | None, now: datetime) -> float | None:
-    """Read a Retry-After header at the time `now`, with its zone; None when there is none or it is nonsense."""
+    """Return the seconds of a Retry-After header at `now` (with a zone); None if it is missing or invalid."""
     text = (value or b"").decode("latin-1").strip()
     if seconds := _SECONDS.match(text):
         return MAX_SECONDS if len(seconds[1]) > 9 else min(MAX_SECONDS, float(text))

@@ -1,13 +1,13 @@
-"""robots.txt: what a site's owner lets us ask for.
+"""robots.txt: the URLs that a site's owner allows us to fetch.
 
-Invariant: with robots on, no URL of an origin (scheme, host and port) is asked before its robots.txt is known, at any
-hop. At most one is fetched of an origin at a time, through the same checks as everything else; what is kept is bounded
-in number and bytes, and no older than a day.
+Invariant: with robots on, the robots.txt of an origin (scheme, host and port) is known before any URL of it is fetched,
+at every hop. It is fetched once at a time, through the same checks as any URL. The cache is bounded in number and
+bytes, and entries are at most a day old.
 
-Source: RFC 9309. 2.2.1: a group is ours if it names our product, whole and in any case; without one, that of `*` is.
-2.3.1.2: at most five redirects, beyond which it counts as not there. 2.3.1.3: 4xx lets all through; 429 is taken as a
-server that is busy, which the RFC leaves open. 2.3.1.4: 5xx and unreachable let nothing through: the link then ends
-with that failure, so that a passing one is tried again. 2.4: kept for a day. 2.5: 500 KiB are read.
+Source: RFC 9309. 2.2.1: the group with our product's whole name applies, in any case, otherwise the group of `*`.
+2.3.1.2: after five redirects the file counts as missing. 2.3.1.3: 4xx allows everything; 429, which the RFC leaves
+open, is treated as a busy server. 2.3.1.4: 5xx and an unreachable host allow nothing; the link ends with that failure,
+and is retried if it is transient. 2.4: cached for a day. 2.5: 500 KiB are parsed.
 
 The parser is Scrapy's Protego (0.2 ms for an ordinary file, no backtracking on wildcards). Rejected: urllib.robotparser
 (no wildcards, first match instead of longest), reppy (no release since 2019), robotspy (half as fast).
@@ -36,14 +36,14 @@ PARSED_BYTES = 500 << 10
 KEPT_SECONDS = 86_400.0
 
 UNREACHABLE_SECONDS = 600.0
-"""How long a failure is kept: the pause before a link's second try."""
+"""How long a failure is cached: as long as the pause before a link's second attempt."""
 
 MAX_ORIGINS = 50_000
 MAX_KEPT_BYTES = 32 << 20
-"""Of robots.txt as received; parsed they take some five times as much."""
+"""Sum of the files as received; parsed they take about five times as much."""
 
 QUICK_BYTES = 16 << 10
-"""A longer one is parsed in a thread: 400 KB take over two seconds."""
+"""A longer file is parsed in a thread: 400 KB take over two seconds."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -51,12 +51,12 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AGENT_LINE = re.compile(
     r"\s*user(?:-|\s*)agent(?:\s*:|\s)\s*(?:(?P<everyone>\*)(?=[\s#]|\Z)|\**(?P<name>[^\s/#*]+))", re.IGNORECASE
 )
-"""Whom a group is for: everyone, or a product, of which the version counts for nothing (`User-agent: shoal/0.1`)."""
+"""The agent of a group: everyone, or a product, whose version is ignored (`User-agent: shoal/0.1`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRules:
-    """What is known of an origin until a moment on trio's clock; neither rules nor failure: all is allowed."""
+    """The rules of an origin until `until` on trio's clock. With neither rules nor failure everything is allowed."""
 
     until: float
     size: int = 0
@@ -67,7 +67,7 @@ class CachedRules:
 
 @dataclass(slots=True)
 class RobotsCache:
-    """What a worker knows of origins, over all its batches."""
+    """The rules of origins, kept over all batches of a worker."""
 
     known: OrderedDict[str, CachedRules] = field(default_factory=OrderedDict)
     size: int = 0
@@ -77,7 +77,7 @@ class RobotsCache:
         return rules if rules is not None and rules.until > now else None
 
     def put(self, origin: str, rules: CachedRules) -> None:
-        """Keep rules, and forget the oldest ones that do not fit any more."""
+        """Keep rules; drop the oldest entries that do not fit any more."""
         old = self.known.pop(origin, None)
         self.size += rules.size - (old.size if old else 0)
         self.known[origin] = rules
@@ -86,7 +86,7 @@ class RobotsCache:
 
 
 class Robots:
-    """Asks each origin once."""
+    """Fetches, caches and applies robots.txt."""
 
     def __init__(
         self, session: CheckedSession, policy: FetchPolicy, budget: MemoryBudget, memory: RobotsCache,
@@ -100,9 +100,9 @@ class Robots:
         self._in_flight: dict[str, trio.Event] = {}
 
     async def check(self, target: Target, on_failure: Callable[[str, int | None], None]) -> None:
-        """Return if the target may be asked; `on_failure` gets the URL and status of a robots.txt that failed just now.
+        """Check that a target is allowed; `on_failure` gets the URL and status of a robots.txt that just failed.
 
-        Raises: LinkFailed: opted_out when it is disallowed; why the robots.txt cannot be had.
+        Raises: LinkFailed: opted_out when the target is disallowed; the failure of the robots.txt.
         """
         rules = self._memory.get(target.origin, trio.current_time())
         while rules is None:
@@ -111,7 +111,7 @@ class Robots:
                 if rules.failure is not None:
                     on_failure(f"{target.origin}/robots.txt", rules.http_status)
                 break
-            await self._in_flight[target.origin].wait()  # and look again: who asked may have been cancelled
+            await self._in_flight[target.origin].wait()  # then check again: that fetch may have been cancelled
             rules = self._memory.get(target.origin, trio.current_time())
         if rules.failure is not None:
             end = rules.failure
@@ -146,7 +146,7 @@ class Robots:
         return CachedRules(late, failure=LinkFailed(Outcome.TIMEOUT, "the request took too long"))
 
     async def _follow(self, target: Target, context: RequestContext) -> Reply | None:
-        """Return the last hop's reply; None for one redirect too many, or into nowhere."""
+        """Return the reply of the last hop; None after too many redirects, or an invalid one."""
         for _ in range(1 + MAX_REDIRECTS):
             if self._admit is not None:
                 self._admit(target)
@@ -160,7 +160,7 @@ class Robots:
         return None
 
     async def _read(self, reply: Reply | None) -> CachedRules:
-        """Raises: LinkFailed for a server that is busy or broken."""
+        """Raises: LinkFailed for a busy or broken server."""
         until = trio.current_time() + KEPT_SECONDS
         if reply is not None and (reply.status == 429 or reply.status >= 500):
             outcome = Outcome.RATE_LIMITED if reply.status == 429 else Outcome.SERVER_ERROR
@@ -175,12 +175,12 @@ class Robots:
 
 
 def parse_robots(body: bytes) -> Protego:
-    """Parse any bytes; what is no rule is passed over."""
+    """Parse any bytes; invalid lines are ignored."""
     return Protego.parse("\n".join(map(_marked, body.decode("utf-8-sig", "replace").splitlines())))
 
 
 def is_allowed(rules: Protego, url: str, agent: str) -> bool:
-    """Say whether an agent, by its product's name in lower case, may ask for a URL."""
+    """Return whether an agent (product name in lower case) may fetch a URL."""
     return bool(rules.can_fetch(url, _whole(agent)))
 
 
@@ -192,5 +192,5 @@ def _marked(line: str) -> str:
 
 
 def _whole(name: str) -> str:
-    """Mark both ends of a name: Protego takes a group for ours if its name is the beginning of ours."""
+    """Mark both ends of a name, because Protego also applies a group whose name is the beginning of ours."""
     return f"={name}="

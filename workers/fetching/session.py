@@ -1,26 +1,26 @@
-"""asks, mended at its seams: the only module that knows it.
+"""The only module that imports asks, of which it replaces most parts.
 
-Invariant: one call of `CheckedSession.ask` is one request and one response over a connection to an address that was
-checked; no redirect is followed, no cookie kept, nothing read beyond the bounds. Whatever goes wrong is a `LinkFailed`.
+Invariant: one call of `CheckedSession.ask` is one request and one response over a connection to a checked address. It
+follows no redirect, keeps no cookie, and reads nothing beyond the bounds. Every failure is a `LinkFailed`.
 
-asks writes the fields of the requests and h11 checks them; the rest is replaced, because of what was read in asks 3.0.0
-and tried:
+asks writes the request fields and h11 checks them. The rest is replaced, for these faults of asks 3.0.0:
 
-- `Session._connect` resolves the name itself, and cuts IPv6 hosts at the colon → we connect to the checked address and
-  give TLS the right name.
-- its pool is searched linearly and never closes → `IdleConnections`.
-- `Session.request` asks again on the same dead socket after a bad response → once more on a fresh one, and only when
-  a kept connection gave nothing at all.
-- `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it told to close, and parses
+- `Session._connect` resolves the name itself, and cuts IPv6 hosts at the colon → connect to the checked address, with
+  the right name for TLS.
+- Its pool is searched linearly and never closes connections → `IdleConnections`.
+- `Session.request` retries on the same dead socket after a bad response → retry on a new connection, and only if a
+  reused one sent nothing at all.
+- `_request_io` sends `Content-Length: 0` with a GET, follows redirects on a socket that it asked to close, and parses
   cookies → one request, one response.
-- `make_request` collects and checks the same fields for every link, and `_send` writes the request and its empty end in
-  two calls through h11's states (a sixth of all CPU time together) → the fields once for a session, then one write a
-  link; its Host and path cannot break out of their lines, for a `Target` has both from the URL standard's parser.
-- its `requote_uri` undoes percent escapes (%41 to A) and doubles others (%zz to %25zz), and a signed URL is refused →
-  the path goes out as the URL standard's parser writes it, which leaves escapes alone.
-- `_grab_connection` takes the URL apart and together again → the target's own origin.
-- `_catch_response` decodes headers as strict UTF-8, takes a body without length for none, does not skip interim
-  responses and has no limit → `ResponseReader`.
+- `make_request` builds and checks the same fields for every link, and `_send` makes two calls through h11's states (a
+  sixth of all CPU time together) → the fields are built once per session, then each link is one write. Host and path
+  cannot break out of their lines, because the URL standard's parser has written both.
+- `requote_uri` decodes escapes (%41 to A) and doubles others (%zz to %25zz), which breaks signed URLs → the path is
+sent
+  as the URL standard's parser writes it, with escapes unchanged.
+- `_grab_connection` takes the URL apart and joins it again → the target's own origin.
+- `_catch_response` decodes headers as strict UTF-8, reads no body without a length, does not skip interim responses and
+  has no limits → `ResponseReader`.
 """
 
 import socket
@@ -45,11 +45,11 @@ from workers.fetching.target import Target, parse_target
 from workers.fetching.tls import tls_context
 
 MAX_ADDRESSES = 2
-"""Tried of a name, in the resolver's order, each with its part of the time."""
+"""Per name, in the resolver's order; each gets an equal part of the time."""
 
 
 class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
-    """A session that connects to checked addresses only, and keeps connections within bounds."""
+    """A session that connects only to checked addresses, and keeps a bounded number of idle connections."""
 
     def __init__(self, policy: FetchPolicy, resolver: Resolver) -> None:
         super().__init__(connections=policy.concurrency)
@@ -68,7 +68,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         """
         if not (self.policy.per_address or self.policy.address_spacing_seconds):
             return await self._ask(target, context)
-        with context.paused():  # DNS has its own limit, and others' requests are not this link's fault
+        with context.paused():  # DNS has its own limit, and waiting for other requests is not this link's fault
             addresses = await self._resolver.resolve(target.host)
             await self._limiter.acquire(addresses[0])
         try:
@@ -109,7 +109,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         return self._idle.take(host_loc)
 
     async def return_to_pool(self, sock: Connection) -> None:
-        """Keep a connection whose last exchange ended well, close any other."""
+        """Keep a connection whose last exchange ended properly; close others."""
         if sock.is_clean:
             self._idle.put(sock)
         else:
@@ -151,7 +151,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
     async def _secure(self, connected: socket.socket, host: str) -> trio.abc.Stream:
         is_secure = False
         try:
-            self._tls = self._tls or tls_context(verify=self.policy.verify_tls)  # 30 ms: only where it is needed
+            self._tls = self._tls or tls_context(verify=self.policy.verify_tls)  # takes 30 ms, so only when needed
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
             secured = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
             await secured.do_handshake()
@@ -168,15 +168,15 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
 
 
 class _RequestFields(RequestProcessor):  # type: ignore[misc]  # asks is not annotated
-    """What all requests of a session say alike, Host left out."""
+    """The fields that all requests of a session share; Host is not among them."""
 
     @classmethod
     async def of(cls, session: CheckedSession) -> bytes:
-        """Have asks build them and h11 check them."""
+        """Return the fields, built by asks and checked by h11."""
         headers = {
             "User-Agent": session.policy.user_agent,
             "Accept": "image/*,*/*;q=0.5",
-            "Accept-Encoding": "identity",  # pictures are compressed already
+            "Accept-Encoding": "identity",  # pictures are already compressed
             "Connection": "keep-alive",
         }
         form = cls(session, "GET", "http://host/", "80", headers=headers, encoding="utf-8")

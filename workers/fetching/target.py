@@ -1,7 +1,7 @@
-"""What a request is made to: a link's URL or a redirect's, taken apart by the URL standard.
+"""Request targets: the URL of a link or a redirect, parsed by the URL standard.
 
-Invariant: a `Target` has a host in its normal form, a port, and a path that can be put in a request line as it stands.
-Whatever else is a bad URL.
+Invariant: a `Target` has a normalized host, a port, and a path that fits into a request line unchanged. Any other URL
+is a bad URL.
 """
 
 from dataset.candidates.urls import MAX_REQUEST_CHARACTERS, Unresolved, WebUrl, parse_url
@@ -18,9 +18,9 @@ _REASONS = {
 
 
 def parse_target(url: str) -> Target:
-    """Take a URL apart.
+    """Parse a URL.
 
-    Raises: LinkFailed (bad_url) when no request can be made from it.
+    Raises: LinkFailed (bad_url) when it cannot be requested.
     """
     target = parse_url(url)
     if isinstance(target, Unresolved):
@@ -29,9 +29,9 @@ def parse_target(url: str) -> Target:
 
 
 def redirect_target(target: Target, location: bytes | None) -> Target:
-    """Resolve a Location header against the URL that answered with it.
+    """Resolve a Location header against the URL whose response has it.
 
-    Raises: LinkFailed (bad_redirect) when there is none or it leads to no URL that we ask.
+    Raises: LinkFailed (bad_redirect) when it is missing, or is not a URL that can be requested.
     """
     if not location:
         raise LinkFailed(Outcome.BAD_REDIRECT, "no Location")

@@ -1,11 +1,10 @@
-"""TLS: the chain is checked by OpenSSL, the certificate's name here, as browsers do.
+"""TLS: OpenSSL checks the certificate chain; the name is checked here, as browsers check it.
 
-Invariant: a handshake under a context that verifies succeeds only with a trusted chain and a certificate that names the
-host.
+Invariant: with a verifying context, a handshake succeeds only with a trusted chain and a certificate for the host.
 
-Source: RFC 9525 (once RFC 6125) for names: only subjectAltName counts, `*` stands for one whole label on the left.
-OpenSSL's own check refuses a label with an underscore under a wildcard (my_shop.example.com under *.example.com), which
-browsers and curl take. Rejected: service-identity, which brings a second TLS library along.
+Source: RFC 9525 (formerly 6125): only subjectAltName counts, and `*` stands for one whole label on the left. OpenSSL's
+check refuses a label with an underscore under a wildcard (my_shop.example.com under *.example.com), which browsers and
+curl accept. Rejected: service-identity, which needs a second TLS library.
 """
 
 import ssl
@@ -14,11 +13,11 @@ from ipaddress import ip_address
 
 
 def tls_context(*, verify: bool) -> ssl.SSLContext:
-    """Make a client's context; without `verify` it takes any certificate."""
+    """Return a client context; without `verify` it accepts any certificate."""
     context = ssl.create_default_context()
-    context.check_hostname = False  # by OpenSSL
+    context.check_hostname = False  # OpenSSL's check; ours replaces it
     if verify:
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # set from Python 3.13 on; browsers do not go by it
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # set since Python 3.13, but browsers do not use it
         context.sslobject_class = _NamedObject
         context.sslsocket_class = _NamedSocket
     else:
@@ -40,7 +39,7 @@ def _covers(name: str, host: str) -> bool:
     if label != "*":
         return name == host
     own, _, above = host.partition(".")
-    return bool(own) and above == parent and "." in parent  # no certificate is for *.com
+    return bool(own) and above == parent and "." in parent  # *.com is not a valid name
 
 
 class _NamedObject(ssl.SSLObject):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.fetching.response_head import MAX_HEAD_BYTES, mend_head
+from workers.fetching.response_head import MAX_HEAD_BYTES, repair_head
 
 
 @settings(max_examples=300, deadline=None)
@@ -21,8 +21,8 @@ from workers.fetching.response_head import MAX_HEAD_BYTES, mend_head
 )
 def test_a_good_head_reads_the_same_with_a_bad_line_behind_it(fields: list[tuple[bytes, bytes]]) -> None:
     good = b"\r\n".join((b"HTTP/1.1 200 OK", b"Content-Length: 7", *(b"%b:%b" % field for field in fields)))
-    mended = mend_head(good + b"\r\nno field")
-    assert mend_head(good) == mended
+    mended = repair_head(good + b"\r\nno field")
+    assert repair_head(good) == mended
     assert mended.length == 7
 
 
@@ -37,5 +37,5 @@ def test_a_good_head_reads_the_same_with_a_bad_line_behind_it(fields: list[tuple
 )
 def test_no_head_takes_long(line: bytes) -> None:
     began = time.process_time()
-    mend_head(b"HTTP/1.1 200 OK\r\n" + line)
+    repair_head(b"HTTP/1.1 200 OK\r\n" + line)
     assert time.process_time() - began < 0.5

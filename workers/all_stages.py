@@ -76,6 +76,7 @@ class _Screen:
         os.close(writing)
         assert process.stderr is not None
         number = int(environment[PROCESS_VARIABLE])
+        self._statuses[number] = Status.of_starting(command[len(WORKER)])
         self._read(self._read_log, process.stderr)
         self._read(self._read_statuses, os.fdopen(reading, "rb"), number)
         return process
@@ -100,4 +101,4 @@ class _Screen:
             for line in pipe:
                 self._statuses[number] = Status(**json.loads(line))
         if number in self._statuses:
-            self._statuses[number] = replace(self._statuses[number], ended=True, rate=0.0)
+            self._statuses[number] = replace(self._statuses[number], starting=False, ended=True, rate=0.0)

@@ -13,7 +13,9 @@ MODEL = "Model"
 
 Once = Annotated[bool, typer.Option("--once", help="End after one claim.")]
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when the queue is empty and nothing can reach it.")]
-EndWhenDone = Annotated[bool, typer.Option("--until-idle", help="End when no work is left for any stage.")]
+EndWhenDone = Annotated[
+    bool, typer.Option("--until-idle", help="End when no stage has work left, retries of failed links included.")
+]
 Processes = Annotated[
     int,
     typer.Option(

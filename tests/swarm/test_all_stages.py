@@ -42,6 +42,7 @@ def test_every_stage_runs_on_one_machine_under_one_display(swarm: Swarm) -> None
     found = swarm.audit()
     assert found.holds, found.differences
     assert swarm.results().keys
+    assert "starting" in said
     for stage in ("extract", "ingest", "download", "filter"):
         assert f"job.completed stage={stage}" in said
         assert f"\x1b[1m{stage}" in said, "its line in the display"

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -46,11 +47,19 @@ class Status:
     completed: int
     failed: int
     stopping: bool
+    starting: bool = False
     ended: bool = False
+
+    @classmethod
+    def of_starting(cls, kind: str) -> Self:
+        """Return the status of a worker that has not reported yet."""
+        return cls(kind, "", (), 0, 0, 0, 0.0, 0, 0, stopping=False, starting=True)
 
     def cells(self) -> list[RenderableType]:
         """Return the table cells for this worker."""
         cells: list[RenderableType] = [Text(self.kind, style="bold"), self._state()]
+        if self.starting:
+            return cells
         if self.jobs and self.size:
             cells += [ProgressBar(self.size, self.at, width=BAR_WIDTH), Text(f"{self.at:,}/{self.size:,}")]
         else:
@@ -63,6 +72,8 @@ class Status:
     def _state(self) -> Text:
         if self.ended:
             return Text("ended")
+        if self.starting:
+            return Text("starting")
         if self.stopping:
             return Text("stopping", style="yellow")
         if not self.jobs:
@@ -74,7 +85,7 @@ def grid(statuses: Sequence[Status]) -> Table:
     """Lay out one line per worker; a narrow terminal cuts cells instead of wrapping them."""
     table = Table.grid(padding=(0, 1))
     rows = [status.cells() for status in statuses]
-    for _ in rows[0] if rows else ():
+    for _ in max(rows, key=len, default=[]):
         table.add_column(no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*row)

@@ -1,8 +1,8 @@
-"""The chaos crawl: WAT files without end, each a function of seed and number, with the outcome of every link planted.
+"""The chaos crawl: any number of WAT files, each a function of seed and number, with a planned outcome for every link.
 
-Faults of the swarm may cost a link a try, never its outcome: what fails for a passing reason (a stop in the middle of
-a request is a timeout) is tried up to MAX_TRIES times. Links that fail for a passing reason by plan live on hosts of
-their own, since a host that keeps failing is given up for the batch with all that is asked of it.
+Faults of the swarm may cost a link an attempt, but not its outcome: a transient failure (a stop in the middle of a
+request is a timeout) is retried up to MAX_TRIES times. Links with a planned transient failure are on separate hosts,
+because a host that keeps failing is given up for the batch with all its links.
 """
 
 import random
@@ -50,7 +50,7 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class ChaosCrawl:
-    """WAT files go into `folder`; nobody listens on `dead_port`."""
+    """WAT files go into `folder`; `dead_port` has no server."""
 
     folder: Path
     seed: int
@@ -58,7 +58,7 @@ class ChaosCrawl:
     dead_port: int
 
     def links(self, number: int) -> list[Planted]:
-        """The links that WAT file `number` is the first to hold."""
+        """Return the links that appear first in WAT file `number`."""
         draw = random.Random(f"{self.seed}/{number}")
         found = []
         for at in range(LINKS):
@@ -86,7 +86,7 @@ class ChaosCrawl:
 
 
 def recipe(model: Path) -> dict[str, object]:
-    """Pictures are kept as received, and every one that can be scored is published: so each can be counted."""
+    """Return a recipe that keeps pictures as received and publishes every scored one, so that each can be counted."""
     entry = {"model": "demo", "pretrained": str(model), "threshold": -1.0}
     return {
         "image": {"resize_mode": "no", "reencode": False, "min_bytes": 300},

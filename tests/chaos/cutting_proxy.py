@@ -1,4 +1,4 @@
-"""A proxy before Postgres or pgbouncer that cuts connections at moments that matter.
+"""A proxy before Postgres or pgbouncer that cuts connections at critical moments.
 
 A cut waits for the next request that contains its needle:
 
@@ -74,7 +74,7 @@ class CuttingProxy:
         self._loop.call_soon_threadsafe(self._cuts.clear)
 
     def cut_any(self, choice: random.Random) -> bool:
-        """Cut one of the open connections; False when there is none."""
+        """Cut one of the open connections; return False if none is open."""
 
         async def cut() -> bool:
             pairs = sorted(self._pairs, key=id)

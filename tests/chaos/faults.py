@@ -1,6 +1,6 @@
-"""The faults, each with how often it comes, and the one who brings them.
+"""The faults with their frequencies, and the object that injects them.
 
-A fault that lasts (a worker stopped, a store that fails) is ended by a later call of `tick`, so several last at once.
+A lasting fault (a stopped worker, a failing store) is ended by a later call of `tick`, so several can overlap.
 """
 
 import heapq
@@ -75,7 +75,7 @@ CUTS = {
 
 @dataclass(slots=True)
 class Machine:
-    """What can be broken; None: this machine has it not, or may not."""
+    """What can be broken; None means that this machine lacks it or may not break it."""
 
     server: Server
     bouncer: Bouncer | None
@@ -102,14 +102,14 @@ class Injector:
         return self.done.total() + self.machine.proxy.done.total()
 
     def counts(self) -> dict[str, int]:
-        """Faults by kind, those that were asked for and have happened."""
+        """Return the injected faults by kind."""
         found = Counter(self.done)
         for (where, _), n in self.machine.proxy.done.items():
             found[next(fault for fault, name in CUTS.items() if name == where)] += n
         return {str(fault): found[fault] for fault in Fault}
 
     def plan(self, n: int) -> list[Fault]:
-        """A shuffled plan of about `n` faults that this machine can have, each kind at least once."""
+        """Return a shuffled plan of about `n` faults that are possible here, each kind at least once."""
         able = {fault: often for fault, often in OFTEN.items() if self._able(fault)}
         whole = sum(able.values())
         plan = [fault for fault, often in able.items() for _ in range(max(1, round(n * often / whole)))]
@@ -117,7 +117,7 @@ class Injector:
         return plan
 
     def inject(self, fault: Fault) -> bool:
-        """Bring a fault; False when it cannot be now, and should be brought later."""
+        """Inject a fault; return False if it is impossible now and should be tried later."""
         match fault:
             case Fault.KILLED | Fault.TERMINATED:
                 number = signal.SIGKILL if fault is Fault.KILLED else signal.SIGTERM
@@ -142,7 +142,7 @@ class Injector:
         return self._counting(fault, True)
 
     def tick(self) -> None:
-        """End the faults whose time is over."""
+        """End the faults whose time is up."""
         while self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
 

@@ -1,4 +1,4 @@
-"""What the swarm of the chaos run stands on, each piece of which can be broken: Postgres and the disk."""
+"""The base of the chaos run, which can be broken: Postgres and the disk."""
 
 import subprocess
 from contextlib import suppress
@@ -30,7 +30,7 @@ class Server:
         migrate(self.url)
 
     def crash(self) -> None:
-        """Stop it as a crash does, without a checkpoint, and start it again."""
+        """Stop the server without a checkpoint, like a crash, and start it again."""
         embedded_postgres.stop(self.home, mode="immediate")
         embedded_postgres.start(self.home)
 
@@ -53,7 +53,7 @@ class Disk:
         self._ballast = folder / ".ballast"
 
     def fill(self) -> None:
-        """Leave no byte free."""
+        """Fill the disk completely."""
         with self._ballast.open("wb") as file, suppress(OSError):
             while True:
                 file.write(bytes(1 << 20))

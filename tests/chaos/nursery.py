@@ -1,11 +1,11 @@
-"""Where the workers of the chaos run are born: a process that has imported everything once and forks on demand.
+"""The process from which the workers of the chaos run are forked, after it has imported everything once.
 
-A worker that is killed every second must not cost its imports (torch: 3 s of CPU) each time. What is forked is a
-process of its own that runs the command `worker` or `tracker` with its arguments, as a shell would start it.
+Workers are killed every second, and must not repeat their imports (torch: 3 s of CPU) each time. A fork runs the
+command `worker` or `tracker` with its arguments, as a shell would start it.
 
     python -m tests.chaos.nursery     # with a socket as its stdin; one JSON a line, each way
 
-The kernel kills what was forked when the nursery ends, and the nursery ends with its socket.
+The kernel kills the forks when the nursery ends, and the nursery ends with its socket.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ MODULES = ("tracker.main", "workers.main", "workers.download.stage", "workers.fi
 
 
 class Nursery:
-    """The nursery as the chaos run speaks to it."""
+    """The client of the nursery."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
@@ -44,11 +44,11 @@ class Nursery:
         self._lines = ours.makefile("r")
 
     def start(self, program: str, arguments: Sequence[str], log: Path) -> int:
-        """Start `worker` or `tracker`; its process id. What it says is added to `log`."""
+        """Start `worker` or `tracker`; return its process id. Its output is appended to `log`."""
         return int(self._ask({"program": program, "arguments": list(arguments), "log": str(log)})["pid"])
 
     def ended(self) -> dict[int, int]:
-        """What has ended since it was last asked: exit codes by process id, negative for a signal."""
+        """Return the processes that have ended since the last call: exit codes by process id, negative for a signal."""
         return {int(pid): int(code) for pid, code in self._ask({})["ended"].items()}
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ def _reaped() -> list[tuple[int, int]]:
 
 
 def _live(order: dict[str, object]) -> None:
-    """Be the worker; never comes back."""
+    """Run the worker; never returns."""
     code = 1
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

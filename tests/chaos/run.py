@@ -1,12 +1,12 @@
-"""Chaos: a swarm of real worker processes on a crawl that grows, a thousand faults, and at the end nothing is lost.
+"""Chaos: a swarm of real worker processes on a growing crawl, a thousand faults, and at the end nothing is lost.
 
     python -m tests.chaos.run [--faults 1000] [--minutes 15] [--seed 1] [--folder F]
 
 Two extract, two ingest, three download, two filter workers and `tracker serve` talk to Postgres through pgbouncer (if
-it is installed) and a proxy that cuts. Faults come at random, from a plan that the seed gives; a worker that has ended
-is replaced at once. New WAT files are seeded while faults are due, so there is always work to hit. Then the faults end,
-the swarm drains, and every link is held against what was planted. Prints the verdict as JSON; exit 1 when it does not
-hold. Root gives the store a disk of its own that can be filled; without it, that fault is left out and named.
+it is installed) and a proxy that cuts. Faults come in the random order that the seed gives; a worker that has ended is
+replaced at once. New WAT files are seeded while faults are left, so there is always work. Then the swarm drains, and
+every link is compared with its planned outcome. The verdict is printed as JSON; exit 1 if it does not hold. As root,
+the store gets its own disk, which can be filled; otherwise that fault is left out, and the verdict says so.
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Chaos:
                 row["n"] += 1
 
     def rage(self, faults: int, until: float) -> None:
-        """Bring the faults, until all have happened or the time is over."""
+        """Inject the faults until all have happened or the time is up."""
         plan: list[Fault] = []
         while self.injector.total < faults and time.monotonic() < until:
             self.swarm.fill()
@@ -107,7 +107,7 @@ class Chaos:
             time.sleep(self.choice.uniform(*PAUSE_SECONDS))
 
     def drain(self) -> bool:
-        """Let the swarm finish in peace; False when it does not."""
+        """Let the swarm finish without faults; return False if it does not."""
         self.injector.heal()
         until = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < until:
@@ -122,14 +122,14 @@ class Chaos:
         return False
 
     def standing(self) -> list[str]:
-        """Say who holds what is unfinished, and have every worker write to its log where its threads are."""
+        """Return who holds the unfinished jobs, and let every worker log the stacks of its threads."""
         for pid in self.swarm.living:
             self.swarm.signal(pid, signal.SIGUSR1)
         with connect(self.machine.server.url) as admin:
             return [row["said"] for row in admin.execute(STANDING)]
 
     def stop(self) -> None:
-        """Ask every worker to stop, and wait for them."""
+        """Ask every worker to stop, and wait for all."""
         until = time.monotonic() + 30
         self.swarm.note_ended()
         for pid in self.swarm.living:
@@ -144,7 +144,7 @@ class Chaos:
 
 @contextmanager
 def chaos(folder: Path, chance: int) -> Iterator[Chaos]:
-    """Build everything in `folder`, and take it down."""
+    """Set up everything in `folder`, and remove it afterwards."""
     skipped = []
     with ExitStack() as held:
         store, logs, wats = folder / "store", folder / "logs", folder / "wats"
@@ -213,7 +213,7 @@ def _places(crawl: ChaosCrawl) -> list[Place]:
 
 
 def run(folder: Path, faults: int, minutes: float, chance: int) -> dict[str, object]:
-    """Run in an empty folder; the verdict as it is printed, `holds` first."""
+    """Run in an empty folder; return the verdict as it is printed, `holds` first."""
     started = time.monotonic()
     with chaos(folder, chance) as made:
         made.feed()
@@ -278,7 +278,7 @@ def main() -> None:
 
 
 def _own_mounts() -> None:
-    """As root, go on in a mount namespace of our own: what is mounted there goes with us, however we end."""
+    """As root, continue in a separate mount namespace, so that mounts vanish with this process."""
     unshare = shutil.which("unshare")
     if os.geteuid() or OWN_MOUNTS in os.environ or not unshare:
         return

@@ -1,8 +1,8 @@
-"""A store that fails while a control file is there: its content names where and with what, e.g. `publish EIO`.
+"""A store that fails while a control file exists, whose content names the place and the error, e.g. `publish EIO`.
 
-Only what stands under the store is replaced, the operating system's answers: `write` when a file is opened, `publish`
-when a whole file is to be put in its place, `read` when one is opened or looked up. What the store makes of the errors
-is its own code. (A disk that is full needs none of this where the run may mount one: see tests.chaos.machine.)
+Only calls to the operating system are replaced: `write` fails when a file is opened for writing, `publish` when a
+complete file is moved to its place, `read` when a file is opened or looked up. The store's own code handles the errors.
+(A full disk is real where the run may mount one: see tests.chaos.machine.)
 """
 
 import errno
@@ -18,7 +18,7 @@ CONTROL = "SHOAL_CHAOS_STORE"
 
 
 def illness() -> tuple[str, int]:
-    """Where the store fails now, and with which errno; ("", 0) while it is well."""
+    """Return where the store fails now and with which errno; ("", 0) while it works."""
     try:
         where, name = Path(os.environ[CONTROL]).read_text(encoding="utf-8").split()
     except (OSError, KeyError, ValueError):
@@ -49,7 +49,7 @@ class _SickFileSystem:
 
 
 def sicken() -> None:
-    """Let every store of this process fall ill when the control file says so."""
+    """Make every store of this process fail when the control file says so."""
     begin, aside, publish = Store.__init__, Store._aside, Store._publish
 
     def sick_init(store: Store, uri: str, filesystem: pafs.FileSystem, root: str) -> None:

@@ -1,4 +1,4 @@
-"""The workers of the chaos run: as many of each kind as it should be, whatever happens to them."""
+"""The workers of the chaos run: a fixed number of each kind, replaced when they end."""
 
 import signal
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.chaos.nursery import Nursery
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One that is filled again whenever its process has ended; `name` names its log."""
+    """One worker that is replaced whenever its process has ended; `name` is the name of its log."""
 
     name: str
     program: str
@@ -31,7 +31,7 @@ class ChaosSwarm:
     """How they ended: `download 0`, `filter SIGKILL`."""
 
     def fill(self) -> None:
-        """Note who has ended, and start another in each one's place."""
+        """Start a new process for each one that has ended."""
         self.note_ended()
         for place in self.places:
             if place not in self.living.values():

@@ -1,4 +1,4 @@
-"""A few faults of every kind on a real swarm, and that the proxy and the verdict are what they say."""
+"""A few faults of every kind on a real swarm, and tests of the proxy and the verdict."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def test_a_swarm_under_faults_of_every_kind_loses_nothing() -> None:
 
 @contextmanager
 def cutting(database: str) -> Iterator[tuple[CuttingProxy, str]]:
-    """A proxy before the database, and the URL through it."""
+    """Yield a proxy before the database, and the URL through it."""
     target = conninfo_to_dict(database)
     host, port = str(target["host"]), int(target.get("port") or 5432)
     proxy = CuttingProxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port))
@@ -48,7 +48,7 @@ def cutting(database: str) -> Iterator[tuple[CuttingProxy, str]]:
 
 
 @pytest.mark.parametrize(("where", "committed"), [("request", False), ("reply", True)])
-def test_a_cut_comes_before_or_after_the_commit_as_it_was_asked_for(
+def test_a_cut_comes_before_or_after_the_commit_as_requested(
     admin: Connection, database: str, where: str, committed: bool
 ) -> None:
     admin.execute("CREATE TABLE public.seen (n int)")
@@ -106,7 +106,7 @@ def test_the_verdict_names_what_is_wrong(outcomes: dict[str, list[str]], kept: l
     assert violations == [said]
 
 
-def test_the_verdict_is_content_with_what_was_planted() -> None:
+def test_the_verdict_holds_for_the_planned_outcomes() -> None:
     violations: list[str] = []
     _judge_links(WELL, Results(outcomes={"a": ["success"], "b": ["gone"]}, kept=Counter(["a"])), violations)
     assert violations == []

@@ -1,4 +1,4 @@
-"""The judgement at the end: what was planted, what the ledger says, what lies in the store."""
+"""The verdict: compare the planned outcomes, the ledger and the store."""
 
 import os
 import time
@@ -22,7 +22,7 @@ ENDINGS = {"pack": (".parquet",), "shard": (".parquet", ".tar"), "part": (".parq
 
 @dataclass(slots=True)
 class Verdict:
-    """`violations` are sentences; none: it holds."""
+    """`violations` are sentences; without any the verdict holds."""
 
     violations: list[str] = field(default_factory=list)
     links: int = 0
@@ -42,7 +42,7 @@ class Verdict:
 
 
 def judge(admin: Connection, folder: Path, planted: Iterable[Planted]) -> Verdict:
-    """Hold everything against what was planted; then sweep the store."""
+    """Compare everything with the plan; then sweep the store."""
     links = {link.url: link.outcome for link in planted}
     verdict = Verdict(links=len(links))
     say = verdict.violations
@@ -108,12 +108,12 @@ def _files(folder: Path) -> set[str]:
 
 
 def _orphans(there: set[str], should: set[str]) -> set[str]:
-    """What is neither listed, nor the manifest, nor a snapshot of the Bloom filter that is in use."""
+    """Return files that are neither listed, nor the manifest, nor a current snapshot of the Bloom filter."""
     return {path for path in there - should if path != "manifest.parquet" and not path.startswith("bloom/")}
 
 
 def _sweep(admin: Connection, folder: Path) -> None:
-    """`tracker sweep`, as if a day had passed: its bound protects writers, and here none is left."""
+    """Run `tracker sweep` as if a day had passed; its age limit protects writers, and here no writer is left."""
     past = time.time() - timedelta(days=1).total_seconds()
     for path in folder.rglob("*"):
         if path.is_file():

@@ -1,10 +1,10 @@
-"""The web of the chaos crawl: what a link gets stands in its path, so that the crawl can grow while it runs.
+"""The web of the chaos crawl: the path of a link names its response, so that the crawl can grow during the run.
 
     http://127.x.y.z:PORT/<plant>/<anything>.jpg
 
     python -m tests.chaos.web --port P --hosts N
 
-prints one line when it listens, on N addresses of 127.0.0.0/8, and ends when its standard input closes.
+listens on N addresses of 127.0.0.0/8, prints a line when it is ready, and ends when its standard input closes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def host_address(number: int) -> str:
 
 
 def pictures() -> list[bytes]:
-    """Small sound JPEGs, 1 to 3 KB."""
+    """Return small valid JPEGs of 1 to 3 KB."""
     rng = np.random.default_rng(7)
     made = []
     for _ in range(PICTURES):
@@ -42,7 +42,7 @@ def pictures() -> list[bytes]:
 
 
 class Web:
-    """`asked` counts requests; a link of plant `flaky` fails when it is asked for the first time."""
+    """`asked` counts requests; the first request to a link of plant `flaky` fails."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -50,7 +50,7 @@ class Web:
         self._met: set[str] = set()
 
     def answer(self, target: str, host: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body."""
+        """Return status, headers and body."""
         self.asked += 1
         plant = target.split("/")[1]
         jpeg = {"Content-Type": "image/jpeg"}

@@ -1,1 +1,1 @@
-"""Pictures that mean harm, and a worker that downloads them."""
+"""Hostile pictures, and a worker that downloads them."""

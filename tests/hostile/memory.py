@@ -1,4 +1,4 @@
-"""How much memory this process and its decoders hold, and held at the most."""
+"""The current and peak memory of this process and its decoders."""
 
 import os
 from collections.abc import Iterator
@@ -6,22 +6,22 @@ from pathlib import Path
 
 
 def resident_mib() -> int:
-    """Return what this process holds now."""
+    """Return the memory of this process in MiB."""
     return _kib(os.getpid(), "VmRSS:") >> 10
 
 
 def peak_mib() -> int:
-    """Return the most that this process has held since `forget_peak`."""
+    """Return the peak since `forget_peak`."""
     return _kib(os.getpid(), "VmHWM:") >> 10
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew; see proc(5), clear_refs."""
+    """Reset the peak; see proc(5), clear_refs."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def decoders_peak_mib() -> int:
-    """Return the most that any process below this one has held, of those that live."""
+    """Return the highest peak of the living child processes."""
     return max((_kib(pid, "VmHWM:") for pid in _descendants(os.getpid())), default=0) >> 10
 
 

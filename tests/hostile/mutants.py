@@ -1,9 +1,8 @@
 """Hostile pictures, made from harmless ones: the same number gives the same picture.
 
-What is done to a seed: bits flipped, bytes cut off, doubled or overwritten, fields of the header set to extremes,
-lengths of chunks that lie (with checksums that are right again), a frame header that claims what is not there. Beside
-them stand whole bombs: pixels without end from few bytes, a text that inflates to a gigabyte, thousands of scans,
-frames, segments, an orientation or a profile that makes no sense.
+Mutations: flipped bits; bytes cut off, doubled or overwritten; header fields set to extremes; wrong chunk lengths (with
+correct checksums); a frame header that announces missing data. There are also bombs: billions of pixels from few bytes,
+a text that inflates to a gigabyte, thousands of scans, frames or segments, invalid orientations and profiles.
 """
 
 import io
@@ -51,7 +50,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def mutants(seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Yield hostile pictures without end, each with a name that tells how it was made; the bombs come first."""
+    """Yield hostile pictures forever, each with a name that tells how it was made; the bombs come first."""
     yield from bombs()
     draw = random.Random(seed)
     names = sorted(seeds())
@@ -61,7 +60,7 @@ def mutants(seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Yield what costs out of all proportion to its bytes."""
+    """Yield pictures that cost far more than their size suggests."""
     jpeg, png, gif = seeds()["jpeg-progressive"], seeds()["png"], seeds()["gif-animated"]
     yield "png, a gigabyte of text", _png((b"zTXt", b"k\0\0" + _deflated(1 << 30)))
     yield "png, a profile of 100 MB", _png((b"iCCP", b"p\0\0" + _deflated(100 << 20)))
@@ -123,7 +122,7 @@ def _set_extremes(draw: random.Random, data: bytes) -> bytes:
 
 
 def _lie_about_lengths(draw: random.Random, data: bytes) -> bytes:
-    """Change a length that stands before a chunk, a segment or a box; a PNG gets checksums that are right."""
+    """Change the length of a chunk, a segment or a box; a PNG gets correct checksums."""
     damaged = bytearray(data)
     marks = (
         b"IDAT",
@@ -146,7 +145,7 @@ def _lie_about_lengths(draw: random.Random, data: bytes) -> bytes:
 
 
 def _splice(draw: random.Random, data: bytes) -> bytes:
-    """Put another picture's middle into this one."""
+    """Insert the middle of another picture."""
     other = seeds()[draw.choice(sorted(seeds()))]
     begin, end = sorted(draw.randrange(len(other)) for _ in range(2))
     place = draw.randrange(12, len(data))
@@ -154,7 +153,7 @@ def _splice(draw: random.Random, data: bytes) -> bytes:
 
 
 def _damage_under_right_checksums(draw: random.Random, data: bytes) -> bytes:
-    """Flip bits where a checksum would have caught them."""
+    """Flip bits in data with a checksum, and correct the checksum."""
     return _right_checksums(_flip_bits(draw, data))
 
 
@@ -178,7 +177,7 @@ def _saved(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
 
 
 def _right_checksums(data: bytes) -> bytes:
-    """Give a PNG's chunks their checksums again, as far as they can be told apart."""
+    """Recompute the checksums of a PNG's chunks, as far as they can be found."""
     if not data.startswith(b"\x89PNG"):
         return data
     mended, place = bytearray(data), 8
@@ -203,7 +202,7 @@ def _png(*chunks: tuple[bytes, bytes], width: int = 100, height: int = 100, pixe
 
 @cache
 def _deflated(size: int) -> bytes:
-    """Deflate so many zeros, a thousandth of their size."""
+    """Deflate this many zeros to a thousandth of their size."""
     deflate = zlib.compressobj(1)
     pieces = [deflate.compress(bytes(1 << 20)) for _ in range(size >> 20)]
     return b"".join((*pieces, deflate.compress(bytes(size & (1 << 20) - 1)), deflate.flush()))

@@ -3,10 +3,10 @@
     python -m tests.hostile.run [--minutes 5] [--seed 0]
     SHOAL_HOSTILE_CORPUS=folder python -m tests.hostile.run    # every file below the folder, once
 
-With a folder its files are taken as they are: Pillow's test images or go-fuzz's corpora are worth a run. A picture that
-ended its decoder is kept under .shoal/hostile/, named by its SHA-256, for whom it may concern. Each batch is downloaded
-by two recipes, then planted in a shard as it is, filtered and embedded. The end is 1 when one of them died, hung, grew,
-held more than its bound, or left a picture without its one outcome or verdict.
+With a folder, its files are used unchanged; Pillow's test images and go-fuzz's corpora are worth a run. A picture that
+ended its decoder is kept as .shoal/hostile/SHA-256. Each batch is downloaded with two recipes, then put into a shard
+unchanged, filtered and embedded. Exit 1 if a process died, hung, grew or exceeded its memory limit, or if a picture
+lacks its outcome or verdict.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 async def throw(pictures: Iterator[tuple[str, bytes]], deadline: float) -> int:
-    """Try batch after batch until the pictures or the time is over; return the exit code."""
+    """Try batches until the pictures or the time are used up; return the exit code."""
     counts: Counter[str] = Counter()
     faults: list[str] = []
     first_mib = 0
@@ -113,7 +113,7 @@ async def downloaded(
 def stored(
     batch: Sequence[tuple[str, bytes]], store: Store, model: ClipModel, pipeline: Pipeline, counts: Counter[str]
 ) -> int:
-    """Filter and embed a batch as it is; return by how many MiB this process grew at the most meanwhile."""
+    """Filter and embed a batch unchanged; return by how many MiB this process grew at most."""
     began, before_mib = time.monotonic(), memory.resident_mib()
     memory.forget_peak()
     verdicts = try_stored([data for _, data in batch], store, model, pipeline)

@@ -1,7 +1,7 @@
-"""A trial of what comes after the download: hostile pictures in a shard, filtered and embedded on a CPU.
+"""A trial of the stages after download: hostile pictures in a shard, filtered and embedded on a CPU.
 
-Every picture is planted as it is, also one that a download would have refused: shards may be older than a refusal, and
-tars are anyone's.
+Every picture is put into the shard unchanged, even if a download would refuse it: shards may be older than that rule,
+and tars may come from anyone.
 
 Raises: AssertionError when a picture has no verdict, or counts do not add up.
 """

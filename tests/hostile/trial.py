@@ -1,6 +1,6 @@
-"""A trial: hostile pictures served on loopback, downloaded as a batch, and what the batch's table says of each.
+"""A trial: hostile pictures are served on loopback and downloaded as a batch; each must have an outcome.
 
-Raises: AssertionError when a picture has no outcome, or another one than those that a picture can have.
+Raises: AssertionError when a picture has no outcome, or one that a picture cannot have.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What became of a picture."""
+    """The outcome of a picture."""
 
     outcome: Outcome
     reason: str | None

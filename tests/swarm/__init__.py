@@ -1,1 +1,1 @@
-"""The swarm as it runs: real processes, killed and stopped for real, at moments that a proxy chooses."""
+"""The real swarm: worker processes that are killed and stopped at moments that a proxy chooses."""

@@ -1,4 +1,4 @@
-"""The small crawl and its web, once for all tests; a swarm for each."""
+"""Fixtures: the small crawl and its web for all tests, and a swarm for each."""
 
 import subprocess
 import sys

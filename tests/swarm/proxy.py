@@ -1,7 +1,7 @@
-"""A proxy before Postgres that holds a worker at the exact moment that a test names: no sleeps, no luck.
+"""A proxy before Postgres that stops a worker at an exact moment, without sleeps.
 
-It forwards both ways until a client sends bytes that contain `needle`; these are held back, `held` is set, and the
-test kills or stops the worker, or cuts the reply, and then lets them through or not.
+It forwards both ways until a client sends bytes that contain `needle`. These are held back and `held` is set; the test
+then kills or stops the worker or cuts the reply, and may release the bytes.
 """
 
 import socket
@@ -15,7 +15,7 @@ CHUNK_BYTES = 1 << 16
 
 class Proxy:
     def __init__(self, database: str, needle: bytes, *, cut_reply: bool = False) -> None:
-        """`cut_reply`: let the needle through, and cut the connection when its reply comes, once."""
+        """With `cut_reply`, forward the needle and cut the connection once when the reply comes."""
         self.held = threading.Event()
         self._database = database
         self._needle = needle
@@ -33,11 +33,11 @@ class Proxy:
         return make_conninfo(self._database, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
 
     def release(self) -> None:
-        """Let what is held go through."""
+        """Forward the held bytes."""
         self._go.set()
 
     def close(self) -> None:
-        """Cut every connection; what is still held never reaches the server."""
+        """Cut every connection; held bytes never reach the server."""
         self._is_closed = True
         self._go.set()
         self._listener.close()

@@ -1,4 +1,4 @@
-"""A small swarm over the small crawl: its database, its store, its workers as processes."""
+"""A small swarm for the small crawl: database, store, and workers as processes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ class Swarm:
             seed(admin, [str(wat) for wat in self.crawl.wats], run="small", recipe=self.recipe)
 
     def start(self, kind: str, *arguments: str, database: str | None = None) -> subprocess.Popen[bytes]:
-        """A worker process; its log goes to <folder>/<kind>-<n>.log."""
+        """Start a worker process; its log is <folder>/<kind>-<n>.log."""
         if kind == "download":
             ports = [word for port in self.crawl.allow_ports for word in ("--allow-port", str(port))]
             arguments = ("--allow-network", "127.0.0.0/8", *ports, "--timeout", "3", *arguments)
@@ -57,13 +57,13 @@ class Swarm:
         return worker
 
     def finish(self, *kinds: str) -> None:
-        """Run one worker of each kind, one after the other, until nothing is left for it."""
+        """Run one worker of each kind, one after the other, until it has no work left."""
         for kind in kinds:
             worker = self.start(kind, "--until-idle")
             assert worker.wait(DEADLINE_SECONDS) == 0, self.logs()
 
     def expire_all(self, admin: Connection) -> None:
-        """Let every beat be of an hour ago, as if the workers had been silent for so long."""
+        """Make every heartbeat an hour older, as if the workers had been silent."""
         admin.execute("UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE state <> 'gone'")
 
     def audit(self) -> Audit:
@@ -71,7 +71,7 @@ class Swarm:
             return audit_exact(admin, self.store)
 
     def results(self) -> Results:
-        """What the outputs that the manifest lists say of each link."""
+        """Return the result of each link from the outputs in the manifest."""
         with connect(self.database) as admin:
             return read_results(Store.open(self.store), outputs(admin))
 
@@ -86,7 +86,7 @@ class Swarm:
 
 
 def demo_recipe(model: Path) -> dict[str, object]:
-    """The recipe with the demo's model in both places."""
+    """Return the recipe with the demo's model for both roles."""
     entry = {"model": "demo", "pretrained": str(model)}
     recipe: dict[str, object] = {"models": {"en": entry | {"threshold": 0.28}, "other": entry | {"threshold": 0.26}}}
     recipe["safety"] = {"prompts": None}  # the demo's model knows none of the built-in words

@@ -14,7 +14,7 @@ COLUMNS = 80
 
 
 def on_a_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command with a terminal of 80 columns as its stderr; return its exit code and what the terminal got."""
+    """Run a command on a terminal of 80 columns; return its exit code and output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     process = subprocess.Popen(

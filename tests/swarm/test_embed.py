@@ -1,4 +1,4 @@
-"""A second model over what a swarm has kept, by workers that are killed in the middle."""
+"""A second model embeds the kept samples, while its workers are killed."""
 
 import signal
 
@@ -15,7 +15,7 @@ from tracker.seeding.embed_jobs import Model, embed_run
 from tracker.storage.manifest import outputs
 
 
-def test_every_kept_sample_is_embedded_once_although_a_worker_is_killed_and_the_shards_pictures_go(
+def test_every_kept_sample_is_embedded_once_although_a_worker_is_killed_and_pictures_are_deleted(
     swarm: Swarm, admin: Connection
 ) -> None:
     admin.execute("UPDATE tracker.run SET keep_shards = '0s'")

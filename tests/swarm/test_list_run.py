@@ -1,4 +1,4 @@
-"""A link list through the commands: seed, ingest, download; no extract, no filter, nothing lost."""
+"""A link list from `tracker seed` through ingest and download to shards; nothing is lost."""
 
 import gc
 import gzip
@@ -28,14 +28,14 @@ EXTRA = {"similarity": pa.float64(), "hash": pa.int64(), "punsafe": pa.float32()
 
 @pytest.fixture
 def swarm(database: str, crawl: Crawl, tmp_path: Path) -> Any:
-    """A swarm for which nothing is seeded."""
+    """A swarm without jobs."""
     made = Swarm(database, tmp_path, crawl, demo_recipe(MODEL))
     yield made
     made.close()
 
 
 def tell(swarm: Swarm, command: str, *arguments: str) -> str:
-    """What a command prints; it ends well."""
+    """Run a command that must succeed; return its output."""
     module = "tracker" if command in ("seed", "status", "lists", "manifest", "audit") else "dataset"
     done = subprocess.run(
         [sys.executable, "-c", f"from {module}.main import main; main()", command, *arguments],
@@ -49,12 +49,12 @@ def tell(swarm: Swarm, command: str, *arguments: str) -> str:
 
 
 def links_of(swarm: Swarm) -> list[str]:
-    """The small crawl's links but those that take until the timeout."""
+    """Return the small crawl's links except those that time out."""
     return sorted({link.url for link in swarm.crawl.links if link.outcome != "timeout"})
 
 
 def write_list(swarm: Swarm, path: Path) -> pa.Table:
-    """A list of the small crawl's links, each a second time, with columns as LAION's."""
+    """Write a list of the small crawl's links, each twice, with LAION's columns."""
     links = links_of(swarm)
     urls = [*links, *links, None, "not a url at all"]
     n = len(urls)
@@ -127,7 +127,7 @@ def test_a_list_ends_in_shards_with_its_columns_and_nothing_lost(
     assert "the run has no filter" in (tmp_path / "report.html").read_text()
 
 
-def test_duplicates_stay_when_they_are_asked_for_also_over_several_slots(
+def test_duplicates_are_kept_on_request_also_with_several_slots(
     swarm: Swarm, admin: Connection, tmp_path: Path
 ) -> None:
     table = write_list(swarm, tmp_path / "list.parquet")
@@ -152,7 +152,7 @@ def test_a_list_that_changed_since_it_was_seeded_is_not_read(swarm: Swarm, admin
     assert swarm.audit().holds
 
 
-def test_several_download_processes_share_a_list_and_one_that_is_killed_is_started_again(
+def test_download_processes_share_a_list_and_a_killed_one_is_restarted(
     swarm: Swarm, admin: Connection, tmp_path: Path
 ) -> None:
     write_list(swarm, tmp_path / "list.parquet")

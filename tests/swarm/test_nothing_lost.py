@@ -1,4 +1,4 @@
-"""Workers killed and stopped in the middle: nothing is lost, nothing is published twice."""
+"""Workers are killed and stopped during their work: nothing is lost or published twice."""
 
 import signal
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def held_before(swarm: Swarm, needle: str, *, cut_reply: bool = False) -> Iterat
 
 
 def assert_whole(swarm: Swarm) -> None:
-    """The exact audit holds, each link ended once and as planted, and each sample was scored once."""
+    """Check that the exact audit holds, each link ended once as planned, and each sample was scored once."""
     found = swarm.audit()
     assert found.holds, (found.differences, swarm.logs())
     data = found.to_json()

@@ -1,4 +1,4 @@
-"""A real swarm, and afterwards no picture of a dropped pair anywhere in its store."""
+"""After a real run the store has no picture of a dropped pair."""
 
 import tarfile
 from pathlib import Path
@@ -18,7 +18,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def pictures(store: Path) -> dict[str, list[str]]:
-    """The keys of all pictures in the store, by the tar that has them; pictures outside of tars fail the test."""
+    """Return the keys of all pictures in the store by tar; a picture outside a tar fails the test."""
     assert not [path for path in store.rglob("*") if path.suffix in PICTURES]
     found = {}
     for path in store.rglob("*.tar"):

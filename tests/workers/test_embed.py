@@ -1,4 +1,4 @@
-"""The embed worker: parts by their shards' pictures or their own, shards, and tars of anyone's."""
+"""The embed worker: parts with their shards' pictures or their own, shards, and foreign tars."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +47,7 @@ def listed(admin: Connection, kind: str) -> list[str]:
 
 
 def keys_embedded(admin: Connection, store: Store) -> list[str]:
-    """The keys of all embeddings that the manifest lists, sorted."""
+    """Return the sorted keys of all embeddings in the manifest."""
     tables = [read_embeddings(store, path)[2] for path in listed(admin, "embeddings")]
     return sorted(key for table in tables for key in table["image_path"].to_pylist())
 
@@ -58,7 +58,7 @@ def keys_kept(admin: Connection, store: Store) -> list[str]:
 
 
 def filtered(admin: Connection, register: Register, store: Store, count: int) -> None:
-    """Shards that have become parts, each listed with its tar."""
+    """Make shards that have become parts, each listed with its tar."""
     shards(admin, store, count)
     admin.execute(
         "INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, tar_bytes) "
@@ -94,9 +94,7 @@ def test_parts_are_embedded_from_their_shards_or_from_their_own_pictures(
     assert scalar(admin, "SELECT sum(embeds) FROM tracker.manifest") == 0
 
 
-def test_a_shard_whose_tar_has_gone_says_so_and_spoils_no_other(
-    admin: Connection, register: Register, store: Store
-) -> None:
+def test_a_shard_whose_tar_is_missing_fails_alone(admin: Connection, register: Register, store: Store) -> None:
     filtered(admin, register, store, 2)
     embed_run(admin, "test", MODEL)
     store.delete("shards/0.tar")
@@ -108,7 +106,7 @@ def test_a_shard_whose_tar_has_gone_says_so_and_spoils_no_other(
     )
 
 
-def test_tars_of_anyones_are_embedded_and_what_is_no_picture_is_counted(
+def test_foreign_tars_are_embedded_and_other_files_are_counted(
     admin: Connection, register: Register, store: Store, tmp_path: Path
 ) -> None:
     folder = Store.open(str(tmp_path / "tars"))
@@ -121,7 +119,7 @@ def test_tars_of_anyones_are_embedded_and_what_is_no_picture_is_counted(
     assert scalar(admin, "SELECT sum(samples - rows)::int FROM tracker.manifest WHERE kind = 'embeddings'") == 2
 
 
-def test_a_worker_with_other_weights_gives_its_job_back_untried_and_ends(
+def test_a_worker_with_other_weights_gives_its_job_back_and_ends(
     admin: Connection, register: Register, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Store.open(str(tmp_path / "tars"))

@@ -1,4 +1,4 @@
-"""The filter worker with several shards at once: what is lost, stopped or broken costs only itself."""
+"""The filter worker with several shards at the same time: a lost, stopped or broken one does not affect the others."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def shards(admin: Connection, store: Store, count: int, pairs: int = 2) -> None:
-    """Make a run of `count` shards that wait for the filter, each of 2 x `pairs` samples."""
+    """Make a run of `count` shards that wait for the filter, each with 2 x `pairs` samples."""
     run_id = new_run(admin)
     model = f'{{"model": "demo", "pretrained": "{DEMO}", "threshold": 0.28}}'
     admin.execute(
@@ -65,7 +65,7 @@ def work(context: WorkContext) -> None:
 
 
 def work_beside(context: WorkContext, other: Callable[[], Awaitable[None]]) -> None:
-    """Work until `other`, which runs beside it, has asked to stop."""
+    """Work until `other`, which runs concurrently, has asked to stop."""
 
     async def both() -> None:
         async with trio.open_nursery() as nursery:
@@ -82,9 +82,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await trio.sleep(0.02)
 
 
-def test_all_shards_become_parts_whatever_was_worked_on_beside_them(
-    admin: Connection, register: Register, store: Store
-) -> None:
+def test_shards_in_work_at_the_same_time_all_become_parts(admin: Connection, register: Register, store: Store) -> None:
     shards(admin, store, 5)
     work(WorkContext(register("filter"), store))
     assert states(admin) == [("done", 1)] * 5
@@ -95,7 +93,7 @@ def test_all_shards_become_parts_whatever_was_worked_on_beside_them(
     assert scalar(admin, "SELECT count(DISTINCT worker_id) FROM tracker.lease") == 1
 
 
-def test_a_part_says_when_its_shard_was_complete_whenever_it_is_filtered(
+def test_a_part_has_the_time_at_which_its_shard_was_completed(
     admin: Connection, register: Register, store: Store
 ) -> None:
     shards(admin, store, 1)
@@ -109,7 +107,7 @@ def test_a_part_says_when_its_shard_was_complete_whenever_it_is_filtered(
     assert fetched == {datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
 
 
-def test_a_worker_that_is_stopped_gives_all_its_shards_back_untried(
+def test_a_stopped_worker_gives_all_its_shards_back_without_an_attempt(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards(admin, store, 4)
@@ -178,7 +176,7 @@ def test_a_gpu_that_disappears_ends_the_worker_and_no_attempt_is_used_up(
     assert scalar(admin, "SELECT state FROM tracker.worker") == "gone"
 
 
-def test_a_sample_that_is_not_finite_is_dropped_and_counted(
+def test_a_sample_with_a_score_that_is_not_finite_is_dropped_and_counted(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoilt(towers: Towers, pixels: torch.Tensor) -> torch.Tensor:

@@ -136,7 +136,7 @@ def test_an_origin_that_was_killed_is_replaced(decoders: Decoders) -> None:
     assert decoders.each(Odd(), [png(1)]) == [b"well"]
 
 
-def test_decoders_that_cannot_be_started_are_an_error_of_one_sentence() -> None:
+def test_a_decoder_that_cannot_start_is_an_error_of_one_sentence() -> None:
     with Decoders(modules=("no_such_module",)) as some, pytest.raises(DecodingFailed, match=r"^[^\n]+\.$"):
         some.each(Odd(), [png(1)])
 

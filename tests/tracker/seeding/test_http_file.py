@@ -51,7 +51,7 @@ def test_a_part_that_broke_off_or_was_refused_is_asked_for_again(web: FileServer
     assert len(web.plan) == 100 - TRIES
 
 
-def test_another_file_in_the_place_of_the_first_is_refused(web: FileServer) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(web: FileServer) -> None:
     file = open_data(web)
     file.seek(FIRST_BYTES)
     web.etags = ['"two"'] * TRIES
@@ -81,7 +81,7 @@ def test_a_body_without_a_size_ends_with_its_connection(web: FileServer) -> None
 
 
 @pytest.mark.parametrize("status", [401, 404, 410])
-def test_a_file_that_is_not_there_is_said_so_at_once(web: FileServer, status: int) -> None:
+def test_a_missing_file_fails_at_once(web: FileServer, status: int) -> None:
     waited: list[float] = []
     web.plan = [status]
     with pytest.raises(OSError, match=str(status)):

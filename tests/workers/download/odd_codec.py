@@ -1,4 +1,4 @@
-"""A codec that really does what a picture tells it to: crash, hang, eat memory."""
+"""A codec that crashes, hangs or allocates memory when a picture tells it to."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ HERE = "tests.workers.download.odd_codec:prepare"
 
 
 def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Do what the end of the picture says; where it says nothing, return the picture as it came."""
+    """Do what the end of the picture says; otherwise return the picture unchanged."""
     order = data.rpartition(b"!")[2]
     if order in _FATES:
         _FATES[order]()
@@ -33,7 +33,7 @@ def _hang() -> None:
 
 
 def _lie() -> None:
-    """Say what no decoder would, on the decoder's own socket, as one could who has taken it over."""
+    """Send what no decoder would send on the decoder's own socket, like an attacker who has taken it over."""
     for number in range(3, 64):
         if Path(f"/proc/self/fd/{number}").exists() and stat.S_ISSOCK(os.fstat(number).st_mode):
             os.write(number, b"\xff" * 64)

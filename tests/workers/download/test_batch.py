@@ -1,4 +1,4 @@
-"""A batch: every link ends once, the shard has its row, and a stop gives the rest back."""
+"""A batch: every link ends once and has a row in the shard; a stop returns the other links."""
 
 import hashlib
 import json
@@ -154,7 +154,7 @@ def test_a_picture_that_is_not_the_lists_ends_as_changed(store: Store) -> None:
     run(test)
 
 
-def test_a_passing_failure_waits_for_another_attempt_until_its_last(store: Store) -> None:
+def test_a_transient_failure_is_retried_until_the_last_attempt(store: Store) -> None:
     async def test() -> None:
         async with odd_web(HANDLERS) as web:
             links = [
@@ -186,7 +186,7 @@ def test_a_name_that_does_not_exist_is_not_tried_again_but_a_silent_resolver_is(
     run(test)
 
 
-def test_a_stop_closes_the_shard_with_what_is_done_and_gives_the_rest_back(store: Store) -> None:
+def test_a_stop_closes_the_shard_and_returns_the_other_links(store: Store) -> None:
     async def test() -> None:
         stop = trio.Event()
 
@@ -217,9 +217,7 @@ def test_a_cancelled_batch_leaves_nothing_in_the_store(store: Store) -> None:
     run(test)
 
 
-def test_a_disk_that_takes_no_more_fails_the_batch_and_leaves_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_fails_the_batch_and_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -234,7 +232,7 @@ def test_a_disk_that_takes_no_more_fails_the_batch_and_leaves_nothing(
     run(test)
 
 
-def test_bodies_that_do_not_fit_in_memory_together_come_one_after_the_other(store: Store) -> None:
+def test_bodies_that_exceed_the_memory_together_are_fetched_one_by_one(store: Store) -> None:
     async def test() -> None:
         big = picture(900, 900)
         async with odd_web({"*": answer(response(big))}) as web:
@@ -246,7 +244,7 @@ def test_bodies_that_do_not_fit_in_memory_together_come_one_after_the_other(stor
     run(test)
 
 
-def test_no_host_is_asked_more_often_at_once_than_allowed(store: Store) -> None:
+def test_no_host_has_more_concurrent_requests_than_allowed(store: Store) -> None:
     async def test() -> None:
         under_way = most = 0
 
@@ -274,7 +272,7 @@ def test_a_download_worker_starts_without_torch() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_a_dead_hosts_other_links_are_not_asked_but_wait_for_another_attempt(store: Store) -> None:
+def test_the_other_links_of_a_dead_host_wait_for_another_attempt(store: Store) -> None:
     async def test() -> None:
         async with odd_web(HANDLERS) as web:
             links = [Planted(n, web.url("/busy"), attempt=1 + n % 2) for n in range(20)]
@@ -289,7 +287,7 @@ def test_a_dead_hosts_other_links_are_not_asked_but_wait_for_another_attempt(sto
 
 
 @pytest.mark.parametrize(("wish", "asked"), [("0", 4), ("3600", 1)])
-def test_a_host_that_wants_a_long_rest_is_left_alone_for_the_batch(store: Store, wish: str, asked: int) -> None:
+def test_a_host_with_a_long_retry_after_is_given_up_for_the_batch(store: Store, wish: str, asked: int) -> None:
     async def test() -> None:
         busy = response(b"", f"Retry-After: {wish}", status="429 Too Many Requests")
         async with odd_web({"*": answer(busy)}) as web:

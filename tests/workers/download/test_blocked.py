@@ -1,4 +1,4 @@
-"""What is on the operator's list ends as blocked: no bytes, no picture, no hash of it anywhere."""
+"""A picture on a hash list ends as blocked, without bytes, picture or hash anywhere."""
 
 import hashlib
 from pathlib import Path
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 @pytest.mark.parametrize("reencode", [True, False])
-def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kind: str, reencode: bool) -> None:
+def test_a_picture_on_a_hash_list_leaves_no_trace(store: Store, tmp_path: Path, kind: str, reencode: bool) -> None:
     digest = hashlib.new(kind, BAD).hexdigest()
     store.put("restricted/a", pack([(kind, digest)])[0])
     rules = ImageRules.from_json({"reencode": reencode, "resize_mode": "no"})
@@ -69,7 +69,7 @@ def test_a_picture_on_the_list_leaves_no_trace(store: Store, tmp_path: Path, kin
 
 
 class Lists:
-    """Stands in for a session: the lists in force."""
+    """Stands in for a session with these hash lists."""
 
     kind = "filter"
 
@@ -80,7 +80,7 @@ class Lists:
         return self.lists
 
 
-def test_a_worker_learns_of_a_list_before_each_batch_and_works_without_none(store: Store) -> None:
+def test_hash_lists_are_read_before_each_batch(store: Store) -> None:
     session = Lists()
     stage = Download(FetchPolicy(), Decoders())
 

@@ -38,7 +38,7 @@ def odd_decoders(limit: int = 2) -> Decoders:
 
 
 def pids(prepared: Picture | Undecoded) -> tuple[int, int]:
-    """The decoder's process id and its origin's."""
+    """Return the process ids of the decoder and of the fork server."""
     assert isinstance(prepared, Picture), prepared
     decoder, origin = map(int, prepared.sha256.split())
     return decoder, origin
@@ -66,7 +66,7 @@ def test_a_picture_that_ends_its_codec_is_undecodable_and_the_next_one_is_decode
     run(test)
 
 
-def test_of_many_pictures_at_once_only_the_deadly_ones_are_lost(store: Store) -> None:
+def test_of_many_concurrent_pictures_only_the_deadly_ones_are_lost(store: Store) -> None:
     async def test() -> None:
         base = picture(200, 200)
         orders = [b"", b"!crash", b"", b"!hang", b"", b"!eat", b"!abort", b"", b"", b"!damaged", b"", b"!crash"]
@@ -108,7 +108,7 @@ def test_a_picture_is_the_same_as_without_isolation() -> None:
 
 
 @pytest.mark.parametrize("whom", ["decoder", "origin"])
-def test_what_is_killed_from_outside_while_it_idles_is_replaced_and_blames_no_picture(whom: str) -> None:
+def test_an_idle_decoder_that_is_killed_is_replaced_and_costs_no_picture(whom: str) -> None:
     async def test() -> None:
         with odd_decoders(limit=1) as decoders:
             decoder, origin = pids(await decoders.prepare(b"", RULES))
@@ -178,9 +178,7 @@ def test_a_codec_sees_neither_the_trackers_url_nor_the_stores_keys(monkeypatch: 
 
 
 @pytest.mark.parametrize("codec", ["tests.workers.no_such_codec:prepare", "tests.workers.download.odd_codec:missing"])
-def test_decoders_that_cannot_be_started_are_an_error_of_one_sentence(
-    codec: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_decoder_that_cannot_start_is_an_error_of_one_sentence(codec: str, capfd: pytest.CaptureFixture[str]) -> None:
     async def test() -> None:
         with Decoders(codec=codec) as decoders, pytest.raises(DecodingFailed, match=r"^[^\n]+\.$"):
             await decoders.prepare(b"", RULES)
@@ -188,7 +186,7 @@ def test_decoders_that_cannot_be_started_are_an_error_of_one_sentence(
     run(test)
 
 
-def test_what_is_kept_as_received_needs_no_decoder(store: Store) -> None:
+def test_a_picture_kept_as_received_needs_no_decoder(store: Store) -> None:
     async def test() -> None:
         async with odd_web({"*": answer(response(picture(300, 200) + b"!crash"))}) as web:
             with odd_decoders() as decoders:

@@ -1,4 +1,4 @@
-"""A real SIGTERM in the middle of a large batch, and a reply that is lost: every link is final exactly once."""
+"""A SIGTERM in the middle of a large batch and a lost reply: every link is final exactly once."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ BAD = response(b"", status="500 Internal Server Error")
 
 
 class Web:
-    """Answers by the link's number, and stops this very process when so many have asked."""
+    """Answers by the link's number; stops this process after `stop_at` requests."""
 
     def __init__(self, stop_at: int | None) -> None:
         self.asked = 0
@@ -49,7 +49,7 @@ class Web:
 
 
 async def work(web: Web, admin: Connection, session: Session, store: Store) -> list[OddWeb]:
-    """One batch, from hosts of their own; the pool's links are made to lead to them first."""
+    """Download one batch from several local hosts, to which the pool's links are redirected first."""
     async with AsyncExitStack() as open_webs:
         webs = [
             await open_webs.enter_async_context(odd_web({"*": web.answer}, host=f"127.0.0.{2 + n}"))

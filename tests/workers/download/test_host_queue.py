@@ -1,4 +1,4 @@
-"""Links of one host are spread over the batch, and bounded at once."""
+"""Links of one host are spread over the batch, with a limit on concurrent ones."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ class Place:
     url: str
 
 
-def test_one_hosts_links_stand_evenly_among_the_others() -> None:
+def test_the_links_of_a_host_are_spread_evenly() -> None:
     links = [Place(f"http://big.test/{n}") for n in range(100)]
     links += [Place(f"http://small{n}.test/") for n in range(900)]
     queue = HostQueue(links, per_host=100)
@@ -28,7 +28,7 @@ def test_one_hosts_links_stand_evenly_among_the_others() -> None:
     assert max(tenths) <= 15
 
 
-def test_links_whose_urls_spell_one_host_in_several_ways_wait_for_one_host() -> None:
+def test_all_spellings_of_a_host_share_its_limit() -> None:
     spellings = [
         "https://bücher.example/1.jpg",
         "https://xn--bcher-kva.example/2.jpg",
@@ -47,7 +47,7 @@ def test_links_whose_urls_spell_one_host_in_several_ways_wait_for_one_host() -> 
     assert failed == 2  # the other three are given up
 
 
-def test_a_full_host_does_not_hold_up_the_others() -> None:
+def test_a_busy_host_does_not_delay_the_others() -> None:
     links = [Place("http://slow.test/1"), Place("http://slow.test/2"), Place("http://slow.test/3")]
     queue = HostQueue([*links, Place("http://quick.test/")], per_host=2)
     taken = [link for link in (queue.take(0.0) for _ in range(4)) if link is not None]
@@ -61,7 +61,7 @@ def test_a_full_host_does_not_hold_up_the_others() -> None:
 @given(
     st.lists(st.sampled_from(["http://a/", "http://A:80/x", "https://b/", "nonsense", "http://["])), st.integers(1, 3)
 )
-def test_every_link_is_handed_out_once_and_no_host_is_over_its_bound(urls: list[str], per_host: int) -> None:
+def test_every_link_is_taken_once_and_no_host_exceeds_its_limit(urls: list[str], per_host: int) -> None:
     queue = HostQueue([Place(url) for url in urls], per_host)
     taken: list[Place] = []
     under_way: list[Place] = []
@@ -84,7 +84,7 @@ def _all(queue: HostQueue[Place], now: float) -> list[str]:
     return taken
 
 
-def test_a_host_that_asks_for_a_rest_gets_it_and_the_others_go_on() -> None:
+def test_a_resting_host_does_not_delay_the_others() -> None:
     links = [Place("http://busy.test/1"), Place("http://busy.test/2"), Place("http://quick.test/")]
     queue = HostQueue(links, per_host=2)
     queue.rest(links[0], 5.0)
@@ -99,7 +99,7 @@ def test_two_requests_to_one_host_are_never_closer_than_the_spacing() -> None:
     assert [len(_all(queue, now)) for now in (0.0, 0.9, 1.0, 1.5, 2.0, 9.0)] == [1, 0, 1, 0, 1, 0]
 
 
-def test_a_host_that_keeps_failing_is_given_up_with_all_that_waits() -> None:
+def test_a_host_that_keeps_failing_is_given_up_with_its_waiting_links() -> None:
     links = [Place(f"http://dead.test/{n}") for n in range(6)] + [Place("http://quick.test/")]
     queue = HostQueue(links, per_host=6, max_failures=3)
     assert [len(queue.failed(link)) for link in links[:2]] == [0, 0]

@@ -1,4 +1,4 @@
-"""Twenty workers against hosts that refuse: together they ask little more than one would.
+"""Twenty workers and hosts that refuse: together they send few more requests than one worker.
 
 The tracker and the workers' decisions (queue, politeness, rests, session) are real; the web and the clock are the
 test's own. The test moves the database's clock by making its timestamps older.
@@ -48,7 +48,7 @@ class Worker:
     politeness: Politeness[Place] = field(init=False)
 
     def start(self) -> None:
-        """Begin somewhere within a batch and between two beats, as workers do."""
+        """Start at a random point within a batch and between two heartbeats."""
         self.draw(0.0)
         for _ in range(int(self.random.uniform(0, BATCH_SECONDS) / TICK_SECONDS)):
             self.politeness.queue.take(0.0)
@@ -81,7 +81,7 @@ class Worker:
         self.rests.apply_news(news, now)
 
     def work(self, now: float) -> None:
-        """One link a tick."""
+        """Process one link per tick."""
         if now >= self.batch_ends:
             self.draw(now)
         link = self.politeness.queue.take(now)
@@ -107,7 +107,7 @@ class Simulation:
         self._moved = 0.0
 
     def run(self, seconds: float) -> int:
-        """Let so much time pass; return how many requests the refusing hosts have got in it."""
+        """Let this much time pass; return how many requests the refusing hosts got in it."""
         before = self.asked.copy()
         ends = self.now + seconds
         while self.now < ends:
@@ -136,7 +136,7 @@ class Simulation:
 
 
 @pytest.mark.parametrize("minutes", [60])
-def test_twenty_workers_ask_a_refusing_host_at_most_half_as_much_again_as_one(
+def test_twenty_workers_send_a_refusing_host_at_most_one_and_a_half_times_the_requests_of_one(
     admin: Connection, register: Callable[[str], Session], minutes: int
 ) -> None:
     one = Simulation(admin, [register("download")]).run(60.0 * minutes)
@@ -158,6 +158,6 @@ def test_twenty_workers_ask_a_refusing_host_at_most_half_as_much_again_as_one(
     assert twenty.asked["well2.test"] > before[2]
 
 
-def test_twenty_workers_that_do_not_speak_with_each_other_would_ask_twenty_times_as_much(admin: Connection) -> None:
+def test_twenty_isolated_workers_would_send_twenty_times_the_requests(admin: Connection) -> None:
     alone = Simulation(admin, [None]).run(900.0)
     assert Simulation(admin, [None] * 20).run(900.0) > 10 * alone

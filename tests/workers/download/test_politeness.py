@@ -1,4 +1,4 @@
-"""A host's answers, and what the fleet knows of hosts, decide which links are asked."""
+"""The answers of a host and the news from other workers decide which links are fetched."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ def test_a_host_gets_one_link_until_it_has_answered() -> None:
     assert len(take(politeness, 0.0)) == 4
 
 
-def test_a_host_that_refuses_keeps_its_links_for_later_and_the_fleet_is_told() -> None:
+def test_the_links_of_a_refusing_host_are_kept_for_later_and_the_refusal_is_reported() -> None:
     rests = HostRests()
     urged: list[bool] = []
     rests.on_urgent = lambda: urged.append(True)
@@ -74,7 +74,7 @@ def test_a_host_that_refuses_keeps_its_links_for_later_and_the_fleet_is_told() -
     assert (len(politeness.asked), len(politeness.refused)) == (1, 1)
 
 
-def test_one_forbidden_link_says_nothing_of_its_host_but_many_in_a_row_do() -> None:
+def test_a_single_403_is_not_a_refusal_but_many_in_a_row_are() -> None:
     rests = HostRests()
     politeness = Politeness(places("a.test", 20), FetchPolicy(per_host=1, host_failures=3), rests)
     for n, status in enumerate([403, 403, 404, 403, 403, 403]):
@@ -85,7 +85,7 @@ def test_one_forbidden_link_says_nothing_of_its_host_but_many_in_a_row_do() -> N
     assert list(rests.take_report().refused) == ["a.test"]
 
 
-def test_a_machine_whose_network_is_broken_tells_the_fleet_nothing() -> None:
+def test_network_failures_are_not_reported() -> None:
     rests = HostRests()
     politeness = Politeness(places("a.test", 10), FetchPolicy(host_failures=3), rests)
     skipped = []
@@ -98,7 +98,7 @@ def test_a_machine_whose_network_is_broken_tells_the_fleet_nothing() -> None:
     assert rests.take_report().refused == {}
 
 
-def test_the_host_that_refused_rests_not_the_one_that_led_to_it() -> None:
+def test_the_refusing_host_rests_not_the_one_that_redirected_to_it() -> None:
     rests = HostRests()
     politeness = Politeness([*places("a.test", 3), *places("b.test", 3)], FetchPolicy(), rests)
     first = next(link for link in take(politeness, 0.0) if "a.test" in link.url)
@@ -108,7 +108,7 @@ def test_the_host_that_refused_rests_not_the_one_that_led_to_it() -> None:
     assert "a.test" in politeness.queue
 
 
-def test_a_short_rest_is_waited_for_and_then_the_probe_is_asked_for() -> None:
+def test_after_a_short_rest_the_probe_is_requested() -> None:
     rests = HostRests(grace_seconds=20.0)
     politeness = Politeness(places("a.test", 3), FetchPolicy(per_host=2), rests)
     rests.apply_news(news({"a.test": (10.0, 1)}), 0.0)
@@ -126,7 +126,7 @@ def test_a_short_rest_is_waited_for_and_then_the_probe_is_asked_for() -> None:
     assert len(take(politeness, 11.5)) == 2
 
 
-def test_the_others_wait_for_the_one_that_asks_first() -> None:
+def test_other_workers_wait_for_the_one_that_probes() -> None:
     rests = HostRests()
     politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
     rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
@@ -139,7 +139,7 @@ def test_the_others_wait_for_the_one_that_asks_first() -> None:
     assert len(take(politeness, 15.5)) == 1
 
 
-def test_a_probe_that_is_refused_sets_the_other_links_aside() -> None:
+def test_after_a_refused_probe_the_other_links_are_kept_for_later() -> None:
     rests = HostRests()
     politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
     rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
@@ -152,7 +152,7 @@ def test_a_probe_that_is_refused_sets_the_other_links_aside() -> None:
     assert list(rests.take_report().refused) == ["a.test"]
 
 
-def test_a_probe_that_was_not_made_in_time_is_asked_for_again() -> None:
+def test_a_probe_that_was_not_used_in_time_is_requested_again() -> None:
     rests = HostRests(grace_seconds=20.0)
     rests.apply_news(news({"a.test": (0.0, 1)}), 0.0)
     rests.seconds_to_wait("a.test", 1.0)
@@ -162,7 +162,7 @@ def test_a_probe_that_was_not_made_in_time_is_asked_for_again() -> None:
     assert rests.take_report().probes == ["a.test"]
 
 
-def test_a_host_that_never_stops_refusing_is_given_up_so_that_its_links_end() -> None:
+def test_a_host_that_never_stops_refusing_is_given_up() -> None:
     rests = HostRests()
     politeness = Politeness(places("a.test", 3), FetchPolicy(), rests)
     rests.apply_news(news({"a.test": (3600.0, GIVE_UP_RESTS)}), 0.0)
@@ -170,7 +170,7 @@ def test_a_host_that_never_stops_refusing_is_given_up_so_that_its_links_end() ->
     assert [one.failure.outcome for one in skipped if one.failure] == [Outcome.RATE_LIMITED] * 3
 
 
-def test_a_block_ends_what_waits_of_the_host() -> None:
+def test_a_block_ends_the_waiting_links_of_its_host() -> None:
     rests = HostRests()
     politeness = Politeness([*places("cdn.a.test", 3), *places("b.test", 1)], FetchPolicy(), rests)
     rests.apply_blocks(1, ["a.test"], [])
@@ -179,7 +179,7 @@ def test_a_block_ends_what_waits_of_the_host() -> None:
     assert len(take(politeness, 0.0)) == 1
 
 
-def test_a_report_whose_beat_failed_is_told_again_with_what_came_meanwhile() -> None:
+def test_the_report_of_a_failed_beat_is_sent_again_with_newer_refusals() -> None:
     rests = HostRests()
     rests.record_refusal("a.test", 0.0, 60.0, 5.0)
     report = rests.take_report()
@@ -188,7 +188,7 @@ def test_a_report_whose_beat_failed_is_told_again_with_what_came_meanwhile() -> 
     assert rests.take_report().refused == {"a.test": (2, 5.0)}
 
 
-def test_a_report_holds_the_worst_hundred_and_the_next_one_the_others() -> None:
+def test_a_report_has_the_worst_hundred_hosts_and_the_next_one_the_others() -> None:
     rests = HostRests()
     for n in range(150):
         for _ in range(1 + n % 2):

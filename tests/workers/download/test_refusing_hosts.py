@@ -46,7 +46,7 @@ def work(test: Callable[[], object]) -> None:
     trio.run(bounded)
 
 
-def test_a_refusing_host_is_asked_once_a_blocked_one_never_and_no_link_is_lost(
+def test_a_refusing_host_gets_one_request_a_blocked_one_none_and_no_link_is_lost(
     admin: Connection, register: Register, tmp_path: Path
 ) -> None:
     async def test() -> None:
@@ -78,7 +78,7 @@ def test_a_refusing_host_is_asked_once_a_blocked_one_never_and_no_link_is_lost(
     assert resting == [{"host": "127.0.0.2", "refusals": 1}]
 
 
-def test_a_host_that_is_blocked_while_a_batch_is_under_way_is_asked_no_more(
+def test_a_host_that_is_blocked_during_a_batch_gets_no_further_requests(
     admin: Connection, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_setting(admin, "lease_seconds", 4)

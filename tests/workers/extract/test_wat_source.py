@@ -23,7 +23,7 @@ BODY = bytes(range(256)) * 4000
 
 @dataclass
 class Shelf:
-    """A server of one file: each request takes the next of `plan` (how many bytes are sent, or a status)."""
+    """A server with one file: each request takes the next entry of `plan` (the bytes to send, or a status)."""
 
     plan: list[int] = field(default_factory=list)
     etags: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
             served.answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 — http.server's name
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         served.url = f"http://127.0.0.1:{server.server_address[1]}/1.warc.wat.gz"
@@ -90,14 +90,14 @@ def fetch(shelf: Shelf, pauses: list[float]) -> Callable[[], bytes]:
     return read
 
 
-def test_a_file_is_read_over_http_as_it_is_stored(shelf: Shelf) -> None:
+def test_a_file_is_read_unchanged_over_http(shelf: Shelf) -> None:
     shelf.body = gzip.compress(b"a record")
     with open_wat(shelf.url) as file:
         assert file.read() == shelf.body
     assert shelf.asked == [(None, None)]
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+def test_a_broken_connection_is_resumed_where_it_broke(
     shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]
 ) -> None:
     shelf.plan = [300_000, 400_000]
@@ -106,18 +106,14 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     assert all(0.4 < pause < 1.6 for pause in pauses)  # progress between them: no pause grows
 
 
-def test_a_server_that_is_busy_is_left_alone_for_longer_and_longer(
-    shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]
-) -> None:
+def test_the_pauses_for_a_busy_server_grow(shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]) -> None:
     shelf.plan = [503, 403, 500]
     assert fetch() == BODY
     assert len(pauses) == 3
     assert pauses[0] < 1.5 < pauses[2] < 6.0
 
 
-def test_a_server_that_says_for_how_long_is_left_alone_for_that_long(
-    shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]
-) -> None:
+def test_retry_after_is_respected(shelf: Shelf, fetch: Callable[[], bytes], pauses: list[float]) -> None:
     shelf.plan, shelf.retry_after = [503, 503], "30"
     assert fetch() == BODY
     assert all(30 < pause < 34 for pause in pauses)
@@ -129,14 +125,14 @@ def test_a_server_that_says_for_how_long_is_left_alone_for_that_long(
     assert pauses[3] < 2
 
 
-def test_a_server_that_wants_to_be_left_alone_for_an_hour_is(shelf: Shelf, pauses: list[float]) -> None:
+def test_a_retry_after_of_an_hour_fails_the_job(shelf: Shelf, pauses: list[float]) -> None:
     shelf.plan, shelf.retry_after = [503], "3600"
     with pytest.raises(SourceError, match=r"^Cannot download .*: try again after 3600 s\.$"):
         HttpFile(shelf.url, pause=pauses.append)
     assert pauses == []
 
 
-def test_a_machine_has_so_many_connections_to_a_host_and_no_more(
+def test_a_machine_has_a_limited_number_of_connections_to_a_host(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SHOAL_WAT_CONNECTIONS", "2")
@@ -170,14 +166,14 @@ def test_a_stop_ends_the_wait_for_a_connection(shelf: Shelf, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("most", ["0", "many"])
-def test_a_bound_that_is_none_is_refused(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
+def test_an_invalid_limit_is_refused(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
     monkeypatch.setenv("SHOAL_WAT_CONNECTIONS", most)
     with pytest.raises(WorkerError, match="set it to 1 or more"):
         open_wat(shelf.url)
 
 
 @pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "KEYOFOURS", "AWS_SECRET_ACCESS_KEY": "secret"}])
-def test_a_bucket_is_read_with_the_credentials_there_are_or_as_nobody(
+def test_a_bucket_is_read_with_credentials_or_anonymously(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: dict[str, str]
 ) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -208,7 +204,7 @@ def test_a_server_that_stays_busy_is_given_up_after_a_minute(
     assert 30 < sum(pauses) < 100
 
 
-def test_a_server_that_gives_crumbs_is_given_up_too(
+def test_a_server_that_breaks_off_again_and_again_is_given_up(
     shelf: Shelf, fetch: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_file, "MAX_RESUMES", 5)
@@ -219,21 +215,23 @@ def test_a_server_that_gives_crumbs_is_given_up_too(
 
 
 @pytest.mark.parametrize("status", [401, 404, 410])
-def test_a_file_that_is_not_there_is_said_so_at_once(shelf: Shelf, pauses: list[float], status: int) -> None:
+def test_a_missing_file_fails_at_once(shelf: Shelf, pauses: list[float], status: int) -> None:
     shelf.plan = [status]
     with pytest.raises(SourceError, match=f"^Cannot download .*HTTP Error {status}"):
         HttpFile(shelf.url, pause=pauses.append)
     assert pauses == []
 
 
-def test_another_file_in_the_place_of_the_first_is_refused(shelf: Shelf, fetch: Callable[[], bytes]) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(shelf: Shelf, fetch: Callable[[], bytes]) -> None:
     shelf.plan = [300_000]
     shelf.etags = ['"one"', '"two"']
     with pytest.raises(SourceError, match="has changed while it was read"):
         fetch()
 
 
-def test_a_server_that_cannot_resume_is_not_asked_for_the_whole_again(shelf: Shelf, fetch: Callable[[], bytes]) -> None:
+def test_a_server_that_cannot_resume_is_not_asked_for_the_whole_file_again(
+    shelf: Shelf, fetch: Callable[[], bytes]
+) -> None:
     shelf.plan = [300_000]
     shelf.resumable = False
     with pytest.raises(SourceError, match="cannot be resumed"):
@@ -241,7 +239,7 @@ def test_a_server_that_cannot_resume_is_not_asked_for_the_whole_again(shelf: She
     assert len(shelf.asked) == 2
 
 
-def test_a_weak_etag_is_no_proof_and_is_not_sent(shelf: Shelf, fetch: Callable[[], bytes]) -> None:
+def test_a_weak_etag_is_not_used(shelf: Shelf, fetch: Callable[[], bytes]) -> None:
     shelf.plan = [300_000]
     shelf.etags = ['W/"one"', 'W/"one"']
     assert fetch() == BODY
@@ -253,7 +251,7 @@ def test_a_body_without_a_size_ends_with_its_connection(shelf: Shelf, fetch: Cal
     assert fetch() == BODY
 
 
-def test_a_host_where_nobody_listens_is_given_up(shelf: Shelf, pauses: list[float]) -> None:
+def test_a_host_without_a_server_is_given_up(shelf: Shelf, pauses: list[float]) -> None:
     with pytest.raises(SourceError, match="check the network"):
         HttpFile("http://127.0.0.1:1/1.warc.wat.gz", pause=pauses.append)
     assert len(pauses) == http_file.MAX_RETRIES
@@ -270,6 +268,6 @@ def test_a_local_file_is_named_by_path_or_uri(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["/nowhere/1.warc.wat.gz", "file:///nowhere/1.warc.wat.gz", "ftp://host/1.wat.gz", "/"]
 )
-def test_what_cannot_be_opened_is_said_in_one_sentence(name: str) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_of_one_sentence(name: str) -> None:
     with pytest.raises(SourceError, match=r"^Cannot read the WAT file .*: (check|use) [^.]+\.$"):
         open_wat(name)

@@ -1,7 +1,7 @@
-"""A web on loopback that misbehaves: raw trio sockets, one handler a path, whatever bytes it likes.
+"""A misbehaving web server on loopback: raw trio sockets, one handler per path, arbitrary bytes.
 
-A handler gets the stream after the request's head was read, and the head. Returning keeps the connection for another
-request, unless the handler closed it.
+A handler gets the stream and the request's head, which is already read. The connection stays open for another request
+unless the handler closes it.
 """
 
 import io
@@ -23,7 +23,7 @@ TEST_SECONDS = 30.0
 
 @dataclass(slots=True)
 class OddWeb:
-    """A running web, and what it saw."""
+    """A running server and the requests that it got."""
 
     port: int
     requests: list[bytes] = field(default_factory=list)
@@ -70,7 +70,7 @@ async def _head(stream: trio.abc.Stream) -> bytes | None:
 
 
 def answer(raw: bytes, *, close: bool = False) -> Handler:
-    """A handler that sends these bytes."""
+    """Return a handler that sends these bytes."""
 
     async def handler(stream: trio.abc.Stream, head: bytes) -> None:
         await stream.send_all(raw)
@@ -81,13 +81,13 @@ def answer(raw: bytes, *, close: bool = False) -> Handler:
 
 
 def response(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """A whole response, with the right length unless told otherwise."""
+    """Return a complete response, with the correct length unless overridden."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def picture(width: int = 320, height: int = 240, kind: str = "JPEG", seed: int = 0) -> bytes:
-    """A textured picture, well over 5,000 bytes."""
+    """Return a textured picture of well over 5,000 bytes."""
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, kind)
@@ -95,7 +95,7 @@ def picture(width: int = 320, height: int = 240, kind: str = "JPEG", seed: int =
 
 
 def run(test: Callable[[], Awaitable[T]]) -> T:
-    """Run a test under trio; a hang is a failure."""
+    """Run a test under trio; it fails after a time limit."""
 
     async def bounded() -> T:
         with trio.fail_after(TEST_SECONDS):

@@ -1,4 +1,4 @@
-"""Hosts that share an address share a bound."""
+"""Hosts that share an address share a limit."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -14,7 +14,7 @@ from workers.fetching.resolve import Resolver, _CacheEntry
 HERE, THERE = ip_address("127.0.0.1"), ip_address("127.0.0.2")
 
 
-def test_a_place_is_given_in_the_order_of_asking_and_a_cancelled_wait_loses_none() -> None:
+def test_requests_are_admitted_in_order_and_a_cancelled_wait_loses_no_place() -> None:
     async def test() -> None:
         limiter = AddressLimiter(1)
         came: list[str] = []
@@ -43,7 +43,7 @@ def test_a_place_is_given_in_the_order_of_asking_and_a_cancelled_wait_loses_none
     run(test)
 
 
-def test_requests_to_one_address_begin_apart_and_to_another_at_once() -> None:
+def test_requests_to_one_address_are_spaced_and_another_address_need_not_wait() -> None:
     async def test() -> None:
         limiter = AddressLimiter(0, spacing_seconds=2.0)
         began: list[tuple[str, float]] = []
@@ -69,7 +69,7 @@ def test_requests_to_one_address_begin_apart_and_to_another_at_once() -> None:
     trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_names_with_one_address_are_asked_together_no_more_often_than_allowed() -> None:
+def test_names_that_share_an_address_share_its_limit() -> None:
     async def test() -> None:
         under_way = most = 0
 
@@ -105,5 +105,5 @@ def test_names_with_one_address_are_asked_together_no_more_often_than_allowed() 
 
 
 def _know(resolver: Resolver, name: str) -> None:
-    """Let a name have been looked up."""
+    """Put a name into the DNS cache."""
     resolver._remember(name, _CacheEntry(trio.current_time() + 60.0, (ip_address("127.0.0.1"),)))

@@ -1,4 +1,4 @@
-"""Only public addresses on web ports, however they are spelled, at whatever name they hide behind."""
+"""Only public addresses on web ports are allowed, in any spelling and behind any name."""
 
 from ipaddress import ip_address, ip_network
 
@@ -53,14 +53,14 @@ from workers.fetching.failure import LinkFailed
         "ff02::1",
     ],
 )
-def test_an_address_that_is_not_public_web_is_refused(address: str) -> None:
+def test_a_private_address_or_another_port_is_refused(address: str) -> None:
     assert not is_public(ip_address(address))
 
 
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "223.255.255.255", "2606:4700::1111", "2a00:1450::1"]
 )
-def test_a_public_address_is_let_through(address: str) -> None:
+def test_a_public_address_is_allowed(address: str) -> None:
     AddressRule().check([ip_address(address)], 443)
 
 
@@ -68,23 +68,23 @@ def test_a_public_address_is_let_through(address: str) -> None:
     "host",
     ["2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "127.1", "127.0.1", "1.2.3.4.5", "a.0x1", "8.8.8.08"],
 )
-def test_a_spelling_that_only_inet_aton_reads_is_refused(host: str) -> None:
+def test_a_spelling_that_only_inet_aton_accepts_is_refused(host: str) -> None:
     with pytest.raises(LinkFailed) as failed:
         parse_address(host)
     assert failed.value.outcome is Outcome.REFUSED_ADDRESS
 
 
 @pytest.mark.parametrize("host", ["example.com", "1.example", "0x7f.example", "a-1", "xn--bcher-kva.example"])
-def test_a_name_is_no_address(host: str) -> None:
+def test_a_name_is_not_an_address(host: str) -> None:
     assert parse_address(host) is None
 
 
-def test_one_refused_address_among_public_ones_refuses_the_name() -> None:
+def test_a_name_with_one_private_address_is_refused() -> None:
     with pytest.raises(LinkFailed):
         AddressRule().check([ip_address("8.8.8.8"), ip_address("10.0.0.1")], 80)
 
 
-def test_only_the_allowed_network_and_port_are_let_in() -> None:
+def test_only_the_allowed_network_and_port_are_added() -> None:
     rule = AddressRule([ip_network("127.0.0.0/8")], [8_080])
     rule.check([ip_address("127.1.2.3")], 8_080)
     rule.check([ip_address("8.8.8.8")], 80)

@@ -1,4 +1,4 @@
-"""Bodies stay within their bounds, alone and together."""
+"""Bodies stay within their limits, each and together."""
 
 import gzip
 
@@ -18,7 +18,7 @@ MEGABYTE = 1 << 20
 
 @example(body=b"", size=1, coding=b"gzip")
 @given(st.binary(max_size=3_000), st.integers(1, 700), st.sampled_from([b"", b"gzip", b"x-gzip", b"none"]))
-def test_a_body_is_the_same_in_whatever_pieces_it_comes(body: bytes, size: int, coding: bytes) -> None:
+def test_a_body_is_the_same_in_pieces_of_any_size(body: bytes, size: int, coding: bytes) -> None:
     sent = gzip.compress(body) if b"gzip" in coding else body
     decoder = Decoder(coding, MEGABYTE)
     for start in range(0, len(sent), size):
@@ -31,7 +31,7 @@ def test_a_body_is_the_same_in_whatever_pieces_it_comes(body: bytes, size: int, 
     st.sampled_from([b"", b"\x1f", bytes(512), b"\x1f\x00", b"padding"]),
     st.integers(1, 80),
 )
-def test_a_body_of_several_gzip_members_is_all_of_them(bodies: list[bytes], padding: bytes, size: int) -> None:
+def test_all_members_of_a_gzip_body_are_decoded(bodies: list[bytes], padding: bytes, size: int) -> None:
     sent = b"".join(map(gzip.compress, bodies)) + padding
     decoder = Decoder(b"gzip", MEGABYTE)
     for start in range(0, len(sent), size):
@@ -40,7 +40,7 @@ def test_a_body_of_several_gzip_members_is_all_of_them(bodies: list[bytes], padd
 
 
 @given(st.integers(1, 17), st.integers(1, 50))
-def test_half_a_gzip_member_is_never_a_whole_body(cut: int, size: int) -> None:
+def test_a_cut_gzip_member_is_truncated(cut: int, size: int) -> None:
     sent = (gzip.compress(b"one") + gzip.compress(b"two"))[:-cut]
     decoder = Decoder(b"gzip", MEGABYTE)
     for start in range(0, len(sent), size):
@@ -69,7 +69,7 @@ def test_a_bomb_costs_no_more_than_the_limit() -> None:
     assert failed.value.outcome is Outcome.TOO_LARGE
 
 
-def test_bodies_wait_for_memory_in_the_order_of_asking() -> None:
+def test_bodies_get_memory_first_come_first_served() -> None:
     order: list[str] = []
 
     async def hold(budget: MemoryBudget, name: str, size: int, leave: trio.Event) -> None:
@@ -92,7 +92,7 @@ def test_bodies_wait_for_memory_in_the_order_of_asking() -> None:
     run(test)
 
 
-def test_a_small_body_never_waits_and_a_huge_one_gets_all_there_is() -> None:
+def test_a_small_body_never_waits_and_a_huge_one_gets_the_whole_budget() -> None:
     async def test() -> None:
         budget = MemoryBudget(MEGABYTE)
         with budget.share() as full, budget.share() as small:
@@ -104,7 +104,7 @@ def test_a_small_body_never_waits_and_a_huge_one_gets_all_there_is() -> None:
     run(test)
 
 
-def test_who_gives_up_waiting_leaves_the_queue_to_those_behind() -> None:
+def test_a_cancelled_wait_does_not_block_the_queue() -> None:
     async def test() -> None:
         budget = MemoryBudget(10 * MEGABYTE)
         with budget.share() as first, budget.share() as third:

@@ -1,4 +1,4 @@
-"""Bodies in chunks are read as browsers read them, in whatever pieces they arrive."""
+"""Chunked bodies are read as browsers read them, in pieces of any size."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from workers.fetching.failure import LinkFailed
 
 
 def decoded(sent: bytes, size: int = 1 << 16) -> tuple[bytes, bool, ChunkDecoder]:
-    """Decode what was sent in pieces of a size -> the body, whether it ended, the decoder."""
+    """Decode bytes in pieces of this size; return the body, whether it ended, and the decoder."""
     decoder, body = ChunkDecoder(), b""
     for start in range(0, len(sent) + size, size):
         while piece := decoder.next_piece():
@@ -37,7 +37,7 @@ behind = st.sampled_from([b"", b"  ", b";a=b", b' ; a="b"', b"\t"])
 
 
 @given(bodies, lines, behind, st.integers(1, 50))
-def test_a_body_is_the_same_in_whatever_pieces_its_chunks_come(
+def test_a_chunked_body_is_the_same_in_pieces_of_any_size(
     bodies: list[bytes], line: bytes, behind: bytes, size: int
 ) -> None:
     sent = b"".join(chunks(bodies, line, behind))
@@ -48,7 +48,7 @@ def test_a_body_is_the_same_in_whatever_pieces_its_chunks_come(
 
 
 @given(bodies, st.integers(1, 50))
-def test_a_well_formed_body_is_what_h11_reads(bodies: list[bytes], size: int) -> None:
+def test_a_valid_body_is_read_as_h11_reads_it(bodies: list[bytes], size: int) -> None:
     connection = h11.Connection(our_role=h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "host")]))
     connection.send(h11.EndOfMessage())
@@ -60,7 +60,7 @@ def test_a_well_formed_body_is_what_h11_reads(bodies: list[bytes], size: int) ->
     assert decoded(sent, size)[0] == bytes(read)
 
 
-def test_a_trailer_is_passed_over_and_what_comes_behind_is_seen() -> None:
+def test_a_trailer_is_skipped_and_bytes_after_it_are_detected() -> None:
     sent = b"3\r\nabc\r\n000\r\nX-Checksum: 1\r\nY: 2\r\n\r\n"
     body, has_ended, decoder = decoded(sent)
     assert (body, has_ended, decoder.is_over) == (b"abc", True, True)
@@ -86,7 +86,7 @@ def test_a_trailer_is_passed_over_and_what_comes_behind_is_seen() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [1, 1 << 20])
-def test_what_is_no_chunk_is_a_bad_response(sent: bytes, size: int) -> None:
+def test_an_invalid_chunk_is_a_bad_response(sent: bytes, size: int) -> None:
     with pytest.raises(LinkFailed) as failed:
         decoded(sent, size)
     assert failed.value.outcome is Outcome.BAD_RESPONSE

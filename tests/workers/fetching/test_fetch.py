@@ -1,4 +1,4 @@
-"""Every way in which a server misbehaves has its outcome, and none has an exception."""
+"""Every misbehaviour of a server has an outcome, and none raises an exception."""
 
 import gzip
 import socket
@@ -52,7 +52,7 @@ def _has_ipv6() -> bool:
 
 
 def outcome_of(raw: bytes, *, close: bool = True, **changes: object) -> Outcome:
-    """Fetch from a server that answers anything with these bytes."""
+    """Fetch from a server that answers every request with these bytes."""
 
     async def test() -> Outcome:
         async with odd_web({"*": answer(raw, close=close)}) as web:
@@ -102,7 +102,7 @@ ODD_BUT_FINE = {
 
 
 @pytest.mark.parametrize("raw", ODD_BUT_FINE.values(), ids=ODD_BUT_FINE.keys())
-def test_a_picture_is_read_from_a_server_with(raw: bytes) -> None:
+def test_a_picture_is_read_despite(raw: bytes) -> None:
     assert outcome_of(raw) is Outcome.SUCCESS
 
 
@@ -212,7 +212,7 @@ async def _reset(stream: trio.abc.Stream, head: bytes) -> None:
         (_reset, Outcome.CONNECT_ERROR),
     ],
 )
-def test_a_server_that_holds_on_or_lets_go_is_given_up(handler: Handler, outcome: Outcome) -> None:
+def test_a_silent_or_closing_server_is_given_up(handler: Handler, outcome: Outcome) -> None:
     async def test() -> None:
         async with odd_web({"*": handler}) as web:
             result = await fetch(web.url("/a.jpg"), policy(web, timeout_seconds=0.5))
@@ -223,7 +223,7 @@ def test_a_server_that_holds_on_or_lets_go_is_given_up(handler: Handler, outcome
     run(test)
 
 
-def test_a_server_that_sends_no_head_in_time_is_given_up_before_the_whole_time_is_over() -> None:
+def test_a_missing_head_times_out_before_the_whole_link() -> None:
     async def test() -> None:
         async with odd_web({"*": _never}) as web:
             result = await fetch(web.url("/"), policy(web, first_byte_seconds=0.2, timeout_seconds=20))
@@ -244,7 +244,7 @@ def test_a_dead_port_is_a_connect_error() -> None:
     run(test)
 
 
-def test_a_failure_tells_how_far_the_link_came() -> None:
+def test_a_failure_has_the_last_url_and_its_status() -> None:
     async def test() -> None:
         handlers = {
             "/a": answer(response(b"", "Location: /b", status="302 Found")),
@@ -260,7 +260,7 @@ def test_a_failure_tells_how_far_the_link_came() -> None:
     run(test)
 
 
-def test_a_redirect_is_followed_on_the_kept_connection_and_named() -> None:
+def test_a_redirect_reuses_the_connection_and_the_final_url_is_kept() -> None:
     async def test() -> None:
         handlers = {"/a": answer(response(b"", "Location: b#x", status="302 Found")), "/b": answer(response(PICTURE))}
         async with odd_web(handlers) as web:
@@ -299,7 +299,7 @@ def test_redirects_end_after_the_allowed_number() -> None:
         "/a;b,c!$'()*+@:[]|.jpg?{}|\\^`",
     ],
 )
-def test_the_path_of_a_link_goes_out_as_it_stands(path: str) -> None:
+def test_the_path_of_a_link_is_sent_unchanged(path: str) -> None:
     async def test() -> None:
         async with odd_web({"*": answer(response(PICTURE))}) as web:
             await fetch(web.url(path), policy(web))
@@ -308,7 +308,7 @@ def test_the_path_of_a_link_goes_out_as_it_stands(path: str) -> None:
     run(test)
 
 
-def test_a_request_names_us_and_asks_for_nothing_that_we_cannot_read() -> None:
+def test_a_request_has_our_user_agent_and_accepts_only_what_we_can_decode() -> None:
     async def test() -> None:
         async with odd_web({"*": answer(response(PICTURE))}) as web:
             await fetch(web.url("/%7Ea b?q=ü#part"), policy(web))
@@ -324,7 +324,7 @@ def test_a_request_names_us_and_asks_for_nothing_that_we_cannot_read() -> None:
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback")
-def test_an_ipv6_address_is_asked_by_its_name_in_brackets() -> None:
+def test_the_host_header_of_an_ipv6_address_has_brackets() -> None:
     async def test() -> None:
         async with odd_web({"*": answer(response(PICTURE))}, host="::1") as web:
             rules = policy(web, allow_networks=(ip_network("::1/128"),))
@@ -334,7 +334,7 @@ def test_an_ipv6_address_is_asked_by_its_name_in_brackets() -> None:
     run(test)
 
 
-def test_a_kept_connection_that_died_is_replaced_without_a_trace() -> None:
+def test_a_dead_idle_connection_is_replaced_silently() -> None:
     async def test() -> None:
         async def once(stream: trio.abc.Stream, head: bytes) -> None:
             await stream.send_all(response(PICTURE))
@@ -349,7 +349,7 @@ def test_a_kept_connection_that_died_is_replaced_without_a_trace() -> None:
     run(test)
 
 
-def test_bytes_behind_a_body_never_become_another_links_picture() -> None:
+def test_surplus_bytes_never_become_the_picture_of_another_link() -> None:
     async def test() -> None:
         smuggled = response(PICTURE) + response(picture(seed=1))
         handlers = {"/first": answer(smuggled), "*": answer(response(HTML, status="404 Not Found"))}
@@ -364,7 +364,7 @@ def test_bytes_behind_a_body_never_become_another_links_picture() -> None:
     run(test)
 
 
-def test_the_first_location_that_is_not_empty_counts() -> None:
+def test_the_first_nonempty_location_counts() -> None:
     async def test() -> None:
         moved = response(b"", "Location: ", "Location: /picture", "Location: /nowhere", status="302 Found")
         missing = response(b"", status="404 Not Found")
@@ -402,7 +402,7 @@ async def _tls_web(handlers: Mapping[str, Handler], certificate: trustme.LeafCer
         ("elsewhere.example", False, False, Outcome.SUCCESS),
     ],
 )
-def test_a_certificate_is_held_against_the_host(
+def test_a_certificate_is_checked_against_the_host(
     name: str, is_trusted: bool, verify: bool, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()

@@ -1,4 +1,4 @@
-"""An opt-out is honoured when it speaks to everybody or to us, and only then."""
+"""An opt-out is respected exactly when it addresses all agents or ours."""
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ from workers.fetching.opt_out import WORDS, is_opted_out
         b"max-image-preview:large,max-snippet:-1,noai",
     ],
 )
-def test_a_header_that_reserves_is_honoured(line: bytes) -> None:
+def test_a_reserving_header_is_respected(line: bytes) -> None:
     assert is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
 
 
@@ -54,7 +54,7 @@ def test_a_header_that_reserves_is_honoured(line: bytes) -> None:
         b"index, follow",
     ],
 )
-def test_a_header_that_speaks_of_something_else_is_not(line: bytes) -> None:
+def test_an_unrelated_header_is_ignored(line: bytes) -> None:
     assert not is_opted_out([(b"x-robots-tag", line)], "shoal", WORDS)
 
 
@@ -89,7 +89,7 @@ def test_every_header_is_read_and_a_text_mining_reservation_counts() -> None:
         (b"", False),
     ],
 )
-def test_an_ai_preference_is_honoured(value: bytes, is_reserved: bool) -> None:
+def test_an_ai_preference_is_respected(value: bytes, is_reserved: bool) -> None:
     assert is_opted_out([(b"content-usage", value)], "shoal", WORDS) is is_reserved
 
 
@@ -100,5 +100,5 @@ def test_the_words_are_a_setting() -> None:
         assert is_opted_out(head, "shoal", frozenset({word}))
 
 
-def test_without_directives_nothing_is_honoured() -> None:
+def test_without_words_no_opt_out_is_respected() -> None:
     assert not is_opted_out([(b"x-robots-tag", b"noai"), (b"tdm-reservation", b"1")], "shoal", frozenset())

@@ -1,4 +1,4 @@
-"""A policy that exists is valid."""
+"""Every policy object is valid."""
 
 import pytest
 
@@ -25,7 +25,7 @@ from workers.fetching.policy import FetchPolicy, PolicyError, read_nameserver
         {"nameservers": ("127.0.0.1:x",)},
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused_in_one_sentence(settings: dict[str, object]) -> None:
+def test_an_invalid_setting_is_refused_in_one_sentence(settings: dict[str, object]) -> None:
     with pytest.raises(PolicyError, match=r"^[^\n]+\.$"):
         FetchPolicy(**settings)  # type: ignore[arg-type]
 
@@ -44,5 +44,5 @@ def test_robots_rules_address_us_by_the_products_name() -> None:
         ("[::1]:5353", ("::1", 5353)),
     ],
 )
-def test_a_resolver_is_named_by_address_and_port(place: str, read: tuple[str, int]) -> None:
+def test_a_resolver_is_an_address_with_an_optional_port(place: str, read: tuple[str, int]) -> None:
     assert read_nameserver(place) == read

@@ -1,4 +1,4 @@
-"""Names resolve once, failures are remembered, and each way to fail has its reason."""
+"""Names resolve once, failures are cached, and each failure has its reason."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ class NameServer:
 async def name_server(
     zone: Zone, *, failing: dns.rcode.Rcode | None = None, silent: bool = False, garbled: bool = False
 ) -> AsyncIterator[NameServer]:
-    """A name server on loopback; a name of no type does not exist."""
+    """Run a name server on loopback; a name without records does not exist."""
     udp = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
     await udp.bind(("127.0.0.1", 0))
     server = NameServer(f"127.0.0.1:{udp.getsockname()[1]}")
@@ -87,7 +87,7 @@ async def _reason(resolver: Resolver, host: str) -> tuple[Outcome, str, bool]:
     return failed.value.outcome, failed.value.reason, failed.value.transient
 
 
-def test_a_name_has_its_addresses_and_aaaa_is_asked_only_without_a() -> None:
+def test_aaaa_is_queried_only_for_names_without_an_a_record() -> None:
     async def test() -> None:
         async with name_server(ZONE) as server:
             resolver = Resolver([server.place])
@@ -99,7 +99,7 @@ def test_a_name_has_its_addresses_and_aaaa_is_asked_only_without_a() -> None:
     run(test)
 
 
-def test_one_query_serves_all_that_ask_for_a_name_at_once_and_later() -> None:
+def test_one_query_serves_concurrent_and_later_lookups_of_a_name() -> None:
     async def test() -> None:
         async with name_server(ZONE) as server:
             resolver = Resolver([server.place])
@@ -112,7 +112,7 @@ def test_one_query_serves_all_that_ask_for_a_name_at_once_and_later() -> None:
     run(test)
 
 
-def test_an_answer_is_asked_for_again_when_its_time_is_over() -> None:
+def test_an_expired_answer_is_queried_again() -> None:
     async def test() -> None:
         async with name_server(ZONE) as server:
             resolver = Resolver([server.place])
@@ -136,7 +136,7 @@ def test_an_answer_is_asked_for_again_when_its_time_is_over() -> None:
         ("two.test", {"garbled": True}, None, True),
     ],
 )
-def test_a_failure_says_why_and_is_remembered(
+def test_a_failure_has_a_reason_and_is_cached(
     host: str, settings: dict[str, object], reason: str | None, transient: bool
 ) -> None:
     async def test() -> None:
@@ -152,7 +152,7 @@ def test_a_failure_says_why_and_is_remembered(
     run(test)
 
 
-def test_a_second_resolver_is_asked_when_the_first_fails() -> None:
+def test_the_second_resolver_is_queried_when_the_first_fails() -> None:
     async def test() -> None:
         async with name_server(ZONE, failing=dns.rcode.SERVFAIL) as bad, name_server(ZONE) as good:
             assert len(await Resolver([bad.place, good.place]).resolve("two.test")) == 2
@@ -160,7 +160,7 @@ def test_a_second_resolver_is_asked_when_the_first_fails() -> None:
     run(test)
 
 
-def test_who_waits_for_anothers_query_asks_itself_when_that_one_is_cancelled() -> None:
+def test_a_lookup_that_waited_for_a_cancelled_one_queries_itself() -> None:
     async def test() -> None:
         async with name_server(ZONE, silent=True) as server:
             resolver = Resolver([server.place], seconds=0.3)

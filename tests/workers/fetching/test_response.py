@@ -1,4 +1,4 @@
-"""A response is read within the link's time, and leaves that time as it was."""
+"""Reading a response does not change the link's deadline."""
 
 import socket
 
@@ -12,7 +12,7 @@ from workers.fetching.policy import FetchPolicy
 from workers.fetching.response import RequestContext, ResponseReader, StaleConnectionError
 
 
-def test_a_stale_connection_leaves_the_link_the_time_that_it_had() -> None:
+def test_a_stale_connection_does_not_shorten_the_links_deadline() -> None:
     async def test() -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

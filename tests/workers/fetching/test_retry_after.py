@@ -1,4 +1,4 @@
-"""Retry-After in each spelling, and in none."""
+"""Retry-After in each spelling, and invalid values."""
 
 from datetime import UTC, datetime
 
@@ -30,11 +30,11 @@ NOW = datetime(1994, 11, 6, 8, 49, 30, tzinfo=UTC)
         (None, None),
     ],
 )
-def test_a_servers_wish_is_read_in_each_spelling(value: bytes | None, seconds: float | None) -> None:
+def test_each_spelling_of_retry_after_is_read(value: bytes | None, seconds: float | None) -> None:
     assert retry_after_seconds(value, NOW) == seconds
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode()))
-def test_any_bytes_are_a_wish_or_none(value: bytes) -> None:
+def test_any_bytes_are_seconds_or_none(value: bytes) -> None:
     seconds = retry_after_seconds(value, NOW)
     assert seconds is None or 0 <= seconds <= MAX_SECONDS

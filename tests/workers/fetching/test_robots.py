@@ -1,4 +1,4 @@
-"""robots.txt is asked first, once, and kept to; where it cannot be had, nothing is asked."""
+"""robots.txt is fetched first, once, and respected; if that fails, nothing is fetched."""
 
 from collections import Counter
 from dataclasses import replace
@@ -39,7 +39,7 @@ async def fetch(fetcher: Fetcher, url: str) -> Fetched | Failure:
 
 
 def outcomes(rules_file: Handler, paths: list[str], **changes: object) -> tuple[list[str], list[str]]:
-    """Fetch paths from a host with this robots.txt; their outcomes, and the paths that the host was asked for."""
+    """Fetch paths from a host with this robots.txt; return their outcomes and the requested paths."""
 
     async def test() -> tuple[list[str], list[str]]:
         async with odd_web({"/robots.txt": rules_file, "*": OK}) as web, Fetcher(policy(web, **changes)) as fetcher:
@@ -50,20 +50,20 @@ def outcomes(rules_file: Handler, paths: list[str], **changes: object) -> tuple[
     return run(test)
 
 
-def test_a_disallowed_link_is_not_asked_and_ends_as_opted_out() -> None:
+def test_a_disallowed_link_is_not_fetched_and_ends_as_opted_out() -> None:
     rules = b"User-agent: *\nDisallow: /\n\nUser-agent: Shoal-Test\nDisallow: /private/\nAllow: /private/*.jpg$\n"
     ends, asked = outcomes(answer(response(rules)), ["/a.png", "/private/b.png", "/private/b.jpg", "/private/b.jpg?x"])
     assert ends == ["success", "opted_out", "success", "opted_out"]
     assert asked == ["/robots.txt", "/a.png", "/private/b.jpg"]
 
 
-def test_without_robots_nobody_is_asked_for_them() -> None:
+def test_without_the_option_no_robots_txt_is_fetched() -> None:
     ends, asked = outcomes(answer(response(b"User-agent: *\nDisallow: /")), ["/a"], robots=False)
     assert (ends, asked) == (["success"], ["/a"])
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "410 Gone", "401 Unauthorized", "403 Forbidden", "400 Bad"])
-def test_where_there_is_none_all_is_allowed(status: str) -> None:
+def test_a_missing_robots_txt_allows_everything(status: str) -> None:
     ends, asked = outcomes(answer(response(b"User-agent: *\nDisallow: /", status=status)), ["/a", "/b"])
     assert ends == ["success", "success"]
     assert asked == ["/robots.txt", "/a", "/b"]
@@ -79,13 +79,13 @@ def test_where_there_is_none_all_is_allowed(status: str) -> None:
         (response(b"User-agent: *", length=100), "truncated"),
     ],
 )
-def test_where_it_cannot_be_had_nothing_is_asked_and_the_failure_is_the_links(raw: bytes, outcome: str) -> None:
+def test_a_failed_robots_txt_fails_the_link_before_any_request(raw: bytes, outcome: str) -> None:
     ends, asked = outcomes(answer(raw, close=True), ["/a", "/b"])
     assert ends == [outcome, outcome]
     assert set(asked) == {"/robots.txt"}
 
 
-def test_a_silent_robots_txt_costs_its_own_time_and_not_the_links() -> None:
+def test_a_silent_robots_txt_does_not_use_up_the_links_time() -> None:
     async def never(stream: trio.abc.Stream, head: bytes) -> None:
         await trio.sleep_forever()
 
@@ -113,7 +113,7 @@ def test_a_silent_robots_txt_costs_its_own_time_and_not_the_links() -> None:
 
 
 @pytest.mark.parametrize(("hops", "outcome"), [(5, "opted_out"), (6, "success")])
-def test_five_redirects_are_followed_and_one_more_counts_as_none(hops: int, outcome: str) -> None:
+def test_after_five_redirects_robots_txt_counts_as_missing(hops: int, outcome: str) -> None:
     async def test() -> str:
         handlers: dict[str, Handler] = {
             f"/r{n}": answer(response(b"", f"Location: /r{n + 1}", status="302 Found")) for n in range(1, hops)
@@ -140,7 +140,7 @@ def test_many_links_of_a_host_wait_for_one_robots_txt() -> None:
     assert run(test)[b"/robots.txt"] == 1
 
 
-def test_where_a_redirect_leads_is_asked_for_its_robots_txt_too() -> None:
+def test_the_target_of_a_redirect_is_checked_against_its_own_robots_txt() -> None:
     async def test() -> tuple[Fetched | Failure, list[bytes]]:
         closed = response(b"User-agent: *\nDisallow: /kept")
         async with odd_web({"/robots.txt": answer(closed), "*": OK}) as other:
@@ -157,7 +157,7 @@ def test_where_a_redirect_leads_is_asked_for_its_robots_txt_too() -> None:
     assert [head.split(b" ")[1] for head in requests] == [b"/robots.txt"]
 
 
-def test_a_robots_txt_that_leads_to_a_blocked_or_private_host_is_not_followed() -> None:
+def test_a_robots_txt_is_not_followed_to_a_blocked_or_private_host() -> None:
     def admit(target: Target) -> None:
         if target.host == "blocked.test":
             raise LinkFailed(Outcome.BLOCKED, "its host or URL is blocked")
@@ -178,7 +178,7 @@ def test_a_robots_txt_that_leads_to_a_blocked_or_private_host_is_not_followed() 
 @pytest.mark.parametrize(
     "line", ["shoal/0.1", "Shoal/*", "shoal / 0.1", "shoal 0.1", "SHOAL/0.1 (+https://a.test)  # a comment", "shoal"]
 )
-def test_a_group_addresses_us_with_a_version_behind_our_name_too(line: str) -> None:
+def test_a_group_with_a_version_after_our_name_applies_to_us(line: str) -> None:
     rules = parse_robots(f"User-agent: *\nAllow: /\n\nuser-agent : {line}\r\nDisallow: /\n".encode())
     assert not is_allowed(rules, "https://a.test/a.jpg", "shoal")
     assert is_allowed(rules, "https://a.test/a.jpg", "otherbot")
@@ -213,7 +213,7 @@ def test_only_the_first_500_kib_are_read() -> None:
     assert outcomes(answer(response(b"User-agent: *\nDisallow: /\n" + padding)), ["/a"])[0] == ["opted_out"]
 
 
-def test_what_is_known_is_forgotten_after_a_day_and_a_failure_after_minutes() -> None:
+def test_rules_expire_after_a_day_and_failures_after_minutes() -> None:
     async def test() -> list[int]:
         seen = []
         memory = RobotsCache()
@@ -229,7 +229,7 @@ def test_what_is_known_is_forgotten_after_a_day_and_a_failure_after_minutes() ->
     assert trio.run(test, clock=MockClock(rate=1e-9, autojump_threshold=0.2)) == [1, 1, 1, 2, 1, 1, 2, 3]
 
 
-def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
+def test_the_cache_is_bounded_in_number_and_bytes() -> None:
     memory = RobotsCache()
     for n in range(MAX_ORIGINS + 10):
         memory.put(f"http://h{n}.test", CachedRules(1.0))
@@ -258,7 +258,7 @@ def test_any_rules_are_a_robots_txt(lines: list[tuple[str, str]]) -> None:
     is_allowed(parse_robots(body), "https://a.test/a%2fb?c=*", "shoal")
 
 
-def test_the_polite_profile_asks_one_at_a_time_and_keeps_to_robots_txt() -> None:
+def test_the_polite_profile_sends_one_request_at_a_time_and_respects_robots_txt() -> None:
     polite, fast = (FetchPolicy(**PROFILES[profile]) for profile in (Profile.POLITE, Profile.FAST))  # type: ignore[arg-type]
     assert (polite.per_host, polite.host_spacing_seconds, polite.robots) == (1, 2.0, True)
     assert fast == FetchPolicy()

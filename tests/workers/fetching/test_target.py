@@ -1,4 +1,4 @@
-"""A URL is taken apart as strictly as a connection needs it."""
+"""URLs are parsed as strictly as a connection needs."""
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ from workers.fetching.target import parse_target, redirect_target
         ("http://[2A00::1]:81/x", "http://[2a00::1]:81/x", "[2a00::1]:81"),
     ],
 )
-def test_a_url_is_taken_apart(url: str, plain: str, authority: str) -> None:
+def test_a_url_is_parsed(url: str, plain: str, authority: str) -> None:
     target = parse_target(url)
     assert (target.url, target.authority) == (plain, authority)
 
@@ -56,7 +56,7 @@ def test_a_url_is_taken_apart(url: str, plain: str, authority: str) -> None:
         "http://example.com/" + "a" * 8_000,
     ],
 )
-def test_a_url_that_no_request_can_be_made_from_is_bad(url: str) -> None:
+def test_a_url_that_cannot_be_requested_is_bad(url: str) -> None:
     with pytest.raises(LinkFailed) as failed:
         parse_target(url)
     assert failed.value.outcome is Outcome.BAD_URL
@@ -76,12 +76,12 @@ def test_a_url_that_no_request_can_be_made_from_is_bad(url: str) -> None:
         (b"?q=1", "http://example.com/x/a.jpg?q=1"),
     ],
 )
-def test_a_location_is_resolved_against_the_url_that_gave_it(location: bytes, url: str) -> None:
+def test_a_location_is_resolved_against_the_url_of_its_response(location: bytes, url: str) -> None:
     assert redirect_target(parse_target("http://example.com/x/a.jpg"), location).url == url
 
 
 @pytest.mark.parametrize("location", [None, b"", b"javascript:alert(1)", b"http://[", b"http://u:p@example.com/"])
-def test_a_location_that_leads_nowhere_is_a_bad_redirect(location: bytes | None) -> None:
+def test_an_invalid_location_is_a_bad_redirect(location: bytes | None) -> None:
     with pytest.raises(LinkFailed) as failed:
         redirect_target(parse_target("http://example.com/"), location)
     assert failed.value.outcome is Outcome.BAD_REDIRECT
@@ -93,7 +93,7 @@ def test_a_location_that_leads_nowhere_is_a_bad_redirect(location: bytes | None)
     st.sampled_from(["", ":80", ":443", ":8080", ":65535", ":65536", ":080", ":"]),
     st.text("ab.-_:/?#%@[]\\ ~é&=;'\"+", max_size=12),
 )
-def test_the_short_way_and_the_long_way_take_a_url_apart_alike(host: str, port: str, rest: str) -> None:
+def test_the_fast_and_the_full_parser_agree(host: str, port: str, rest: str) -> None:
     def taken(url: str) -> object:
         try:
             return parse_target(url)

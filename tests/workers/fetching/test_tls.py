@@ -1,4 +1,4 @@
-"""A certificate is for the hosts that it names, as browsers read its names."""
+"""A certificate covers the hosts that browsers read from its names."""
 
 import socket
 import ssl
@@ -39,7 +39,7 @@ from workers.fetching.tls import is_named, tls_context
         ("*.184.216.34", "93.184.216.34", False),
     ],
 )
-def test_a_dns_name_of_a_certificate_is_for_a_host(name: str, host: str, is_for: bool) -> None:
+def test_a_certificate_name_covers_a_host(name: str, host: str, is_for: bool) -> None:
     assert is_named(host, [("email", "me@example.com"), ("DNS", "other.example"), ("DNS", name)]) is is_for
 
 
@@ -52,7 +52,7 @@ def test_a_dns_name_of_a_certificate_is_for_a_host(name: str, host: str, is_for:
         ("93.184.216.34", "example.com", False),
     ],
 )
-def test_an_address_of_a_certificate_is_for_that_address_alone(address: str, host: str, is_for: bool) -> None:
+def test_an_address_in_a_certificate_covers_only_that_address(address: str, host: str, is_for: bool) -> None:
     assert is_named(host, [("IP Address", address)]) is is_for
 
 

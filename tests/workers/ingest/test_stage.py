@@ -1,4 +1,4 @@
-"""Ingest beside other workers and broken packs: one bad pack spoils no other, and the filter never forgets."""
+"""Ingest with other workers and broken packs: a bad pack fails alone, and the filter loses no key."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def groups_of(packs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def work(worker: Session, store: Store, stage: Ingest | None = None) -> Ingest:
-    """Claim once and do the work."""
+    """Claim once and work."""
     stage = stage or Ingest()
     context = WorkContext(worker, store)
     held = stage.claim(context)
@@ -78,7 +78,7 @@ def test_a_pack_that_cannot_be_read_fails_alone(admin: Connection, register: Reg
     assert "packs/1.parquet is missing" in row[0]["error"]
 
 
-def test_a_worker_that_can_read_no_pack_fails_as_a_machine_and_lets_the_slot_go(
+def test_a_worker_that_cannot_read_any_pack_counts_a_failure_and_releases_the_slot(
     admin: Connection, register: Register, store: Store
 ) -> None:
     run_id = new_run(admin)
@@ -90,7 +90,7 @@ def test_a_worker_that_can_read_no_pack_fails_as_a_machine_and_lets_the_slot_go(
     assert register("ingest").hold_slot() is not None
 
 
-def test_packs_are_not_forgotten_when_giving_another_back_has_no_answer(
+def test_a_lost_reply_to_a_release_does_not_lose_the_other_packs(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = new_run(admin)
@@ -110,7 +110,7 @@ def test_packs_are_not_forgotten_when_giving_another_back_has_no_answer(
     assert scalar(admin, "SELECT state::text FROM tracker.job WHERE payload ->> 'path' = 'packs/0'") == "done"
 
 
-def test_what_has_failed_before_is_tried_alone(admin: Connection, register: Register, store: Store) -> None:
+def test_a_pack_that_failed_before_is_tried_alone(admin: Connection, register: Register, store: Store) -> None:
     run_id = new_run(admin)
     for i in range(3):
         listed_pack(admin, run_id, 1, path=f"packs/{i}")
@@ -122,7 +122,7 @@ def test_what_has_failed_before_is_tried_alone(admin: Connection, register: Regi
     assert claimed == [[("packs/0", 1)], [("packs/1", 3)], [("packs/2", 1)]]
 
 
-def test_duplicates_within_and_across_packs_come_in_once(admin: Connection, register: Register, store: Store) -> None:
+def test_duplicates_within_and_across_packs_are_added_once(admin: Connection, register: Register, store: Store) -> None:
     run_id = new_run(admin)
     for i, urls in enumerate([range(10), range(5, 15)]):
         listed_pack(admin, run_id, 10, path=f"packs/{i}")
@@ -139,7 +139,7 @@ def test_duplicates_within_and_across_packs_come_in_once(admin: Connection, regi
     assert audit(admin).holds
 
 
-def test_a_filter_kept_while_another_held_the_slot_is_brought_up_to_date(
+def test_a_filter_kept_while_another_worker_held_the_slot_is_updated(
     admin: Connection, register: Register, store: Store
 ) -> None:
     run_id = new_run(admin)
@@ -173,14 +173,14 @@ def ingest_one_by_one(packs: int, admin: Connection, worker: Session, store: Sto
         work(worker, store, stage)
 
 
-def test_a_snapshot_that_was_replaced_is_deleted(admin: Connection, register: Register, store: Store) -> None:
+def test_a_replaced_snapshot_is_deleted(admin: Connection, register: Register, store: Store) -> None:
     set_setting(admin, "bloom_snapshot_packs", 2)
     ingest_one_by_one(6, admin, register("ingest"), store)
     assert scalar(admin, "SELECT snapshot_ordinal FROM tracker.bloom") == 6
     assert store.list("bloom") == [scalar(admin, "SELECT snapshot_path FROM tracker.bloom")]
 
 
-def test_a_snapshot_that_cannot_be_deleted_costs_nothing_but_its_place(
+def test_a_snapshot_that_cannot_be_deleted_is_not_an_error(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Store, path: str) -> None:
@@ -211,7 +211,7 @@ def test_a_transaction_that_fails_leaves_nothing_in_the_filter(
 
 
 @pytest.mark.parametrize(("by_language", "come_in"), [(0, 10), (1, 20)])
-def test_a_url_in_two_languages_comes_in_once_or_twice_as_the_key_is_set(
+def test_a_url_in_two_languages_is_added_once_or_twice_depending_on_the_setting(
     admin: Connection, register: Register, store: Store, by_language: int, come_in: int
 ) -> None:
     run_id = new_run(admin)
@@ -256,7 +256,7 @@ def cost_of(admin: Connection, account: str) -> int:
     return int(str(scalar(admin, "SELECT sum(n) FROM tracker.tally WHERE account = %s::tracker.account", account)))
 
 
-def test_packs_that_were_read_ahead_come_in_next(
+def test_packs_that_were_read_ahead_are_ingested_next(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups_of(2, monkeypatch)
@@ -343,7 +343,7 @@ def test_packs_claimed_ahead_go_with_the_slot(
     assert audit(admin).holds
 
 
-def test_a_piece_that_cannot_be_copied_ends_the_transaction_and_not_what_was_read_ahead(
+def test_a_value_that_copy_cannot_carry_fails_only_its_transaction(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups_of(1, monkeypatch)
@@ -365,7 +365,7 @@ def test_a_piece_that_cannot_be_copied_ends_the_transaction_and_not_what_was_rea
     assert audit(admin).holds
 
 
-def test_what_was_picked_ahead_is_picked_again_once_the_filter_has_learnt_more(
+def test_rows_selected_ahead_are_selected_again_if_the_filter_has_new_keys(
     admin: Connection, register: Register, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups_of(1, monkeypatch)
@@ -384,7 +384,7 @@ def test_what_was_picked_ahead_is_picked_again_once_the_filter_has_learnt_more(
     assert scalar(admin, "SELECT count(DISTINCT url) FROM tracker.candidate") == 25
 
 
-def test_a_copy_in_pieces_is_the_whole_copy_as_often_as_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_stream_is_the_whole_copy_at_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.ingest.copy_stream.PIECE_ROWS", 3)
     n = 10
     rows = pa.table(

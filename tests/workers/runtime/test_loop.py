@@ -1,4 +1,4 @@
-"""The loop when work goes wrong: a job's failure is the job's, a machine's ends the machine."""
+"""The loop when work fails: a failed job does not end the worker, a failing machine does."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from workers.runtime.loop import MAX_FAILURES, Stage, StopWhen, run
 
 @dataclass
 class Tracker:
-    """Stands in for a session: remembers what was said to it."""
+    """Stands in for a session and records its calls."""
 
     kind: str = "extract"
     said: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ def job(number: int) -> Job:
 
 @dataclass
 class Planned(Stage[Job]):
-    """Gives out what it is told to, and raises what it is told to."""
+    """Claims and raises as planned."""
 
     kind = "extract"
     unit = "images"
@@ -112,7 +112,7 @@ def test_a_lost_lease_gives_the_other_jobs_of_the_claim_back() -> None:
     ]
 
 
-def test_a_claim_whose_jobs_went_to_another_is_made_anew() -> None:
+def test_a_claim_whose_jobs_went_to_another_worker_is_repeated() -> None:
     stage = Planned([LeaseLost("claim anew"), [1]])
     assert work(stage, Tracker()) == ["leave"]
     assert stage.claims == []
@@ -125,7 +125,7 @@ def test_a_worker_that_cannot_do_such_work_gives_it_back_and_ends() -> None:
     assert tracker.said == ["release 1", "leave"]
 
 
-def test_work_that_was_stopped_goes_back_untried() -> None:
+def test_stopped_work_goes_back_without_an_attempt() -> None:
     assert work(Planned([[1]], {1: Stopped("asked to stop")}), Tracker()) == ["release 1", "leave"]
 
 
@@ -140,7 +140,7 @@ def test_a_database_that_stays_away_ends_the_worker() -> None:
         work(Planned([DatabaseDown("gone")]), Tracker())
 
 
-def test_a_worker_that_has_left_already_ends_well() -> None:
+def test_a_worker_that_has_already_left_ends_without_an_error() -> None:
     tracker = Tracker(refuses_to_leave=True)
     assert work(Planned([[1]]), tracker) == ["leave"]
 
@@ -164,7 +164,7 @@ def test_a_thread_is_told_to_stop_when_the_beat_has_failed() -> None:
     assert told == [True]
 
 
-def test_what_is_urgent_is_told_at_once_but_beats_keep_their_distance() -> None:
+def test_urgent_news_is_sent_early_but_heartbeats_keep_a_minimum_distance() -> None:
     beats: list[float] = []
 
     class Urgent(Planned):

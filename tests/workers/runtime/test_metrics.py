@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus and a terminal: what happened, no more, and at no cost worth naming."""
+"""The metrics and the progress bar of a worker are correct, and cost next to nothing."""
 
 import io
 import logging
@@ -59,7 +59,7 @@ METERS: Mapping[str, JobMeter] = {
 
 @pytest.fixture
 def count() -> Count:
-    """How much a metric has grown since the test began: the registry is one for the process."""
+    """Return by how much a metric has grown since the test began; the registry belongs to the process."""
     before = {(s.name, *sorted(s.labels.items())): s.value for f in metrics.REGISTRY.collect() for s in f.samples}
 
     def grown(name: str, **labels: str) -> float:
@@ -136,7 +136,7 @@ def test_ingest_counts_what_it_read_and_what_was_new(
     assert count("shoal_worker_jobs_total", queue="ingest", result="completed") == 1
 
 
-def test_a_piece_of_a_list_that_has_become_packs_is_no_longer_held(
+def test_a_completed_piece_of_a_link_list_is_no_longer_held(
     admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count
 ) -> None:
     payload = '{"list": "/lists/one.parquet", "first_group": 0, "rows": 9}'
@@ -179,7 +179,7 @@ VERBS: dict[str, tuple[str, tuple[object, ...]]] = {
 }
 
 
-def test_the_verbs_that_are_tried_are_all_there_are() -> None:
+def test_every_verb_is_tried_below() -> None:
     assert sorted(VERBS) == session_verbs()
 
 
@@ -197,7 +197,7 @@ def test_every_verb_is_timed_once(
 
 
 @pytest.mark.parametrize("kind", ["extract", "download"])
-def test_progress_that_a_beat_tells_is_counted_once(
+def test_reported_progress_is_counted_once(
     admin: Connection, watch: Callable[[str], InstrumentedSession], count: Count, kind: str
 ) -> None:
     session = watch(kind)
@@ -229,7 +229,7 @@ def test_lookups_are_timed_by_their_result(count: Count) -> None:
     assert count("shoal_worker_dns_lookup_seconds_count", result="failed") == 1
 
 
-def test_open_connections_are_those_not_yet_closed_however_often_one_is_closed(count: Count) -> None:
+def test_a_connection_that_is_closed_twice_is_counted_once(count: Count) -> None:
     async def connect() -> None:
         ends = [socket.socketpair() for _ in range(3)]
         connections = [WebConnection(cast(ByteStream, None), one) for one, _ in ends]
@@ -248,7 +248,7 @@ def test_open_connections_are_those_not_yet_closed_however_often_one_is_closed(c
     assert count("shoal_worker_connections_open") == 0
 
 
-def test_metrics_are_told_on_a_port_of_loopback_and_closed_with_the_worker() -> None:
+def test_metrics_are_served_on_loopback_until_the_worker_ends() -> None:
     metrics.LINK_BY_OUTCOME[Outcome.SUCCESS].inc(0)
     with metrics.serve("download", 0) as port:
         assert port
@@ -287,7 +287,7 @@ def bar_of(context: WorkContext, session: InstrumentedSession) -> str:
     return cast(io.StringIO, console.file).getvalue()
 
 
-def test_the_bar_shows_how_far_the_batch_at_hand_is(
+def test_the_bar_shows_the_progress_of_the_current_batch(
     admin: Connection, watch: Callable[[str], InstrumentedSession]
 ) -> None:
     fill_pool(admin, new_run(admin), 40)
@@ -312,7 +312,7 @@ def test_the_bar_shows_how_far_the_batch_at_hand_is(
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_log_lines_come_out_whole_beside_the_bar_and_handlers_are_put_back(
+def test_log_lines_are_unchanged_above_the_bar_and_handlers_are_restored(
     watch: Callable[[str], InstrumentedSession], is_terminal: bool
 ) -> None:
     session = watch("extract")

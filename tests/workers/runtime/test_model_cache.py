@@ -1,4 +1,4 @@
-"""How a stage loads its models: each once, and compiled only where that goes well."""
+"""Models are loaded once each, and compiled only if that is possible."""
 
 import logging
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_a_model_is_loaded_once_whatever_its_threshold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "said"), [(None, "model.compiled model=demo"), ("no compiler", "model.not_compiled model=demo")]
 )
-def test_compiling_is_asked_for_the_models_pictures_and_batches_and_told(
+def test_a_model_is_compiled_for_its_picture_and_batch_sizes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

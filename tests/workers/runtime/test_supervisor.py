@@ -1,4 +1,4 @@
-"""Several processes under one parent: what died is started again, not for ever, and a signal reaches each once."""
+"""Several processes under one parent: it restarts dead ones a limited number of times, and forwards a signal once."""
 
 import os
 import signal
@@ -17,29 +17,29 @@ COUNT = "starts = os.path.getsize(os.path.join(sys.argv[1], os.environ['SHOAL_PR
 
 
 def supervise(folder: Path, script: str, n: int = 2) -> tuple[int, dict[str, int]]:
-    """Run a script in `n` processes: the exit code, and how often each was started."""
+    """Run a script in `n` processes; return the exit code and how often each was started."""
     command = [sys.executable, "-S", "-c", NOTE + COUNT + script, str(folder)]
     code = Supervisor([command] * n, first_pause_seconds=0.001).run()
     return code, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
-def test_what_always_dies_is_started_again_so_often_and_the_parent_fails(tmp_path: Path) -> None:
+def test_a_process_that_always_dies_is_restarted_a_few_times_and_then_the_parent_fails(tmp_path: Path) -> None:
     assert supervise(tmp_path, "sys.exit(1)") == (1, {"1": MAX_RESTARTS + 1, "2": MAX_RESTARTS + 1})
 
 
-def test_a_process_that_was_killed_once_is_started_again_and_all_is_well(tmp_path: Path) -> None:
+def test_a_process_that_was_killed_once_is_restarted(tmp_path: Path) -> None:
     script = "starts == 1 and os.environ['SHOAL_PROCESS'] == '2' and os.kill(os.getpid(), 9)"
     assert supervise(tmp_path, script) == (0, {"1": 1, "2": 2})
 
 
-def test_one_place_that_is_given_up_makes_the_whole_fail_but_stops_no_other(tmp_path: Path) -> None:
+def test_one_process_that_is_given_up_does_not_stop_the_others(tmp_path: Path) -> None:
     assert supervise(tmp_path, "os.environ['SHOAL_PROCESS'] == '1' and os.kill(os.getpid(), 9)") == (
         128 + signal.SIGKILL,
         {"1": MAX_RESTARTS + 1, "2": 1},
     )
 
 
-def test_a_wrong_usage_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_usage_error_is_not_retried(tmp_path: Path) -> None:
     assert supervise(tmp_path, "sys.exit(2)") == (2, {"1": 1, "2": 1})
 
 
@@ -53,7 +53,7 @@ PARENT = "import sys; from workers.runtime.supervisor import Supervisor; sys.exi
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_signal_reaches_each_process_and_none_is_started_again(code: int) -> None:
+def test_a_signal_reaches_each_process_and_none_is_restarted(code: int) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, sys.executable, "-c", WAITING, str(code)],
         stdout=subprocess.PIPE,
@@ -71,12 +71,12 @@ def test_a_signal_reaches_each_process_and_none_is_started_again(code: int) -> N
     deadline.cancel()
 
 
-def test_the_command_is_this_one_for_one_process() -> None:
+def test_each_process_runs_this_command_for_one_process() -> None:
     command = own_command(["download", "--processes", "4", "--until-idle"])
     assert command[0] == sys.executable
     assert command[3:] == ["download", "--processes", "4", "--until-idle", "--processes", "1"]
 
 
-def test_each_process_says_in_its_lines_which_it_is() -> None:
+def test_the_log_lines_of_each_process_have_its_number() -> None:
     assert log_format({"SHOAL_PROCESS": "3"}) == "%(asctime)s process=3 %(message)s"
     assert log_format({}) == "%(asctime)s %(message)s"

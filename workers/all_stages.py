@@ -8,6 +8,7 @@ Embed is not included: it has jobs only after `tracker embed`.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,9 +21,12 @@ from typing import IO
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from tracker.database.database import database_url
+from tracker.settings import Settings
 from workers.errors import CannotWork
-from workers.runtime.progress_bar import LOOKS_A_SECOND, PROGRESS_VARIABLE, Status, grid, print_line
-from workers.runtime.supervisor import PROCESS_VARIABLE, WORKER, Supervisor
+from workers.runtime.process import check_database_and_store
+from workers.runtime.progress_bar import LOOKS_A_SECOND, PROGRESS_VARIABLE, LinesAbove, Status, grid, print_line
+from workers.runtime.supervisor import PROCESS_VARIABLE, WORKER, Supervisor, log_format
 
 STAGES = ("extract", "ingest", "download", "filter")
 
@@ -41,8 +45,15 @@ def stage_commands(arguments: Mapping[str, Sequence[str]], downloads: int) -> li
 
 
 def run_all(commands: Sequence[Sequence[str]]) -> int:
-    """Run a process per command until all have ended; return 0, or the first other exit code."""
+    """Run a process per command until all have ended; return 0, or the first other exit code.
+
+    Raises: TrackerError, StoreError at once, before any process starts, when the database or store is unusable.
+    """
+    settings = Settings.from_environment()
+    check_database_and_store(settings, database_url(settings))
     console = Console(file=sys.stderr)
+    logging.basicConfig(format=log_format(os.environ), handlers=[LinesAbove(console)])
+    logging.getLogger("shoal").setLevel(logging.INFO)
     if not console.is_terminal:
         return Supervisor(commands).run()
     screen = _Screen(console)

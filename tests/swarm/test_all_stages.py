@@ -46,3 +46,16 @@ def test_every_stage_runs_on_one_machine_under_one_display(swarm: Swarm) -> None
     for stage in ("extract", "ingest", "download", "filter"):
         assert f"job.completed stage={stage}" in said
         assert f"\x1b[1m{stage}" in said, "its line in the display"
+
+
+def test_without_a_database_the_command_ends_at_once_with_one_sentence() -> None:
+    worker = subprocess.run(
+        [sys.executable, "-c", "from workers.main import main; main()", "all", "--until-idle"],
+        env=os.environ | {"SHOAL_DATABASE_URL": "postgresql://127.0.0.1:1/none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert worker.returncode == 1
+    assert worker.stderr.startswith("worker: cannot reach the database")
+    assert len(worker.stderr.splitlines()) == 1

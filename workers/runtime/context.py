@@ -71,7 +71,7 @@ class WorkContext:
                 recipe = Recipe.from_json(job.recipe)
                 self.session.settle_recipe(job.run_id, recipe.to_json())
             except (DatasetError, RecipeRefused) as error:
-                raise CannotWork(f"the recipe of run {job.run} cannot be followed here: {error}") from error
+                raise CannotWork(f"cannot follow the recipe of run {job.run} here: {error}") from error
             self._followed[job.run_id] = recipe
         return self._followed[job.run_id]
 

@@ -45,15 +45,23 @@ class WorkerProcess:
         url = database_url(settings)
         if self.processes > 1:
             raise typer.Exit(supervise(self.processes, sys.argv[1:]))
-        with connect(url) as connection:
-            require_head(connection)
-        store = Store.open(settings.store)
+        store = check_database_and_store(settings, url)
         with metrics.serve(kind, own_port(self.metrics_port, os.environ), self.metrics_host):
             session = InstrumentedSession.register(url, kind, token=settings.token)
             try:
                 trio.run(_run, open_stage, session, store, self.stop_when)
             finally:
                 session.close()
+
+
+def check_database_and_store(settings: Settings, url: str) -> Store:
+    """Check that the database is reachable and migrated; return the open store.
+
+    Raises: TrackerError, StoreError.
+    """
+    with connect(url) as connection:
+        require_head(connection)
+    return Store.open(settings.store)
 
 
 async def _run(open_stage: OpenStage, session: InstrumentedSession, store: Store, stop_when: StopWhen) -> None:

@@ -135,7 +135,7 @@ class Bar:
         return (done - before) / (now - first) if now > first else 0.0
 
 
-class _Above(logging.Handler):
+class LinesAbove(logging.Handler):
     """Prints log lines above the bar, unwrapped and unchanged."""
 
     def __init__(self, console: Console) -> None:
@@ -165,7 +165,7 @@ def shown(
         yield
         return
     root = logging.getLogger()
-    handlers, above = root.handlers[:], _Above(console)
+    handlers, above = root.handlers[:], LinesAbove(console)
     above.setFormatter(handlers[0].formatter if handlers else None)
     root.handlers = [above]
     try:

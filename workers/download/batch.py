@@ -101,7 +101,7 @@ class BatchJob:
     extra: Mapping[str, str] | None = None
     """The types of a link list's further columns, by name."""
     sha256_column: str | None = None
-    """The one of them that says which picture is wanted."""
+    """The column of `extra` with the sha256 of the picture that the list means."""
     restricted: Restricted = field(default_factory=Restricted)
     """Pictures that are not kept."""
 
@@ -302,7 +302,7 @@ class _Batch:
         return row
 
     def _has_changed(self, link: Link, picture: Picture) -> bool:
-        """Return whether the list says the sha256 of another picture; nobody knows if it says none."""
+        """Return whether the list has the sha256 of another picture; without a sha256 return False."""
         column = self._job.sha256_column
         if column is None:
             return False

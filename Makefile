@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish readers clean
 
-demo: .venv/installed  ## the whole swarm on a mini crawl; the report is .shoal/demo/report.html
+demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
 
 chaos: .venv/installed  ## the swarm under 1,000 faults, 8 minutes or so; prints the verdict as JSON

@@ -75,7 +75,7 @@ def _crawls(record: ReleaseRecord) -> str:
     more = len(record.inputs) - SHOWN_CRAWLS
     if more > 0:
         rows.append((f"and {more} more, in `release.json`", "", "", ""))
-    return table(("crawl", "parts", "pairs kept by the filter", "recipe (sha256)"), rows)
+    return table(("crawl", "parts", "pairs kept by the filter", "recipe (sha256 begins)"), rows)
 
 
 def _models(record: ReleaseRecord) -> str:

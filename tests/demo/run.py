@@ -4,8 +4,9 @@
 
 paints the crawl, starts its web and an embedded Postgres, and lets two extract, one ingest, three download and two
 filter workers work at once until nothing is left. Then it audits, holds every link against what was planted, writes
-report.html, publishes the run as a release and writes the release's statistics.html. Exit 0 when everything held, 1
-when something did not, 2 for a folder that cannot be used, 130 after Ctrl-C; in no case a process stays.
+report.html, publishes the run as a release with its card and writes the release's statistics.html. Exit 0 when
+everything held, 1 when something did not, 2 for a folder that cannot be used, 130 after Ctrl-C; in no case a process
+stays.
 
 The settings that differ from production's are those that wait for hours or for ten thousand links; see SETTINGS.
 """
@@ -29,16 +30,19 @@ from rich.console import Console
 from rich.live import Live
 
 from dataset.errors import DatasetError
+from dataset.formats.releases import open_release
 from dataset.report.report import write_report
 from dataset.store.store import Store
 from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows
+from tests.demo.release_checks import check_release
 from tests.demo.swarm import BIN, DemoError, Swarm, kill_leftovers
 from tests.demo.tag_checks import check_tags, measured_rows, read_tags
 
 MARK = ".shoal-demo"  # in a folder of ours, which may be deleted
 MODEL = Path(__file__).parent / "clip"
+CARD = Path(__file__).with_name("card.toml")
 FIRST_PORT = 18_080
 SETTINGS = {
     "batch_size": 250,  # so that there are several batches for each download worker
@@ -162,15 +166,20 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     release(demo, swarm)
     status = watch(swarm, started)
     checks, report = judge(demo, swarm, status)
-    statistics = publish(demo, swarm)
+    statistics, checks_of_release = publish(demo, swarm)
+    checks += checks_of_release
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
     out.print(check_table(checks))
     seconds = time.monotonic() - started
-    out.print(f"{seconds:.0f} seconds; the report is {report}", soft_wrap=True)
-    out.print(
-        f"the release is {demo.folder / 'store' / 'releases' / 'demo'}, its statistics are {statistics}", soft_wrap=True
-    )
+    out.print(f"{seconds:.0f} seconds. Open the statistics of the release first:")
+    for name, path in (
+        ("statistics", statistics),
+        ("release", demo.folder / "store" / "releases" / "demo"),
+        ("its card", demo.folder / "store" / "releases" / "demo" / "README.md"),
+        ("report", report),
+    ):
+        out.print(f"  {name:<11}{path}", soft_wrap=True)
     return all(check.holds for check in checks)
 
 
@@ -287,12 +296,13 @@ def judge(demo: Demo, swarm: Swarm, status: dict[str, Any]) -> tuple[list[Check]
     return [audited(swarm), Check("no job is dead", dead == 0, f"{dead} dead"), *checks], report
 
 
-def publish(demo: Demo, swarm: Swarm) -> Path:
-    """Publish the run as a release and write its statistics page."""
+def publish(demo: Demo, swarm: Swarm) -> tuple[Path, list[Check]]:
+    """Publish the run as a release with its card, write its statistics page, and check all three."""
     page = demo.folder / "statistics.html"
-    swarm.run("publish", [str(BIN / "dataset"), "publish", "demo", "--input", "demo"])
+    swarm.run("publish", [str(BIN / "dataset"), "publish", "demo", "--input", "demo", "--card", str(CARD)])
     swarm.run("stats", [str(BIN / "dataset"), "stats", "demo", "--html", str(page)])
-    return page
+    store = Store.open(str(demo.folder / "store"))
+    return page, check_release(store, store.read_table("manifest.parquet"), open_release(store, "demo"), page)
 
 
 def audited(swarm: Swarm) -> Check:

@@ -17,6 +17,7 @@ from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.options import StoreOption
 from dataset.commands.publish import publish_command
+from dataset.commands.reshard import reshard_command
 from dataset.commands.select import select_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
@@ -43,6 +44,7 @@ app.command("publish")(publish_command)
 app.command("trace")(trace_command)
 app.command("embeddings")(embeddings_command)
 app.command("select")(select_command)
+app.command("reshard")(reshard_command)
 app.add_typer(tags_app, name="tags")
 app.add_typer(captions_app, name="captions")
 app.command("similarity")(similarity_command)

@@ -1,0 +1,58 @@
+"""`dataset reshard`: WebDataset tars of a selection, from pictures that are still kept."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dataset import strict_json
+from dataset.commands.options import StoreOption
+from dataset.commands.progress import PhaseBars
+from dataset.commands.releases import open_named_release
+from dataset.formats.selections import read_selection
+from dataset.select.reshard import MISSING, reshard
+from dataset.store.store import Store
+
+
+def reshard_command(
+    selection: Annotated[str, typer.Argument(help="Folder or URI that `dataset select` has written.")],
+    out: Annotated[str, typer.Option(help="Folder or URI for the tars; it must be empty.")],
+    store: StoreOption,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples of a tar.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle.")] = 0,
+    release: Annotated[
+        str | None, typer.Option(show_default="as the selection says", help="Its name in the store, or its folder.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    memory: Annotated[float, typer.Option(min=0.1, help="GiB for pictures that are sorted at a time.")] = 1.0,
+    scratch: Annotated[
+        Path | None, typer.Option(show_default="TMPDIR", help="Local folder with room for all pictures.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write the pictures of a selection that are still kept as shuffled WebDataset tars; list the others."""
+    chosen = Store.open(selection, writable=False)
+    opened = open_named_release(release or read_selection(chosen).release, store, writable=False)
+    with PhaseBars() as bars:
+        record = reshard(
+            opened,
+            chosen,
+            Store.open(out),
+            samples_per_shard=samples_per_shard,
+            seed=seed,
+            memory_bytes=int(memory * 2**30),
+            threads=workers or len(os.sched_getaffinity(0)),
+            scratch=scratch,
+            on_progress=bars.show,
+        )
+    if as_json:
+        said = {key: value for key, value in asdict(record).items() if key != "tars"}
+        sys.stdout.write(strict_json.dumps(said | {"tars": len(record.tars)}) + "\n")
+        return
+    lines = [f"{record.samples:>15,}  samples in {len(record.tars)} tars"]
+    lines += [f"{record.missing:>15,}  rows without a picture in {MISSING}: download them"] if record.missing else []
+    lines += [f"{record.removed:>15,}  rows removed from the release"] if record.removed else []
+    sys.stdout.write("\n".join([*lines, ""]))

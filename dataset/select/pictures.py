@@ -1,0 +1,92 @@
+"""Where the pictures of selected rows are: the tars of shards, and those of parts that keep their own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from dataset.formats.manifest import Output, OutputKind, outputs
+from dataset.formats.releases import FileKind, Release, ReleaseInput
+from dataset.select.errors import SelectError
+from dataset.store.store import Store, StoreError
+
+Integers = npt.NDArray[np.int64]
+
+KEY_POSITIONS = 100_000
+"""A key is the number of the shard's job and five digits."""
+_NO_KEY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTar:
+    """A tar in the store of an input; `job` is that of its shard."""
+
+    store: Store
+    path: str
+    job: int
+
+
+def source_rows(release: Release, ids: Integers) -> tuple[Integers, Integers]:
+    """Return the input and the key of each row, -1 for rows that were removed; `ids` are in order -> 2 of (N,) int64.
+
+    Raises: SelectError when `source/`, which is private, is not there; StoreError.
+    """
+    inputs, keys = np.full(len(ids), _NO_KEY, np.int64), np.full(len(ids), _NO_KEY, np.int64)
+    found = False
+    for file in release.files(FileKind.SOURCE):
+        found = True
+        low, high = np.searchsorted(ids, (file.first_id, file.last_id + 1))
+        if low == high:
+            continue
+        with release.store.open_input(release.path(file.path)) as opened:
+            parquet = pq.ParquetFile(opened)
+            start = file.first_id
+            for at in range(parquet.num_row_groups):
+                end = start + parquet.metadata.row_group(at).num_rows
+                first, last = np.searchsorted(ids, (start, end))
+                if first < last:
+                    rows = parquet.read_row_group(at, columns=["input", "key"], use_threads=False)
+                    places = ids[first:last] - start
+                    for target, name in ((inputs, "input"), (keys, "key")):
+                        target[first:last] = rows[name].cast("int64").fill_null(_NO_KEY).to_numpy()[places]
+                start = end
+    if not found:
+        raise SelectError(f"{release.record.name} has no source/, which is private: use the store it was published in.")
+    return inputs, keys
+
+
+def find_tars(release: Release, described: ReleaseInput, jobs: Integers) -> Iterator[PictureTar]:
+    """Yield the tars that have the pictures of shards, by the numbers of their jobs: the shard's own before a part's.
+
+    Raises: ManifestError, StoreError when the input cannot be read.
+    """
+    store = release.input_store(described.store)
+    wanted = {int(job) for job in jobs}
+    for output in outputs(store, kind=OutputKind.SHARD, run=described.run):
+        if output.job in wanted and _has_tar(output.tar_bytes, output.tar_deleted_at):
+            wanted.discard(output.job)
+            yield PictureTar(store, f"{output.path}.tar", output.job)
+    if not wanted:
+        return
+    for output in outputs(store, kind=OutputKind.PART, run=described.run):
+        if output.rows and _has_tar(output.tar_bytes, output.tar_deleted_at):
+            job = _job_of(store, output)
+            if job in wanted:
+                wanted.discard(job)
+                yield PictureTar(store, f"{output.path}.tar", job)
+
+
+def _has_tar(tar_bytes: int, deleted: datetime | None) -> bool:
+    return tar_bytes > 0 and deleted is None
+
+
+def _job_of(store: Store, part: Output) -> int:
+    try:
+        with store.open_input(f"{part.path}.parquet") as file:
+            key = next(pq.ParquetFile(file).iter_batches(1, columns=["key"]))["key"][0].as_py()
+    except OSError as error:
+        raise StoreError(f"{part.path}.parquet cannot be read ({error}): write the manifest anew.") from error
+    return int(key) // KEY_POSITIONS

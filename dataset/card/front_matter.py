@@ -59,8 +59,11 @@ def _lines(record: ReleaseRecord, configs: Sequence[Config], languages: Iterable
             yield from _feature(field)
         yield "  splits:"
         yield "  - name: train"
+        # `datasets` ignores an entry without num_bytes. Nobody knows the bytes in memory; those of the files are fewer.
+        yield f"    num_bytes: {config.bytes}"
         yield f"    num_examples: {config.rows}"
         yield f"  download_size: {config.bytes}"
+        yield f"  dataset_size: {config.bytes}"
     if card.gate:
         yield f"extra_gated_prompt: {_text(card.gate)}"
         yield "extra_gated_fields:"

@@ -154,7 +154,7 @@ print(json.dumps(rows))
 def run_reader(name: str, script: str, *arguments: str) -> Any:
     """Run a script by the Python of a reader's environment, and read the JSON of its last line."""
     environment = os.environ | {"PYTHONPATH": "", "NO_ALBUMENTATIONS_UPDATE": "1"}
-    command = [reader(name), "-W", "ignore", "-c", script, *arguments]
+    command = [str(reader(name)), "-W", "ignore", "-c", script, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])

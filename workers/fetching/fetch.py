@@ -122,9 +122,7 @@ class Fetcher:
         """
         self._policy = policy
         self._admit = admit
-        seconds = min(
-            policy.dns_seconds, 0.8 * policy.timeout_seconds
-        )  # shorter, so that a DNS timeout has its own outcome
+        seconds = min(policy.dns_seconds, 0.8 * policy.timeout_seconds)  # so that a DNS timeout has its own outcome
         self._session = CheckedSession(policy, Resolver(policy.nameservers, seconds=seconds))
         self._memory = MemoryBudget(max(policy.memory_bytes, policy.max_bytes))
         self._robots = Robots(self._session, policy, self._memory, robots or RobotsCache(), admit)

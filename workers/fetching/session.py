@@ -15,12 +15,11 @@ asks writes the request fields and h11 checks them. The rest is replaced, for th
 - `make_request` builds and checks the same fields for every link, and `_send` makes two calls through h11's states (a
   sixth of all CPU time together) → the fields are built once per session, then each link is one write. Host and path
   cannot break out of their lines, because the URL standard's parser has written both.
-- `requote_uri` decodes escapes (%41 to A) and doubles others (%zz to %25zz), which breaks signed URLs → the path is
-sent
-  as the URL standard's parser writes it, with escapes unchanged.
+- `requote_uri` decodes escapes (%41 to A) and doubles others (%zz to %25zz), which breaks signed URLs → the path
+  is sent as the URL standard's parser writes it, with escapes unchanged.
 - `_grab_connection` takes the URL apart and joins it again → the target's own origin.
-- `_catch_response` decodes headers as strict UTF-8, reads no body without a length, does not skip interim responses and
-  has no limits → `ResponseReader`.
+- `_catch_response` decodes headers as strict UTF-8, ignores a body without a length, does not skip interim responses,
+  and has no limits → `ResponseReader`.
 """
 
 import socket

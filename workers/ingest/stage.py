@@ -201,9 +201,7 @@ def _claim_packs(context: WorkContext) -> list[Job]:
             more = context.session.claim()
             alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
             if held and alone:
-                context.session.release(
-                    more[0]
-                )  # a pack that failed before is tried alone, so that it cannot fail the others
+                context.session.release(more[0])  # what failed before is tried alone, so it cannot fail the others
                 break
         except LeaseLost as error:  # the reply was lost for so long that this pack went to another worker
             if not held:

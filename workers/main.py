@@ -57,8 +57,7 @@ app = typer.Typer(
 )
 
 MACHINE = "Everything on one machine"
-STAGES = "One stage of a crawl"
-EMBEDDINGS = "Embeddings of finished pairs"
+STAGES = "One stage"
 
 
 def main() -> None:
@@ -93,7 +92,7 @@ def run_every_stage(
     allow_port: AllowedPorts = None,
     nameserver: Nameservers = None,
 ) -> None:
-    """Run extract, ingest, download and filter on this machine, with one display."""
+    """Run extract, ingest, download and filter under one display."""
     from workers.all_stages import run_all, stage_commands
 
     every = ["--until-idle"] if until_idle else []
@@ -217,7 +216,7 @@ def filter_shards(
     _run_models("filter", with_model, _process(once, until_idle, processes, metrics_port, metrics_host))
 
 
-@app.command(rich_help_panel=EMBEDDINGS)
+@app.command(rich_help_panel=STAGES)
 def embed(
     once: Once = False,
     until_idle: UntilIdle = False,

@@ -24,7 +24,7 @@ from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.formats.webdataset import read_webdataset
 from dataset.models.clip import ClipModel
 from dataset.models.files import ModelError
-from dataset.models.oldest_first import ahead
+from dataset.models.oldest_first import prefetch
 from dataset.models.pipeline import Pipeline
 from dataset.models.towers import DeviceError
 from dataset.store.store import Store, StoreError
@@ -90,7 +90,7 @@ def embed_all(
     """
     with ThreadPoolExecutor(SHARDS_ABREAST) as threads:
         started = (threads.submit(_embed_or_say_why, source, model, pipeline, target, prefix) for source in sources)
-        yield from ahead(started, SHARDS_ABREAST, lambda: None)
+        yield from prefetch(started, SHARDS_ABREAST, lambda: None)
 
 
 def _embed_or_say_why(source: Source, model: ClipModel, pipeline: Pipeline, target: Store, prefix: str) -> Embedding:

@@ -30,7 +30,7 @@ from dataset.errors import DatasetError
 from dataset.formats.shards import Sample
 from dataset.models.decoder_process import COUNT, LENGTH, LOST, Task, receive_into, send
 from dataset.models.inputs import Pixels, Preparation, Tokens
-from dataset.models.oldest_first import Turns
+from dataset.models.oldest_first import OldestFirstExecutor
 from dataset.pictures import fork_server
 from dataset.pictures.fork_server import DECODE_BYTES, END, FORK, ORDER, READY, RESULT
 
@@ -83,7 +83,7 @@ class Decoders:
     """`processes` decoders, each started when it is first needed; `modules` are imported before they are forked."""
 
     def __init__(self, processes: int = 1, modules: tuple[str, ...] = (), *, max_bytes: int = DECODE_BYTES) -> None:
-        self._turns = Turns(processes, "decoder")
+        self._executor = OldestFirstExecutor(processes, "decoder")
         self._origins = _origins_with(modules)
         self._max_bytes = max_bytes
         self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
@@ -106,7 +106,7 @@ class Decoders:
 
     def close(self) -> None:
         """End threads and processes, when they are done with what they have begun."""
-        self._turns.close()
+        self._executor.close()
         for _ in range(self._processes):
             if (decoder := self._idle.get()) is not None:
                 decoder.close()
@@ -118,7 +118,7 @@ class Decoders:
         """
         starts = range(0, len(samples), CHUNK_SAMPLES)
         chunks = [
-            self._turns.submit(age, self._preparing(preparation, samples[start:end], pixels[start:end]))
+            self._executor.submit(age, self._preparing(preparation, samples[start:end], pixels[start:end]))
             for start, end in ((start, start + CHUNK_SAMPLES) for start in starts)
         ]
         return Prepared(chunks)
@@ -130,7 +130,7 @@ class Decoders:
         """
         starts = range(0, len(images), CHUNK_SAMPLES)
         chunks = [images[start : start + CHUNK_SAMPLES] for start in starts]
-        asked = [self._turns.submit(0, lambda some=some: self._each(task, some)) for some in chunks]  # type: ignore[misc]
+        asked = [self._executor.submit(0, lambda some=some: self._each(task, some)) for some in chunks]  # type: ignore[misc]
         return [item for chunk in asked for item in chunk.result()]
 
     def pixels(self, task: Task, images: Sequence[bytes], shape: tuple[int, int, int]) -> Pixels | None:

@@ -29,7 +29,7 @@ class Awaited(Protocol, Generic[T_co]):
         """Give it up."""
 
 
-class Turns:
+class OldestFirstExecutor:
     """An executor of `threads` threads; of what waits, the lowest `age` goes first, then what came first."""
 
     def __init__(self, threads: int, name: str) -> None:
@@ -65,7 +65,7 @@ class Turns:
         do()
 
 
-def ahead(started: Iterable[Awaited[T]], depth: int, while_waiting: Callable[[], None]) -> Iterator[T]:
+def prefetch(started: Iterable[Awaited[T]], depth: int, while_waiting: Callable[[], None]) -> Iterator[T]:
     """Yield the results in order, with up to `depth` more of them started than were asked for.
 
     `while_waiting` is called twice a second; what it raises ends the waiting, and what was started is given up.
@@ -75,15 +75,15 @@ def ahead(started: Iterable[Awaited[T]], depth: int, while_waiting: Callable[[],
         for one in started:
             under_way.append(one)
             if len(under_way) > depth:
-                yield _patiently(under_way.popleft(), while_waiting)
+                yield _wait(under_way.popleft(), while_waiting)
         while under_way:
-            yield _patiently(under_way.popleft(), while_waiting)
+            yield _wait(under_way.popleft(), while_waiting)
     finally:
         for one in under_way:
             one.cancel()
 
 
-def _patiently(one: Awaited[T], while_waiting: Callable[[], None]) -> T:
+def _wait(one: Awaited[T], while_waiting: Callable[[], None]) -> T:
     while True:
         try:
             return one.result(WAIT_SECONDS)

@@ -24,7 +24,7 @@ from dataset.formats.shards import Sample
 from dataset.models.clip import ClipModel
 from dataset.models.decoders import MODELS, Decoders, Prepared
 from dataset.models.files import ModelError
-from dataset.models.oldest_first import Turns, ahead
+from dataset.models.oldest_first import OldestFirstExecutor, prefetch
 from dataset.models.towers import Embedded, Embeddings, Precision
 
 BATCH_SAMPLES = {"cpu": 32, "cuda": 1024}
@@ -68,7 +68,7 @@ class Pipeline:
         busy: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.decoders = Decoders(processes, MODELS)
-        self._device = Turns(1, "device")
+        self._device = OldestFirstExecutor(1, "device")
         self._batch_samples = batch_samples
         self._busy = busy
         self._ages = count()
@@ -97,9 +97,9 @@ class Pipeline:
         """
         age = next(self._ages)
         preparing = (self._begin(model, samples, age) for model, samples in batches)
-        prepared = ahead(preparing, PREPARED_AHEAD, while_waiting)
+        prepared = prefetch(preparing, PREPARED_AHEAD, while_waiting)
         running = (_Running(batch, self._run(batch, age)) for batch in prepared)
-        for batch, rows in ahead(running, RUNNING_AHEAD, while_waiting):
+        for batch, rows in prefetch(running, RUNNING_AHEAD, while_waiting):
             yield self._judged(batch, *rows.result(), age)
 
     def _begin(self, model: ClipModel, samples: Sequence[Sample], age: int) -> "_Preparing":

@@ -15,7 +15,7 @@ from dataset.formats.shards import Sample
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.decoders import CHUNK_SAMPLES, _Decoder
 from dataset.models.files import ModelError
-from dataset.models.oldest_first import Turns, ahead
+from dataset.models.oldest_first import OldestFirstExecutor, prefetch
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
 from dataset.models.towers import DeviceError, Precision, Towers
 from dataset.recipe.recipe import ModelRecipe
@@ -233,40 +233,40 @@ def test_what_is_embedded_beside_it_changes_no_row(model: ClipModel, samples: li
         assert np.array_equal(batch.image_features, alone.image_features)
 
 
-# --- turns
+# --- the executor
 
 
 def test_the_oldest_goes_first_whenever_a_thread_is_free() -> None:
-    turns, begun, may_go, order = Turns(1, "test"), threading.Event(), threading.Event(), list[int]()
+    executor, begun, may_go, order = OldestFirstExecutor(1, "test"), threading.Event(), threading.Event(), list[int]()
 
     def block() -> None:
         begun.set()
         may_go.wait(60)
 
-    turns.submit(9, block)
+    executor.submit(9, block)
     begun.wait(60)
-    waiting = [turns.submit(age, lambda age=age: order.append(age)) for age in (3, 1, 2, 1)]  # type: ignore[misc]
+    waiting = [executor.submit(age, lambda age=age: order.append(age)) for age in (3, 1, 2, 1)]  # type: ignore[misc]
     may_go.set()
     for one in waiting:
         one.result(60)
-    turns.close()
+    executor.close()
     assert order == [1, 1, 2, 3]
 
 
 def test_no_more_is_begun_than_was_allowed_ahead() -> None:
-    turns = Turns(1, "test")
+    executor = OldestFirstExecutor(1, "test")
     begun: list[int] = []
 
     def started() -> Iterator[Any]:
         for number in range(10):
             begun.append(number)
-            yield turns.submit(0, lambda number=number: number)  # type: ignore[misc]
+            yield executor.submit(0, lambda number=number: number)  # type: ignore[misc]
 
-    results = ahead(started(), 2, lambda: None)
+    results = prefetch(started(), 2, lambda: None)
     assert next(results) == 0
     assert begun == [0, 1, 2]
     assert list(results) == list(range(1, 10))
-    turns.close()
+    executor.close()
 
 
 def test_who_waits_for_its_turn_can_be_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,20 +277,20 @@ def test_who_waits_for_its_turn_can_be_told_to_stop(monkeypatch: pytest.MonkeyPa
         raise StopError
 
     monkeypatch.setattr("dataset.models.oldest_first.WAIT_SECONDS", 0.001)
-    turns, may_go = Turns(1, "test"), threading.Event()
-    turns.submit(0, lambda: may_go.wait(60))
-    waiting = turns.submit(1, lambda: None)
+    executor, may_go = OldestFirstExecutor(1, "test"), threading.Event()
+    executor.submit(0, lambda: may_go.wait(60))
+    waiting = executor.submit(1, lambda: None)
     with pytest.raises(StopError):
-        list(ahead([waiting], 1, stop))
+        list(prefetch([waiting], 1, stop))
     may_go.set()
-    turns.close()
+    executor.close()
 
 
 def test_what_a_thread_raises_is_raised_where_the_result_is_asked_for() -> None:
-    turns = Turns(1, "test")
+    executor = OldestFirstExecutor(1, "test")
     with pytest.raises(ZeroDivisionError):
-        turns.submit(0, lambda: 1 // 0).result(60)
-    turns.close()
+        executor.submit(0, lambda: 1 // 0).result(60)
+    executor.close()
 
 
 # --- the compiled tower

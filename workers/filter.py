@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from dataset.filter.kept_tar import write_kept
+from dataset.filter.kept_tar import write_kept_tar
 from dataset.filter.shard import filter_shard
 from dataset.formats.parts import part_bytes
 from dataset.models.clip import ClipModel
@@ -106,7 +106,7 @@ class Filter(Stage[Job]):
             "bytes": part_bytes(context.store, job.output),
         }
         if job.payload.get("keep_shards") == "kept" and report.kept:
-            result["tar_bytes"] = write_kept(context.store, job.payload["shard"], job.output)
+            result["tar_bytes"] = write_kept_tar(context.store, job.payload["shard"], job.output)
         context.session.complete(job, result)
         return {"samples": report.samples, "kept": report.kept}
 

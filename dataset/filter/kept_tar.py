@@ -13,7 +13,7 @@ from dataset.formats.shards import ShardError
 from dataset.store.store import Store, StoreError
 
 
-def write_kept(store: Store, shard: str, part: str) -> int:
+def write_kept_tar(store: Store, shard: str, part: str) -> int:
     """Copy the kept samples of the shard into `<part>.tar`; returns its bytes.
 
     Raises: ShardError when a kept sample's picture cannot be read again; StoreError. Then no tar is there.

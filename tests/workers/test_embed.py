@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import trio
 
-from dataset.filter.kept_tar import write_kept
+from dataset.filter.kept_tar import write_kept_tar
 from dataset.formats.embeddings import METADATA, read_embeddings
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.pipeline import Pipeline
@@ -79,7 +79,7 @@ def test_parts_are_embedded_from_their_shards_or_from_their_own_pictures(
     )
     assert isinstance(own, str)
     admin.execute(
-        "UPDATE tracker.manifest SET tar_bytes = %s WHERE path = %s", (write_kept(store, "shards/0", own), own)
+        "UPDATE tracker.manifest SET tar_bytes = %s WHERE path = %s", (write_kept_tar(store, "shards/0", own), own)
     )
     store.delete("shards/0.tar")
     assert embed_run(admin, "test", MODEL).new == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.filter.kept_tar import write_kept
+from dataset.filter.kept_tar import write_kept_tar
 from dataset.formats.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError, sample_key
@@ -64,13 +64,13 @@ def members(store: Store, path: str) -> dict[str, bytes]:
 def test_the_tar_has_the_kept_samples_members_as_the_shard_has_them(store: Store) -> None:
     write_shard(store, 5)
     write_kept_part(store, [1, 3], 5)
-    assert write_kept(store, "shard", "part") == store.size("part.tar")
+    assert write_kept_tar(store, "shard", "part") == store.size("part.tar")
     whole, kept = members(store, "shard.tar"), members(store, "part.tar")
     keys = [sample_key(7, at) for at in (1, 3)]
     assert list(kept) == [f"{key}.{ending}" for key in keys for ending in ("jpg", "txt", "json")]
     assert all(whole[name] == content for name, content in kept.items())
     once = store.read("part.tar")
-    write_kept(store, "shard", "part")
+    write_kept_tar(store, "shard", "part")
     assert store.read("part.tar") == once
 
 
@@ -78,7 +78,7 @@ def test_a_kept_picture_that_is_not_there_leaves_no_tar(store: Store) -> None:
     write_shard(store, 2)
     write_kept_part(store, [1, 3], 5)
     with pytest.raises(ShardError, match=sample_key(7, 3)):
-        write_kept(store, "shard", "part")
+        write_kept_tar(store, "shard", "part")
     assert not store.exists("part.tar")
 
 
@@ -88,9 +88,9 @@ def test_a_shard_that_is_cut_off_or_missing_leaves_no_tar(store: Store) -> None:
     whole = store.read("shard.tar")
     store.put("shard.tar", whole[:4000])
     with pytest.raises((ShardError, StoreError)):
-        write_kept(store, "shard", "part")
+        write_kept_tar(store, "shard", "part")
     assert not store.exists("part.tar")
     store.delete("shard.tar")
     with pytest.raises(StoreError):
-        write_kept(store, "shard", "part")
+        write_kept_tar(store, "shard", "part")
     assert not store.exists("part.tar")

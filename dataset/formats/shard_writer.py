@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from dataset import strict_json
 from dataset.formats.shards import ANONYMOUS_COLUMNS, SHARD_SCHEMA, ShardError, blank_value, sample_key
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import PICTURE_FAULTS, Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.extra_columns import list_names, unpack_extra, unpack_one
 from dataset.store.store import Store
 

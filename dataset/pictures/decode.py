@@ -20,9 +20,10 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile, features
 
 from dataset.pictures.colour import to_srgb
-from dataset.pictures.headers import FORMATS, Size
+from dataset.pictures.headers import FORMATS
 from dataset.pictures.jpeg import Pixels
 from dataset.pictures.metadata import Bare, read_orientation, separate
+from dataset.pictures.picture import Size
 
 DECODABLE = FORMATS - (frozenset() if features.check("avif") else {"AVIF"})
 """The formats of which this installation has codecs."""

@@ -14,10 +14,9 @@ reader, which is C too (78 µs for a JPEG of 72 KB, with the count of its scans 
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture, Size
 from dataset.recipe.image_rules import ImageRules
 
 SNIFF_BYTES = 512
@@ -35,30 +34,6 @@ KEPT_EXTENSION = "jpg"
 As img2dataset names them: Hugging Face `datasets` refuses a tar whose samples differ in their endings (datasets issue
 7055), and `webdataset` decodes no .webp, .gif or .avif.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture as a shard keeps it; sizes in pixels, the original's as it looks upright."""
-
-    data: bytes
-    extension: str
-    width: int
-    height: int
-    original_width: int
-    original_height: int
-    sha256: str
-    """This and the next two: of the bytes as they were received, in hex."""
-    md5: str
-    sha1: str | None = None
-    """None where the rules do without it."""
-    pdq: str | None = None
-    """PDQ of the picture upright and whole, in hex; None unless the rules ask for it, or where it tells too little."""
-
-
-class Size(NamedTuple):
-    width: int
-    height: int
 
 
 def image_format(head: bytes) -> str | None:
@@ -93,13 +68,13 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.TOO_SMALL
     if size is None:
         return Outcome.UNDECODABLE
-    if (ill := unfit(size, rules)) is not None:
+    if (ill := check_size(size, rules)) is not None:
         return ill
-    sha256, md5, sha1 = hashed(data, rules)
+    sha256, md5, sha1 = hash_received(data, rules)
     return Picture(data, KEPT_EXTENSION, *size, *size, sha256, md5, sha1)
 
 
-def unfit(size: Size, rules: ImageRules) -> Outcome | None:
+def check_size(size: Size, rules: ImageRules) -> Outcome | None:
     """Hold a picture's size, whichever way up, against the rules; None when it fits."""
     short, long = min(size), max(size)
     if short < rules.min_image_size:
@@ -109,7 +84,7 @@ def unfit(size: Size, rules: ImageRules) -> Outcome | None:
     return None
 
 
-def hashed(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
+def hash_received(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
     """Return sha256, md5 and, unless the rules do without it, sha1 of the received bytes, in hex."""
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if rules.sha1 else None
     return hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest(), sha1

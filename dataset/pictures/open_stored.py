@@ -8,8 +8,9 @@ from PIL import Image
 
 from dataset.pictures.codec_faults import CODEC_FAULTS
 from dataset.pictures.decode import DECODABLE, opened, show, upright
-from dataset.pictures.headers import Size, image_format
+from dataset.pictures.headers import image_format
 from dataset.pictures.jpeg import with_end
+from dataset.pictures.picture import Size
 from dataset.recipe.image_rules import ImageRules
 
 _MAX_PIXELS = ImageRules().max_pixels

@@ -22,11 +22,12 @@ from PIL import Image
 from dataset.pictures.codec_faults import CODEC_FAULTS
 from dataset.pictures.colour import is_srgb
 from dataset.pictures.decode import DECODABLE, TURNED, Opened, opened, show, upright, upright_pixels
-from dataset.pictures.headers import Picture, Size, hashed, image_format, keep_received, unfit
+from dataset.pictures.headers import check_size, hash_received, image_format, keep_received
 from dataset.pictures.jpeg import Pixels, encode_jpeg, read_colour_size, shrink_jpeg, with_end
 from dataset.pictures.metadata import read_jpeg_metadata
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.pdq import PDQ_PIXELS, pdq_of
+from dataset.pictures.picture import Picture, Size
 from dataset.recipe.image_rules import EncodeFormat, ImageRules, ResizeMode
 
 _PIXEL_ALARMS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -58,7 +59,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
                 return Outcome.TOO_MANY_PIXELS
             if len(data) < rules.min_bytes:
                 return Outcome.TOO_SMALL
-            return unfit(size, rules) or _keep(picture, data, rules)
+            return check_size(size, rules) or _keep(picture, data, rules)
     except _PIXEL_ALARMS:
         return Outcome.TOO_MANY_PIXELS
     except CODEC_FAULTS:
@@ -74,7 +75,7 @@ def _prepare_short(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
     profile, orientation = read_jpeg_metadata(data)
     if not is_srgb(profile, "RGB", "JPEG"):
         return None
-    return unfit(size, rules) or _keep_short(data, size, orientation, rules)
+    return check_size(size, rules) or _keep_short(data, size, orientation, rules)
 
 
 def _with_pdq(kept: Picture) -> Picture | Outcome:
@@ -136,7 +137,7 @@ def _picture(
     rules: ImageRules,
     pdq: str | None,
 ) -> Picture:
-    sha256, md5, sha1 = hashed(received, rules)
+    sha256, md5, sha1 = hash_received(received, rules)
     return Picture(kept, extension, *size, *original, sha256, md5, sha1, pdq)
 
 

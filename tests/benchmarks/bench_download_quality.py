@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset.pictures.headers import Picture, Size
+from dataset.pictures.picture import Picture, Size
 from dataset.pictures.prepare import prepare, target_size
 from dataset.recipe.image_rules import ImageRules
 

@@ -38,9 +38,9 @@ from dataset.formats.shards import Sample, read_samples
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.decoders import Decoders
 from dataset.models.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
-from dataset.pictures.headers import Picture
 from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.store.store import Store
 

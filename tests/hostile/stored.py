@@ -18,8 +18,8 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
 from dataset.models.clip import ClipModel, load_model
 from dataset.models.pipeline import Pipeline
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.safety.hash_lists import Restricted
 from dataset.store.store import Store

@@ -30,8 +30,8 @@ import trio
 from dataset import strict_json
 from dataset.pictures import fork_server
 from dataset.pictures.fork_server import DECODE_BYTES, END, FORK, ORDER, READY, RESULT
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.image_rules import ImageRules
 from workers.download.decoder_process import ANSWER, ASK
 from workers.errors import WorkerError

@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 
 from dataset import strict_json
 from dataset.pictures.fork_server import READY, Serve
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.image_rules import ImageRules
 
 Prepare = Callable[[bytes, ImageRules], Picture | Outcome]

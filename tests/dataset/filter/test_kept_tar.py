@@ -10,8 +10,8 @@ from dataset.filter.kept_tar import write_kept_tar
 from dataset.formats.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError, sample_key
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.store.store import Store, StoreError
 
 

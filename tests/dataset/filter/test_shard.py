@@ -20,10 +20,10 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.models.clip import ClipModel, load_model
 from dataset.pictures.fingerprints import fingerprint
-from dataset.pictures.headers import Picture
 from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.pdq import pdq_of
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.recipe.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle

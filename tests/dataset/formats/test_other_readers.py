@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from dataset.formats.shard_writer import LinkRow, ShardWriter
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.store.store import Store

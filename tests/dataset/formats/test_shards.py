@@ -13,8 +13,8 @@ import webdataset  # type: ignore[import-untyped]
 
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import LostSample, Sample, ShardError, read_samples, sample_key
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import PICTURE_FAULTS, TRANSIENT, Outcome
+from dataset.pictures.picture import Picture
 from dataset.store.store import Store, StoreError
 
 CAPTION = 'Zwei rote Würfel\tund "ein" Ball 🔴'

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from dataset.pictures.headers import Picture
 from dataset.pictures.metadata import read_orientation
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import EncodeFormat, ImageRules, ResizeMode
 from tests.dataset.pictures.odd_files import exif, icc_profile, png, png_chunk, saved, with_exif, with_profile

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset.pictures.headers import FORMATS, Picture, image_format, keep_received, read_size
+from dataset.pictures.headers import FORMATS, image_format, keep_received, read_size
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.recipe.image_rules import ImageRules, ResizeMode
 
 RULES = ImageRules(resize_mode=ResizeMode.NO, reencode=False, min_bytes=0)

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from dataset.pictures.headers import Picture, image_format
+from dataset.pictures.headers import image_format
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare, target_size
 from dataset.recipe.image_rules import EncodeFormat, ImageRules, ImageRulesError, ResizeMode
 

@@ -15,8 +15,8 @@ from PIL import Image
 from dataset.formats.parts import KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.report.report import MeasuredRow, ReportError, StageRow, write_report
 from dataset.report.thumbnails import GALLERY_SAMPLES
 from dataset.store.store import Store, StoreError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.pictures.headers import Picture
 from dataset.pictures.pdq import pdq_of
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules, ResizeMode
 from dataset.safety.hash_lists import MAX_DISTANCE, Restricted, RestrictedError

@@ -11,8 +11,8 @@ import pytest
 from dataset.formats.parts import Verdict
 from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import LostSample, Sample, read_samples, sample_key
-from dataset.pictures.headers import Picture
 from dataset.pictures.outcomes import Outcome
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.safety.removal import RemovalError, read_removed, remove_samples

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from dataset.pictures.headers import Picture
+from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.safety.hash_lists import Restricted, RestrictedError

@@ -18,7 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
-from dataset.formats.embeddings import METADATA, EmbeddingsError, Rows, embeddings_folder, paired, write_embeddings
+from dataset.formats.embeddings import (
+    METADATA,
+    EmbeddingsError,
+    PairEmbeddings,
+    embeddings_folder,
+    pair_rows,
+    write_embeddings,
+)
 from dataset.formats.parts import PRIVATE_COLUMNS, Verdict, pair_hash
 from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.formats.webdataset import read_webdataset
@@ -122,14 +129,14 @@ def embed(
     if _is_done(target, output, made_with):
         return Embedding(source.name, skipped=True)
     samples: list[Sample] = []
-    rows: list[Rows] = []
+    rows: list[PairEmbeddings] = []
     lost: Counter[Verdict] = Counter()
     others: Counter[str] = Counter()
     items = source.read(lambda _name: others.update(members=1))
     batches = _batches(_readable(items, lost), model, pipeline.batch_samples(model))
     for batch in pipeline.embed(batches, while_waiting=lambda: on_progress(0)):
         samples += [_without_picture(sample) for sample in batch.samples]
-        rows += paired(batch.image_features, batch.text_features)
+        rows += pair_rows(batch.image_features, batch.text_features)
         lost[Verdict.UNDECODABLE] += len(batch.undecodable)
         lost[Verdict.WITHOUT_DIRECTION] += len(batch.without_direction)
         on_progress(len(batch.samples) + len(batch.undecodable) + len(batch.without_direction))

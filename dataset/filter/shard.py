@@ -20,7 +20,7 @@ from itertools import islice, repeat
 import numpy as np
 
 from dataset import strict_json
-from dataset.formats.embeddings import paired
+from dataset.formats.embeddings import pair_rows
 from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.models.clip import ClipModel
@@ -127,7 +127,7 @@ def _embedded_by(shard: str, pairs: Iterable[ScoredPair], models: Mapping[str, C
 
     Raises: ShardError for a mix: rows of two models have no cosine, and a folder of both could not be told apart.
     """
-    roles = {role_of(pair.sample.subset) for pair in pairs if pair.sample is not None and pair.rows is not None}
+    roles = {role_of(pair.sample.subset) for pair in pairs if pair.sample is not None and pair.embeddings is not None}
     if len(roles) > 1:
         raise ShardError(f"{shard} mixes subsets of two models, whose embeddings fit no folder: download it again.")
     return {key: value for role in roles for key, value in ({"shoal.role": str(role)} | models[role].metadata).items()}
@@ -159,7 +159,7 @@ def _scored(
     role = role_of(batch.samples[0].subset)
     threshold, tagger = recipe.models.of(role).threshold, taggers[role]
     cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
-    rows = paired(images, texts) if recipe.embeddings.keep else repeat(None)
+    rows = pair_rows(images, texts) if recipe.embeddings.keep else repeat(None)
     drops = tagger.drops(images, texts)
     tags = tagger.tags(images, texts, _squares(batch.samples, tagger.side, decoders) if tagger.side else None)
     pairs = []

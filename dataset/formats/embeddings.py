@@ -35,7 +35,7 @@ class EmbeddingsError(DatasetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PairEmbeddings:
     """The embeddings of one pair, (D,) float16 each."""
 
     image: Halves
@@ -50,7 +50,7 @@ def embeddings_folder(output: str) -> str:
 def write_embeddings(
     store: Store,
     output: str,
-    rows: Sequence[Rows],
+    rows: Sequence[PairEmbeddings],
     about: pa.Table,
     metadata: Mapping[str, str],
     *,
@@ -111,7 +111,7 @@ def _npy(rows: Sequence[Halves], dimensions: int) -> bytes:
     return file.getvalue()
 
 
-def paired(images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> Iterator[Rows]:
-    """Give row by row what a part keeps of a batch's features, (N, D) float32 unit rows."""
+def pair_rows(images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> Iterator[PairEmbeddings]:
+    """Yield the embeddings of each pair of a batch, as float16; both arguments are (N, D) float32 unit rows."""
     for image, text in zip(images.astype(np.float16), texts.astype(np.float16), strict=True):
-        yield Rows(image, text)
+        yield PairEmbeddings(image, text)

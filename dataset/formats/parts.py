@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import mmh3
 import pyarrow as pa
 
-from dataset.formats.embeddings import Rows, delete_embeddings, embeddings_bytes, write_embeddings
+from dataset.formats.embeddings import PairEmbeddings, delete_embeddings, embeddings_bytes, write_embeddings
 from dataset.recipe.extra_columns import list_fields, list_names
 from dataset.store.store import Store
 
@@ -122,7 +122,7 @@ class ScoredPair:
     verdict: Verdict
     similarity: float | None = None
     sample: KeptSample | None = None
-    rows: Rows | None = None
+    embeddings: PairEmbeddings | None = None
     """Its embeddings, where the part keeps them."""
     tags: Mapping[str, float] = field(default_factory=dict)
 
@@ -155,9 +155,9 @@ def write_part(
 ) -> None:
     """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
 
-    `fetched` is the time at which the shard was complete, `extra` the types of a list's columns by name. Where the kept
-    pairs have `rows`, they go into the folder `<output>.embeddings` (see `dataset.formats.embeddings`), whose metadata
-    also say `embedded_by`.
+    `fetched` is the time at which the shard was completed; `extra` maps the columns of a link list to their types. The
+    `embeddings` of kept pairs are written to the folder `<output>.embeddings` (see `dataset.formats.embeddings`); its
+    metadata also contain `embedded_by`.
 
     Raises: StoreError when the store takes them no more; then neither is there.
     """
@@ -176,7 +176,7 @@ def write_part(
         undo.callback(store.delete, f"{output}.scores.parquet")
         store.write_table(f"{output}.scores.parquet", scores, metadata)
         part = _part_table(ordered, hashes, shard, fetched, extra or {})
-        rows = [pair.rows for pair in ordered if pair.rows is not None]
+        rows = [pair.embeddings for pair in ordered if pair.embeddings is not None]
         if rows:
             undo.callback(delete_embeddings, store, output)
             about = part.drop_columns([*PRIVATE_COLUMNS])

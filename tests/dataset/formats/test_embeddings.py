@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from dataset.filter.shard import filter_shard
-from dataset.formats.embeddings import EmbeddingsError, Rows, embeddings_bytes, read_embeddings, write_embeddings
+from dataset.formats.embeddings import (
+    EmbeddingsError,
+    PairEmbeddings,
+    embeddings_bytes,
+    read_embeddings,
+    write_embeddings,
+)
 from dataset.formats.parts import PART_SCHEMA, part_bytes, write_part
 from dataset.models.clip import ClipModel, load_model
 from dataset.recipe.recipe import EmbeddingsRecipe, ModelRecipe, Recipe
@@ -18,8 +24,8 @@ from tests.dataset.formats.test_parts import DROPPED, KEPT
 RNG = np.random.default_rng(3)
 
 
-def rows() -> Rows:
-    return Rows(RNG.normal(size=8).astype(np.float16), RNG.normal(size=8).astype(np.float16))
+def embeddings() -> PairEmbeddings:
+    return PairEmbeddings(RNG.normal(size=8).astype(np.float16), RNG.normal(size=8).astype(np.float16))
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def test_a_part_that_cannot_be_written_leaves_no_embeddings(tmp_path: Path) -> N
     (tmp_path / "parts" / "9.parquet" / "in the way").mkdir(parents=True)
     store = Store.open(str(tmp_path))
     with pytest.raises(StoreError):
-        write_part(store, "parts/9", [replace(KEPT, rows=rows()), DROPPED], shard="shards/7", metadata={})
+        write_part(store, "parts/9", [replace(KEPT, embeddings=embeddings()), DROPPED], shard="shards/7", metadata={})
     assert store.list("parts") == []
 
 
@@ -95,7 +101,7 @@ def test_embeddings_of_some_samples_only_are_refused(store: Store) -> None:
         write_part(
             store,
             "parts/9",
-            [replace(KEPT, rows=rows()), replace(KEPT, key="000000000700003")],
+            [replace(KEPT, embeddings=embeddings()), replace(KEPT, key="000000000700003")],
             shard="shards/7",
             metadata={},
         )
@@ -105,12 +111,12 @@ def test_embeddings_of_some_samples_only_are_refused(store: Store) -> None:
 def test_files_that_do_not_belong_together_are_refused(store: Store) -> None:
     table = PART_SCHEMA.empty_table()
     with pytest.raises(EmbeddingsError):
-        write_embeddings(store, "parts/9", [rows()], table, {})
-    write_part(store, "parts/9", [replace(KEPT, rows=rows())], shard="shards/7", metadata={})
+        write_embeddings(store, "parts/9", [embeddings()], table, {})
+    write_part(store, "parts/9", [replace(KEPT, embeddings=embeddings())], shard="shards/7", metadata={})
     write_part(
         store,
         "parts/8",
-        [replace(KEPT, key=f"00000000070000{i}", rows=rows()) for i in range(2)],
+        [replace(KEPT, key=f"00000000070000{i}", embeddings=embeddings()) for i in range(2)],
         shard="shards/7",
         metadata={},
     )

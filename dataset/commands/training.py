@@ -20,7 +20,7 @@ from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.accuracy import AtThreshold, Scores
 from dataset.tags.heads import Embedder, HeadError
-from dataset.tags.labels import LabelledError, read_column, read_embeddings, read_labels, read_similarities
+from dataset.tags.labels import LabelledError, read_column, read_embedding_column, read_labels, read_similarities
 from dataset.tags.thresholds import Proposal, propose_by_labels, propose_by_rate, table_around
 
 talk = Console(stderr=True)
@@ -56,7 +56,7 @@ def train_head(
     for digest in (model_sha256, model_config_sha256):
         if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
             raise HeadError(f"{digest!r} is no sha256: give 64 digits of 0-9 and a-f.")
-    rows = read_embeddings(embeddings)
+    rows = read_embedding_column(embeddings)
     wanted = read_labels(labels, len(rows))
     schedule = training.Schedule(hidden=_widths(hidden), seed=seed)
     head, measured = training.train_head(

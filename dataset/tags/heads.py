@@ -251,17 +251,6 @@ def read_head_file(path: Path) -> HeadFile:
         raise HeadError(f"{path} cannot be read as a head ({error}): make one with `dataset heads add`.") from error
 
 
-def read_head(path: Path) -> Head:
-    """Read an embedding head from its file.
-
-    Raises: HeadError when it cannot be read, or reads pictures.
-    """
-    file = read_head_file(path)
-    if file.kind is not Kind.EMBEDDING:
-        raise HeadError(f"{path.name} reads pictures and not embeddings: use it in a recipe's tags only.")
-    return file.head()
-
-
 def add_head(store: Store, name: str, file: bytes) -> str:
     """Put a head's file into the store; returns what a recipe says of it. The same file again changes nothing.
 

@@ -81,7 +81,7 @@ def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np
     return whole
 
 
-def read_embeddings(path: Path, column: str = "embedding") -> npt.NDArray[np.float32]:
+def read_embedding_column(path: Path, column: str = "embedding") -> npt.NDArray[np.float32]:
     """Read embeddings (N, D), give them as float32 unit rows.
 
     Raises: LabelledError when they are no matrix of finite numbers, or a row has no direction.

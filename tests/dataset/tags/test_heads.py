@@ -14,7 +14,7 @@ from torch import nn
 from dataset.models.inputs import Square
 from dataset.recipe.tags import Tag
 from dataset.store.store import Store
-from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head, read_head, read_head_file
+from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head, read_head_file
 from dataset.tags.picture_heads import load_picture_head, picture_head_bytes
 from dataset.tags.published_heads import published_head, read_state
 from tests.dataset.tags.head_layouts import aesthetic_v1, aesthetic_v2, nsfw, nsfw_h14, unit_rows
@@ -69,7 +69,7 @@ def test_a_published_layout_gives_what_its_formula_says(tmp_path: Path, layout: 
     head = published_head(read_state(tmp_path / "published.pth"), "a model", "published.pth")
     rows = unit_rows(6, head.dimensions, rng)
     (tmp_path / "head.safetensors").write_bytes(head.to_bytes())
-    scores = read_head(tmp_path / "head.safetensors").score(rows)
+    scores = read_head_file(tmp_path / "head.safetensors").head().score(rows)
     assert head.tag is tag
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, [by_hand(state, row) for row in rows], atol=2e-5)
@@ -157,7 +157,7 @@ def test_a_file_of_tensors_alone_is_no_head(tmp_path: Path) -> None:
         save({"a": np.zeros(1, np.float32)}, {"shoal.head": '{"format": 1, "kind": "embedding", "tag": "punsafe"}'})
     )
     with pytest.raises(HeadError, match="do not fit"):
-        read_head(tmp_path / "y.safetensors")
+        read_head_file(tmp_path / "y.safetensors").head()
 
 
 def test_a_name_in_the_store_never_changes_its_content(tmp_path: Path) -> None:

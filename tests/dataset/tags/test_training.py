@@ -16,8 +16,8 @@ from dataset.errors import DatasetError
 from dataset.main import app
 from dataset.recipe.tags import Tag
 from dataset.tags.accuracy import at_threshold, roc_auc
-from dataset.tags.heads import Embedder, HeadError, read_head
-from dataset.tags.labels import LabelledError, read_embeddings, read_labels
+from dataset.tags.heads import Embedder, HeadError, read_head_file
+from dataset.tags.labels import LabelledError, read_embedding_column, read_labels
 from dataset.tags.training import Schedule, platt, split_rows, train_head
 
 
@@ -101,7 +101,7 @@ def test_rows_that_are_told_apart_perfectly_give_a_finite_slope() -> None:
 def test_embeddings_without_a_direction_are_refused(tmp_path: Path, rows: Any, sentence: str) -> None:
     np.save(tmp_path / "e.npy", rows)
     with pytest.raises(LabelledError, match=sentence):
-        read_embeddings(tmp_path / "e.npy")
+        read_embedding_column(tmp_path / "e.npy")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_too_few_of_a_label_are_refused() -> None:
 def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(LabelledError, match="cannot be read"):
-        read_embeddings(tmp_path / "e.npy")
+        read_embedding_column(tmp_path / "e.npy")
 
 
 # --- the command
@@ -145,7 +145,7 @@ def folder(tmp_path: Path) -> Path:
 def test_train_head_writes_a_head_with_its_card_and_prints_what_it_measured(folder: Path) -> None:
     told = trained(folder, "--out", str(folder / "mine.safetensors"), "--json")
     said = json.loads(told.stdout)
-    head = read_head(folder / "mine.safetensors")
+    head = read_head_file(folder / "mine.safetensors").head()
     card = (folder / "mine.md").read_text()
     assert head.dimensions == 32
     assert head.about["auc"] == said["auc"] > 0.9
@@ -157,10 +157,10 @@ def test_train_head_writes_a_head_with_its_card_and_prints_what_it_measured(fold
 def test_rows_of_a_parquet_are_as_good_as_npy(folder: Path) -> None:
     rows = np.load(folder / "e.npy").astype(np.float32)
     pq.write_table(pa.table({"embedding": list(rows)}), folder / "e.parquet")
-    np.testing.assert_array_equal(read_embeddings(folder / "e.parquet"), read_embeddings(folder / "e.npy"))
+    np.testing.assert_array_equal(read_embedding_column(folder / "e.parquet"), read_embedding_column(folder / "e.npy"))
     pq.write_table(pa.table({"embedding": [[1.0], [1.0, 2.0]]}), folder / "odd.parquet")
     with pytest.raises(LabelledError, match="one length"):
-        read_embeddings(folder / "odd.parquet")
+        read_embedding_column(folder / "odd.parquet")
 
 
 @pytest.mark.parametrize(

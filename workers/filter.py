@@ -93,7 +93,7 @@ class Filter(Stage[Job]):
                 models=models,
                 recipe=recipe,
                 taggers=taggers,
-                restricted=restricted,
+                hash_lists=restricted,
                 pipeline=self.pipeline,
                 fetched=_fetched(job),
                 on_progress=context.step,

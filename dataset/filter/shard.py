@@ -29,7 +29,7 @@ from dataset.models.inputs import PictureFingerprint, PictureHash, Pixels, Squar
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
 from dataset.pictures.fingerprints import Fingerprint
 from dataset.recipe.recipe import ModelRole, Recipe, settle
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.safety.removal import read_removed, remove_samples
 from dataset.store.store import Store
 from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
@@ -54,7 +54,7 @@ def filter_shard(
     models: Mapping[str, ClipModel],
     recipe: Recipe,
     taggers: Mapping[str, Tagger] | None = None,
-    restricted: Restricted | None = None,
+    hash_lists: HashLists | None = None,
     pipeline: Pipeline | None = None,
     fetched: datetime | None = None,
     on_progress: Callable[[int], None] = lambda _samples: None,
@@ -62,7 +62,7 @@ def filter_shard(
     """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
     `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
-    are taken out of the shard before a part is written; so are those that `restricted` names, asked before anything
+    are taken out of the shard before a part is written; so are those that `hash_lists` names, asked before anything
     else is done with them. Several shards may be filtered at once, in threads that share a `pipeline`. `fetched` is the
     time at which the shard was complete. `on_progress` is told how many more samples are done, after each batch and
     twice a second while the shard waits; what it raises ends the work.
@@ -75,7 +75,7 @@ def filter_shard(
     recipe = settle_tagging(recipe, taggers)
     pairs: list[ScoredPair] = []
     with nullcontext(pipeline) if pipeline else Pipeline() as line:
-        sieve = _Sieve(read_removed(store, shard), restricted or Restricted(), line.decoders)
+        sieve = _Sieve(read_removed(store, shard), hash_lists or HashLists(), line.decoders)
         batches = _batches(sieve.through(read_samples(store, shard, extra=recipe.extra)), models, line.batch_samples)
         for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
             judged = judge(batch, recipe, taggers, line.decoders)
@@ -223,7 +223,7 @@ class _Sieve:
 
     removed: Mapping[str, Verdict]
     """Taken out of the shard by an earlier attempt, by key."""
-    restricted: Restricted
+    hash_lists: HashLists
     decoders: Decoders
     held_back: list[ScoredPair] = field(default_factory=list)
 
@@ -240,7 +240,7 @@ class _Sieve:
 
     def _missing_hashes(self, samples: Iterable[Sample | LostSample]) -> dict[str, bytes | None]:
         """Compute the PDQs that the shard's rows lack, by key, where a list needs them; None: cannot be decoded."""
-        if not self.restricted.needs_pdq:
+        if not self.hash_lists.needs_pdq:
             return {}
         images = {one.key: one.image for one in samples if isinstance(one, Sample) and one.pdq is None}
         return dict(zip(images, self.decoders.each(PictureHash(), [*images.values()]), strict=True))
@@ -256,7 +256,7 @@ class _Sieve:
             if computed is None:  # what cannot be compared with the lists is not looked at any further
                 return Verdict.UNDECODABLE
             pdq = computed.decode("ascii") or None
-        is_listed = self.restricted.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
+        is_listed = self.hash_lists.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
         return Verdict.RESTRICTED if is_listed else None
 
 

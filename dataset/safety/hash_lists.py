@@ -34,12 +34,12 @@ BLOCK = 1 << 16  # PDQs compared at once: what is worked on stays in the cache
 Numbers = npt.NDArray[np.uint64]
 
 
-class RestrictedError(DatasetError):
+class HashListError(DatasetError):
     """A list of hashes never to keep cannot be read; nothing may be downloaded without it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Restricted:
+class HashLists:
     """What may not be kept: sorted first 64 bits of sha256 (N,) and md5 (M,), and PDQs (4, K), all uint64."""
 
     sha256: Sequence[Numbers] = field(default_factory=tuple)
@@ -50,7 +50,7 @@ class Restricted:
     def load(cls, store: Store, path: str | Iterable[str], *, sha256: Mapping[str, str] | None = None) -> Self:
         """Load one list or several; `sha256` are the checksums of the files, by path.
 
-        Raises: RestrictedError when one is not what it should be; StoreError when one is missing.
+        Raises: HashListError when one is not what it should be; StoreError when one is missing.
         """
         found: dict[str, list[Numbers]] = {kind: [] for kind in KINDS}
         for one in [path] if isinstance(path, str) else path:
@@ -94,12 +94,12 @@ def _is_near(known: Numbers, pdq: str) -> bool:
 def _parse(data: bytes, path: str, checksum: str | None) -> dict[str, Numbers]:
     """Read a file as `tracker restrict add` writes it: 64 bytes of magic and counts, then little-endian uint64."""
     if checksum is not None and hashlib.sha256(data).hexdigest() != checksum:
-        raise RestrictedError(f"{path} in the store is not the list that the tracker names: add it anew")
+        raise HashListError(f"{path} in the store is not the list that the tracker names: add it anew")
     try:
         counts = json.loads(data[len(MAGIC) : HEAD_BYTES]) if data.startswith(MAGIC) else {}
         n, m, k = (int(counts[kind]) for kind in KINDS)
         numbers = np.frombuffer(data, "<u8", offset=HEAD_BYTES) if n + m + k else np.empty(0, "<u8")
         pdq = np.ascontiguousarray(numbers[n + m :].reshape(k, 4).T)
     except (ValueError, KeyError, TypeError) as error:
-        raise RestrictedError(f"{path} in the store is no list of hashes ({error!r}): add it anew") from error
+        raise HashListError(f"{path} in the store is no list of hashes ({error!r}): add it anew") from error
     return {"sha256": numbers[:n], "md5": numbers[n : n + m], "pdq": pdq}

@@ -21,7 +21,7 @@ from dataset.models.pipeline import Pipeline
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.picture import Picture
 from dataset.recipe.recipe import ModelRecipe, Recipe
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
@@ -57,7 +57,7 @@ def plant(pictures: Sequence[bytes], store: Store) -> None:
 
 
 def try_stored(
-    pictures: Sequence[bytes], store: Store, model: ClipModel, pipeline: Pipeline, restricted: Restricted | None = None
+    pictures: Sequence[bytes], store: Store, model: ClipModel, pipeline: Pipeline, listed: HashLists | None = None
 ) -> list[Verdict]:
     """Filter and embed the pictures; return the filter's verdict on each, in their order."""
     plant(pictures, store)
@@ -68,7 +68,7 @@ def try_stored(
         }
     )
     models = {"en": model, "other": model}
-    report = filter_shard(store, SHARD, PART, models=models, recipe=recipe, pipeline=pipeline, restricted=restricted)
+    report = filter_shard(store, SHARD, PART, models=models, recipe=recipe, pipeline=pipeline, hash_lists=listed)
     rows = store.read_table(f"{PART}.scores.parquet", ["key", "reason"]).to_pylist()
     assert [row["key"] for row in rows] == [sample_key(1, number) for number in range(len(pictures))]
     verdicts = [Verdict(row["reason"]) for row in rows]

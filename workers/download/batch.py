@@ -24,7 +24,7 @@ from dataset.pictures.outcomes import Outcome
 from dataset.recipe.extra_columns import unpack_one
 from dataset.pictures.picture import Picture
 from dataset.recipe.image_rules import ImageRules
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store, StoreError
 from workers.download.decoder_pool import Decoders, Undecoded
 from workers.download.host_rests import HostRests
@@ -103,7 +103,7 @@ class BatchJob:
     """The types of a link list's further columns, by name."""
     sha256_column: str | None = None
     """The column of `extra` with the sha256 of the picture that the list means."""
-    restricted: Restricted = field(default_factory=Restricted)
+    restricted: HashLists = field(default_factory=HashLists)
     """Pictures that are not kept."""
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from workers.runtime.context import WorkContext
 
 
@@ -11,12 +11,12 @@ class HashListCache:
     """Keeps the lists that were loaded last."""
 
     _lists: dict[str, str] = field(default_factory=dict)  # sha256 by path, of `_loaded`
-    _loaded: Restricted = field(default_factory=Restricted)
+    _loaded: HashLists = field(default_factory=HashLists)
 
-    def current(self, context: WorkContext) -> Restricted:
+    def current(self, context: WorkContext) -> HashLists:
         """Return the lists in force; load them again if they have changed. Called before each job."""
         lists = context.session.restrictions()
         if lists != self._lists:
-            self._loaded = Restricted.load(context.store, lists, sha256=lists)
+            self._loaded = HashLists.load(context.store, lists, sha256=lists)
             self._lists = lists
         return self._loaded

@@ -27,7 +27,7 @@ from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.recipe.recipe import ModelRecipe, Recipe, RecipeMismatchError, settle
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.safety.removal import read_removed
 from dataset.store.store import Store
 from tests.demo.pictures import caption, mismatched_scene, random_scene, render
@@ -290,8 +290,8 @@ def test_a_hash_that_the_shard_lacks_is_computed_and_what_has_none_is_not_looked
     rows.append(link(40, "a damaged picture", damaged(picture)))
     write_shard(store, rows)
     numbers = np.frombuffer(bytes.fromhex(listed), ">u8").astype(np.uint64).reshape(4, 1)
-    restricted = Restricted(pdq=(numbers,))
-    report = filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, restricted=restricted)
+    listed = HashLists(pdq=(numbers,))
+    report = filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, hash_lists=listed)
     removed = read_removed(store, SHARD)
     assert removed[f"{7:010d}{5:05d}"] is Verdict.RESTRICTED
     assert report.dropped[Verdict.RESTRICTED] == len(removed)

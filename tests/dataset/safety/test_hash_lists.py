@@ -13,7 +13,7 @@ from dataset.pictures.pdq import pdq_of
 from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules, ResizeMode
-from dataset.safety.hash_lists import MAX_DISTANCE, Restricted, RestrictedError
+from dataset.safety.hash_lists import MAX_DISTANCE, HashListError, HashLists
 from dataset.store.store import Store, StoreError
 from tests.workers.fetching.odd_web import picture
 from tracker.storage.hash_lists import pack
@@ -27,10 +27,10 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path))
 
 
-def load(store: Store, *hashes: tuple[str, str]) -> Restricted:
+def load(store: Store, *hashes: tuple[str, str]) -> HashLists:
     data, _ = pack(hashes)
     store.put("restricted/a", data)
-    return Restricted.load(store, "restricted/a", sha256={"restricted/a": hashlib.sha256(data).hexdigest()})
+    return HashLists.load(store, "restricted/a", sha256={"restricted/a": hashlib.sha256(data).hexdigest()})
 
 
 def flipped(pdq: str, bits: int, seed: int = 0) -> str:
@@ -43,14 +43,14 @@ def flipped(pdq: str, bits: int, seed: int = 0) -> str:
 def test_a_list_that_is_missing_cut_off_or_another_is_an_error(store: Store) -> None:
     data, _ = pack([("sha256", SHA256), ("md5", MD5)])
     with pytest.raises(StoreError, match="missing"):
-        Restricted.load(store, "restricted/gone")
+        HashLists.load(store, "restricted/gone")
     for broken in (data[:-3], data[:-8] + b"\0" * 32 + b"x", b"", b"SHOALRL1", data[8:]):
         store.put("restricted/b", broken)
-        with pytest.raises(RestrictedError, match="add it anew"):
-            Restricted.load(store, "restricted/b")
+        with pytest.raises(HashListError, match="add it anew"):
+            HashLists.load(store, "restricted/b")
     store.put("restricted/b", data)
-    with pytest.raises(RestrictedError, match="is not the list that the tracker names"):
-        Restricted.load(store, "restricted/b", sha256={"restricted/b": "0" * 64})
+    with pytest.raises(HashListError, match="is not the list that the tracker names"):
+        HashLists.load(store, "restricted/b", sha256={"restricted/b": "0" * 64})
 
 
 def test_exact_hashes_are_found_and_others_are_not(store: Store) -> None:
@@ -72,10 +72,10 @@ def test_exact_hashes_are_found_and_others_are_not(store: Store) -> None:
 def test_several_lists_are_one_and_none_matches_nothing(store: Store) -> None:
     for name, digest in (("a", SHA256), ("b", "1" * 64)):
         store.put(f"restricted/{name}", pack([("sha256", digest)])[0])
-    found = Restricted.load(store, ["restricted/a", "restricted/b"])
+    found = HashLists.load(store, ["restricted/a", "restricted/b"])
     assert found.matches(sha256=SHA256)
     assert found.matches(sha256="1" * 64)
-    assert not Restricted().matches(sha256=SHA256, md5=MD5, pdq="0" * 64)
+    assert not HashLists().matches(sha256=SHA256, md5=MD5, pdq="0" * 64)
     assert not load(store).matches(sha256=SHA256)
 
 

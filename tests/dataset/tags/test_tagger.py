@@ -24,7 +24,7 @@ from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
 from dataset.recipe.recipe import ModelRecipe, Recipe
 from dataset.recipe.tags import Tag, TagRecipeError
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head
 from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
@@ -182,7 +182,7 @@ def test_a_restricted_sample_is_gone_before_it_is_scored(store: Store, models: d
         OUTPUT,
         models=models,
         recipe=recipe_with(),
-        restricted=Restricted.load(store, "restricted/list"),
+        hash_lists=HashLists.load(store, "restricted/list"),
     )
     assert report.dropped[Verdict.RESTRICTED] == 1
     assert sample_key(7, 2).encode() not in store.read(f"{SHARD}.tar")

@@ -15,7 +15,7 @@ import trio
 from dataset.formats.shards import Sample, ShardError, read_samples
 from dataset.pictures.outcomes import Outcome
 from dataset.recipe.image_rules import ImageRules, ResizeMode
-from dataset.safety.hash_lists import Restricted
+from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store
 from tests.workers.fetching.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
 from workers.download.batch import BatchJob, BatchOutcome, download_batch
@@ -72,7 +72,7 @@ async def download(
     stop: trio.Event | None = None,
     rules: ImageRules | None = None,
     decoders: Decoders | None = None,
-    restricted: Restricted | None = None,
+    restricted: HashLists | None = None,
     extra: dict[str, str] | None = None,
     sha256_column: str | None = None,
     **changes: object,
@@ -92,7 +92,7 @@ async def download(
         on_progress=lambda done: None,
         extra=extra,
         sha256_column=sha256_column,
-        restricted=restricted or Restricted(),
+        restricted=restricted or HashLists(),
     )
     return await download_batch(job, stop or trio.Event(), decoders)
 

@@ -10,7 +10,7 @@ import trio
 from dataset.pictures.picture import Picture
 from dataset.pictures.prepare import prepare
 from dataset.recipe.image_rules import ImageRules
-from dataset.safety.hash_lists import Restricted, RestrictedError
+from dataset.safety.hash_lists import HashListError, HashLists
 from dataset.store.store import Store
 from tests.workers.download.test_batch import Planted, download
 from tests.workers.fetching.odd_web import answer, odd_web, picture, response, run
@@ -39,7 +39,7 @@ def test_a_picture_on_a_hash_list_leaves_no_trace(store: Store, tmp_path: Path, 
     async def test() -> None:
         async with odd_web(HANDLERS) as web:
             links = [Planted(0, web.url("/bad"), extra='{"text_de": "ein Stern"}'), Planted(1, web.url("/good"))]
-            restricted = Restricted.load(store, "restricted/a")
+            restricted = HashLists.load(store, "restricted/a")
             extra = {"text_de": "string"}
             outcome = await download(links, web, store, rules=rules, restricted=restricted, extra=extra)
         assert outcome.finished == {"blocked": 1, "success": 1}
@@ -84,7 +84,7 @@ def test_hash_lists_are_read_before_each_batch(store: Store) -> None:
     session = Lists()
     stage = Download(FetchPolicy(), Decoders())
 
-    async def known() -> Restricted:
+    async def known() -> HashLists:
         return stage.hash_lists.current(WorkContext(session, store))  # type: ignore[arg-type]
 
     digest = hashlib.sha256(BAD).hexdigest()
@@ -97,7 +97,7 @@ def test_hash_lists_are_read_before_each_batch(store: Store) -> None:
     assert trio.run(known) is trio.run(known)
     session.lists = {path: "0" * 64}
     for _ in range(2):
-        with pytest.raises(RestrictedError):
+        with pytest.raises(HashListError):
             trio.run(known)
     session.lists = {}
     assert not trio.run(known).matches(sha256=digest)

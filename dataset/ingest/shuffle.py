@@ -48,8 +48,8 @@ def number_rows(table: pa.Table, pack: int) -> pa.Table:
     return table.add_column(1, "pack_row", pa.array(np.arange(len(table), dtype=np.int32)))
 
 
-def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], part_by: str, seed: int) -> Shuffled:
-    """Mix the rows to keep of all packs uniformly, those of each value of the column `part_by` by themselves.
+def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], by_subset: str, seed: int) -> Shuffled:
+    """Mix the rows to keep of all packs uniformly, those of each value of the column `by_subset` by themselves.
 
     Nothing is moved yet: each part is taken once, out of packs as they were read.
 
@@ -58,9 +58,9 @@ def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], part_by: str
     """
     table = join_packs(tables)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(np.concatenate(keep)))
-    values = table[part_by].combine_chunks().dictionary_encode()
+    values = table[by_subset].combine_chunks().dictionary_encode()
     codes = values.indices.to_numpy(zero_copy_only=False)[order]
-    table = table.drop_columns([part_by])
+    table = table.drop_columns([by_subset])
     return Shuffled(table, {value: order[codes == code] for code, value in enumerate(values.dictionary.to_pylist())})
 
 

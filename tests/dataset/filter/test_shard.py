@@ -290,8 +290,8 @@ def test_a_hash_that_the_shard_lacks_is_computed_and_what_has_none_is_not_looked
     rows.append(link(40, "a damaged picture", damaged(picture)))
     write_shard(store, rows)
     numbers = np.frombuffer(bytes.fromhex(listed), ">u8").astype(np.uint64).reshape(4, 1)
-    listed = HashLists(pdq=(numbers,))
-    report = filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, hash_lists=listed)
+    known = HashLists(pdq=(numbers,))
+    report = filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, hash_lists=known)
     removed = read_removed(store, SHARD)
     assert removed[f"{7:010d}{5:05d}"] is Verdict.RESTRICTED
     assert report.dropped[Verdict.RESTRICTED] == len(removed)

@@ -32,14 +32,14 @@ class ShuffleError(DatasetError):
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """Rows in an order, by part; `part` may be asked for by several threads at once."""
+    """Rows of several packs, and the shuffled order of each subset's row numbers. Safe to read from several threads."""
 
     table: pa.Table
     rows: Mapping[str, npt.NDArray[np.intp]]
 
-    def part(self, value: str, start: int = 0, end: int | None = None) -> pa.Table:
-        """Take a part's rows in their order, or those from `start` to `end`, without the column that names the part."""
-        return self.table.take(pa.array(self.rows.get(value, np.empty(0, np.intp))[start:end]))
+    def subset(self, subset: str, start: int = 0, end: int | None = None) -> pa.Table:
+        """Return rows `start` to `end` of a subset in shuffled order, without the column `subset`."""
+        return self.table.take(pa.array(self.rows.get(subset, np.empty(0, np.intp))[start:end]))
 
 
 def number_rows(table: pa.Table, pack: int) -> pa.Table:
@@ -48,20 +48,20 @@ def number_rows(table: pa.Table, pack: int) -> pa.Table:
     return table.add_column(1, "pack_row", pa.array(np.arange(len(table), dtype=np.int32)))
 
 
-def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], by_subset: str, seed: int) -> Shuffled:
-    """Mix the rows to keep of all packs uniformly, those of each value of the column `by_subset` by themselves.
+def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], seed: int) -> Shuffled:
+    """Shuffle the rows of all packs that `keep` marks, each subset by itself; every order is equally likely.
 
-    Nothing is moved yet: each part is taken once, out of packs as they were read.
+    No row is copied here; `Shuffled.subset` copies the rows that it returns.
 
     Raises:
-        ShuffleError: there is no pack, the packs differ in schema, or they are too large to be one table.
+        ShuffleError: there is no pack, the packs differ in schema, or they are too large for one table.
     """
     table = join_packs(tables)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(np.concatenate(keep)))
-    values = table[by_subset].combine_chunks().dictionary_encode()
-    codes = values.indices.to_numpy(zero_copy_only=False)[order]
-    table = table.drop_columns([by_subset])
-    return Shuffled(table, {value: order[codes == code] for code, value in enumerate(values.dictionary.to_pylist())})
+    subsets = table["subset"].combine_chunks().dictionary_encode()
+    codes = subsets.indices.to_numpy(zero_copy_only=False)[order]
+    table = table.drop_columns(["subset"])
+    return Shuffled(table, {name: order[codes == code] for code, name in enumerate(subsets.dictionary.to_pylist())})
 
 
 def join_packs(tables: Sequence[pa.Table]) -> pa.Table:

@@ -21,7 +21,7 @@ class CopyStream:
 
     def __init__(self, executor: Executor, shuffled: Shuffled, subset: str, *, leaf: int, run_id: int) -> None:
         def prepare(start: int) -> memoryview:
-            rows = shuffled.part(subset, start, start + PIECE_ROWS)
+            rows = shuffled.subset(subset, start, start + PIECE_ROWS)
             return copy_rows(rows, leaf=leaf, run_id=run_id, subset=subset)
 
         starts = range(0, len(shuffled.rows.get(subset, ())), PIECE_ROWS)

@@ -103,7 +103,7 @@ def select_new(read: ReadPacks, known: BloomFilter) -> Selection:
 def _selected(run: RunPacks, new: Mask) -> NewRows:
     for job, rows in zip(run.jobs, run.job_slices(), strict=True):
         new[rows] |= job.payload.get("keep_duplicates", False)
-    return NewRows(run, new, shuffled_rows([run.rows], [new], "subset", seed=run.jobs[0].job_id))
+    return NewRows(run, new, shuffled_rows([run.rows], [new], seed=run.jobs[0].job_id))
 
 
 def hash_rows(rows: pa.Table, context: WorkContext) -> Hashes:

@@ -90,7 +90,7 @@ def _hosts(rng: np.random.Generator, n: int) -> Ids:
 def _shuffled(packs: list[pa.Table]) -> list[pa.Table]:
     groups = [packs[at : at + PACKS_TOGETHER] for at in range(0, len(packs), PACKS_TOGETHER)]
     return [
-        shuffled_rows(group, [np.ones(len(pack), np.bool_) for pack in group], "subset", seed=seed).part("en")
+        shuffled_rows(group, [np.ones(len(pack), np.bool_) for pack in group], seed=seed).subset("en")
         for seed, group in enumerate(groups)
     ]
 

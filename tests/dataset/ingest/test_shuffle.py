@@ -13,10 +13,10 @@ def pack_of(pack: int, rows: int) -> pa.Table:
 
 
 def shuffle_packs(tables: list[pa.Table], seed: int) -> pa.Table:
-    """All rows of all packs, as one part."""
-    with_part = [table.append_column("part", pa.array(["all"] * len(table), pa.string())) for table in tables]
+    """All rows of all packs, as one subset."""
+    with_subset = [table.append_column("subset", pa.array(["all"] * len(table), pa.string())) for table in tables]
     keep = [np.ones(len(table), np.bool_) for table in tables]
-    return shuffled_rows(with_part, keep, "part", seed).part("all")
+    return shuffled_rows(with_subset, keep, seed).subset("all")
 
 
 def test_every_row_comes_out_once_and_whole() -> None:
@@ -69,22 +69,22 @@ def test_no_pack_at_all_is_refused() -> None:
         shuffle_packs([], seed=1)
 
 
-def test_only_rows_to_keep_come_out_each_in_its_part_and_mixed() -> None:
+def test_only_rows_to_keep_come_out_each_in_its_subset_and_mixed() -> None:
     tables = [pack_of(1, 300), pack_of(2, 0), pack_of(3, 200)]
     subsets = [pa.array([("en", "multi")[row % 2] for row in range(len(table))], pa.string()) for table in tables]
     tables = [table.append_column("subset", subset) for table, subset in zip(tables, subsets, strict=True)]
     keep = [np.arange(len(table)) % 3 > 0 for table in tables]
-    mixed = shuffled_rows(tables, keep, "subset", seed=1)
+    mixed = shuffled_rows(tables, keep, seed=1)
     for subset in ("en", "multi"):
-        part = mixed.part(subset)
+        rows = mixed.subset(subset)
         expected = [
             {name: value for name, value in row.items() if name != "subset"}
             for table in tables
             for row in table.to_pylist()
             if row["subset"] == subset and row["pack_row"] % 3
         ]
-        assert part.schema == tables[0].drop_columns(["subset"]).schema
-        assert part.to_pylist() != expected
-        assert sorted(part.to_pylist(), key=lambda row: (row["pack"], row["pack_row"])) == expected
-        assert part.equals(shuffled_rows(tables, keep, "subset", seed=1).part(subset))
-    assert len(mixed.part("nolang")) == 0
+        assert rows.schema == tables[0].drop_columns(["subset"]).schema
+        assert rows.to_pylist() != expected
+        assert sorted(rows.to_pylist(), key=lambda row: (row["pack"], row["pack_row"])) == expected
+        assert rows.equals(shuffled_rows(tables, keep, seed=1).subset(subset))
+    assert len(mixed.subset("nolang")) == 0

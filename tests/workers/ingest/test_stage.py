@@ -397,8 +397,8 @@ def test_a_copy_stream_is_the_whole_copy_at_each_iteration(monkeypatch: pytest.M
             "subset": ["en"] * n,
         }
     )
-    mixed = shuffled_rows([rows], [np.ones(n, np.bool_)], "subset", seed=1)
-    whole = copy_buffer(mixed.part("en"), leaf=3, run_id=2, subset="en")
+    mixed = shuffled_rows([rows], [np.ones(n, np.bool_)], seed=1)
+    whole = copy_buffer(mixed.subset("en"), leaf=3, run_id=2, subset="en")
     with ThreadPoolExecutor(1) as executor:
         pieces = CopyStream(executor, mixed, "en", leaf=3, run_id=2)
         assert len(list(pieces)) == 2 + 4

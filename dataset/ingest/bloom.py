@@ -113,13 +113,6 @@ class BloomFilter:
         """
         self._insert(_spread(hashes))
 
-    def estimated_rate(self) -> float:
-        """Measure, from the bits as they stand, the chance that a new key is found; reads all memory once."""
-        passes = 1.0
-        for stage in self._stages:
-            passes *= 1.0 - stage.false_positive_rate()
-        return 1.0 - passes
-
     def expected_wrong(self, new: int) -> float:
         """Work out how many keys were found by mistake while `new` were not, from the stages' loads."""
         passes = 1.0

@@ -58,14 +58,6 @@ class SplitBlockFilter:
             self._set(self._blocks(chunk), _masks(chunk))
         self.count += len(hashes)
 
-    def false_positive_rate(self) -> float:
-        """Measure, over the bits as they stand, the chance that a key which is not in here is found."""
-        chance = 0.0
-        for start in range(0, len(self.words), CHUNK_KEYS):
-            set_bits = np.bitwise_count(self.words[start : start + CHUNK_KEYS])  # (B, 8)
-            chance += float(np.prod(set_bits / 32.0, axis=1).sum())
-        return chance / len(self.words)
-
     def _blocks(self, hashes: Hashes) -> npt.NDArray[np.intp]:
         return ((hashes >> np.uint64(32)) * np.uint64(len(self.words)) >> np.uint64(32)).astype(np.intp)
 

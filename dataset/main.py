@@ -150,16 +150,17 @@ def embed(
     """
     clip = _clip()
     from dataset.embed import embed as embedding
+    from dataset.embed import sources as embed_sources
     from dataset.models.pipeline import Pipeline, decoder_processes
 
     if folder is None and store is None:
         raise typer.BadParameter("name the tars' --folder, or the --store of a run")
     source = Store.open(folder or str(store), writable=False)
     if folder is not None:
-        sources = embedding.sources_of_folder(source)
+        sources = embed_sources.sources_of_folder(source)
     else:
         parts = manifests.outputs(source, kind=manifests.OutputKind.PART, run=run)
-        sources = embedding.sources_of_parts(source, (part.path for part in parts))
+        sources = embed_sources.sources_of_parts(source, (part.path for part in parts))
     into = Store.open(target)
     loaded = clip.load_model(ModelRecipe(model, pretrained, 0.0), source, device)
     failed = False

@@ -15,7 +15,8 @@ from typing import Any
 
 import trio
 
-from dataset.embed.embed import SHARDS_ABREAST, Source, embed, source_of_part, source_of_shard, source_of_tar
+from dataset.embed.embed import SHARDS_ABREAST, embed
+from dataset.embed.sources import Source, source_of_part, source_of_shard, source_of_tar
 from dataset.formats.embeddings import embeddings_bytes
 from dataset.models.clip import ClipModel
 from dataset.models.files import ModelError

@@ -28,6 +28,7 @@ from dataset.store.store import Store
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
 TEXTS = ("txt", "json")
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBER_BYTES = 100_000_000
 """What is larger is no picture of a training set; its tar would fill the memory."""
 

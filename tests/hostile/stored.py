@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.embed.embed import embed, source_of_shard
+from dataset.embed.embed import embed
+from dataset.embed.sources import source_of_shard
 from dataset.filter.shard import filter_shard
 from dataset.formats.parts import Verdict
 from dataset.formats.shard_writer import LinkRow, ShardWriter

@@ -13,15 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dataset.embed.embed import (
-    Embedding,
-    embed,
-    embed_all,
-    source_of_shard,
-    source_of_tar,
-    sources_of_folder,
-    sources_of_parts,
-)
+from dataset.embed.embed import EmbedReport, embed, embed_all
+from dataset.embed.sources import source_of_shard, source_of_tar, sources_of_folder, sources_of_parts
 from dataset.filter.shard import filter_shard
 from dataset.formats.embeddings import METADATA, EmbeddingsError, read_embeddings
 from dataset.formats.parts import Verdict
@@ -69,7 +62,7 @@ def pictures(count: int) -> list[bytes]:
     return [row.picture.data for row in planted(count) if row.picture is not None]
 
 
-def embedded(store: Store, model: ClipModel, target: Store) -> list[Embedding]:
+def embedded(store: Store, model: ClipModel, target: Store) -> list[EmbedReport]:
     with Pipeline() as pipeline:
         return list(embed_all(sources_of_folder(store), model, pipeline, target, "m"))
 
@@ -109,7 +102,7 @@ def test_two_models_never_share_a_folder(store: Store, model: ClipModel, target:
     embedded(store, model, target)
     other = replace(model, checksums=replace(model.checksums, **{changed: "0" * 64}))
     (one,) = embedded(store, other, target)
-    assert "another model of this name" in str(one.error)
+    assert "another model of the same name" in str(one.error)
 
 
 def test_a_folder_without_a_tar_is_refused(store: Store, model: ClipModel, target: Store) -> None:

@@ -101,7 +101,7 @@ def test_a_shard_whose_tar_is_missing_fails_alone(admin: Connection, register: R
     admin.execute("UPDATE tracker.setting SET value = '1' WHERE name = 'max_attempts'")
     embed(register("embed"), store)
     assert len(listed(admin, "embeddings")) == 1
-    assert "let runs that are to be embedded keep their shards longer" in str(
+    assert "keep the shards of such runs longer" in str(
         scalar(admin, "SELECT error FROM tracker.job WHERE state = 'dead'")
     )
 

@@ -1,0 +1,31 @@
+"""What dataset and tracker both define, because neither imports the other, is the same in both."""
+
+import pytest
+
+from dataset.embed.embed import folder_name
+from dataset.formats.webdataset import TAR_ENDINGS
+from dataset.recipe import recipe
+from dataset.safety import hash_lists
+from tracker.seeding import embed_jobs
+from tracker.seeding.embed_jobs import Model
+from tracker.storage import hash_lists as tracker_hash_lists
+
+
+def test_both_read_the_same_tar_endings() -> None:
+    assert embed_jobs.TARS == TAR_ENDINGS
+
+
+def test_both_name_models_of_the_hub_alike() -> None:
+    assert embed_jobs.HUB_PREFIX == recipe.HUB_PREFIX
+
+
+@pytest.mark.parametrize(
+    "model", ["ViT-L-14", "ViT-B-32-quickgelu", "hf-hub:laion/CLIP-ViT-B-32", "hf-hub:_a/b_", "hf-hub:a//b ç.", "x_"]
+)
+def test_both_name_a_models_folder_alike(model: str) -> None:
+    pretrained = None if model.startswith(recipe.HUB_PREFIX) else "tag"
+    assert Model.checked(model, pretrained, None).name == folder_name(model)
+
+
+def test_hash_lists_have_the_same_head_in_both() -> None:
+    assert (tracker_hash_lists.MAGIC, tracker_hash_lists.HEAD_BYTES) == (hash_lists.MAGIC, hash_lists.HEAD_BYTES)

@@ -63,9 +63,10 @@ def publish_command(
     restart: Annotated[bool, typer.Option("--restart", help="Delete what an unfinished call left, first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Publish the samples of crawls as a release, sorted and unique; on a release that exists, add a batch to it.
+    """Publish crawls as a release, or add a batch to a release.
 
-    A call that was ended goes on where it was when it is repeated, also on another machine.
+    The rows of a release are sorted and unique. An interrupted call continues
+    when it is repeated, also on another machine.
     """
     target = Store.open(store)
     request = Request(

@@ -50,7 +50,10 @@ def stats_command(
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots to this file.")] = None,
     save: Annotated[bool, typer.Option(help="Save the counts of a release's files beside it.")] = True,
 ) -> None:
-    """Print the statistics of a release, of parquet files with LAION's columns, or of a run's parts and links."""
+    """Print the statistics of a release, of a run, or of any parquet files.
+
+    Parquet files need LAION's columns; a run's statistics include its links.
+    """
     if source is not None and run is not None:
         raise typer.BadParameter("--run is for a run of the store: leave SOURCE out")
     found = _run_source(store, run) if source is None else _named_source(source, store, save=save)

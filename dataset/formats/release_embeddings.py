@@ -78,7 +78,7 @@ class EmbeddingsRecord:
 
 def model_folder_name(model: str) -> str:
     """Return the folder of a model's embeddings: its name, with what cannot be in a file's name replaced by '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix(HUB_PREFIX)).strip(".-") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix(HUB_PREFIX)).strip(".-_") or "model"
 
 
 def embeddings_path(folder: str, batch: str) -> str:

@@ -1,6 +1,7 @@
 """The command `dataset`: data on stdout, one sentence and an exit code for what goes wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,25 @@ def test_what_runs_no_model_starts_without_torch() -> None:
         "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_without_arguments_it_shows_its_commands_in_groups_the_most_used_first() -> None:
+    ran = dataset()
+    places = [ran.stdout.index(word) for word in ("Runs", " recipe ", "Releases", " publish ", "Models", " calibrate ")]
+    assert places == sorted(places)
+    assert "Commands" not in ran.stdout  # every command belongs to a group
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_it_completes_in_a_shell(shell: str) -> None:
+    program = [sys.executable, "-c", "from dataset.main import app; app(prog_name='dataset')"]
+    complete = {"bash": ("dataset tr", "1"), "zsh": ("dataset tr", None), "fish": ("dataset tr", None)}[shell]
+    words, place = complete
+    environment = os.environ | {"_DATASET_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
+    environment |= {"COMP_WORDS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    environment |= {"COMP_CWORD": place} if place else {}
+    ran = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
+    assert "train-head" in ran.stdout
 
 
 def test_a_wrong_command_line_is_exit_code_2() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset.embed.embed import folder_name
+from dataset.formats.release_embeddings import model_folder_name
 from dataset.formats.webdataset import TAR_ENDINGS
 from dataset.recipe import recipe
 from dataset.safety import hash_lists
@@ -24,7 +24,7 @@ def test_both_name_models_of_the_hub_alike() -> None:
 )
 def test_both_name_a_models_folder_alike(model: str) -> None:
     pretrained = None if model.startswith(recipe.HUB_PREFIX) else "tag"
-    assert Model.checked(model, pretrained, None).name == folder_name(model)
+    assert Model.checked(model, pretrained, None).name == model_folder_name(model)
 
 
 def test_hash_lists_have_the_same_head_in_both() -> None:

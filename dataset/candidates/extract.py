@@ -1,25 +1,13 @@
-"""Extract: one WAT file becomes one pack.
+"""Extract: turn one WAT file into one pack.
 
-Invariant: every image of the file is a candidate or is counted under one reason: images = candidates + dropped; and no
-URL is twice in a pack.
+Invariant: every image of the file is a candidate or is counted under one reason (images = candidates + dropped), and a
+pack contains each URL once.
 
-Streaming: what is held is a megabyte of records, the rows that wait for their file, and a hash for each URL seen (some
-70 bytes; a WAT file gives under a million). What costs least is asked first: an image without an alt is counted and
-never becomes a Python object, the text comes before the URL, and only candidates are shown to CLD3, a batch at a time.
+Memory is bounded: about a megabyte of WARC records, the rows waiting to be written, and 70 bytes for each URL seen (a
+WAT file has less than a million). Cheap checks come first: images without alt text are counted without becoming Python
+objects, the text is checked before the URL, and only candidates go to CLD3.
 
-Where the time goes, for 4,000 generated pages of 105 links, 15 images and 7 candidates each, in CPU-seconds on a busy
-core: gzip and WARC 0.15 (FastWARC alone 0.14), JSON 0.06, images 0.07, URLs 0.06, texts 0.01, the rest of the sieve
-0.02, parquet 0.03, and CLD3 0.9; without language 0.45 to 0.52, where cc2dataset takes 0.85 to 1.16 for the file and
-neither cleans nor drops duplicates. `tests/benchmarks/bench_extract.py` takes them in turns. With language CLD3 sets
-the pace: asked once about each distinct text it takes two thirds of all.
-
-What helped: images by a regular expression in what simdjson found valid (0.27 to 0.23); columns instead of an object a
-row, counts by plain strings and the page's origin and folder worked out once (0.32 to 0.12); CLD3 in batches; the
-records by the megabyte, each step over all of them (0.60 to 0.45, see `wat`); `../` without `resolve`'s long way
-(0.02). What did not: switching the garbage collector off, and other inflaters. Member by member, the file takes zlib
-0.18, zlib-ng and ISA-L 0.11 and libdeflate 0.09, without WARC headers, where FastWARC takes 0.14 with them: two of
-three members are so small that their tables cost more than their bytes. To be won: CLD3's own time, which nothing here
-shortens.
+docs/performance.md lists what each step costs and what was tried.
 """
 
 from collections import Counter
@@ -44,28 +32,28 @@ from dataset.formats.url_hashes import Hashes
 from dataset.recipe.recipe import LanguageRecipe, Recipe, TextRecipe
 
 ROWS_HELD = 65_536
-"""Candidates that wait to be written: some 30 MB, and a row group is as many rows by the number of slots."""
+"""Candidates held before they are written: about 30 MB. Each slot's row group gets its share of them."""
 
 
 class Dropped(StrEnum):
-    """Why an image is no candidate: the first reason that holds, in this order."""
+    """Why an image is not a candidate: the first reason that applies, in this order."""
 
     OPTED_OUT = "opted_out"
-    """Its page says noai or noimageai."""
+    """The page says noai or noimageai."""
     NO_TEXT = "no_text"
-    """No alt, or nothing left of it after cleaning."""
+    """The image has no alt text, or none is left after cleaning."""
     TEXT_TOO_SHORT = "text_too_short"
     TEXT_TOO_LONG = "text_too_long"
     NOT_HTTP = Unresolved.NOT_HTTP.value
     BAD_URL = Unresolved.BAD_URL.value
     URL_TOO_LONG = Unresolved.URL_TOO_LONG.value
     DUPLICATE = "duplicate"
-    """The URL was in this WAT file before; the first text stays."""
+    """The URL occurred earlier in this WAT file; the first text is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What a recipe says of pages and their texts."""
+    """The recipe's rules for pages and texts."""
 
     text: TextRecipe = field(default_factory=TextRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
@@ -73,13 +61,13 @@ class TextRules:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """Take the rules out of a recipe."""
+        """Return the rules of a recipe."""
         return cls(recipe.text, recipe.language, recipe.page_opt_outs)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """What became of one WAT file."""
+    """The counts for one WAT file."""
 
     wat: str
     pages: int
@@ -87,17 +75,17 @@ class ExtractReport:
     images: int
     candidates: int
     subsets: Mapping[str, int]
-    """Candidates by subset, each subset named."""
+    """Candidates by subset, with an entry for every subset."""
     dropped: Mapping[str, int]
-    """Images by reason, each reason named."""
+    """Images by reason, with an entry for every reason."""
     corrupt_records: int
     truncated: bool
-    """The file breaks off; what came before is in the pack."""
+    """The file ends within a record; everything before that is in the pack."""
     slot_rows: list[int]
     """Candidates by slot."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON."""
+        """Return the report as a JSON object."""
         return asdict(self)
 
 
@@ -110,12 +98,13 @@ def extract_pack(
     write: Callable[[int], AbstractContextManager[BinaryIO]],
     on_progress: Callable[[int], object] | None = None,
 ) -> ExtractReport:
-    """Read the WAT file `source` and write its pack; `write(slot)` opens a slot's file, as `Store.write` opens files.
+    """Read the WAT file `source` and write its pack; `write(slot)` opens the file of a slot as `Store.write` does.
 
-    Each slot has its file, an empty one too; they are published at the end, and none where reading or writing fails.
-    `on_progress` is called after each page with its number of images, and may raise to end it all.
+    Every slot gets a file, even if it is empty. The files are published together at the end, or not at all if reading
+    or writing fails. `on_progress` is called after each page with its number of images; an exception that it raises
+    stops the work.
 
-    Raises: WarcError when the source is no WAT file; whatever `source`, `write` and `on_progress` raise.
+    Raises: WarcError when the source is not a WAT file; whatever `source`, `write` and `on_progress` raise.
     """
     with ExitStack() as opened:
         files = [opened.enter_context(write(slot)) for slot in range(slots)]
@@ -139,9 +128,9 @@ def extract_pack(
 
 
 class Sieve:
-    """Takes the candidates out of pages and counts the rest; knows the URLs of one WAT file.
+    """Collects the candidates of pages and counts the other images; knows all URLs of one WAT file.
 
-    Its length is the number of candidates that wait to be taken.
+    Its length is the number of candidates not yet taken.
     """
 
     def __init__(self, rules: TextRules) -> None:
@@ -156,7 +145,7 @@ class Sieve:
         return len(self._urls)
 
     def sift(self, page: Page) -> None:
-        """Keep the page's new candidates."""
+        """Add the page's new candidates."""
         self._pages += 1
         self._images += len(page.images) + page.images_without_alt
         if page.robots and self._rules.page_opt_outs and _is_reserved(page):
@@ -186,7 +175,9 @@ class Sieve:
         self._page_urls += [page.url] * (len(self._urls) - waiting)
 
     def take(self) -> tuple[pa.Table, Hashes]:
-        """Return the candidates that wait, in the pack's schema and with their languages, and their URLs' hashes."""
+        """Remove and return the collected candidates, with languages and in the pack's schema, and the hashes of their
+        URLs.
+        """
         texts = pa.array(self._texts, pa.string())
         labels = classify_all(texts, self._rules.language.rule)
         columns = {"url": self._urls, "text": texts, "page_url": self._page_urls} | labels._asdict()
@@ -195,7 +186,7 @@ class Sieve:
         return taken
 
     def counts(self) -> dict[str, Any]:
-        """Return the numbers of an ExtractReport that are known here."""
+        """Return the counts of an ExtractReport that the sieve knows."""
         return {
             "pages": self._pages,
             "images": self._images,
@@ -214,7 +205,7 @@ def _is_reserved(page: Page) -> bool:
 
 
 def _unfit(text: str, min_characters: int) -> Dropped:
-    """Say what is wrong with the length of a text."""
+    """Return the reason for dropping a text of the wrong length."""
     if not text:
         return Dropped.NO_TEXT
     return Dropped.TEXT_TOO_SHORT if len(text) < min_characters else Dropped.TEXT_TOO_LONG

@@ -1,6 +1,6 @@
-"""The rows of link lists: parquet or text, as columns of one shape.
+"""Read the rows of link lists, parquet or text, as columns of one shape.
 
-A value that is not of its extra column's type becomes null and is counted.
+A value that does not have its extra column's type becomes null and is counted.
 """
 
 from collections import Counter
@@ -22,34 +22,34 @@ from dataset.recipe.recipe import LanguageRule
 
 
 class ListReadError(DatasetError):
-    """The list is not what it was when it was seeded, or cannot be read."""
+    """The list cannot be read, or has changed since it was seeded."""
 
 
 class Dropped(StrEnum):
-    """Why a row is no candidate: the first reason that holds, in this order."""
+    """Why a row is not a candidate: the first reason that applies, in this order."""
 
     UNREADABLE = "unreadable"
-    """A line that is not a JSON object, has not as many fields as the header, or is over 16 MiB."""
+    """A line that is not a JSON object, has another number of fields than the header, or is over 16 MiB."""
     NO_URL = "no_url"
-    """Null, empty, or nothing but white space."""
+    """The URL is null, empty, or only white space."""
     NOT_UTF8 = "not_utf8"
-    """URL or caption is not UTF-8."""
+    """The URL or caption is not UTF-8."""
     BAD_URL = "bad_url"
-    """White space or a control character inside, where the URL standard allows none."""
+    """The URL contains white space or a control character where the URL standard allows none."""
     TOO_LONG = "too_long"
-    """URL over 8 KiB, or caption or extra columns over 64 KiB: the pool is no place for documents."""
+    """The URL is over 8 KiB, or the caption or the extra columns are over 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListPiece:
-    """What to read of a link list: a whole file, or the row groups `first_group` and the `groups` - 1 after it."""
+    """What to read of a link list: the whole file, or `groups` row groups from `first_group` on."""
 
     format: str
     url: str
     caption: str | None
     language: str | None
     extra: Mapping[str, str]
-    """Types by name."""
+    """Types of the extra columns, by name."""
     first_group: int = 0
     groups: int | None = None
     detect_language: bool = False
@@ -65,24 +65,24 @@ class ListPiece:
 
 @dataclass(slots=True)
 class ListReport:
-    """What became of a piece."""
+    """The counts for one piece."""
 
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     mended: int = 0
-    """Rows in which a tab, a line break or NUL was taken out of the URL, or became a space in the caption."""
+    """Rows in which a tab, line break or NUL was removed from the URL or replaced by a space in the caption."""
     bad_extra: int = 0
-    """Values of extra columns that were not of their type and became null."""
+    """Values of extra columns that did not have their column's type and became null."""
     packs: list[list[int]] = field(default_factory=list)
     """Candidates by pack and slot."""
 
     @property
     def candidates(self) -> int:
-        """Rows that went into packs."""
+        """Rows written to packs."""
         return sum(map(sum, self.packs))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers, each reason named."""
+        """Return the counts, with an entry for every reason."""
         dropped = {reason.value: self.dropped[reason.value] for reason in Dropped}
         return {
             "rows": self.rows,
@@ -95,23 +95,23 @@ class ListReport:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows of a list (N)."""
+    """N rows of a list, as columns."""
 
     url: pa.Array
-    """(N,) text, or bytes that should be UTF-8; so are caption and language."""
+    """(N,) text, or bytes that should be UTF-8; caption and language likewise."""
     caption: pa.Array | None
     language: pa.Array | None
     extra: pa.Array
-    """(N,) string: the extra columns, packed."""
+    """(N,) string: the extra columns, packed by `pack_extra`."""
 
     def __len__(self) -> int:
         return len(self.url)
 
 
 def read_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Iterator[Rows]:
-    """Yield the rows, and count those that cannot be read.
+    """Yield the rows, and count the rows that cannot be read.
 
-    Raises: ListReadError when the file is not of its format, or has not the columns.
+    Raises: ListReadError when the file does not have its format, or lacks a column.
     """
     try:
         if piece.format == "parquet":
@@ -128,7 +128,7 @@ def _parquet_rows(source: BinaryIO, piece: ListPiece, report: ListReport) -> Ite
     file = pq.ParquetFile(source)
     last = file.metadata.num_row_groups if piece.groups is None else piece.first_group + piece.groups
     if last > file.metadata.num_row_groups:
-        raise ListReadError("The list has fewer row groups than when it was seeded: seed it anew under another run.")
+        raise ListReadError("The list has fewer row groups than when it was seeded: seed it again under another run.")
     _require(piece.columns, file.schema_arrow.names)
     groups = range(piece.first_group, last)
     for batch in read_batches(file, source, groups, piece.columns):
@@ -175,7 +175,7 @@ def _rows(
     report: ListReport,
     fitting: Collection[str] = (),
 ) -> Rows:
-    """Pack the extra columns' JSON values, and name the others by what they are."""
+    """Pack the extra columns as JSON, and assign the other columns by their role."""
     url = texts[piece.url]
     extra, lost = pack_extra(values, piece.extra, len(url), fitting)
     report.bad_extra += lost
@@ -184,7 +184,7 @@ def _rows(
 
 
 def _texts(values: Sequence[object]) -> pa.Array:
-    """Return texts as they stood in the file; a number or an object where a text should be, as JSON writes it."""
+    """Return the values as texts; a number or an object in a text column is written as JSON."""
     try:
         return pa.array(values, pa.string())
     except (pa.ArrowException, TypeError, UnicodeEncodeError):
@@ -197,5 +197,5 @@ def _bytes(value: object) -> bytes | None:
     text = value if isinstance(value, str) else json_text(value)
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a lone surrogate by an escape in JSON
+    except UnicodeEncodeError:  # JSON escapes can contain a lone surrogate
         return b"\xff"

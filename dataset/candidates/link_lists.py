@@ -1,11 +1,13 @@
-"""Link lists: their rows become packs, as pages do in extract.
+"""Turn link lists into packs, as extract does with pages.
 
-Invariant: every row is a candidate or is counted under one reason: rows = candidates + dropped. What is held is
-bounded in rows and in bytes, however well the list is compressed. URL and caption stay as the list has them, so that
-LAION's `hash`, which is taken over both, still fits; only what a line of a batch's payload cannot hold is mended, and
-counted: tab, line break and NUL in a caption become a space each; in a URL, where they mean nothing to a browser, they
-go (NUL becomes %00), as white space around it does. A URL with white space or control characters that no browser takes
-is dropped; other invalid ones go on, and the download says so of them (`bad_url`).
+Invariant: every row is a candidate or is counted under one reason (rows = candidates + dropped). Memory is bounded in
+rows and in bytes, however well the list is compressed.
+
+URLs and captions stay as they are in the list, so that LAION's `hash`, which covers both, still matches. Only
+characters that a batch's payload cannot hold are changed, and such rows are counted: a tab, line break or NUL in a
+caption becomes a space; in a URL tabs and line breaks are removed, NUL becomes %00, and white space around the URL is
+removed, as browsers do. A URL with white space or control characters that browsers reject is dropped. Other invalid
+URLs stay, and download reports them as `bad_url`.
 """
 
 import re
@@ -25,10 +27,10 @@ from dataset.formats.url_hashes import url_hashes
 from dataset.recipe.json_columns import ColumnTypeError, is_bytes, is_text, json_values
 
 ROWS_A_PACK = 250_000
-"""Ingest holds and shuffles two such packs together."""
+"""Ingest holds two packs of this size in memory and shuffles them together."""
 BYTES_A_PACK = 256 << 20
-"""Of rows that are long: fewer of them are in a pack."""
-MAX_URL_BYTES = 8_192  # what a server takes of a request's first line, as nginx and Apache are delivered
+"""Limit for a pack's size in bytes: of long rows, fewer are in a pack."""
+MAX_URL_BYTES = 8_192  # the default limit of nginx and Apache for a request line
 MAX_CAPTION_BYTES = 65_536
 MAX_EXTRA_BYTES = 65_536
 
@@ -46,11 +48,12 @@ def read_list(
     on_progress: Callable[[int], object],
     metadata: Mapping[str, str],
 ) -> ListReport:
-    """Read a piece of a list and write its packs; `write(pack, slot)` opens a file, as `Store.write` opens files.
+    """Read a piece of a list and write its packs; `write(pack, slot)` opens a file as `Store.write` does.
 
-    `on_progress` is called with a number of rows every now and then, and may raise to end it all.
+    `on_progress` is called regularly with a number of rows; an exception that it raises stops the work.
 
-    Raises: ListReadError when it is no file of its format or misses a column; whatever `write` and `on_progress` raise.
+    Raises: ListReadError when the file does not have its format or lacks a column; whatever `write` and `on_progress`
+    raise.
     """
     report = ListReport()
     with _Packs(slots, write, metadata) as packs:
@@ -65,7 +68,7 @@ def read_list(
 
 
 class _Packs:
-    """Writes candidates into packs of about ROWS_A_PACK; `rows` counts them by pack and slot."""
+    """Writes candidates into packs of about ROWS_A_PACK rows; `rows` counts them by pack and slot."""
 
     def __init__(
         self, slots: int, write: Callable[[int, int], AbstractContextManager[BinaryIO]], metadata: Mapping[str, str]
@@ -82,7 +85,7 @@ class _Packs:
         return self
 
     def __exit__(self, *failure: Any) -> None:
-        self._files.__exit__(*failure)  # unfinished files are thrown away
+        self._files.__exit__(*failure)  # unfinished files are deleted
 
     def write(self, candidates: pa.Table) -> None:
         if not len(candidates):
@@ -98,7 +101,7 @@ class _Packs:
             self.close()
 
     def close(self) -> None:
-        """Put the pack that is being written in its place."""
+        """Publish the pack that is being written."""
         if self._writer is not None:
             self._writer.finish(self._metadata)
             self.rows.append(self._writer.slot_rows)
@@ -107,7 +110,7 @@ class _Packs:
 
 
 def _candidates(rows: Rows, piece: ListPiece, report: ListReport) -> pa.Table:
-    """Keep what can be a candidate, in the schema of a list's pack; count the rest."""
+    """Return the rows that can be candidates, in the schema of a list's pack, and count the others."""
     n = len(rows)
     urls = pc.ascii_trim_whitespace(_utf8(rows.url, bad := np.zeros(n, bool), piece.url))
     captions = _utf8(rows.caption, bad, piece.caption) if rows.caption is not None else pa.array([""] * n, pa.string())
@@ -137,7 +140,7 @@ def _candidates(rows: Rows, piece: ListPiece, report: ListReport) -> pa.Table:
 
 
 def _utf8(column: pa.Array, bad: Any, name: str | None) -> pa.Array:
-    """Return a column as text; what is not UTF-8 becomes null, and `bad` true at its place.
+    """Return a column as text; values that are not UTF-8 become null and are marked in `bad`.
 
     Raises: ListReadError when the column is not text.
     """
@@ -160,7 +163,7 @@ def _utf8(column: pa.Array, bad: Any, name: str | None) -> pa.Array:
 
 
 def _as_text(column: pa.Array, name: str | None) -> pa.Array:
-    """Return numbers, times and the like as text."""
+    """Return numbers, times and similar values as text."""
     try:
         values, _ = json_values(column)
     except ColumnTypeError as error:
@@ -171,10 +174,10 @@ def _as_text(column: pa.Array, name: str | None) -> pa.Array:
 
 
 def _mended_urls(urls: pa.Array) -> tuple[pa.Array, Any, Any]:
-    """Return the URLs as a payload can hold them, and where they are not URLs and where they were mended.
+    """Return the URLs as a payload can hold them, a mask of invalid URLs, and a mask of changed URLs.
 
-    The URL standard passes over tabs and line breaks, and writes %00 for NUL in a path. Only URLs with white space or
-    control characters are looked at.
+    By the URL standard, tabs and line breaks are ignored, and NUL in a path is written %00. Only URLs with white space
+    or control characters are parsed.
     """
     odd = _truth(pc.match_substring_regex(urls, r"[\x00-\x20\x7f]"))
     bad, mended = np.zeros(len(urls), bool), np.zeros(len(urls), bool)
@@ -197,14 +200,14 @@ def _mended(captions: pa.Array) -> tuple[pa.Array, Any]:
 
 
 def _languages(rows: Rows, piece: ListPiece, captions: pa.Array, kept: pa.Array) -> dict[str, pa.Array]:
-    """Subset, language and probability: detected, the list's own, or none."""
+    """Return subset, language and probability: detected, from the list, or none."""
     if piece.detect_language:
         return dict(classify_all(captions, piece.rule)._asdict())
     if rows.language is None:
         languages = pa.nulls(len(captions), pa.string())
     else:
         said = _utf8(rows.language, np.zeros(len(rows), bool), piece.language).filter(kept)
-        odd = pc.match_substring_regex(said, r"^[A-Za-z0-9-]{1,35}$")  # RFC 5646 has no longer tag
+        odd = pc.match_substring_regex(said, r"^[A-Za-z0-9-]{1,35}$")  # RFC 5646: no tag is longer
         languages = pc.if_else(pc.fill_null(odd, False), said, pa.scalar(None, pa.string()))
     subset = pc.if_else(pc.equal(languages, "en"), Subset.EN.value, Subset.MULTI.value)
     return {
@@ -219,6 +222,6 @@ def _over(strings: pa.Array, most: int) -> Any:
 
 
 def _truth(values: pa.Array | pa.ChunkedArray) -> Any:
-    """A boolean column as a mask, null for false -> (N,) bool."""
+    """Return a boolean column as a mask (N,) bool; null counts as false."""
     flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return pc.fill_null(flat, False).to_numpy(zero_copy_only=False)

@@ -1,20 +1,21 @@
-"""Robots directives: does a line of a page or of a response's head reserve pictures from what we do?
+"""Decide whether a robots directive of a page or a response header reserves its pictures.
 
-Source: Google's description of X-Robots-Tag (an agent's name and a colon before directives address that agent alone,
-to the end of the line or the next name), DeviantArt's noai and noimageai, and noml. `none` is noindex with nofollow.
+Source: Google's description of X-Robots-Tag (an agent's name and a colon before directives restrict them to that agent,
+until the end of the line or the next name), DeviantArt's noai and noimageai, and noml. `none` means noindex and
+nofollow.
 
-Invariant: when in doubt the reservation counts. Dates have commas and colons, and names and directives that nobody has
-heard of have colons, so a name counts as an agent's only if it looks like one and a known directive follows it.
+Invariant: in doubt, the reservation counts. Dates contain commas and colons, and unknown names and directives contain
+colons; so a name counts as an agent's only if it looks like one and a known directive follows it.
 """
 
 import re
 from collections.abc import Collection
 
 PAGE_WORDS = frozenset({"noai", "noimageai"})
-"""What a page says to keep its pictures out of datasets."""
+"""Directives by which a page keeps its pictures out of datasets."""
 
 PAGE_AGENTS = frozenset({"*", "ccbot"})
-"""Whom a page of Common Crawl speaks to: everybody, or the crawler that fetched it."""
+"""Agents that a page of Common Crawl addresses: everybody, or the crawler that fetched it."""
 
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _DIRECTIVES = _WITH_VALUE | {
@@ -27,7 +28,7 @@ _SEPARATOR = re.compile("[,;]")
 
 
 def reserves(line: str, agents: Collection[str], words: Collection[str]) -> bool:
-    """Return whether a line of X-Robots-Tag (in any case) says one of `words` to one of `agents`; `*` is everybody."""
+    """Return whether an X-Robots-Tag line (in any case) gives one of `words` to one of `agents`; `*` is everybody."""
     for_us = True
     for item in _SEPARATOR.split(line.lower()):
         name, colon, rest = (part.strip() for part in item.partition(":"))

@@ -1,15 +1,15 @@
-"""URLs as browsers read them: addresses on pages, in link lists, in redirects, and the host of each.
+"""Resolve URLs as browsers do: URLs on pages, in link lists and in redirects, and the host of each.
 
 Invariant: a resolved URL is the URL standard's serialization of an http or https URL without its fragment: absolute,
-printable ASCII without a space. It has no credentials, and a host and port that can be looked up and connected to.
-Percent escapes stay as they came. A host has one normal form: by UTS 46 (non-transitional, hyphens not checked), in
-lower case, without a final dot; an address as the standard writes it, IPv6 without brackets.
+printable ASCII without spaces. It has no credentials, and its host and port can be looked up and connected to. Percent
+escapes stay as they are. A host has one normal form: UTS 46 (non-transitional, hyphens not checked), lower case,
+without a final dot; an IP address as the standard writes it, IPv6 without brackets.
 
-Source: the WHATWG URL standard by ada, the parser of Node.js. A query is encoded as UTF-8, whatever the page's own
-encoding. Nine in ten URLs are known to stay as they are by one regular expression, in a third of ada's time.
+Source: the WHATWG URL standard, implemented by ada, the parser of Node.js. Queries are encoded as UTF-8, whatever the
+page's encoding. One regular expression recognises nine of ten URLs as already resolved, in a third of ada's time.
 
-Rejected: `urllib.parse`, which follows RFC 3986 and keeps back slashes, white space and dot segments; `idna`, which
-refuses host names that browsers look up (emoji, a hyphen in front); url-py, which leaves `^` in a path.
+Rejected: `urllib.parse`, which follows RFC 3986 and keeps backslashes, white space and dot segments; `idna`, which
+refuses host names that browsers look up (emoji, a leading hyphen); url-py, which leaves `^` in a path.
 """
 
 import re
@@ -22,39 +22,39 @@ from ada_url import join_url, normalize_url
 from dataset.candidates.text import decode_references
 
 MAX_URL_CHARACTERS = 2_048
-"""Of an image on a page. The sitemaps protocol's limit; beyond it are tracking pixels and images drawn from a query."""
+"""For an image on a page: the limit of the sitemaps protocol. Longer ones are tracking pixels and generated images."""
 MAX_REQUEST_CHARACTERS = 8_000
-"""Of a request. RFC 9110, 4.1: what every sender and receiver should support."""
+"""For a request: what every sender and receiver should support (RFC 9110, 4.1)."""
 MAX_HOST_CHARACTERS = 253  # RFC 1035, written out
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Unresolved(StrEnum):
-    """Why an attribute gives no URL."""
+    """Why an attribute does not give a URL."""
 
     NOT_HTTP = "not_http"
-    """Another scheme: data:, file:, blob:, ftp:."""
+    """It has another scheme: data:, file:, blob:, ftp:."""
     BAD_URL = "bad_url"
-    """Empty, or without a host that could be looked up, or with credentials."""
+    """It is empty, has no host that can be looked up, or has credentials."""
     URL_TOO_LONG = "url_too_long"
-    """More characters than allowed once resolved."""
+    """The resolved URL has too many characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebUrl:
-    """A URL in parts, as a request needs them."""
+    """A URL in the parts that a request needs."""
 
     scheme: str
     host: str
     """In its normal form."""
     port: int
     path: str
-    """From its first slash, with the query: what a request line has."""
+    """From the first slash on, with the query: the request line's target."""
 
     @property
     def authority(self) -> str:
-        """The Host header: brackets around IPv6, the port unless it is the scheme's own."""
+        """The Host header: IPv6 in brackets, the port only if it is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -65,7 +65,7 @@ class WebUrl:
 
     @property
     def url(self) -> str:
-        """The whole URL, with its host in the normal form."""
+        """The whole URL, with the host in its normal form."""
         return f"{self.origin}{self.path}"
 
 
@@ -74,19 +74,19 @@ _LINE_BREAKS = str.maketrans("", "", "\t\n\r")  # removed everywhere
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Most URLs need nothing done: a name in lower case whose last label is not a number, no port, nothing to be encoded.
+# Most URLs are already resolved: a name in lower case whose last label is not a number, no port, nothing to encode.
 _PLAIN = re.compile(
     r"https?://(?=[^/]{1,253}/)(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9_-]{0,62}/[!$%&()*+,./:;=?@_~a-zA-Z0-9-]*\Z"
 )
 
-# The standard's serialization, as far as it can be asked for: credentials, port 0 and an odd host do not match.
+# The standard's serialization of URLs that can be requested: credentials, port 0 and odd hosts do not match.
 _SERIALIZED = re.compile(
     r"(https?)://([a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:]+\])\.?(?::([1-9][0-9]{0,4}))?(/[^#]*)"
 )
 
 
 def page_base(page_url: str, base_href: str | None) -> str:
-    """Return what the page's relative URLs are resolved against: its `<base>`, itself resolved, or the page."""
+    """Return the base of a page's relative URLs: its resolved `<base>` if valid, otherwise the page's URL."""
     if base_href is not None:
         base = resolve(base_href, page_url)
         if not isinstance(base, Unresolved):
@@ -95,7 +95,7 @@ def page_base(page_url: str, base_href: str | None) -> str:
 
 
 def resolve(src: str, base: str) -> str | Unresolved:
-    """Return the absolute URL that a browser would ask for an image's `src`, or why there is none.
+    """Return the absolute URL that a browser would request for an image's `src`, or why there is none.
 
     `base` is an absolute URL; if it is invalid, only an absolute `src` resolves.
     """
@@ -107,7 +107,7 @@ def resolve(src: str, base: str) -> str | Unresolved:
 
 
 def parse_url(url: str, base: str = "") -> WebUrl | Unresolved:
-    """Take a URL apart, resolved against a canonical base if one is given, or return why it cannot be asked for."""
+    """Split a URL, resolved against a canonical base if one is given, or return why it cannot be requested."""
     if not _is_canonical(url):
         resolved = _by_the_standard(url, base, MAX_REQUEST_CHARACTERS)
         if isinstance(resolved, Unresolved):
@@ -119,15 +119,15 @@ def parse_url(url: str, base: str = "") -> WebUrl | Unresolved:
     return WebUrl(scheme, host.strip("[]"), int(port or DEFAULT_PORTS[scheme]), path)
 
 
-@lru_cache(maxsize=1 << 14)  # a batch's links, of each of which it is asked three times
+@lru_cache(maxsize=1 << 14)  # each link of a batch is looked up three times
 def host_of(url: str) -> str:
-    """Return the normal form of a URL's host; '' for every URL that cannot be asked for."""
+    """Return the normal form of a URL's host; '' if the URL cannot be requested."""
     parts = parse_url(url)
     return "" if isinstance(parts, Unresolved) else parts.host
 
 
 def _as_it_stands(src: str, base: str) -> str | None:
-    """Resolve what needs no more than a piece of the base before it; nine in ten, in a third of the time."""
+    """Resolve a URL by putting a part of the base before it; this covers nine of ten, in a third of the time."""
     if src.startswith("http"):
         return src if _is_canonical(src) else None
     origin, folder = _stems(base)
@@ -145,12 +145,12 @@ def _as_it_stands(src: str, base: str) -> str | None:
 
 
 def _folder_above(folder: str, origin: str) -> str:
-    """Go one folder up; above the root is the root."""
+    """Return the parent folder; the parent of the root is the root."""
     return folder[: folder.rindex("/", 0, -1) + 1] if len(folder) > len(origin) + 1 else folder
 
 
 def _is_canonical(url: str) -> bool:
-    """Return whether resolving an absolute URL would surely return it unchanged."""
+    """Return whether resolving an absolute URL is certain to leave it unchanged."""
     return (
         _PLAIN.match(url) is not None
         and "/." not in url
@@ -161,7 +161,7 @@ def _is_canonical(url: str) -> bool:
 
 def _resolved_at_length(src: str, base: str) -> str | Unresolved:
     src = src.strip(_BLANK)
-    if not src or src[0] == "#":  # of a page, this is the page itself: browsers do not ask for it as an image
+    if not src or src[0] == "#":  # this is the page itself, which browsers do not load as an image
         return Unresolved.BAD_URL
     return _by_the_standard(src, _canonical_base(base), MAX_URL_CHARACTERS)
 
@@ -170,7 +170,7 @@ def _by_the_standard(src: str, base: str, max_characters: int) -> str | Unresolv
     try:
         url = (join_url(base, src) if base else normalize_url(src)).partition("#")[0]
     except ValueError:
-        if _SURROGATE.search(src):  # not encodable; browsers have U+FFFD in their place
+        if _SURROGATE.search(src):  # not encodable; browsers replace them with U+FFFD
             return _by_the_standard(_SURROGATE.sub("\ufffd", src), base, max_characters)
         scheme = _SCHEME.match(src.strip(_BLANK).translate(_LINE_BREAKS))
         is_other = scheme is not None and scheme[1].lower() not in DEFAULT_PORTS
@@ -182,18 +182,18 @@ def _by_the_standard(src: str, base: str, max_characters: int) -> str | Unresolv
     return url if len(url) <= max_characters else Unresolved.URL_TOO_LONG
 
 
-@lru_cache(maxsize=64)  # a page asks for its base once an image
+@lru_cache(maxsize=64)  # called once for each image of a page
 def _canonical_base(base: str) -> str:
     """Return a base in the standard's serialization, however long; '' if it is not an http or https URL."""
     if _is_canonical(base):
         return base
-    url = _by_the_standard(base, "", len(base) * 9)  # at most nine characters for one
+    url = _by_the_standard(base, "", len(base) * 9)  # one character becomes at most nine
     return "" if isinstance(url, Unresolved) else url
 
 
 @lru_cache(maxsize=64)
 def _stems(base: str) -> tuple[str, str]:
-    """Return the base's scheme and host, and its address up to the last slash of its path; '' for an invalid base."""
+    """Return the base's scheme and host, and its URL up to the last slash of the path; '' for an invalid base."""
     base = _canonical_base(base)
     if not base:
         return "", ""

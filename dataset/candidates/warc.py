@@ -1,16 +1,16 @@
-"""The records of a WARC file that may be damaged: what can be read is read, what cannot is counted.
+"""Read the records of a WARC file that may be damaged: yield what is readable, count what is not.
 
-Invariant: every record that FastWARC can read is given once, in order. After damage reading goes on at the next place
-where a record can begin: the next gzip member, of which Common Crawl writes one a record, or in a file that is not
-compressed the next 'WARC/1.'. Memory is bounded by one group of records and what the decompressor has read ahead.
+Invariant: every record that FastWARC can read is yielded once, in order. After damage, reading continues at the next
+place where a record can begin: the next gzip member (Common Crawl writes one per record), or 'WARC/1.' in an
+uncompressed file. Memory is bounded by one group of records and the decompressor's read-ahead.
 
-Bodies are given in groups, because whoever looks at each between two inflations finds his code and data thrown out of
-the processor's caches, and throws out the inflater's: opening and searching took 70 of 490 ms a WAT file more so.
+Bodies are yielded in groups, because processing each body between two decompressions evicts the decompressor's code and
+data from the processor's caches.
 
-FastWARC 2.0 stops at the first damage, takes a file that ends within a record for a whole one, and gives a last record
-cut short without a word; so the bytes since the group's first record are kept here, to search them for the next member
-and to see at the end whether the last one is complete. Rejected: splitting members with zlib ourselves (0.25 s for 57
-MB against FastWARC's 0.23 s, and every header still to be parsed).
+FastWARC 2.0 stops at the first damage, and accepts a file that ends within a record without an error. So the bytes
+since the group's first record are kept here, to find the next member in them, and to check whether the last one is
+complete. Rejected: splitting members with zlib (0.25 s for 57 MB, FastWARC takes 0.23 s, and headers would still have
+to be parsed).
 """
 
 import io
@@ -24,16 +24,17 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from dataset.errors import DatasetError
 
 MAX_RECORD_BYTES = 32 << 20
-"""Common Crawl cuts pages at 5 MiB (1 MiB before 2025), and the metadata of a page of nothing but links stays below."""
+"""Common Crawl cuts pages at 5 MiB (1 MiB before 2025); the metadata of a page that consists of links stays below this.
+"""
 
 MAX_KEPT_BYTES = 64 << 20
-"""A file compressed as one member keeps no more than this: after damage in it, only that much is searched."""
+"""Maximum bytes kept of a file compressed as one member; after damage, only these are searched."""
 
 MAX_FAILURES = 10_000
-"""So many starts in a row without a record, and the rest of the file is given up: it is not WARC any more."""
+"""After this many starts in a row without a record, the rest of the file is given up as not WARC."""
 
 GROUP_BYTES = 1 << 20
-"""Of bodies given together, a hundred pages: 5 % faster than a quarter of it, and four times as much is no faster."""
+"""Bytes of bodies in a group, about a hundred pages: 5 % faster than a quarter of it; larger groups are no faster."""
 
 READ_BYTES = 64 << 10  # what FastWARC asks for at a time
 GZIP_MEMBER = b"\x1f\x8b\x08"
@@ -42,33 +43,33 @@ GZIP_WINDOW_BITS = 31  # zlib: gzip's header and checksum, 32 KiB window
 
 
 class WarcError(DatasetError):
-    """The file is no WARC file."""
+    """The file is not a WARC file."""
 
 
 class WarcRecords:
-    """The bodies (bytes) of the metadata records of one file, in groups, to be iterated over once.
+    """The bodies (bytes) of the metadata records of one file, in groups; can be iterated over once.
 
-    `damaged` counts the records lost to damage, as well as can be told. `truncated`, known when the iteration is over,
-    says that the file breaks off within a record; that one is not counted.
+    `damaged` counts the records lost to damage, as precisely as can be determined. `truncated`, valid after the
+    iteration, means that the file ends within a record, which is not counted.
     """
 
     def __init__(self, source: BinaryIO) -> None:
         self.damaged = 0
         self.truncated = False
         self._tape = _Tape(source)
-        self._start = -1  # where in the file the last record begins, or the last attempt at one
+        self._start = -1  # start of the last record, or of the last attempt to read one
         self._records = 0
         self._failures = 0  # since the last record
-        self._failed_after = -1  # where the record begins at which the first of them was met
-        self._bodies: list[bytes] = []  # the group
-        self._starts: list[int] = []  # where its records begin
-        self._distrusted: int | None = None  # where the last record begins that was distrusted
-        self._back_to: int | None = None  # the same, where there are records within it
+        self._failed_after = -1  # start of the record at which the first failure occurred
+        self._bodies: list[bytes] = []  # of the current group
+        self._starts: list[int] = []  # the start of each of its records
+        self._distrusted: int | None = None  # start of the last distrusted record
+        self._back_to: int | None = None  # the same, if it contains further records
 
     def __iter__(self) -> Iterator[list[bytes]]:
-        """Give the bodies, GROUP_BYTES of them at a time.
+        """Yield the bodies in groups of about GROUP_BYTES.
 
-        Raises: WarcError when the file holds no record at all; whatever the source raises.
+        Raises: WarcError when the file contains no record; whatever the source raises.
         """
         marker = GZIP_MEMBER if self._tape.peek(len(GZIP_MEMBER)) == GZIP_MEMBER else PLAIN_RECORD
         while True:
@@ -77,7 +78,7 @@ class WarcRecords:
                 self.truncated = marker == GZIP_MEMBER and _ends_early(self._tape.since(self._start))
                 break
             except (_Damage, OSError):
-                if self._tape.pulling:  # the source's own trouble, not the file's
+                if self._tape.pulling:  # the source failed, not the file
                     raise
             if not self._failures:
                 self._failed_after = self._start
@@ -91,13 +92,13 @@ class WarcRecords:
             self._tape.rewind(position)
         self._count_damage()
         if not self._records:
-            raise WarcError("The file holds no WARC record: check that it is a WAT file, and not an error page.")
+            raise WarcError("The file holds no WARC record: check that it is a WAT file and not an error page.")
 
     def distrust(self, number: int) -> bool:
-        """Say that a body of the group, by its place there, is damaged: it is counted.
+        """Report a body, by its index in the group, as damaged; it is counted.
 
-        True where it holds records, which a Content-Length that is too large swallows: reading goes on within it, and
-        what was behind it in the group comes again.
+        Return True if the body contains further records, because its Content-Length is too large: reading then
+        continues within it, and the rest of the group is yielded again.
         """
         self.damaged += 1
         self._distrusted = self._starts[number]
@@ -105,9 +106,9 @@ class WarcRecords:
         return self._back_to is not None
 
     def _undamaged(self) -> Iterator[list[bytes]]:
-        """Give groups from where the tape stands to the end of the file, or to damage, what came before it first.
+        """Yield groups until the end of the file or the next damage, including what came before the damage.
 
-        Raises: OSError from FastWARC, _Damage from here where a record cannot be read.
+        Raises: OSError from FastWARC, _Damage when a record cannot be read.
         """
         try:
             yield from self._grouped()
@@ -118,7 +119,7 @@ class WarcRecords:
         yield from self._group()
 
     def _grouped(self) -> Iterator[list[bytes]]:
-        """Give whole groups, and leave the last one in the making."""
+        """Yield the full groups, and keep the last, incomplete one."""
         waiting = 0
         forget_at = 0
         for record in ArchiveIterator(self._tape, parse_http=False, fsspec_args=False):
@@ -143,9 +144,9 @@ class WarcRecords:
                     waiting = 0
 
     def _group(self) -> Iterator[list[bytes]]:
-        """Give what has been gathered, if anything has, and begin anew.
+        """Yield the collected bodies, if any, and start a new group.
 
-        Raises: _Damage where reading is to go on within a body of it.
+        Raises: _Damage when reading has to continue within one of its bodies.
         """
         if self._bodies:
             yield self._bodies
@@ -155,7 +156,9 @@ class WarcRecords:
             raise _Damage
 
     def _count_damage(self) -> None:
-        """Count what the failures since the last record have cost; the first is followed by one at the same place."""
+        """Count the records lost since the last good one: each failure is one, but a failed record is tried at two
+        places.
+        """
         if self._failures:
             known = int(self._distrusted == self._failed_after) + int(self.truncated)
             self.damaged += max(max(self._failures - 1, 1) - known, 0)
@@ -163,11 +166,11 @@ class WarcRecords:
 
 
 class _Damage(Exception):
-    """A record cannot be read, or does not end where it says."""
+    """A record cannot be read, or does not end where its length says."""
 
 
 class _Tape:
-    """A source as FastWARC reads it, which remembers what it gave since the last record's start."""
+    """A source for FastWARC that remembers the bytes since the last record's start."""
 
     def __init__(self, source: BinaryIO) -> None:
         self.pulling = False
@@ -177,39 +180,39 @@ class _Tape:
         self._position = 0  # of the next byte to be read
 
     def read(self, size: int = READ_BYTES) -> bytes:
-        """Read up to `size` bytes: again after a rewind, else from the source."""
+        """Return up to `size` bytes: kept ones after a rewind, otherwise from the source."""
         offset = self._position - self._first
         chunk = bytes(self._kept[offset : offset + size]) or self._pull(size)
         self._position += len(chunk)
         return chunk
 
     def tell(self) -> int:
-        """Return the position; FastWARC asks for it once and counts on from there."""
+        """Return the position; FastWARC asks for it once and then counts by itself."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Refuse: FastWARC wants the method and never calls it."""
+        """Refuse: FastWARC requires the method but never calls it."""
         raise io.UnsupportedOperation(f"no seeking to {offset} (whence {whence})")
 
     def close(self) -> None:
-        """Leave the source to its owner."""
+        """Do nothing: the source belongs to the caller."""
 
     def peek(self, size: int) -> bytes:
-        """Return the first bytes of the file without taking them."""
+        """Return the first bytes of the file without consuming them."""
         while len(self._kept) < size and self._pull(READ_BYTES):
             pass
         return bytes(self._kept[:size])
 
     def forget(self, position: int) -> None:
-        """Let go of what lies before `position`; what lies behind is moved, so not for every record."""
+        """Drop the bytes before `position`; this moves the rest, so it is not called for every record."""
         self._drop(max(position - self._first, 0))
 
     def since(self, position: int) -> bytes:
-        """Return what is kept from `position` on."""
+        """Return the kept bytes from `position` on."""
         return bytes(self._kept[max(position - self._first, 0) :])
 
     def find(self, marker: bytes, position: int) -> int | None:
-        """Return where `marker` next occurs from `position` on; None when it does not."""
+        """Return the next position of `marker` at or after `position`; None if there is none."""
         while True:
             found = self._kept.find(marker, max(position - self._first, 0))
             if found >= 0:
@@ -219,7 +222,7 @@ class _Tape:
                 return None
 
     def rewind(self, position: int) -> None:
-        """Have the next read begin at `position`, which must be kept."""
+        """Let the next read start at `position`, which must be kept."""
         self._position = position
 
     def _pull(self, size: int) -> bytes:
@@ -237,7 +240,7 @@ class _Tape:
 
 
 def _ends_early(members: bytes) -> bool:
-    """Say whether gzip members end within the last of them; what is no gzip does not end early."""
+    """Return whether the last gzip member is incomplete; False for data that is not gzip."""
     while members:
         member = zlib.decompressobj(GZIP_WINDOW_BITS)
         try:

@@ -1,26 +1,25 @@
-"""The pages of a WAT file and the images on them, as the page wrote them.
+"""Read the pages of a WAT file and their images, as the pages wrote them.
 
-Invariant: a page comes with its address, its `<base>`, every `IMG@/src` that has an alt, in order, and the number of
-those without; nothing is judged or changed here. A record that is no JSON is counted as corrupt and skipped.
+Invariant: a page comes with its URL, its `<base>`, every `IMG@/src` that has an alt, in order, and the number of images
+without one; nothing is judged or changed here. A record that is not JSON is counted as corrupt and skipped.
 
-Source: the WAT format of ia-web-commons, by Common Crawl's files of 2019 to 2024. Only responses that were HTML have
-links; two of three records (request, fetch) are passed over by a search for the bytes 'IMG@/src', without parsing.
+Source: the WAT format of ia-web-commons, checked with Common Crawl's files of 2019 to 2024. Only HTML responses have
+links; the other two of three records (request, fetch) are skipped by a search for the bytes 'IMG@/src', without
+parsing.
 
-simdjson reads every record whole, which costs 8 µs and proves that it is JSON. Its links are another matter: to make
-Python objects of 105 of them, for 7 images that have an alt, took 52 µs a page. So one regular expression finds all
-images in the record's text: 17 µs. That is safe because the whole was valid: a string in JSON has no bare quote, so
-'{"path":"IMG@/src","url":"' opens that object and that value, and the value ends at the next quote that is not escaped.
-A string up to the next quote, which follows no backslash, takes a third less than one with its escapes spelt out (27
-µs), so the latter is asked only where the former fails. Where an image is not written as Common Crawl writes it
-(compact, its path first, then url, alt and the rest, all of them strings), the page's links are walked one by one.
+simdjson parses every record, which proves that it is valid JSON. Converting all links to Python objects would cost more
+than everything else, so one regular expression finds the images in the text. That is safe in valid JSON: a string
+contains no bare quote, so '{"path":"IMG@/src","url":"' opens that object and that value, and the value ends at the next
+unescaped quote. A simpler pattern, which takes a third less time, is tried first; it fails on strings with escaped
+quotes. If an image is not written as Common Crawl writes it (compact; path first, then url, alt and the rest, all
+strings), the page's links are walked one by one.
 
-Records come in groups of a megabyte (see warc): all of a group are opened, then the images of all are looked for, and
-their pages are given one after the other. With inflating, opening, searching and sifting page by page, each threw the
-others' code and data out of the processor's caches.
+Records come in groups (see `warc`): all records of a group are parsed, then all are searched, so that each step keeps
+its code and data in the processor's caches.
 
-Rejected: the same without the first parse, a JSON parser of our own to be trusted; the record split at its images'
-paths and each piece looked at by itself (25 to 30 µs); cutting the images out and parsing those with simdjson (as much,
-and the cut besides); links as dictionaries, all of them (97 µs).
+Rejected: the regular expression without the first parse, since it would have to be trusted as a JSON parser; splitting
+records at the images' paths; parsing cut-out images with simdjson; all links as dictionaries. All are slower, see
+docs/performance.md.
 """
 
 import json
@@ -35,13 +34,15 @@ from dataset import strict_json
 from dataset.candidates.warc import WarcRecords
 
 IMAGE_PATH = "IMG@/src"
-_IMAGE_BYTES = IMAGE_PATH.encode()  # without its quotes, which are everywhere and make the search twice as long
+_IMAGE_BYTES = IMAGE_PATH.encode()  # without quotes: they occur everywhere and double the search time
 _STRING = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
-_QUICK_STRING = rb'"([^"]*)(?<!\\)"'  # fails where a string has a quote in it or a backslash at its end
+_QUICK_STRING = rb'"([^"]*)(?<!\\)"'  # fails on strings that contain a quote or end with a backslash
 
 
 def _images_with(string: bytes) -> re.Pattern[bytes]:
-    """Match every place where the path stands; the third group is the brace of an image written as expected."""
+    """Return a pattern for every place of the path; its third group is the closing brace of an image written as
+    expected.
+    """
     return re.compile(
         rb'IMG@/src(?:(?<=\{"path":"IMG@/src)","url":%b(?:,"alt":%b)?(?:,"(?!path"|url"|alt")[a-z-]+":"[^"\\]*")*(\}))?'
         % (string, string)
@@ -52,18 +53,18 @@ _IMAGES, _QUICK_IMAGES = _images_with(_STRING), _images_with(_QUICK_STRING)
 _brace = itemgetter(2)
 
 _ADDRESS = "/Envelope/WARC-Header-Metadata/WARC-Target-URI"
-_ROBOTS_METAS = frozenset({"robots", "ccbot", "x-robots-tag"})  # CCBot is who has fetched the page
+_ROBOTS_METAS = frozenset({"robots", "ccbot", "x-robots-tag"})  # CCBot fetched the page
 _RESPONSE = "/Envelope/Payload-Metadata/HTTP-Response-Metadata"
 
 
 Image = tuple[str, str]
-"""The src and the alt of an `<img>` as they stand in the WAT file; the alt is not empty."""
+"""The src and the alt of an `<img>` as they are in the WAT file; the alt is not empty."""
 
 
 class Page(NamedTuple):
     """A page with at least one image; `base` is the href of its `<base>`.
 
-    `robots` are the page's lines of X-Robots-Tag and of `<meta>` for robots; left out where none can hold `noai` or
+    `robots` are the page's X-Robots-Tag lines and robots `<meta>` contents; empty if none can contain `noai` or
     `noimageai`.
     """
 
@@ -75,7 +76,7 @@ class Page(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """A record that is valid JSON and has links; without, all is empty."""
+    """A parsed record with links; all fields are empty if it has none."""
 
     url: str
     base: str | None
@@ -87,9 +88,9 @@ _NO_LINKS = _Opened("", None, (), b"")
 
 
 class WatFile:
-    """The pages of one WAT file, to be iterated over once, with what was found broken on the way.
+    """The pages of one WAT file, to be iterated over once, and what was found damaged on the way.
 
-    `corrupt_records` were skipped; `truncated`, known once the iteration has ended, says that the file breaks off.
+    `corrupt_records` were skipped; `truncated`, valid after the iteration, means that the file ends early.
     """
 
     def __init__(self, source: BinaryIO) -> None:
@@ -105,18 +106,18 @@ class WatFile:
         return self._records.truncated
 
     def __iter__(self) -> Iterator[Page]:
-        """Give the pages that have images.
+        """Yield the pages that have images.
 
-        Raises: WarcError when the file is no WARC file; whatever the source raises.
+        Raises: WarcError when the file is not a WARC file; whatever the source raises.
         """
         for bodies in self._records:
             yield from self._pages(self._open_all(bodies))
 
     def _open_all(self, bodies: list[bytes]) -> list[_Opened]:
-        """Open the records of a group, without those that have no image for sure."""
+        """Parse the records of a group, except those that cannot have images."""
         opened: list[_Opened] = []
         for number, body in enumerate(bodies):
-            if body.rfind(_IMAGE_BYTES) < 0 and _looks_whole(body):  # from the end: links come last in a record
+            if body.rfind(_IMAGE_BYTES) < 0 and _looks_whole(body):  # from the end, because links come last in a record
                 continue
             record = self._open(body)
             if record is not None:
@@ -126,7 +127,7 @@ class WatFile:
         return opened
 
     def _open(self, body: bytes) -> _Opened | None:
-        """Prove that a record is JSON and take its addresses; None when it is corrupt."""
+        """Parse a record and return its URLs and body; None when it is corrupt."""
         try:
             return _opened(self._parser.parse(body), body)
         except (ValueError, RuntimeError):  # RuntimeError: nested too deeply, for simdjson and for json
@@ -138,7 +139,7 @@ class WatFile:
             return None
 
     def _pages(self, records: list[_Opened]) -> list[Page]:
-        """Look for the images of records, and leave out those that have none."""
+        """Find the images of records, and leave out pages without images."""
         found = [(record, _images_found(record.body) or self._images_walked(record.body)) for record in records]
         return [
             Page(record.url, record.base, record.robots, images, without_alt)
@@ -151,9 +152,9 @@ class WatFile:
 
 
 def _opened(document: Any, body: bytes) -> _Opened:
-    """Take the addresses out of a record.
+    """Return the URLs and body of a parsed record.
 
-    Raises: ValueError when the record is JSON, but no object.
+    Raises: ValueError when the record is JSON but not an object.
     """
     if not isinstance(document, simdjson.Object):
         raise ValueError("a record is a JSON object")  # noqa: TRY004 — corrupt data, not a wrong call
@@ -168,13 +169,13 @@ def _opened(document: Any, body: bytes) -> _Opened:
 
 
 def _base_of(head: Any) -> str | None:
-    """Return the href of `<base>`. To list a head's keys takes simdjson 0.5 µs, to miss one 4, and a search 9."""
+    """Return the href of `<base>`. Listing a head's keys costs simdjson 0.5 µs, a missing key 4, a search 9."""
     base = head["Base"] if head is not None and "Base" in list(head) else None
     return base if isinstance(base, str) else None
 
 
 def _robots_of(response: Any, head: Any) -> tuple[str, ...]:
-    """Return the robots rules of a page that may reserve its images."""
+    """Return the robots lines of a page that may reserve its images."""
     headers: Any = response.get("Headers")
     metas: Any = head.get("Metas") if head is not None else None
     has_headers, has_metas = isinstance(headers, simdjson.Object), isinstance(metas, simdjson.Array)
@@ -183,7 +184,7 @@ def _robots_of(response: Any, head: Any) -> tuple[str, ...]:
         return ()
     lines: list[str] = []
     for name, value in headers.items() if has_headers else ():
-        if name.lower() == "x-robots-tag":  # with a list where the header came more than once
+        if name.lower() == "x-robots-tag":  # a list if the header was sent more than once
             lines += [line for line in (value if isinstance(value, list) else [value]) if isinstance(line, str)]
     for meta in metas if has_metas else ():
         if isinstance(meta, simdjson.Object) and (line := _robots_line(meta)) is not None:
@@ -199,7 +200,9 @@ def _robots_line(meta: Any) -> str | None:
 
 
 def _images_found(body: bytes) -> tuple[list[Image], int] | None:
-    """Return a valid record's images with an alt, and the number of those without; None where one is written oddly."""
+    """Return a valid record's images with an alt, and the number of those without; None if an image is written
+    unexpectedly.
+    """
     found = _QUICK_IMAGES.findall(body)
     if not all(map(_brace, found)):
         found = _IMAGES.findall(body)
@@ -212,7 +215,7 @@ def _images_found(body: bytes) -> tuple[list[Image], int] | None:
 
 
 def _decoded(strings: list[bytes]) -> list[str]:
-    """Read what stands between the quotes of JSON strings, at once: valid JSON has no line break there."""
+    """Decode the contents of JSON strings together: in valid JSON they contain no line break."""
     joined = b"\n".join(strings)
     if b"\\" in joined:
         return [json.loads(b'"%b"' % string) for string in strings]
@@ -220,7 +223,7 @@ def _decoded(strings: list[bytes]) -> list[str]:
 
 
 def _images_walked(links: Any) -> tuple[list[Image], int]:
-    """Return the same of links that are looked at one by one."""
+    """Return the same as `_images_found`, by looking at each link."""
     images, without_alt = [], 0
     for link in links:
         try:
@@ -237,14 +240,14 @@ def _images_walked(links: Any) -> tuple[list[Image], int]:
 
 
 def _looks_whole(body: bytes) -> bool:
-    """Say whether a body starts and ends like a JSON object, which is all that is asked of those without images."""
+    """Return whether a body starts and ends like a JSON object; this is the only check of records without images."""
     return body[:1] == b"{" and body.rstrip()[-1:] == b"}"
 
 
 def _mended(body: bytes) -> bytes:
-    """Rewrite JSON that Java takes and simdjson refuses: lone surrogates are left out, bad UTF-8 becomes U+FFFD.
+    """Rewrite JSON that Java accepts and simdjson refuses: lone surrogates are removed, bad UTF-8 becomes U+FFFD.
 
-    Raises: ValueError when it is no JSON, RecursionError when it is nested too deeply.
+    Raises: ValueError when it is not JSON, RecursionError when it is nested too deeply.
     """
     document = json.loads(body.decode("utf-8", "replace"), strict=False)
     return strict_json.dumps(document, ensure_ascii=False).encode("utf-8", "ignore")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.embeddings import Rows, write_embeddings
+from dataset.formats.embeddings import PairEmbeddings, write_embeddings
 from dataset.formats.parts import PRIVATE_COLUMNS
 from dataset.store.store import Store
 
@@ -33,7 +33,9 @@ def put_embeddings(
         part = store.read_table(path).drop_columns([*PRIVATE_COLUMNS])
         keys = part["key"].to_pylist()
         rows = [
-            Rows(vector("image", int(key), dimensions=dimensions), vector("text", int(key), dimensions=dimensions))
+            PairEmbeddings(
+                vector("image", int(key), dimensions=dimensions), vector("text", int(key), dimensions=dimensions)
+            )
             for key in keys
         ]
         write_embeddings(store, path.removesuffix(".parquet"), rows, part.replace_schema_metadata(None), model)

@@ -201,6 +201,7 @@ def test_heads_and_safety_add(folder: Path, tmp_path: Path, capsys: pytest.Captu
 
 @quick
 @given(WORDS)
+@example("~nobody-here")
 def test_names_in_the_store(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     store = str(folder / "folder")
     ends(["heads", "add", name, "--weights", str(folder / "empty"), "--store", store], capsys)

@@ -38,7 +38,10 @@ def open_location(location: str) -> tuple[pa.fs.FileSystem, str]:
     Raises: ValueError, OSError, pa.ArrowException when there is no such place.
     """
     if "://" not in location:
-        return pa.fs.LocalFileSystem(), str(Path(location).expanduser().absolute())
+        try:
+            return pa.fs.LocalFileSystem(), str(Path(location).expanduser().absolute())
+        except RuntimeError as error:
+            raise ValueError("there is no such user") from error
     if location.startswith("s3://"):
         return open_s3(location)
     filesystem, path = pa.fs.FileSystem.from_uri(quote(_STRAY_PERCENT.sub("%25", location), safe=_URI_CHARACTERS))

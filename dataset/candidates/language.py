@@ -33,9 +33,9 @@ from dataset.recipe.recipe import LanguageRule
 # snippets of a few hundred bytes; beyond 1,000 only the time grows.
 MIN_BYTES, MAX_BYTES = 1, 1_000
 
-# The length-aware rule: texts of at least LONG_BYTES of UTF-8 need RELIABLE, CLD3's minimum, those of at most SHORT_BYTES
-# need CERTAIN, and the minimum falls linearly in between. Bytes, because a letter of another script carries more
-# information than a Latin one.
+# The length-aware rule: a text of at least LONG_BYTES of UTF-8 needs RELIABLE, CLD3's own minimum; one of at most
+# SHORT_BYTES needs CERTAIN; the minimum falls linearly in between. Bytes, because a letter of another script carries
+# more information than a Latin one.
 SHORT_BYTES, LONG_BYTES = 16, 48
 CERTAIN, RELIABLE = 0.999, 0.7
 

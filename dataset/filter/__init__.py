@@ -1,1 +1,1 @@
-"""Shard → part: each sample gets a verdict; the pairs that pass are written as a part."""
+"""Shard → part: each sample gets a verdict; the samples that pass are written as a part."""

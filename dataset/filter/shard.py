@@ -1,12 +1,12 @@
-"""The filter: scores every sample of a shard by its model's cosine, and keeps those at or above its threshold.
+"""Filter a shard: score every sample by its model's cosine, and keep those at or above the threshold.
 
-Invariant: each sample of the shard gets exactly one verdict; a picture that cannot be decoded is one of them, never an
-exception, and no similarity is NaN. Batches are held until they are judged, whatever the size of the shard.
+Invariant: each sample of the shard gets exactly one verdict; an undecodable picture is a verdict, never an exception,
+and no similarity is NaN. Batches are held until they are judged, whatever the size of the shard.
 
-A sample of subset `en` is scored by the English model, all others by the other one. Batches follow the shard's order
-and end with it, because a sum of floats depends on how many rows are summed at once: so a shard filtered twice gives
-the same part. What comes before and after the model goes on over the borders of shards (`dataset.models.pipeline`), so
-that a shard's last batch, which is not full, is all that its border costs.
+Samples of the subset `en` are scored by the English model, all others by the other one. A batch contains samples of one
+shard only, because a sum of floats depends on the number of rows summed at once; so filtering a shard twice gives the
+same part. Decoding and writing overlap between shards (`dataset.models.pipeline`): a shard border costs only a last
+batch that is not full.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ EN_SUBSET = "en"
 
 @dataclass(frozen=True, slots=True)
 class FilterReport:
-    """What became of a shard's samples: `samples` is the sum of `kept` and the counts in `dropped`."""
+    """The counts for one shard: `samples` is the sum of `kept` and the counts in `dropped`."""
 
     samples: int
     kept: int
@@ -59,16 +59,16 @@ def filter_shard(
     fetched: datetime | None = None,
     on_progress: Callable[[int], None] = lambda _samples: None,
 ) -> FilterReport:
-    """Score the shard at `shard` (without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
+    """Score the shard `shard` (a stem, without extension) and write `<output>.parquet` and `<output>.scores.parquet`.
 
-    `models` and `taggers` are the recipe's, by role; without `taggers` they are loaded. Samples that must not be held
-    are taken out of the shard before a part is written; so are those that `hash_lists` names, asked before anything
-    else is done with them. Several shards may be filtered at once, in threads that share a `pipeline`. `fetched` is the
-    time at which the shard was complete. `on_progress` is told how many more samples are done, after each batch and
-    twice a second while the shard waits; what it raises ends the work.
+    `models` and `taggers` are the recipe's, by role; missing `taggers` are loaded. Samples on a list of `hash_lists`
+    are dropped before anything else is done with them. Samples that must not be kept are removed from the shard before
+    the part is written. Several shards may be filtered at once, in threads that share a `pipeline`. `fetched` is the
+    time at which the shard was completed. `on_progress` is called with a number of samples after each batch, and with 0
+    twice a second while the shard waits; an exception that it raises stops the work.
 
-    Raises: ShardError when the shard is not there; RecipeMismatchError, TagRecipeError when a model or head is not the
-    recipe's; HeadError, SafetyError; StoreError; ModelError, DeviceError when this machine cannot go on.
+    Raises: ShardError when the shard does not exist; RecipeMismatchError, TagRecipeError when a model or head is not
+    the recipe's; HeadError, SafetyError; StoreError; ModelError, DeviceError when this machine cannot continue.
     """
     recipe = settle(recipe, {role: model.checksums for role, model in models.items()})
     taggers = load_taggers(recipe, models, store) if taggers is None else taggers
@@ -100,9 +100,9 @@ def filter_shard(
 
 
 def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Mapping[Verdict, int]) -> dict[str, str]:
-    """Say in a part how it was made: the recipe's digest, models, heads and prompts as loaded, the code's version.
+    """Return how a part was made: the recipe's digest; models, heads and prompts as loaded; the code's version.
 
-    `shoal.verdicts` counts every sample of the shard, also those of which no row is left.
+    `shoal.verdicts` counts every sample of the shard, including those that left no row.
     """
     used = {role: asdict(recipe.models.of(ModelRole(role))) for role in sorted(models)}
     for role, model in models.items():
@@ -123,9 +123,9 @@ def part_metadata(recipe: Recipe, models: Mapping[str, ClipModel], verdicts: Map
 
 
 def _embedded_by(shard: str, pairs: Iterable[ScoredPair], models: Mapping[str, ClipModel]) -> dict[str, str]:
-    """Name the one model of the embeddings that are kept, and its role.
+    """Return the name and role of the model that made the kept embeddings.
 
-    Raises: ShardError for a mix: rows of two models have no cosine, and a folder of both could not be told apart.
+    Raises: ShardError for embeddings of two models: they cannot be compared, nor told apart in one folder.
     """
     roles = {role_of(pair.sample.subset) for pair in pairs if pair.sample is not None and pair.embeddings is not None}
     if len(roles) > 1:
@@ -134,12 +134,12 @@ def _embedded_by(shard: str, pairs: Iterable[ScoredPair], models: Mapping[str, C
 
 
 def role_of(subset: str) -> ModelRole:
-    """Name the model by which a subset's samples are scored."""
+    """Return the role of the model that scores a subset's samples."""
     return ModelRole.EN if subset == EN_SUBSET else ModelRole.OTHER
 
 
 def judge(batch: EmbeddedBatch, recipe: Recipe, taggers: Mapping[str, Tagger], decoders: Decoders) -> list[ScoredPair]:
-    """Give each sample of a batch its verdict and its tags; all that is told from its features is told here.
+    """Return each sample of a batch with its verdict and its tags.
 
     `batch.image_features` and `batch.text_features` are (N, D) float32 unit rows, of samples of one role.
     """
@@ -178,10 +178,10 @@ def _scored(
 
 
 def _fingerprinted(pairs: Sequence[ScoredPair], samples: Sequence[Sample], decoders: Decoders) -> list[ScoredPair]:
-    """Give the kept of `pairs`, which are of `samples`, the fingerprints of their pictures.
+    """Return `pairs` with the fingerprints of the kept pictures; `samples` are theirs, in the same order.
 
-    Kept pictures are decoded once more for it: at LAION's share of one in ten that is half of what it would cost to
-    hash every picture when it is first decoded. A PDQ that the shard has is of the picture as received, and stays.
+    Kept pictures are decoded again for this: with one in ten kept, as by LAION, that costs half of hashing every
+    picture when it is first decoded. A PDQ from the shard is of the picture as received, and takes precedence.
     """
     kept = [sample.image for pair, sample in zip(pairs, samples, strict=True) if pair.sample is not None]
     said = iter(decoders.each(PictureFingerprint(), kept))
@@ -189,14 +189,14 @@ def _fingerprinted(pairs: Sequence[ScoredPair], samples: Sequence[Sample], decod
 
 
 def _recognisable(pair: ScoredPair, sample: KeptSample, said: bytes | None) -> ScoredPair:
-    if said is None:  # its decoder died, this time
+    if said is None:  # its decoder process died
         return pair
     found = Fingerprint.from_bytes(said)
     return replace(pair, sample=replace(sample, pdq=sample.pdq or found.pdq, dhash=found.dhash))
 
 
 def _squares(samples: Sequence[Sample], side: int, decoders: Decoders) -> Pixels | None:
-    """Decode once more, for a head that looks at pictures of another size, (N, side, side, 3) uint8."""
+    """Decode the pictures again for a head that reads another picture size, as (N, side, side, 3) uint8."""
     return decoders.pixels(Square(side), [sample.image for sample in samples], (side, side, 3))
 
 
@@ -219,10 +219,10 @@ def _about(sample: Sample) -> KeptSample:
 
 @dataclass(slots=True)
 class _Sieve:
-    """Holds back what no model may or can look at, with its verdict."""
+    """Holds back the samples that must not or cannot be given to a model, with their verdicts."""
 
     removed: Mapping[str, Verdict]
-    """Taken out of the shard by an earlier attempt, by key."""
+    """Samples that an earlier attempt removed from the shard, by key."""
     hash_lists: HashLists
     decoders: Decoders
     held_back: list[ScoredPair] = field(default_factory=list)
@@ -239,7 +239,7 @@ class _Sieve:
                     yield sample
 
     def _missing_hashes(self, samples: Iterable[Sample | LostSample]) -> dict[str, bytes | None]:
-        """Compute the PDQs that the shard's rows lack, by key, where a list needs them; None: cannot be decoded."""
+        """Return the PDQs that the shard lacks, by key, if a hash list needs them; None for undecodable pictures."""
         if not self.hash_lists.needs_pdq:
             return {}
         images = {one.key: one.image for one in samples if isinstance(one, Sample) and one.pdq is None}
@@ -250,10 +250,10 @@ class _Sieve:
             return self.removed[sample.key]
         if isinstance(sample, LostSample):
             return Verdict.UNREADABLE
-        pdq = sample.pdq  # of the picture as received; the shard's may have been shrunk or cut
+        pdq = sample.pdq  # of the picture as received; the shard's may be resized or cropped
         if sample.key in hashes:
             computed = hashes[sample.key]
-            if computed is None:  # what cannot be compared with the lists is not looked at any further
+            if computed is None:  # it cannot be compared with the hash lists
                 return Verdict.UNDECODABLE
             pdq = computed.decode("ascii") or None
         is_listed = self.hash_lists.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
@@ -263,7 +263,7 @@ class _Sieve:
 def _batches(
     samples: Iterable[Sample], models: Mapping[str, ClipModel], batch_samples: Callable[[ClipModel], int]
 ) -> Iterator[tuple[ClipModel, list[Sample]]]:
-    """Gather samples into full batches of one role each; at the end, what is left."""
+    """Yield full batches of one role each; the remaining samples come at the end."""
     waiting: dict[ModelRole, list[Sample]] = {role: [] for role in ModelRole}
     for sample in samples:
         role = role_of(sample.subset)

@@ -1,8 +1,9 @@
 """Deny lists: the pairs, URLs, pictures and hosts that are kept out of future crawls and releases.
 
-Files `deny/NNNN.parquet` in the store, private, append-only; `dataset takedown` writes them. A value is text: of a
-`pair` its hash in decimal, of a `url` the sha256 of the URL in hex (a list of removed URLs must not itself lead there),
-of a picture its sha256, md5 or pdq in hex, of a `host` its name in lower case, which stands for its subdomains too.
+They are the files `deny/NNNN.parquet` in the store; they are private and append-only, and `dataset takedown` writes
+them. A value is text: for a `pair` its hash in decimal; for a `url` the URL's sha256 in hex, so that the list does not
+lead to removed URLs; for a picture its sha256, md5 or pdq in hex; for a `host` its name in lower case, which includes
+its subdomains.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ DENY_SCHEMA = pa.schema(
 
 
 class DenyKind(StrEnum):
-    """What the value of an entry is."""
+    """The kind of an entry's value."""
 
     PAIR = "pair"
     URL = "url"
@@ -49,9 +50,9 @@ def list_deny_files(store: Store) -> list[str]:
 
 
 def write_deny_list(store: Store, entries: pa.Table) -> str:
-    """Add a deny list with these entries behind those that are there, and return its path.
+    """Write a new deny list with these entries, and return its path.
 
-    Raises: DenyListError for an entry that has not the form of its kind; StoreError when it cannot be written.
+    Raises: DenyListError when an entry does not have the form of its kind; StoreError when it cannot be written.
     """
     table = entries.select(DENY_SCHEMA.names).cast(DENY_SCHEMA)
     for row in table.select(["kind", "value"]).to_pylist():
@@ -64,13 +65,13 @@ def write_deny_list(store: Store, entries: pa.Table) -> str:
 def read_deny_list(store: Store, path: str) -> Iterator[tuple[DenyKind, str]]:
     """Yield the kind and the value of each entry.
 
-    Raises: DenyListError when the file is missing, damaged, or an entry has not the form of its kind.
+    Raises: DenyListError when the file is missing or damaged, or an entry does not have the form of its kind.
     """
     try:
         table = store.read_table(path, ["kind", "value"])
         rows: Sequence[dict[str, str]] = table.to_pylist()
     except (StoreError, KeyError) as error:
-        raise DenyListError(f"The deny list {path} cannot be read ({error}): restore it; without it nothing "
+        raise DenyListError(f"Cannot read the deny list {path} ({error}): restore it; without it nothing "
                             "may be published.") from error  # fmt: skip
     for row in rows:
         yield check_entry(row["kind"], row["value"], path), row["value"]
@@ -79,7 +80,7 @@ def read_deny_list(store: Store, path: str) -> Iterator[tuple[DenyKind, str]]:
 def check_entry(kind: str, value: str, path: str) -> DenyKind:
     """Return the kind of an entry.
 
-    Raises: DenyListError when it has not the form of its kind.
+    Raises: DenyListError when it does not have the form of its kind.
     """
     try:
         found = DenyKind(kind)
@@ -93,5 +94,5 @@ def check_entry(kind: str, value: str, path: str) -> DenyKind:
     except (ValueError, TypeError):
         good = False
     if not good:
-        raise DenyListError(f"An entry of {path} is no {kind} in the form that deny lists have: mend that list.")
+        raise DenyListError(f"An entry of {path} is not a valid {kind}: correct that list.")
     return found

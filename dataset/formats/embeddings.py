@@ -1,12 +1,12 @@
-"""Embeddings in files: the layout of clip-retrieval, which its index, its filters and its readers take as it is.
+"""Embeddings in clip-retrieval's layout, which its index, filters and readers accept unchanged.
 
     <stem>.embeddings/img_emb/img_emb_0.npy        (N, D) float16 unit rows of the pictures
     <stem>.embeddings/text_emb/text_emb_0.npy      (N, D) float16 unit rows of the texts
     <stem>.embeddings/metadata/metadata_0.parquet  N rows: image_path, caption, url, … in the same order
 
-Invariant: row i of one is row i of the others, and all three are there or none of them is listed: whoever writes a
-folder writes what makes it known afterwards. float16 halves the room; a cosine of two such rows is off by 2e-4 at most
-(11 bits, rows of length 1), which moves no neighbour that an index of compressed vectors could tell apart.
+Invariant: row i of each file belongs to the same sample, and a folder is listed only after all three files are written.
+float16 halves the size; a cosine of two such rows is off by at most 2e-4 (11 bits, rows of length 1), less than an
+index of compressed vectors can distinguish.
 """
 
 import io
@@ -27,7 +27,7 @@ TEXTS = "text_emb/text_emb_0.npy"
 METADATA = "metadata/metadata_0.parquet"
 
 LAION_TO_CLIP_RETRIEVAL = {"URL": "url", "TEXT": "caption", "key": "image_path"}
-"""What a part calls by LAION's names, clip-retrieval calls by these; other columns keep theirs."""
+"""clip-retrieval's names for a part's columns, by LAION's names; other columns keep theirs."""
 
 
 class EmbeddingsError(DatasetError):
@@ -43,7 +43,7 @@ class PairEmbeddings:
 
 
 def embeddings_folder(output: str) -> str:
-    """Name the folder beside a part, or under the stem of an embed job, that holds its embeddings."""
+    """Return the folder of the embeddings of a part, or of an embed job's stem."""
     return f"{output}.embeddings"
 
 
@@ -56,15 +56,16 @@ def write_embeddings(
     *,
     dimensions: int = 0,
 ) -> None:
-    """Write the three files, the metadata last; `about` has a row for each of `rows`, with a part's columns.
+    """Write the three files, the metadata last; `about` has a part's columns, and one row for each of `rows`.
 
-    `dimensions` is D, and asked for only where there may be no row.
+    `dimensions` is D, needed only if `rows` may be empty.
 
-    Raises: EmbeddingsError when the rows are not as many; StoreError.
+    Raises: EmbeddingsError when `rows` and `about` differ in length; StoreError.
     """
     if len(rows) != about.num_rows:
         raise EmbeddingsError(
-            f"{len(rows)} embeddings for {about.num_rows} samples of {output}: keep them of all or of none."
+            f"{len(rows)} embeddings for {about.num_rows} samples of {output}: "
+            "keep the embeddings of all samples or of none."
         )
     folder = embeddings_folder(output)
     store.put(f"{folder}/{IMAGES}", _npy([row.image for row in rows], dimensions))
@@ -74,7 +75,7 @@ def write_embeddings(
 
 
 def embeddings_bytes(store: Store, output: str) -> int:
-    """Return the bytes of the three files; 0 where there are none: a part without a row has none either."""
+    """Return the size of the three files in bytes; 0 if there are none, as for a part without rows."""
     folder = embeddings_folder(output)
     if not store.exists(f"{folder}/{METADATA}"):
         return 0
@@ -82,15 +83,15 @@ def embeddings_bytes(store: Store, output: str) -> int:
 
 
 def delete_embeddings(store: Store, output: str) -> None:
-    """Delete what is there of the three files."""
+    """Delete those of the three files that exist."""
     for name in (IMAGES, TEXTS, METADATA):
         store.delete(f"{embeddings_folder(output)}/{name}")
 
 
 def read_embeddings(store: Store, output: str) -> tuple[Halves, Halves, pa.Table]:
-    """Read pictures' rows, texts' rows, both (N, D) float16, and the N rows of metadata.
+    """Return the pictures' rows and the texts' rows, both (N, D) float16, and the N rows of metadata.
 
-    Raises: StoreError when one is missing; EmbeddingsError when they are not equally many.
+    Raises: StoreError when a file is missing; EmbeddingsError when the files differ in length.
     """
     folder = embeddings_folder(output)
     images, texts = (

@@ -1,8 +1,8 @@
-"""The manifest: the list of what exists in a store, as `tracker manifest` writes it, read as a stream of row groups.
+"""Read the manifest, the list of what exists in a store, as a stream of row groups.
 
-Invariant: a file that the manifest does not list does not exist, and what is read here is bounded by a row group, also
-of a manifest with 15 million outputs. `tracker.storage.manifest` writes it, and a test compares the two: neither
-imports the other.
+Invariant: a file that the manifest does not list does not exist. Memory is bounded by one row group, even for a
+manifest of 15 million outputs. `tracker.storage.manifest` writes the file; neither module imports the other, and a test
+compares their schemas.
 """
 
 import json
@@ -35,20 +35,20 @@ MANIFEST_SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
-        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: there is none
-        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar is there
+        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0 without a tar
+        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null while the tar exists
         ("source", pa.string()),  # of embeddings: the part, shard or tar that was embedded; null for other kinds
     ]
 )
 TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
-"""In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
+"""Keys of the file's metadata: the tracker's UUID, and a JSON list of its runs' names."""
 
 _RUNS_NAMED = 10
-"""By an error that tells which runs there are."""
+"""Maximum number of runs that an error lists."""
 
 
 class OutputKind(StrEnum):
-    """What an output is."""
+    """The kind of an output."""
 
     PACK = "pack"
     SHARD = "shard"
@@ -77,7 +77,7 @@ class Output:
 
 
 class ManifestError(DatasetError):
-    """The manifest cannot be used, or does not list what is asked for."""
+    """The manifest cannot be used, or does not list what was requested."""
 
 
 class OutputMissing(ManifestError):
@@ -86,18 +86,18 @@ class OutputMissing(ManifestError):
 
 @dataclass(frozen=True, slots=True)
 class ManifestHead:
-    """What a manifest says of itself."""
+    """The metadata of a manifest."""
 
     tracker: UUID
-    """Of the tracker that wrote it: sample keys are unique within it."""
+    """The tracker that wrote it; sample keys are unique within a tracker."""
     runs: tuple[str, ...]
-    """All of its runs, also those without an output."""
+    """All of its runs, including runs without outputs."""
 
     @classmethod
     def read(cls, store: Store) -> Self:
-        """Read it from the manifest in `store`.
+        """Read the metadata of the manifest in `store`.
 
-        Raises: ManifestError when there is none, or one of another version; StoreError.
+        Raises: ManifestError when it is missing or was written by another version; StoreError.
         """
         with _opened(store) as file:
             metadata = file.schema_arrow.metadata or {}
@@ -112,15 +112,15 @@ class ManifestHead:
             named = ", ".join(self.runs[:_RUNS_NAMED]) + (", …" if len(self.runs) > _RUNS_NAMED else "")
             raise ManifestError(
                 f"{MANIFEST} in the store {store.uri} has no run {run!r}, only {named or 'none at all'}: check the "
-                "name, or write the manifest anew (tracker manifest)."
+                "name, or write the manifest again (tracker manifest)."
             )
 
 
 def outputs(store: Store, *, kind: OutputKind | None = None, run: str | None = None) -> Iterator[Output]:
-    """Return the outputs that the manifest lists, in the order of their ids; all, or those of a kind or run.
+    """Yield the outputs that the manifest lists, in the order of their ids: all, or those of a kind or run.
 
-    Raises: ManifestError at once when there is no manifest, it is of another version, or it knows no such run;
-        StoreError.
+    Raises: ManifestError at once when the manifest is missing or was written by another version, or the run is unknown;
+    StoreError.
     """
     head = ManifestHead.read(store)
     if run is not None:
@@ -141,13 +141,13 @@ def open_output(store: Store, output: Output, ending: str = ".parquet") -> pa.Na
             raise
         raise OutputMissing(
             f"{path} is listed in {MANIFEST} and is missing from the store {store.uri}: it was deleted after the "
-            "manifest was written. Write the manifest anew (tracker manifest) and start again, or restore the file."
+            "manifest was written. Write the manifest again (tracker manifest) and start again, or restore the file."
         ) from error
 
 
 def _stream(store: Store, kind: OutputKind | None, run: str | None) -> Iterator[Output]:
     with _opened(store) as file:
-        for index in range(file.num_row_groups):  # iter_batches keeps what it has read of the file in memory
+        for index in range(file.num_row_groups):  # iter_batches keeps everything it has read in memory
             rows = file.read_row_group(index, columns=MANIFEST_SCHEMA.names)
             for name, wanted in (("kind", kind), ("run", run)):
                 if wanted is not None:
@@ -158,7 +158,7 @@ def _stream(store: Store, kind: OutputKind | None, run: str | None) -> Iterator[
 
 @contextmanager
 def _opened(store: Store) -> Iterator[pq.ParquetFile]:
-    """Open the manifest, checked to have its columns."""
+    """Open the manifest and check its columns."""
     try:
         source = store.open_input(MANIFEST)
     except StoreError as error:
@@ -172,7 +172,7 @@ def _opened(store: Store) -> Iterator[pq.ParquetFile]:
             file = pq.ParquetFile(source)
         except (pa.ArrowException, OSError) as error:
             raise ManifestError(
-                f"{MANIFEST} in the store {store.uri} cannot be read ({error}): write it anew with tracker manifest."
+                f"{MANIFEST} in the store {store.uri} cannot be read ({error}): write it again with tracker manifest."
             ) from error
         found = {column.name: column.type for column in file.schema_arrow}
         for column in MANIFEST_SCHEMA:
@@ -183,6 +183,6 @@ def _opened(store: Store) -> Iterator[pq.ParquetFile]:
 
 def _outdated(store: Store, reason: str) -> ManifestError:
     return ManifestError(
-        f"{MANIFEST} in the store {store.uri} was written by another version of Shoal ({reason}): write it anew with "
+        f"{MANIFEST} in the store {store.uri} was written by another version of Shoal ({reason}): write it again with "
         "tracker manifest."
     )

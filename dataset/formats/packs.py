@@ -1,8 +1,8 @@
-"""Packs: the candidates of one WAT file in parquet, one file for each slot of the Bloom filter.
+"""Packs: the candidates of one WAT file or link list in parquet, one file for each slot of the Bloom filter.
 
-Invariant: a candidate's slot is the XXH3 hash of its URL modulo the number of slots, so each holder of a piece of the
-filter reads only what is its own. A candidate is known by its file and its row there; it carries its page, and the file
-its WAT file, so that every sample can be led back to where it was found.
+Invariant: a candidate's slot is the XXH3 hash of its URL modulo the number of slots, so the worker that holds a slot
+reads only that slot's files. A candidate is identified by its file and row. It names its page, and the file names its
+WAT file, so that every sample can be traced to its origin.
 """
 
 from collections import Counter
@@ -28,15 +28,15 @@ PACK_SCHEMA = pa.schema(
     ]
 )
 LIST_PACK_SCHEMA = PACK_SCHEMA.append(pa.field("extra", pa.string(), nullable=False))
-"""Of a link list: `extra` holds its other columns (see extra), page_url is ''."""
+"""The schema for a link list: `extra` holds its other columns (see `recipe.extra_columns`), page_url is ''."""
 
-_REPEATING = ["language", "subset", "page_url"]  # the others would fill a dictionary for nothing
+_REPEATING = ["language", "subset", "page_url"]  # dictionaries do not help the other columns
 
 
 class PackWriter:
-    """Writes candidates to the file of their slot; leaving the `with` block before `finish` leaves worthless files.
+    """Writes each candidate to the file of its slot. Unless `finish` is called, the files are invalid.
 
-    `slot_rows` and `subset_rows` count what has been written.
+    `slot_rows` and `subset_rows` count the rows written.
     """
 
     def __init__(self, files: Sequence[BinaryIO], schema: pa.Schema = PACK_SCHEMA) -> None:
@@ -56,9 +56,10 @@ class PackWriter:
             writer.close()
 
     def write(self, candidates: pa.Table, hashes: Hashes) -> None:
-        """Write candidates in the pack's schema, a row group a slot; `hashes` are the 64-bit XXH3 hashes of their URLs.
+        """Write candidates in the pack's schema, one row group per slot; `hashes` are the 64-bit XXH3 hashes of their
+        URLs.
 
-        Row groups of a few rows make a poor pack: whoever extracts gathers some ten thousand rows first.
+        Callers collect some ten thousand rows first, because small row groups compress badly.
         """
         slots = hashes % np.uint64(len(self._writers))
         for slot, writer in enumerate(self._writers):

@@ -1,13 +1,13 @@
-"""Parts: the samples of one shard that passed the filter, and beside them the score of every pair that may be known.
+"""Parts: the samples of one shard that passed the filter, and the scores of all its pairs.
 
-Invariant: `<output>.parquet` and `<output>.scores.parquet` are written whole or not at all, and the part last: where it
-is, the scores are. Rows stand in the order of their keys, nothing in the files depends on when or where they were
-written, so the same shard filtered twice by one machine gives the same bytes.
+Invariant: `<output>.parquet` and `<output>.scores.parquet` are each written whole or not at all, the part last; so
+where a part exists, its scores exist. Rows are in the order of their keys, and nothing in the files depends on when or
+where they were written, so filtering a shard twice on one machine gives the same bytes.
 
-Source: names and types from URL to hash are LAION's; `hash` joins a part to its scores, and to LAION's own files.
+Source: names and types from URL to hash are LAION's; `hash` joins a part with its scores and with LAION's own files.
 
-A row carries all that a release needs, so that a release never reads a shard: the hashes of the picture, where and when
-it was fetched, where its link came from, and behind PART_SCHEMA's columns those of a link list.
+A row contains all that a release needs, so that publishing never reads a shard: the hashes of the picture, where and
+when it was fetched, where its link came from, and, after PART_SCHEMA's columns, those of a link list.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,49 +26,52 @@ from dataset.store.store import Store
 
 
 class Verdict(StrEnum):
-    """What the filter made of a pair."""
+    """The filter's decision about a pair."""
 
     KEPT = "kept"
     BELOW_THRESHOLD = "below_threshold"
     UNDECODABLE = "undecodable"
     """Its picture cannot be decoded, so it has no similarity."""
     UNREADABLE = "unreadable"
-    """The shard's row says success, but its tar does not give the picture: it breaks off, or the member is missing."""
+    """The shard's row says success, but its tar breaks off or lacks the picture."""
     WITHOUT_DIRECTION = "without_direction"
-    """The model gave it no finite embedding, so it has no similarity; none of a part is NaN."""
+    """The model returned no finite embedding, so it has no similarity; a part contains no NaN."""
     UNSAFE_MINOR = "unsafe_minor"
-    """A safety rule holds: what is sexual, with a minor."""
+    """A safety rule applies: sexual content with a minor."""
     UNSAFE_ANIMAL = "unsafe_animal"
     UNSAFE = "unsafe"
-    """A safety rule of the operator's own holds."""
+    """One of the operator's own safety rules applies."""
     RESTRICTED = "restricted"
-    """The picture is on a list of hashes that nobody may hold."""
+    """The picture is on a hash list."""
 
 
 REMOVED = frozenset({Verdict.UNSAFE_MINOR, Verdict.UNSAFE_ANIMAL, Verdict.UNSAFE, Verdict.RESTRICTED})
-"""Verdicts whose samples leave a count and nothing else: no row, no key, no hash, no picture."""
+"""Verdicts whose samples leave only a count: no row, key, hash or picture."""
 
 
 PART_SCHEMA = pa.schema(
     [
         ("URL", pa.string()),
         ("TEXT", pa.string()),
-        ("WIDTH", pa.int32()),  # of the picture as it was received
+        ("WIDTH", pa.int32()),  # of the picture as received
         ("HEIGHT", pa.int32()),
-        ("LANGUAGE", pa.string()),  # null: none was told with confidence
+        ("LANGUAGE", pa.string()),  # null: not known with confidence
         ("similarity", pa.float64()),
-        ("pwatermark", pa.float64()),  # null until something tags it
+        ("pwatermark", pa.float64()),  # null without a head for it
         ("punsafe", pa.float64()),
         ("aesthetic", pa.float64()),
         ("hash", pa.int64()),
         ("subset", pa.string()),
-        ("sha256", pa.string()),  # this and the next two: of the bytes as they were received, in hex
+        ("sha256", pa.string()),  # this and the next two: of the bytes as received, in hex
         ("md5", pa.string()),
-        ("sha1", pa.string()),  # null where the recipe does without it
-        ("pdq", pa.binary(32)),  # null where the picture is too flat to be told by it
+        ("sha1", pa.string()),  # null if the recipe switches it off
+        ("pdq", pa.binary(32)),  # null if the picture has too little contrast
         ("dhash", pa.int64()),
-        ("final_host", pa.string()),  # that sent the picture, after redirects
-        ("fetched", pa.timestamp("ms", tz="UTC")),  # when the shard was complete, to the second, which parquet lacks
+        ("final_host", pa.string()),  # the host that sent the picture, after redirects
+        (
+            "fetched",
+            pa.timestamp("ms", tz="UTC"),
+        ),  # when the shard was completed, to the second
         ("key", pa.string()),
         ("pack", pa.int64()),
         ("pack_row", pa.int32()),
@@ -77,16 +80,16 @@ PART_SCHEMA = pa.schema(
 )
 
 PRIVATE_COLUMNS = frozenset({"md5", "sha1"})
-"""Never published: they are there because lists of hashes never to keep come in these forms, also years later."""
+"""Never published. They are kept because hash lists come in these forms, even years later."""
 
 _RELEASE_NAMES = ("id", "input", "crawl", "date")
-"""Columns that a release adds: a list's column of such a name is renamed here, once for all."""
+"""Columns that a release adds; a list's column with such a name is renamed in the part."""
 
 SCORES_SCHEMA = pa.schema(
     [
         ("hash", pa.int64()),
         ("key", pa.string()),
-        ("similarity", pa.float64()),  # null for what could not be decoded
+        ("similarity", pa.float64()),  # null if undecodable
         ("reason", pa.string()),  # a Verdict
     ]
 )
@@ -94,7 +97,7 @@ SCORES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class KeptSample:
-    """What only a part's row needs; sizes in pixels, the original's."""
+    """The fields that only a part's row needs; sizes in pixels, of the original."""
 
     width: int
     height: int
@@ -109,12 +112,12 @@ class KeptSample:
     dhash: int | None = None
     final_url: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
-    """What a list says of the link, by the list's own names."""
+    """A link list's other columns, by the list's own names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """A pair that was looked at. `sample` is None unless the verdict is `kept`; `tags` by column, null where none."""
+    """A pair with its verdict. `sample` is None unless the verdict is `kept`; a column missing from `tags` is null."""
 
     key: str
     url: str
@@ -123,7 +126,7 @@ class ScoredPair:
     similarity: float | None = None
     sample: KeptSample | None = None
     embeddings: PairEmbeddings | None = None
-    """Its embeddings, where the part keeps them."""
+    """Its embeddings, if the part keeps them."""
     tags: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -133,12 +136,12 @@ def pair_hash(url: str, text: str) -> int:
 
 
 def part_schema(extra: Mapping[str, str]) -> pa.Schema:
-    """Return PART_SCHEMA with the columns of a list behind it; `extra` are their types by name, as in the recipe."""
+    """Return PART_SCHEMA followed by the columns of a list; `extra` maps their names to types, as in the recipe."""
     return pa.schema([*PART_SCHEMA, *list_fields(extra, _OWN_NAMES)])
 
 
 def list_columns(schema: pa.Schema) -> list[pa.Field]:
-    """Return the columns of a part that a link list brought along."""
+    """Return the columns of a part that come from a link list."""
     return [column for column in schema if column.name not in PART_SCHEMA.names]
 
 
@@ -153,13 +156,14 @@ def write_part(
     extra: Mapping[str, str] | None = None,
     embedded_by: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the part and the scores of a shard's pairs, in the order of their keys; of those REMOVED, nothing.
+    """Write the part and the scores of a shard's pairs, in the order of their keys; pairs with a REMOVED verdict are
+    left out.
 
     `fetched` is the time at which the shard was completed; `extra` maps the columns of a link list to their types. The
     `embeddings` of kept pairs are written to the folder `<output>.embeddings` (see `dataset.formats.embeddings`); its
     metadata also contain `embedded_by`.
 
-    Raises: StoreError when the store takes them no more; then neither is there.
+    Raises: StoreError when the store cannot take a file; then neither file is left.
     """
     ordered = sorted((pair for pair in pairs if pair.verdict not in REMOVED), key=lambda pair: pair.key)
     hashes = [pair_hash(pair.url, pair.text) for pair in ordered]
@@ -186,15 +190,15 @@ def write_part(
 
 
 def host_of(url: str) -> str | None:
-    """Return the host of a URL in lower case, without port and credentials; None when it has none."""
+    """Return the host of a URL in lower case, without port and credentials; None if it has none."""
     try:
         return urlsplit(url).hostname or None
-    except ValueError:  # brackets that enclose no address
+    except ValueError:  # brackets without an IP address
         return None
 
 
 def part_bytes(store: Store, output: str) -> int:
-    """Return the bytes of a part with its embeddings, its scores aside."""
+    """Return the bytes of a part with its embeddings, without its scores."""
     return store.size(f"{output}.parquet") + embeddings_bytes(store, output)
 
 

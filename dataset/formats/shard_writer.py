@@ -1,8 +1,8 @@
-"""Writing a shard: links' rows and samples as they come, and both files put in their places at the end.
+"""Write a shard: rows and samples as links end, then both files at once.
 
 Source: the tar's headers are POSIX ustar.
 
-Rejected: `tarfile` for writing: its header costs 25 µs, this one 4, three to a sample.
+Rejected: `tarfile` for writing: its headers cost 25 µs each, these 4, and a sample needs three.
 """
 
 import tarfile
@@ -28,9 +28,9 @@ _TEXTS = frozenset(field.name for field in SHARD_SCHEMA if field.type == pa.stri
 
 @dataclass(frozen=True, slots=True)
 class LinkRow:
-    """What became of one link; `picture` is None unless `outcome` is success.
+    """The result for one link; `picture` is None unless `outcome` is success.
 
-    Of an `anonymous` row nothing is written that leads to the picture (see `ANONYMOUS_COLUMNS`).
+    Of an `anonymous` row only ANONYMOUS_COLUMNS are written.
     """
 
     position: int
@@ -43,7 +43,7 @@ class LinkRow:
     caption: str
     outcome: Outcome
     extra: str = ""
-    """The other columns of a list's row, packed (see extra)."""
+    """The other columns of a list's row, packed (see `recipe.extra_columns`)."""
     reason: str | None = None
     http_status: int | None = None
     content_type: str | None = None
@@ -55,7 +55,7 @@ class LinkRow:
 
 
 class ShardWriter:
-    """Writes one shard within a `with` block; without `publish` the block leaves nothing behind.
+    """Writes one shard within a `with` block; without `publish` the block leaves no file.
 
     `add` may be called from several threads.
     """
@@ -78,8 +78,8 @@ class ShardWriter:
         self._extra = extra or {}
         self._names = list_names(self._extra, SHARD_SCHEMA.names)
         self._extra_rows: dict[str, str] = {}  # by key
-        # '' in a json member where they are null: Hugging Face `datasets` infers types from the first five samples, and
-        # fails at a text where all five had null.
+        # In a json member '' replaces null for texts: Hugging Face `datasets` infers types from the first five samples,
+        # and fails on a later text if all five were null.
         self._texts = _TEXTS | {self._names[name] for name, kind in self._extra.items() if kind == "string"}
         self._rows: list[dict[str, object]] = []
         self._lock = threading.Lock()
@@ -97,9 +97,9 @@ class ShardWriter:
         return self
 
     def add(self, row: LinkRow) -> None:
-        """Append a link's row, and its three members when it has a picture.
+        """Add a link's row, and its three members if it has a picture.
 
-        Raises: ShardError when the position has no key; OSError when the disk takes no more.
+        Raises: ShardError when the position is too large for a key; OSError when the disk is full.
         """
         assert not (row.anonymous and row.picture)
         columns = self._columns(row)
@@ -112,9 +112,9 @@ class ShardWriter:
                 self._extra_rows[str(columns["key"])] = row.extra
 
     def publish(self) -> None:
-        """Put both files in their places.
+        """Publish both files.
 
-        Raises: StoreError, OSError when the store does not take them; then neither is there.
+        Raises: StoreError, OSError when the store cannot take them; then neither file is left.
         """
         assert self._tar is not None
         self._tar.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of an archive: two empty blocks
@@ -136,10 +136,10 @@ class ShardWriter:
     ) -> None:
         if self._tar is not None:
             self._tar = None
-            self._write.__exit__(ShardError, ShardError("The shard was left unfinished."), None)
+            self._write.__exit__(ShardError, ShardError("The shard was not finished."), None)
 
     def _named(self, packed: str) -> dict[str, object]:
-        """A row's extra values by the names of their columns, null where it has none."""
+        """Return a row's extra values by column name; null if it has no value."""
         values = unpack_one(packed, self._extra)
         return {column: values[name] for name, column in self._names.items()}
 
@@ -199,16 +199,16 @@ def _status(outcome: Outcome) -> str:
 
 
 def _tar_header(name: str, size: int) -> bytes:
-    """Make the 512 bytes before a member: a plain file, readable by all, owned by root, dated 1970."""
+    """Return the 512 bytes before a member: a regular file, readable by all, owned by root, dated 1970."""
     fields = b"%b%b%011o\0%011o\0" % (name.encode("ascii").ljust(100, b"\0"), _OWNER, size, 0)
     checksum = sum(fields) + 8 * ord(" ") + _REST_SUM
     return (fields + b"%06o\0 " % checksum + _REST).ljust(tarfile.BLOCKSIZE, b"\0")
 
 
 _OWNER = b"0000444\0" + 2 * b"0000000\0"
-"""Mode, user and group, in octal."""
+"""Mode, user and group in octal."""
 
 _REST = b"0".ljust(101, b"\0") + b"ustar\x0000"
-"""A plain file's type, no link, and the format."""
+"""Type (regular file), link name, and format."""
 
 _REST_SUM = sum(_REST)

@@ -1,9 +1,10 @@
-"""What the Bloom filter knows a candidate by: the 64-bit XXH3 hash of its URL, or of its URL and language.
+"""The keys of the Bloom filter: the 64-bit XXH3 hash of a URL, or of a URL and its language.
 
-The URL's hash alone also picks a pack's slot (`hash % slots`), so one filter may see only hashes that agree in their
-low bits. The filter stands that: the block comes from the high half, and the low half is multiplied before use.
+The URL's hash also picks a pack's slot (`hash % slots`), so one filter may get only hashes with equal low bits. The
+filter works with such hashes: the block is chosen by the high half, and the low half is multiplied before use.
 
-At eight billion keys a new one has an equal hash once in 2.3 billion; any useful false-positive rate is far above it.
+Among eight billion keys, a new key equals an existing hash once in 2.3 billion, far below any useful false-positive
+rate.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import xxhash
 
 Hashes = npt.NDArray[np.uint64]
 
-# Neither a URL nor a language code can hold NUL, so no two pairs join to the same bytes.
+# Neither URLs nor language codes contain NUL, so different pairs never join to the same bytes.
 SEPARATOR = b"\0"
 
 
@@ -24,13 +25,13 @@ def url_hashes(
     urls: Sequence[str] | pa.Array | pa.ChunkedArray,
     languages: Sequence[str | None] | pa.Array | pa.ChunkedArray | None = None,
 ) -> Hashes:
-    """Hash each URL's UTF-8, together with its language where languages are given -> (N,) uint64.
+    """Return the hash of each URL's UTF-8, combined with its language if languages are given, as (N,) uint64.
 
-    A None among the languages is a candidate without one. With languages the hashes are others than without, even where
-    the language is None: a filter is fed one kind or the other.
+    None among the languages means a candidate without one. Hashes with languages differ from hashes without, even where
+    the language is None; a filter gets one kind or the other.
 
     Raises:
-        TypeError: a URL is null; packs hold none.
+        TypeError: a URL is null; packs contain no null URLs.
     """
     keys = _as_binary(urls)
     if languages is not None:

@@ -1,17 +1,17 @@
-"""WebDataset tars of anyone's: samples from members that share a name and stand together.
+"""Read WebDataset tars of any origin: a sample is a run of adjacent members with one key.
 
-Source: the WebDataset convention, as img2dataset writes it: a member's name up to the first dot of its last step is the
-key, the rest is its kind. A sample is one picture (PICTURES), the caption from `txt` or from the `caption` of `json`,
-and the `url` of `json`; members of other kinds belong to it and are not read.
+Source: the WebDataset convention as img2dataset writes it. A member's key is its path up to the first dot of the file
+name; the rest is its kind. A sample has one picture (PICTURES), a caption from `txt` or from `caption` in `json`, and a
+URL from `url` in `json`. Members of other kinds belong to the sample and are not read.
 
-Invariant: one sample is held at a time (of incomplete ones, a hash of the key), and everything in the tar is accounted
-for: a sample without a picture, or whose json cannot be read, is lost; a file that no sample's name fits, such as the
-`._NAME` that tar writes on a Mac, is another member. A tar that breaks off is an error, since nothing else tells what
-it lost: a shard of ours has its table for that (`dataset.formats.shards`). So is a tar in which a sample's members do
-not stand together, as `tar` packs them in a folder's own order: its pictures would have no captions.
+Invariant: one sample is in memory at a time (plus a hash of the key of each incomplete one), and everything in the tar
+is counted: a sample without a picture or with unreadable json is lost; a file that belongs to no sample, such as the
+`._NAME` that tar writes on a Mac, is another member. A truncated tar is an error, because nothing else tells what is
+missing; our own shards have their table for that (`dataset.formats.shards`). So is a tar in which a sample's members
+are not adjacent, as plain `tar` packs them: its pictures would have no captions.
 
-Rejected: tarfile's own gzip stream, which ends silently after the first member of several, and tarfile's end at a
-damaged header, which it takes for the archive's.
+Rejected: tarfile's own gzip stream, which silently ends after the first of several gzip members, and tarfile's
+treatment of a damaged header as the end of the archive.
 """
 
 import gzip
@@ -30,7 +30,7 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
 TEXTS = ("txt", "json")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBER_BYTES = 100_000_000
-"""What is larger is no picture of a training set; its tar would fill the memory."""
+"""A larger member is not a picture of a training set, and could fill the memory."""
 
 
 class _ScatteredError(tarfile.TarError):
@@ -39,7 +39,7 @@ class _ScatteredError(tarfile.TarError):
 
 @dataclass(slots=True)
 class _Group:
-    """The members with one key that were read so far, by kind; None where one is too large."""
+    """The members with one key read so far, by kind; None for one that is too large."""
 
     key: str
     members: dict[str, bytes | None] = field(default_factory=dict)
@@ -47,18 +47,18 @@ class _Group:
 
     @property
     def is_bare(self) -> bool:
-        """Return whether it is a picture without text, or a text without picture."""
+        """Return whether this is a picture without text, or a text without a picture."""
         return bool(self.members) and self.members.keys().isdisjoint(TEXTS) != self.members.keys().isdisjoint(PICTURES)
 
 
 class _Header(tarfile.TarInfo):
-    """A header whose damage is an error, where tarfile ends the archive."""
+    """A tar header that raises ReadError if damaged; tarfile would end the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark of the end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end-of-archive marker
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"no header at byte {tarfile_.offset}: {error}") from error
@@ -67,18 +67,18 @@ class _Header(tarfile.TarInfo):
 def read_webdataset(
     store: Store, path: str, on_other: Callable[[str], object] = lambda _name: None
 ) -> Iterator[Sample | LostSample]:
-    """Yield the samples of the tar at `path`, in its order; their sizes are 0, they are not looked up.
+    """Yield the samples of the tar at `path`, in its order; their sizes are 0, because they are not decoded.
 
     `on_other` is called with the name of each file that belongs to no sample.
 
-    Raises: StoreError when it is missing; ShardError when it is no tar, is damaged or breaks off.
+    Raises: StoreError when the tar is missing; ShardError when it is not a tar, is damaged or breaks off.
     """
     try:
         with store.open_input(path) as file, _opened(file) as tar:
             group = _Group("")
             bare: set[tuple[int, bool]] = set()
             for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
+                tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every header
                 if member.isdir():
                     continue
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -99,7 +99,7 @@ def read_webdataset(
     except _ScatteredError as error:
         raise ShardError(f"{path} in {store.uri}: {error}: pack it with `tar --sort=name`.") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ShardError(f"{path} in {store.uri} cannot be read to its end ({error}): fetch it again.") from error
+        raise ShardError(f"Cannot read {path} in {store.uri} to its end ({error}): fetch it again.") from error
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _opened(file: IO[bytes]) -> Iterator[tarfile.TarFile]:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """Return key and kind of a member; both empty when its name has no two parts."""
+    """Return the key and kind of a member; both are empty if its name does not have two parts."""
     folder, slash, last = name.rpartition("/")
     stem, dot, kind = last.partition(".")
     return (folder + slash + stem, kind.lower()) if stem and dot else ("", "")
@@ -132,17 +132,17 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
 
 
 def _require_together(group: _Group, bare: set[tuple[int, bool]]) -> None:
-    """Refuse a tar in which a picture stands apart from its text; `bare` has the groups that lacked one of them."""
+    """Raise _ScatteredError if a picture is not next to its text; `bare` contains the groups that lacked either."""
     if not group.is_bare:
         return
     has_text = not group.members.keys().isdisjoint(TEXTS)
     if (hash(group.key), not has_text) in bare:
-        raise _ScatteredError(f"the members of sample {group.key} do not stand together")
+        raise _ScatteredError(f"the members of sample {group.key} are not adjacent")
     bare.add((hash(group.key), has_text))
 
 
 def _ended(group: _Group, on_other: Callable[[str], object]) -> Iterator[Sample | LostSample]:
-    """Yield the sample that a group of members is, if it is one."""
+    """Yield the sample that a complete group of members forms, if any."""
     if not group.members:
         for name in group.unread:
             on_other(name)
@@ -163,7 +163,7 @@ def _ended(group: _Group, on_other: Callable[[str], object]) -> Iterator[Sample 
 
 
 def _object(data: bytes | None) -> Mapping[str, object] | None:
-    """Read a JSON object; None when it is none."""
+    """Return a JSON object; None if the data is not one."""
     try:
         about = json.loads(data or b"")
     except (ValueError, RecursionError):
@@ -172,6 +172,6 @@ def _object(data: bytes | None) -> Mapping[str, object] | None:
 
 
 def _text(about: Mapping[str, object] | None, name: str) -> str:
-    """Return a text of a JSON object, without the halves of characters that JSON can name; '' for anything else."""
+    """Return a text of a JSON object, with lone surrogates replaced; '' if it is not a text."""
     value = (about or {}).get(name)
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""

@@ -63,7 +63,7 @@ def test_the_head_names_the_tracker_and_its_runs(store: Store) -> None:
 
 def test_an_unknown_run_is_told_at_once_with_those_there_are(store: Store) -> None:
     put_manifest(store, LISTED)
-    with pytest.raises(ManifestError, match=r"no run 'c', only a, b: check the name, or write the manifest anew"):
+    with pytest.raises(ManifestError, match=r"no run 'c', only a, b: check the name, or write the manifest again"):
         outputs(store, run="c")
 
 
@@ -75,16 +75,16 @@ def test_a_missing_manifest_says_how_it_is_written(store: Store) -> None:
 def test_a_manifest_of_an_older_version_is_to_be_written_anew(store: Store) -> None:
     before = MANIFEST_SCHEMA.remove(MANIFEST_SCHEMA.get_field_index("source"))
     store.write_table(MANIFEST, before.empty_table())
-    with pytest.raises(ManifestError, match=r"another version .*source is missing.* anew with tracker manifest"):
+    with pytest.raises(ManifestError, match=r"another version .*source is missing.* again with tracker manifest"):
         outputs(store)
     store.write_table(MANIFEST, MANIFEST_SCHEMA.empty_table())
-    with pytest.raises(ManifestError, match=r"does not say which tracker wrote it.* anew with tracker manifest"):
+    with pytest.raises(ManifestError, match=r"does not say which tracker wrote it.* again with tracker manifest"):
         outputs(store)
 
 
 def test_what_is_no_parquet_is_to_be_written_anew(store: Store) -> None:
     store.put(MANIFEST, b"PAR1 and then nothing")
-    with pytest.raises(ManifestError, match="anew with tracker manifest"):
+    with pytest.raises(ManifestError, match="again with tracker manifest"):
         outputs(store)
 
 

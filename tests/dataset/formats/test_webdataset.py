@@ -147,7 +147,7 @@ def test_a_gzip_that_is_damaged_is_an_error(store: Store, place: int) -> None:
     "names", [("1.jpg", "2.jpg", "1.txt", "2.txt"), ("1.json", "2.json", "1.png", "2.png"), ("1.txt", "2.jpg", "1.jpg")]
 )
 def test_a_tar_whose_pictures_stand_apart_from_their_captions_is_an_error(store: Store, names: Sequence[str]) -> None:
-    with pytest.raises(ShardError, match="the members of sample 1 do not stand together: pack it with `tar --sort"):
+    with pytest.raises(ShardError, match="the members of sample 1 are not adjacent: pack it with `tar --sort"):
         read(store, tar_bytes([(name, b"{}") for name in names]))
 
 

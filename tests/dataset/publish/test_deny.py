@@ -83,7 +83,7 @@ def test_an_entry_without_the_form_of_its_kind_is_refused_when_written_and_when_
 ) -> None:
     row = {"kind": kind, "value": value, "reason": "", "time": datetime.now(UTC)}
     table = pa.Table.from_pylist([row], schema=DENY_SCHEMA)
-    with pytest.raises(DenyListError, match="mend that list"):
+    with pytest.raises(DenyListError, match="correct that list"):
         write_deny_list(made.store, table)
     made.store.write_table("deny/0000.parquet", table)
     with pytest.raises(DatasetError, match=r"deny/0000\.parquet"):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -14,6 +15,10 @@ from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect
 from tracker.database.migrate import migrate
 from tracker.protocol.session import Session
+
+# An example on a busy machine may take longer than hypothesis's 200 ms; no test measures time by it.
+hypothesis.settings.register_profile("shoal", deadline=None)
+hypothesis.settings.load_profile("shoal")
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
-"""CLIP models: from a recipe's entry to unit embeddings of pictures and texts, by open_clip.
+"""Load CLIP models with open_clip: from a recipe's entry to unit embeddings of pictures and texts.
 
-Invariant: a `ClipModel` has every one of its weights from the file whose checksum it names, and gives finite unit rows.
-Weights that are missing are an error, never random numbers, and loading runs no code: safetensors, or `torch.load` with
-`weights_only`. No model is fetched that the recipe does not name.
+Invariant: all weights of a `ClipModel` come from the file whose checksum it names, and its embeddings are finite unit
+rows. Missing weights are an error, never random numbers. Loading runs no code from files: safetensors, or `torch.load`
+with `weights_only`. Only models that the recipe names are downloaded.
 
-Source: open_clip's factory, which loads strictly. Rejected: its warning for OpenAI's weights behind the wrong
-activation (plain `ViT-B-32`), which scores every pair wrongly and goes on: here it is an error.
+Source: open_clip's factory, which loads strictly. Rejected: its mere warning for OpenAI's weights with the wrong
+activation (plain `ViT-B-32`), which scores every pair wrongly: here it is an error.
 """
 
 import difflib
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _LOADING_FAULTS = (
     OSError,
-    RuntimeError,  # a weight is missing, too many, or has another shape; weights_only met code; not found by open_clip
+    RuntimeError,  # a missing, unknown or misshapen weight; code in a weights_only file; an unknown model
     LookupError,
     TypeError,
     ValueError,
@@ -54,7 +54,7 @@ _LOADING_FAULTS = (
     pickle.UnpicklingError,
     safetensors.SafetensorError,
 )
-"""What open_clip's factory was seen to raise for configurations and weights that do not fit."""
+"""Exceptions that open_clip's factory was seen to raise for configurations and weights that do not fit each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ class ClipModel:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Return what a file of its embeddings says of it: by the checksums a reader tells whose space they are in."""
+        """Return the metadata for a file of its embeddings; readers compare the checksums before they compare
+        embeddings.
+        """
         return {
             "shoal.model": self.name,
             "shoal.sha256": self.checksums.weights,
@@ -84,21 +86,23 @@ class ClipModel:
 
     @property
     def device(self) -> torch.device:
-        """Return where the model runs."""
+        """Return the device that the model runs on."""
         return self.towers.device
 
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
-        """Embed pictures of any size and mode, (N, D) float32 unit rows."""
+        """Return the embeddings of pictures of any size and mode, (N, D) float32 unit rows."""
         if not images:
             return np.empty((0, self.dimensions), np.float32)
         return self.embed_pixels(np.stack([self.preparation.pixels(image) for image in images]))
 
     def embed_pixels(self, pixels: Pixels) -> Embeddings:
-        """Embed prepared pictures, (N, H, W, 3) uint8; (N, D) float32 unit rows."""
+        """Return the embeddings of prepared pictures (N, H, W, 3) uint8, as (N, D) float32 unit rows."""
         return self._unit_rows(self.towers.images(torch.from_numpy(pixels)))
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts, cut to the model's context, (N, D) float32 unit rows; an empty text has an embedding too."""
+        """Return the embeddings of texts, cut to the model's context, (N, D) float32 unit rows; '' has an embedding,
+        too.
+        """
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
         return self._unit_rows(self.towers.texts(torch.from_numpy(self.preparation.tokens(texts))))
@@ -107,7 +111,7 @@ class ClipModel:
         rows: Embeddings = embeddings.cpu().numpy()
         if not np.allclose(np.square(rows).sum(1), 1, atol=1e-3):  # also false for NaN
             raise ModelError(
-                f"{self.name} gave an embedding without a direction: its weights are damaged, replace them."
+                f"{self.name} returned an embedding that is zero or not finite: its weights are damaged, replace them."
             )
         return rows
 
@@ -115,11 +119,12 @@ class ClipModel:
 def load_model(
     spec: ModelRecipe, store: Store | None = None, device: str | None = None, precision: Precision | None = None
 ) -> ClipModel:
-    """Load the model that a recipe names, for evaluation, on `device` or a GPU if there is one.
+    """Load the model that a recipe names, for evaluation, on `device` or, if None, on a GPU if present.
 
-    `precision` is the device's own when it is None: float16 on CUDA, else float32.
+    If `precision` is None, it is float16 on CUDA and float32 elsewhere.
 
-    Raises: ModelError when model or weights do not exist, do not fit one another, or cannot be loaded without code.
+    Raises: ModelError when model or weights do not exist, do not fit each other, or cannot be loaded without running
+    code.
     """
     place = _device(device)
     with _located(spec, store) as source:
@@ -135,14 +140,14 @@ def load_model(
             _require_colours(wanted["mean"], wanted["std"])
         except _LOADING_FAULTS as error:
             raise ModelError(
-                f"The weights {source.weights.name} cannot be loaded as {spec.model} ({said_by(error)}): "
+                f"Cannot load the weights {source.weights.name} as {spec.model} ({said_by(error)}): "
                 "name weights and configuration that belong together."
             ) from error
         text = _own_text_tower(source.weights.parent, dimensions, place)
         said = _digest(config, wanted)
         checksums = Checksums(sha256_of(source.weights), _with_files(said, source.weights.parent) if text else said)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
-        raise ModelError(f"The weights of {spec.model} hold values that are not finite: replace them.")
+        raise ModelError(f"The weights of {spec.model} contain values that are not finite: replace them.")
     kind = precision or Precision.of(place)
     return ClipModel(
         spec.model,
@@ -154,14 +159,14 @@ def load_model(
 
 
 def _require_colours(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise ValueError unless each has three finite numbers, and none is divided by 0."""
+    """Raise ValueError unless `mean` and `std` have three finite numbers each, and no `std` is 0."""
     values = np.array([mean, std])
     if values.shape != (2, 3) or values.dtype.kind not in "fiu" or not np.isfinite(values).all() or not all(std):
         raise ValueError(f"mean {mean} and std {std} are not three numbers each")
 
 
 def preparation_of(preprocess: Any, tokenizer: Any, size: int | Sequence[int]) -> Preparation:
-    """Take from open_clip's transforms what is done before the device: all but ToTensor and Normalize."""
+    """Return open_clip's transforms without the last two, ToTensor and Normalize, which the device does."""
     *steps, to_tensor, normalize = preprocess.transforms
     assert (type(to_tensor).__name__, type(normalize).__name__) == ("MaybeToTensor", "Normalize"), preprocess
     height, width = (size, size) if isinstance(size, int) else size
@@ -174,20 +179,20 @@ def _device(name: str | None) -> torch.device:
     try:
         torch.empty(1, device=name)
         return torch.device(name)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise ModelError(
-            f"There is no device {name} here ({said_by(error)}): give cpu, cuda or cuda:N, or leave it out."
+            f"Cannot use the device {name} ({said_by(error)}): give cpu, cuda or cuda:N, or omit --device."
         ) from error
 
 
 def pretrained_names() -> list[tuple[str, str]]:
-    """List open_clip's pairs of a model's name and a tag of weights for it."""
+    """Return open_clip's pairs of a model name and a weights tag."""
     return [(str(name), str(tag)) for name, tag in open_clip.list_pretrained()]
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What open_clip is asked for, and the file from which the weights will come."""
+    """The names passed to open_clip, and the file from which the weights come."""
 
     name: str
     pretrained: str | None
@@ -196,13 +201,13 @@ class _Source:
 
 @contextmanager
 def _located(spec: ModelRecipe, store: Store | None) -> Iterator[_Source]:
-    """Find a model's weights: in the store, a folder, a file, on the hub or under an open_clip tag."""
+    """Find a model's weights: in the store, in a folder, in a file, on the hub, or by an open_clip tag."""
     if spec.pretrained is None:
         hub_id = spec.model.removeprefix(HUB_PREFIX)
         yield _Source(spec.model, None, _downloaded(spec, lambda: open_clip.download_pretrained_from_hf(hub_id)))
     elif spec.pretrained.startswith(STORE_PREFIX):
         if store is None:
-            raise ModelError(f"{spec.pretrained} lies in a store, and none is set: set SHOAL_STORE.")
+            raise ModelError(f"{spec.pretrained} needs a store: set SHOAL_STORE or --store.")
         with fetched(store, spec.pretrained) as folder:
             yield _Source(f"local-dir:{folder}", None, weights_in(folder))
     elif is_folder(path := Path(spec.pretrained)):
@@ -218,21 +223,21 @@ def _refuse_unknown_name(name: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`dataset models list` shows the names."
-        raise ModelError(f"open_clip knows no model {name}: {hint}")
+        raise ModelError(f"open_clip has no model {name}: {hint}")
 
 
 def _tagged(spec: ModelRecipe) -> Path:
-    """Fetch the weights of an open_clip tag, unless they are in its cache."""
+    """Return the weights of an open_clip tag, downloaded unless they are in its cache."""
     entry = open_clip.get_pretrained_cfg(spec.model, spec.pretrained)
     if not entry:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(spec.model)) or "none"
         raise ModelError(
-            f"{spec.pretrained} is no file, no folder and no tag of {spec.model}: its tags in open_clip are {tags}."
+            f"{spec.pretrained} is not a file, a folder or a tag of {spec.model}: its tags in open_clip are {tags}."
         )
     quick = bool(entry.get("quick_gelu", False))
     if quick != bool(open_clip.get_model_config(spec.model).get("quick_gelu", False)):
         right = f"{spec.model}-quickgelu" if quick else spec.model.removesuffix("-quickgelu")
-        raise ModelError(f"The weights {spec.pretrained} score wrongly in {spec.model}: name the model {right}.")
+        raise ModelError(f"The weights {spec.pretrained} give wrong scores in {spec.model}: name the model {right}.")
     return _downloaded(spec, lambda: open_clip.download_pretrained(entry))
 
 
@@ -241,25 +246,25 @@ def _downloaded(spec: ModelRecipe, download: Callable[[], str]) -> Path:
         return Path(download())
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"The weights of {spec.model} cannot be fetched ({said_by(error)}): fetch them on a machine with a "
-            "network, and put them into the store with `dataset models add`."
+            f"Cannot download the weights of {spec.model} ({said_by(error)}): download them on a machine with network "
+            "access, and put them into the store with `dataset models add`."
         ) from error
 
 
 def _refuse_torchscript(weights: Path) -> None:
-    """Refuse OpenAI's own .pt files: such an archive is a program."""
+    """Raise ModelError for OpenAI's original .pt files: such an archive contains a program."""
     if not zipfile.is_zipfile(weights):
         return
     with zipfile.ZipFile(weights) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise ModelError(
-                f"{weights.name} is TorchScript, a program and not only weights: for OpenAI's models name the tag "
+                f"{weights.name} is TorchScript, which contains a program: for OpenAI's models name the tag "
                 "openai, for others save the state_dict as safetensors."
             )
 
 
 def _beside(folder: Path) -> dict[str, object]:
-    """Let a text tower of transformers' be built from the configuration beside the weights, and not from the hub."""
+    """Return arguments that build a transformers text tower from the folder's configuration instead of the hub's."""
     if not (folder / "config.json").is_file() or not (folder / CONFIG_FILE).is_file():
         return {}
     text = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
@@ -269,9 +274,9 @@ def _beside(folder: Path) -> dict[str, object]:
 
 
 def _own_text_tower(folder: Path, dimensions: int, place: torch.device) -> "TextTower | None":
-    """Load the text tower that lies beside the weights, if one does.
+    """Load the text tower in the model's folder, if any.
 
-    Raises: ModelError when its embeddings are not as long as the pictures'.
+    Raises: ModelError when its embeddings differ in length from the pictures'.
     """
     if not (folder / "text_config.json").is_file():
         return None
@@ -280,14 +285,14 @@ def _own_text_tower(folder: Path, dimensions: int, place: torch.device) -> "Text
     tower = load_text_tower(folder, place)
     if tower.dimensions != dimensions:
         raise ModelError(
-            f"The text tower gives {tower.dimensions} dimensions and the image tower {dimensions}: name two that "
+            f"The text tower has {tower.dimensions} dimensions and the image tower {dimensions}: use towers that "
             "belong together."
         )
     return tower
 
 
 def _with_files(digest: str, folder: Path) -> str:
-    """Take the text tower's files into a configuration's digest."""
+    """Return a digest of a configuration's digest and the text tower's files."""
     files = [f"{path.name} {sha256_of(path)}" for path in sorted(folder.glob("text_*"))]
     return hashlib.sha256("\n".join([digest, *files]).encode("utf-8")).hexdigest()
 

@@ -1,10 +1,11 @@
-"""What the models' decoders do: pictures in, what a task makes of each out.
+"""The program of the models' decoder processes: pictures in, a task's result for each out.
 
-They are forked by `dataset.pictures.fork_server`, which `dataset.models.decoders` starts with `load`. A request is ours
-and pickled; an answer comes from a process that has seen strangers' bytes, so it is lengths and bytes, nothing else:
+`dataset.pictures.fork_server` forks the processes, and `dataset.models.decoders` starts it with `load`. A request comes
+from our process and is pickled. An answer comes from a process that has read untrusted bytes, so it consists of lengths
+and bytes only:
 
     request   a task, pickled; or (number of a task, pictures, texts)
-    answer    count, lengths (LOST: cannot be decoded), then the bytes; the last item are the texts' tokens
+    answer    count, lengths (LOST: undecodable), then the bytes; the last item are the texts' tokens
 """
 
 import importlib
@@ -29,17 +30,17 @@ _SIZE = struct.Struct("<Q")
 
 
 class Task(Protocol):
-    """What is made of a picture; can be pickled and compared."""
+    """What to compute from a picture; must be picklable and comparable."""
 
     def __call__(self, image: Image.Image) -> bytes:
-        """Return it, for a picture in RGB."""
+        """Return the result for a picture in RGB."""
 
 
 def load(*modules: str) -> Serve:
-    """Import what tasks will need, and return what a decoder does."""
+    """Import the modules that tasks need, and return the function that a decoder process runs."""
     for module in modules:
         importlib.import_module(module)
-    Image.init()  # or each fork would load the codecs with its first picture
+    Image.init()  # otherwise each fork would load the codecs
     return serve
 
 
@@ -53,7 +54,7 @@ def serve(line: socket.socket) -> None:
         except (EOFError, OSError):
             return
         if isinstance(asked, bytes):
-            known.append(pickle.loads(asked))  # noqa: S301 - ours
+            known.append(pickle.loads(asked))  # noqa: S301 - sent by our own process
             continue
         number, images, texts = asked
         items = answer(known[number], images, texts)
@@ -64,7 +65,7 @@ def serve(line: socket.socket) -> None:
 
 
 def answer(task: Task, images: Sequence[bytes], texts: Sequence[str]) -> list[bytes | None]:
-    """Return what the task makes of each picture, None where it cannot be decoded; and the texts' tokens."""
+    """Return the task's result for each picture, None if it is undecodable, followed by the texts' tokens."""
     tokens = task.tokens(texts).tobytes() if isinstance(task, Preparation) and texts else b""
     return [*(_made(task, data) for data in images), tokens]
 
@@ -73,7 +74,7 @@ def _made(task: Task, data: bytes) -> bytes | None:
     picture = open_stored(data)
     try:
         return None if picture is None else task(picture)
-    except (*CODEC_FAULTS, MemoryError):  # a picture a thousand times as wide as high, blown up to the model's size
+    except (*CODEC_FAULTS, MemoryError):  # for example an extreme aspect ratio, enlarged to the model's size
         return None
 
 
@@ -89,7 +90,7 @@ def _receive(line: socket.socket) -> Any:
     receive_into(line, memoryview(size))
     packed = bytearray(_SIZE.unpack(size)[0])
     receive_into(line, memoryview(packed))
-    return pickle.loads(packed)  # noqa: S301 - a request is ours
+    return pickle.loads(packed)  # noqa: S301 - sent by our own process
 
 
 def receive_into(line: socket.socket, view: memoryview) -> None:

@@ -1,13 +1,17 @@
-"""Decoders: strangers' pictures become pixels in processes of their own, on a CPU too, with a bound on their memory.
+"""Decode pictures for models in separate processes with a bound on their memory, on CPUs and GPUs alike.
 
-Invariant: whatever the bytes of a picture do to the process that decodes them, each sample gets its answer. A decoder
-that dies, or does not answer in time, takes its chunk along; its samples are then tried one by one, and the one that
-ends its decoder again counts as undecodable. What a decoder says is data, and is never unpickled.
+Invariant: whatever a picture does to the process that decodes it, each sample gets an answer. If a decoder dies or does
+not answer in time, its chunk is tried again one sample at a time, and a sample that ends its decoder again counts as
+undecodable. A decoder's answers are data and are never unpickled.
 
-A decoder (`dataset.models.decoder_process`, in a fork of `dataset.pictures.fork_server`) answers over a socket with raw
-pixels, which go straight into the batch's memory: 1.5 GB/s at 10,000 samples a second, received without the
-interpreter's lock. Rejected: shared memory, of which a container has 64 MB unless told otherwise, and a process that
-uses more of it dies; and forking this process, which one that uses CUDA does not survive.
+A decoder (`dataset.models.decoder_process`, forked by `dataset.pictures.fork_server`) sends raw pixels over a socket,
+straight into the batch's memory: 1.5 GB/s at 10,000 samples a second, received without the GIL.
+
+The download worker has its own pool (`workers.download.decoder_pool`), which runs in trio and encodes pictures; this
+one runs in threads and fills batches.
+
+Rejected: shared memory, because a container has only 64 MB by default and a process that uses more dies; forking this
+process, because a process that uses CUDA cannot be forked.
 """
 
 import atexit
@@ -35,52 +39,53 @@ from dataset.pictures import fork_server
 from dataset.pictures.fork_server import DECODE_BYTES, END, FORK, ORDER, READY, RESULT
 
 CHUNK_SAMPLES = 32
-"""Given to a decoder at once: 60 to 100 ms of work, 5 MB of pixels."""
+"""Samples sent to a decoder at once: 60 to 100 ms of work, 5 MB of pixels."""
 
 ANSWER_SECONDS = 300.0
-"""For a chunk; the largest picture that a download lets through takes four to ten. Ample, since a picture counts as
-undecodable after it: a machine that is only slow must not lose one."""
+"""Limit for one chunk. The largest picture that download accepts takes four to ten; the rest is for slow machines,
+because a sample counts as undecodable after it."""
 
 ORDER_SECONDS = 120.0
-"""For the origin's imports, torch among them, and a fork, on a machine that is busy with other things."""
+"""Limit for the origin's imports, torch among them, and a fork, on a busy machine."""
 
 NICENESS = 5
 
 MAX_ITEM_BYTES = 64 << 20
-"""Of one answer: the pixels of one picture, a thumbnail, a chunk's tokens. A decoder that says more is ours no more."""
+"""Limit for one item of an answer: a picture's pixels, a thumbnail, or a chunk's tokens. A decoder that announces more
+is compromised."""
 
 MODELS = ("dataset.models.torchvision_shim", "open_clip")
-"""Imported by the origin where decoders prepare a model's input; in this order."""
+"""Modules that the origin imports, in this order, if decoders prepare a model's input."""
 
 _Chunk = tuple[list[bool], Tokens]
 
 
 class DecodingFailed(DatasetError):
-    """No decoder can be started here."""
+    """No decoder can be started on this machine."""
 
 
 class Prepared:
-    """A batch under way, whose pictures go into memory that the caller gave."""
+    """A batch in progress; its pictures are written to memory that the caller provides."""
 
     def __init__(self, chunks: Sequence[Future[_Chunk]]) -> None:
         self._chunks = chunks
 
     def result(self, timeout: float | None = None) -> _Chunk:
-        """Wait for which pictures could be decoded, N; and all texts' tokens, (N, context) int32.
+        """Return which of N pictures could be decoded, and the tokens of all texts, (N, context) int32.
 
-        Raises: TimeoutError when a chunk is not there within `timeout` seconds.
+        Raises: TimeoutError when a chunk is not finished within `timeout` seconds.
         """
         done = [chunk.result(timeout) for chunk in self._chunks]
         return [is_good for flags, _ in done for is_good in flags], np.concatenate([tokens for _, tokens in done])
 
     def cancel(self) -> bool:
-        """Leave undone what has not been begun; True if nothing had been."""
+        """Cancel the chunks that have not been started; return True if none had been."""
         cancelled = [chunk.cancel() for chunk in self._chunks]
         return all(cancelled)
 
 
 class Decoders:
-    """`processes` decoders, each started when it is first needed; `modules` are imported before they are forked."""
+    """A pool of `processes` decoders, each started when first needed; `modules` are imported before the fork."""
 
     def __init__(self, processes: int = 1, modules: tuple[str, ...] = (), *, max_bytes: int = DECODE_BYTES) -> None:
         self._executor = OldestFirstExecutor(processes, "decoder")
@@ -93,7 +98,7 @@ class Decoders:
 
     @property
     def pictures_at_once(self) -> int:
-        """Return how many pictures `each` is given so that every decoder has a chunk."""
+        """Return the number of pictures for which `each` gives every decoder one chunk."""
         return self._processes * CHUNK_SAMPLES
 
     def __enter__(self) -> Self:
@@ -105,14 +110,14 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End threads and processes, when they are done with what they have begun."""
+        """End threads and processes after the work they have started."""
         self._executor.close()
         for _ in range(self._processes):
             if (decoder := self._idle.get()) is not None:
                 decoder.close()
 
     def prepare(self, samples: Sequence[Sample], preparation: Preparation, pixels: Pixels, *, age: int) -> Prepared:
-        """Begin to prepare a batch into `pixels`, (N, H, W, 3) uint8; of several shards the lowest `age` goes first.
+        """Start to prepare a batch into `pixels`, (N, H, W, 3) uint8; of several callers the lowest `age` goes first.
 
         Raises: in the result, DecodingFailed when no decoder can be started.
         """
@@ -124,7 +129,7 @@ class Decoders:
         return Prepared(chunks)
 
     def each(self, task: Task, images: Sequence[bytes]) -> list[bytes | None]:
-        """Do `task` on pictures and wait for what it made of each; None where one cannot be decoded.
+        """Return the task's result for each picture; None if it is undecodable.
 
         Raises: DecodingFailed when no decoder can be started.
         """
@@ -134,7 +139,9 @@ class Decoders:
         return [item for chunk in asked for item in chunk.result()]
 
     def pixels(self, task: Task, images: Sequence[bytes], shape: tuple[int, int, int]) -> Pixels | None:
-        """Do a task that makes pixels of this (H, W, 3), (N, H, W, 3) uint8; None if a picture cannot be decoded."""
+        """Return the results of a task that makes (H, W, 3) pixels, as (N, H, W, 3) uint8; None if any picture is
+        undecodable.
+        """
         pixels = np.zeros((len(images), *shape), np.uint8)
         made = self.each(task, images)
         for row, item in zip(pixels, made, strict=True):
@@ -163,7 +170,9 @@ class Decoders:
     def _ask(
         self, task: Task, images: Sequence[bytes], texts: Sequence[str], into: Pixels | None
     ) -> tuple[list[bytes | None], bytes | None]:
-        """Return what became of each picture, and the texts' tokens as bytes; None where a decoder died."""
+        """Return the result for each picture, and the texts' tokens as bytes; None instead of the tokens if a decoder
+        died.
+        """
         decoder = self._idle.get()
         try:
             decoder = decoder or self._start()
@@ -187,14 +196,14 @@ class Decoders:
 
     def _start(self) -> "_Decoder":
         decoder = self._origins.decoder(self._max_bytes)
-        if self._processes > 1:  # as many as there are cores: what feeds the device comes first
-            with suppress(OSError):  # it has ended, which is noticed with its first picture
+        if self._processes > 1:  # one per core: the process that feeds the device has priority
+            with suppress(OSError):  # it has ended, which its first picture will show
                 os.setpriority(os.PRIO_PROCESS, decoder.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
         return decoder
 
 
 class _Decoder:
-    """A process and the socket to it; it ends when the socket is closed, so also when this process dies."""
+    """A process and the socket to it. It ends when the socket is closed, and therefore also when this process dies."""
 
     def __init__(self, line: socket.socket, pid: int, end: Callable[[int], None]) -> None:
         self._socket = line
@@ -205,9 +214,9 @@ class _Decoder:
     def ask(
         self, task: Task, images: Sequence[bytes], texts: Sequence[str], into: Pixels | None
     ) -> tuple[list[bytes | None], bytes]:
-        """Do `task` over there on each picture; what it makes goes into the rows of `into`, if that is given.
+        """Run `task` on each picture; its results go into the rows of `into`, if given.
 
-        Raises: OSError, EOFError when the process has died, does not answer, or says what no decoder of ours would.
+        Raises: OSError, EOFError when the process has died, does not answer, or sends an invalid answer.
         """
         if task not in self._known:
             self._known.append(task)
@@ -215,10 +224,10 @@ class _Decoder:
         send(self._socket, (self._known.index(task), list(images), list(texts)))
         (count,) = COUNT.unpack(self._exactly(COUNT.size))
         if count != len(images) + 1:
-            raise EOFError("the decoder answers for other pictures")
+            raise EOFError("the decoder answered for other pictures")
         lengths = [LENGTH.unpack(self._exactly(LENGTH.size))[0] for _ in range(count)]
         if not all(LOST <= length <= MAX_ITEM_BYTES for length in lengths):
-            raise EOFError("the decoder says more than a decoder would")
+            raise EOFError("the decoder announced too many bytes")
         rows = [None] * len(images) if into is None else list(into)
         items = [self._item(length, row) for length, row in zip(lengths, rows, strict=False)]
         return items, bytes(self._exactly(max(0, lengths[-1])))
@@ -229,7 +238,7 @@ class _Decoder:
         if row is None:
             return bytes(self._exactly(length))
         if length != row.nbytes:
-            raise EOFError("the decoder gives a picture of another size")
+            raise EOFError("the decoder sent a picture of another size")
         receive_into(self._socket, row.reshape(-1).data)
         return b""
 
@@ -245,7 +254,7 @@ class _Decoder:
 
 
 class _Origins:
-    """The origin of decoders; one that was killed is replaced."""
+    """The origin of decoders; it is replaced if it was killed."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:
         self._modules = modules
@@ -256,7 +265,7 @@ class _Origins:
     def decoder(self, max_bytes: int) -> _Decoder:
         """Start a decoder.
 
-        Raises: DecodingFailed when that cannot be done.
+        Raises: DecodingFailed when that is impossible.
         """
         with self._lock:
             for _ in range(2):
@@ -267,7 +276,7 @@ class _Origins:
                     self._origin.close()
                     self._origin = None
         modules = ", ".join(("dataset.models.decoder_process", *self._modules))
-        raise DecodingFailed(f"The process that decodes cannot be started: python -c 'import {modules}' may tell why.")
+        raise DecodingFailed(f"Cannot start a decoder process: python -c 'import {modules}' may show the reason.")
 
     def close(self) -> None:
         """End the origin and all of its decoders."""
@@ -309,7 +318,7 @@ class _Origin:
         return _Decoder(ours, pid, self.end)
 
     def end(self, pid: int) -> None:
-        """Kill a decoder; if the origin has died, the kernel has killed it."""
+        """Kill a decoder. If the origin has died, the kernel has already killed it."""
         try:
             with self._lock:
                 self._orders.sendall(ORDER.pack(END, pid, 0))
@@ -334,5 +343,7 @@ class _Origin:
 
 @cache
 def _origins_with(modules: tuple[str, ...]) -> _Origins:
-    """Return this process's origin: it takes seconds to import torch, and decoders share what it has imported."""
+    """Return this process's origin for these modules. Importing torch takes seconds, so decoders share the imported
+    modules.
+    """
     return _Origins(modules)

@@ -1,11 +1,11 @@
-"""Where models lie: folders of open_clip's layout, on a disk or in the store under `models/NAME`.
+"""Model folders in open_clip's layout, on a disk or in the store under `models/NAME`.
 
-Such a folder holds `open_clip_config.json` (architecture and preprocessing), one file of weights, and the tokenizer's
-files if the model has one of its own. In the store `checksums.json` comes with them, written last: where it is, the
-folder is whole, and what is fetched is held against it. A name in the store never changes its content, because parts
-that were made with it name it.
+Such a folder contains `open_clip_config.json` (architecture and preprocessing), one file of weights, and the
+tokenizer's files if the model has its own. In the store `checksums.json` is written last: if it exists, the folder is
+complete, and downloaded files are compared with it. The content of a name in the store never changes, because parts
+made with the model refer to it by name.
 
-This module moves files and does without torch; `dataset.models.clip` loads what they hold.
+This module only moves files and works without torch; `dataset.models.clip` loads them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from dataset.store.local_paths import is_file
 from dataset.store.store import Store
 
 CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILES = {  # by suffix of what is given: the names under which open_clip looks for weights in a folder
+WEIGHTS_FILES = {  # by the given file's suffix: the name under which open_clip looks for weights in a folder
     ".safetensors": "open_clip_model.safetensors",
     ".bin": "open_clip_pytorch_model.bin",
     ".pth": "open_clip_pytorch_model.bin",
@@ -46,7 +46,7 @@ def sha256_of(path: Path) -> str:
 
 
 def weights_in(folder: Path) -> Path:
-    """Find the one file of weights in a model's folder.
+    """Return the file of weights in a model's folder.
 
     Raises: ModelError when there is no configuration, or not exactly one file of weights.
     """
@@ -63,16 +63,17 @@ def weights_in(folder: Path) -> Path:
 def gathered(
     weights: Path, config: Path, tokenizer: Sequence[Path] = (), renamed: Mapping[str, Path] | None = None
 ) -> Iterator[Path]:
-    """Give a temporary model folder of these files, under the names that open_clip looks for; `renamed` by their own.
+    """Yield a temporary model folder of these files, under the names that open_clip expects; `renamed` maps other
+    names.
 
-    Raises: ModelError when a file is missing or the weights are in no format that is known.
+    Raises: ModelError when a file is missing or the weights' format is unknown.
     """
     more = dict(renamed or {})
     for path in (weights, config, *tokenizer, *more.values()):
         if not is_file(path):
-            raise ModelError(f"{path} is no file: name the model's files.")
+            raise ModelError(f"{path} is not a file: name the model's files.")
     if weights.suffix not in WEIGHTS_FILES:
-        raise ModelError(f"{weights} is in no known format of weights: give {', '.join(WEIGHTS_FILES)}.")
+        raise ModelError(f"{weights} is not in a known format of weights: give {', '.join(WEIGHTS_FILES)}.")
     with tempfile.TemporaryDirectory(prefix="shoal-model-") as temporary:
         folder = Path(temporary)
         (folder / WEIGHTS_FILES[weights.suffix]).symlink_to(weights.absolute())
@@ -90,21 +91,21 @@ def is_name(name: str) -> bool:
 
 
 def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
-    """Put a model's folder into the store as `store:models/NAME`; returns the sha256 of each of its files.
+    """Copy a model's folder into the store as `store:models/NAME`, and return the sha256 of each of its files.
 
     Adding the same model again changes nothing.
 
-    Raises: ModelError when the name is taken by another model, or is no single step of a path.
+    Raises: ModelError when the name belongs to another model or is invalid.
     """
     if not is_name(name):
-        raise ModelError(f"{name!r} cannot name a model in the store: use letters, digits, '.', '-' and '_'.")
+        raise ModelError(f"A model in the store cannot be named {name!r}: use letters, digits, '.', '-' and '_'.")
     weights_in(folder)
     checksums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     place = f"{STORE_FOLDER}/{name}"
     if store.exists(f"{place}/{CHECKSUMS_FILE}"):
         if _checksums(store, place) == checksums:
             return checksums
-        raise ModelError(f"The store has another model named {name}: choose a new name, parts may rely on the old.")
+        raise ModelError(f"The store has another model named {name}, which parts may refer to: choose a new name.")
     for file_name in checksums:
         with (folder / file_name).open("rb") as source, store.write(f"{place}/{file_name}") as target:
             shutil.copyfileobj(source, target, BLOCK_BYTES)
@@ -114,9 +115,9 @@ def add_model(store: Store, name: str, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def fetched(store: Store, reference: str) -> Iterator[Path]:
-    """Give a temporary copy of the folder that `store:PATH` names, every file held against its checksum.
+    """Yield a temporary copy of the folder that `store:PATH` names, with every file's checksum verified.
 
-    Raises: ModelError when the store has no such model, or a file of it was changed.
+    Raises: ModelError when the store has no such model, or one of its files was changed.
     """
     place = reference.removeprefix(STORE_PREFIX).strip("/")
     if not store.exists(f"{place}/{CHECKSUMS_FILE}"):
@@ -127,7 +128,7 @@ def fetched(store: Store, reference: str) -> Iterator[Path]:
             with store.open_input(f"{place}/{name}") as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target, BLOCK_BYTES)
             if sha256_of(folder / name) != checksum:
-                raise ModelError(f"{place}/{name} in the store is not what was put there: add the model anew.")
+                raise ModelError(f"{place}/{name} in the store has been changed: add the model under a new name.")
         yield folder
 
 

@@ -1,12 +1,12 @@
-"""From a sample to what a model takes: pixels of its size and tokens, without a model and without a GPU.
+"""Prepare a sample for a model: pixels of its size, and tokens; without a model and without a GPU.
 
-Invariant: pictures go through open_clip's own transforms, all but the last two (to floats, and normalised), which
-`dataset.models.towers` does on the device: so a picture travels as one byte a colour and its numbers are the same to
-the bit.
+Invariant: pictures go through open_clip's own transforms except the last two (conversion to floats and normalisation),
+which `dataset.models.towers` does on the device. So a picture travels as one byte per colour, and its numbers are the
+same to the bit.
 
-A picture of 256 pixels and 47 KB takes 2.9 ms of a CPU and a text 0.1 ms, all of the latter under the interpreter's
-lock. It runs in the processes of `dataset.models.decoders`: pictures are strangers' bytes. What else is made of a
-picture there is a task of this module, too.
+A picture of 256 pixels and 47 KB takes 2.9 ms of CPU and a text 0.1 ms; tokenizing holds the GIL. All of it runs in the
+processes of `dataset.models.decoders`, because pictures are untrusted. The other tasks of those processes are defined
+here, too.
 """
 
 import io
@@ -25,15 +25,16 @@ Pixels = npt.NDArray[np.uint8]
 Tokens = npt.NDArray[np.int32]
 
 TOKENIZED_CHARACTERS = 1_000
-"""A context of 77 tokens is about 330 characters of English; byte pair encoding takes quadratic time in a word."""
+"""Texts are cut to this length first: 77 tokens are about 330 characters of English, and byte pair encoding takes
+quadratic time in the length of a word."""
 
 TOKENIZER_CACHE_WORDS = 200_000
-"""open_clip's tokenizer remembers every word that it has seen, for ever; about 50 MB."""
+"""Limit for the cache of open_clip's tokenizer, which otherwise keeps every word for ever; about 50 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preparation:
-    """How one model wants its input; can be pickled. `height` and `width` in pixels, `context` in tokens."""
+    """The preprocessing of one model; picklable. `height` and `width` are in pixels, `context` in tokens."""
 
     steps: tuple[Callable[[Image.Image], Image.Image], ...]
     tokenizer: Callable[[list[str]], Any]
@@ -42,17 +43,17 @@ class Preparation:
     context: int
 
     def __call__(self, image: Image.Image) -> bytes:
-        """Do a decoder's task: a picture's `pixels`, row by row."""
+        """Return a picture's `pixels`, row by row (a decoder's task)."""
         return self.pixels(image).tobytes()
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Bring a picture of any size and mode to the model's, (H, W, 3) uint8."""
+        """Return a picture of any size and mode at the model's size, (H, W, 3) uint8."""
         for step in self.steps:
             image = step(image)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
-        """Cut texts to the model's context, (N, context) int32, padded as the model wants it."""
+        """Return the tokens of texts, cut and padded to the model's context, (N, context) int32."""
         if not texts:
             return np.empty((0, self.context), np.int32)
         tokens: Tokens = self.tokenizer([text[:TOKENIZED_CHARACTERS] for text in texts]).numpy().astype(np.int32)
@@ -62,7 +63,7 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A decoder's task: a picture shrunk or stretched to a square, (side, side, 3) uint8."""
+    """A decoder's task: a picture resized to a square, (side, side, 3) uint8."""
 
     side: int
 
@@ -73,7 +74,7 @@ class Square:
 
 @dataclass(frozen=True, slots=True)
 class PictureHash:
-    """A decoder's task: a picture's PDQ, in ASCII; empty for one too flat to have any."""
+    """A decoder's task: a picture's PDQ in ASCII; empty if the picture has too little contrast."""
 
     def __call__(self, image: Image.Image) -> bytes:
         """Return 64 hex digits."""
@@ -85,7 +86,7 @@ class PictureFingerprint:
     """A decoder's task: a picture's `Fingerprint`."""
 
     def __call__(self, image: Image.Image) -> bytes:
-        """Return it as `Fingerprint.from_bytes` reads it."""
+        """Return the fingerprint as `Fingerprint.from_bytes` reads it."""
         return fingerprint(np.asarray(image)).to_bytes()
 
 
@@ -104,7 +105,7 @@ class SmallJpeg:
 
 
 def _bound_cache(tokenizer: object) -> None:
-    """Forget the words that open_clip's own tokenizer keeps, when they are many; its marks are kept."""
+    """Clear the word cache of open_clip's tokenizer when it is large, except its special tokens."""
     cache = getattr(tokenizer, "cache", None)
     if isinstance(cache, dict) and len(cache) > TOKENIZER_CACHE_WORDS:
         marks = {

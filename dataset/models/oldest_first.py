@@ -1,7 +1,8 @@
-"""Threads that serve the oldest shard first.
+"""An executor that serves the oldest shard first.
 
-Several shards are worked on at once, so that the next one is ready when one ends. Served in turn they would all end
-together, and the device would wait while they are all written; served by age, the younger ones fill only the gaps.
+Several shards are in progress at once, so that the next one is ready when one ends. If they were served in turn, all
+would end together, and the device would be idle while they are written. Served by age, younger shards only fill the
+gaps.
 """
 
 import heapq
@@ -16,21 +17,24 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 WAIT_SECONDS = 0.5
-"""Between two looks at whether to stop: what waits for its turn may wait for minutes."""
+"""Interval between calls of `while_waiting`: waiting may take minutes, and a caller may want to stop."""
 
 
 class Awaited(Protocol, Generic[T_co]):
-    """What is under way; `Future` is one."""
+    """Something in progress, such as a `Future`."""
 
     def result(self, timeout: float | None = None) -> T_co:
-        """Raises: TimeoutError when it is not there in time."""
+        """Return the result.
+
+        Raises: TimeoutError when it is not finished within `timeout` seconds.
+        """
 
     def cancel(self) -> bool:
-        """Give it up."""
+        """Cancel it."""
 
 
 class OldestFirstExecutor:
-    """An executor of `threads` threads; of what waits, the lowest `age` goes first, then what came first."""
+    """An executor of `threads` threads; work with the lowest `age` goes first, then what was submitted first."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(threads, name)
@@ -39,7 +43,7 @@ class OldestFirstExecutor:
         self._numbers = count()
 
     def submit(self, age: int, work: Callable[[], T]) -> Future[T]:
-        """Have `work` called in one of the threads."""
+        """Run `work` in one of the threads."""
         future: Future[T] = Future()
 
         def do() -> None:
@@ -47,7 +51,7 @@ class OldestFirstExecutor:
                 return
             try:
                 future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001 - raised again by result()
                 future.set_exception(error)
 
         with self._lock:
@@ -56,7 +60,7 @@ class OldestFirstExecutor:
         return future
 
     def close(self) -> None:
-        """End the threads when what runs has ended; what waits is dropped."""
+        """Wait for running work, cancel waiting work, and end the threads."""
         self._threads.shutdown(cancel_futures=True)
 
     def _next(self) -> None:
@@ -66,9 +70,10 @@ class OldestFirstExecutor:
 
 
 def prefetch(started: Iterable[Awaited[T]], depth: int, while_waiting: Callable[[], None]) -> Iterator[T]:
-    """Yield the results in order, with up to `depth` more of them started than were asked for.
+    """Yield the results of `started` in order, keeping up to `depth` more items started than were requested.
 
-    `while_waiting` is called twice a second; what it raises ends the waiting, and what was started is given up.
+    `while_waiting` is called twice a second; an exception that it raises ends the iteration, and started items are
+    cancelled.
     """
     under_way: deque[Awaited[T]] = deque()
     try:

@@ -1,10 +1,10 @@
-"""From samples to unit rows at the speed of the model: decoders before the device, one thread that owns it.
+"""Embed samples at the speed of the model: decoder processes in front of one thread that owns the device.
 
     batches of samples ─▶ Decoders: pixels, tokens ─▶ the device's thread: towers ─▶ rows, in the order of the batches
 
-Invariant: the rows of a batch depend on its samples and on nothing that is embedded beside them. Each arrow holds a few
-batches, whatever the number of samples. Several callers, in threads of their own, share one pipeline; the one that came
-first is served first, so that the others fill the gaps that it leaves while it begins, ends and writes.
+Invariant: the rows of a batch depend on its samples only, not on what is embedded at the same time. Each arrow holds a
+few batches, whatever the number of samples. Several callers in threads of their own share one pipeline. The caller that
+came first is served first; the others fill the gaps while it starts, ends and writes.
 """
 
 import os
@@ -28,37 +28,34 @@ from dataset.models.oldest_first import OldestFirstExecutor, prefetch
 from dataset.models.towers import Embedded, Embeddings, Precision
 
 BATCH_SAMPLES = {"cpu": 32, "cuda": 1024}
-"""On two cores 32 take 2 s, and so long may a worker take to stop; a GPU is busy from some hundred on."""
+"""On two cores 32 samples take 2 s, an acceptable time for a worker to stop; a GPU is busy from some hundred on."""
 
 PREPARED_AHEAD = 2
-"""Batches of a caller that wait, decoded, for the model: of 150 MB each on a GPU."""
+"""Decoded batches of a caller that wait for the model; 150 MB each on a GPU."""
 
 RUNNING_AHEAD = 1
-"""Batches of a caller on the device beyond the one that is waited for: it is never without the next."""
+"""Batches of a caller on the device beyond the awaited one, so that the device always has work."""
 
 MAX_DECODERS = 32
-"""Beyond it the one process that feeds the device is the limit."""
+"""With more decoders, the one process that feeds the device would be the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
-    """Samples of one batch by what became of them; row i of both features, (N, D) float32, is of samples[i].
-
-    Every row is a unit row.
-    """
+    """The samples of one batch by result; row i of both features, (N, D) float32 unit rows, belongs to samples[i]."""
 
     samples: list[Sample]
     image_features: Embeddings
     text_features: Embeddings
     undecodable: list[Sample]
     without_direction: list[Sample]
-    """The model gave them no finite row, neither in its own precision nor in float32."""
+    """Samples for which the model returned no finite row, neither in its own precision nor in float32."""
 
 
 class Pipeline:
-    """`processes` decoders and the device's thread; `batch_samples` None: by device.
+    """`processes` decoders and the device's thread. If `batch_samples` is None, it depends on the device.
 
-    The model works within `busy`: it is entered in the device's thread.
+    The model runs within the context `busy`, entered in the device's thread.
     """
 
     def __init__(
@@ -83,7 +80,7 @@ class Pipeline:
         self._device.close()
 
     def batch_samples(self, model: ClipModel) -> int:
-        """Return how many samples a model is given at once."""
+        """Return how many samples a model gets at once."""
         return self._batch_samples or BATCH_SAMPLES.get(model.device.type, BATCH_SAMPLES["cpu"])
 
     def embed(
@@ -91,7 +88,7 @@ class Pipeline:
         batches: Iterable[tuple[ClipModel, Sequence[Sample]]],
         while_waiting: Callable[[], None] = lambda: None,
     ) -> Iterator[EmbeddedBatch]:
-        """Embed batches, each by its model, in their order; `while_waiting` is called twice a second.
+        """Embed batches, each with its model, and yield them in order; `while_waiting` is called twice a second.
 
         Raises: DeviceError when the device fails; ModelError when a whole batch gets no finite row.
         """
@@ -131,8 +128,8 @@ class Pipeline:
             lost = ~(has_direction(images) & has_direction(texts))
         if len(lost) > 1 and lost.all():
             raise ModelError(
-                f"{batch.model.name} gave no finite row for any of {len(lost)} samples: replace its weights, or the "
-                "device that it runs on."
+                f"{batch.model.name} returned no finite row for any of {len(lost)} samples: replace its weights, or "
+                "the device that it runs on."
             )
         return EmbeddedBatch(
             [sample for sample, is_lost in zip(batch.samples, lost, strict=True) if not is_lost],
@@ -144,20 +141,20 @@ class Pipeline:
 
 
 def decoder_processes(device: str | None) -> int:
-    """Return how many decoders a device wants: on a GPU one a core, but for the one that feeds it; on a CPU one."""
+    """Return the number of decoders for a device: on a GPU one per core except the one that feeds it; on a CPU one."""
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
     return max(1, min(MAX_DECODERS, (os.cpu_count() or 1) - 1)) if on_gpu else 1
 
 
 def has_direction(rows: Embeddings) -> npt.NDArray[np.bool_]:
-    """Say which rows, (N, D) float32, are unit rows: (N,), False for NaN, infinity and zero."""
+    """Return which rows of (N, D) float32 are unit rows, as (N,) bool; False for NaN, infinity and zero."""
     squares = np.einsum("nd,nd->n", rows, rows)
     return np.asarray(np.abs(squares - 1) < 1e-3)  # false for NaN
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What could be decoded of a batch; row i of both tensors is of samples[i]."""
+    """The decodable samples of a batch; row i of both tensors belongs to samples[i]."""
 
     model: ClipModel
     samples: list[Sample]
@@ -168,11 +165,11 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Preparing:
-    """A batch at the decoders."""
+    """A batch in the decoders."""
 
     model: ClipModel
     samples: Sequence[Sample]
-    pixels: torch.Tensor  # (N, H, W, 3) uint8, filled while it is under way
+    pixels: torch.Tensor  # (N, H, W, 3) uint8, filled in the meantime
     prepared: Prepared
 
     def result(self, timeout: float | None = None) -> _Batch:
@@ -195,7 +192,7 @@ class _Preparing:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch at the device."""
+    """A batch on the device."""
 
     batch: _Batch
     future: Future[Embedded]

@@ -1,11 +1,11 @@
-"""A text tower of sentence-transformers' layout beside CLIP's image tower: clip-ViT-B-32-multilingual-v1.
+"""A text tower in sentence-transformers' layout for CLIP's image tower: clip-ViT-B-32-multilingual-v1.
 
-LAION-5B's multilingual pairs were scored so: OpenAI's ViT-B/32 for the picture, and for the text a DistilBERT that was
-taught to say in fifty languages what CLIP's own text tower says in English.
+LAION-5B's multilingual pairs were scored with it: OpenAI's ViT-B/32 for pictures, and for texts a DistilBERT trained to
+reproduce, in fifty languages, the embeddings of CLIP's English text tower.
 
-    tokens → transformer → mean over the tokens that are no padding → dense 768 → 512, without bias → unit row
+    tokens → transformer → mean over the tokens except padding → dense 768 → 512, without bias → unit row
 
-In a model's folder, beside open_clip's files, it lies flat, each name with the prefix `text_`:
+Its files lie in a model's folder next to open_clip's, each with the prefix `text_`:
 
     text_config.json            config.json of the transformer
     text_model.safetensors      (or text_pytorch_model.bin) its weights
@@ -13,9 +13,9 @@ In a model's folder, beside open_clip's files, it lies flat, each name with the 
     text_dense.safetensors      (or text_dense_pytorch_model.bin) the dense layer's weights
     text_tokenizer.json         tokenizer.json
 
-Nothing is fetched and no code of the files is run: weights are safetensors or `weights_only`, the transformer is built
-from its configuration, which may name only an architecture of TRANSFORMERS. Invariant: every weight comes from the
-files.
+Invariant: every weight comes from the files. Nothing is downloaded and no code from the files is run: weights are
+safetensors or `weights_only`, and the transformer is built from its configuration, which must name an architecture of
+TRANSFORMERS.
 """
 
 import json
@@ -45,7 +45,7 @@ DENSE_WEIGHTS = ("text_dense.safetensors", "text_dense_pytorch_model.bin")
 TRANSFORMERS = ("distilbert", "bert", "xlm-roberta")
 IDENTITY = "torch.nn.modules.linear.Identity"
 MAX_TOKENS = 128  # clip-ViT-B-32-multilingual-v1's max_seq_length
-UNUSED = ("pooler.", "embeddings.position_ids")  # in published weights, and of no use to a mean over tokens
+UNUSED = ("pooler.", "embeddings.position_ids")  # part of published weights, but not used for a mean over tokens
 
 _FAULTS = (
     OSError,
@@ -62,14 +62,14 @@ _FAULTS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextTokenizer:
-    """Cuts texts as open_clip's tokenizers do: every row `context_length` long, filled up with `padding`."""
+    """Tokenizes texts as open_clip's tokenizers do: every row is `context_length` long, filled with `padding`."""
 
     tokenizer: tokenizers.Tokenizer = field(repr=False)
     context_length: int
     padding: int
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Cut N texts into (N, context_length) int64."""
+        """Return the tokens of N texts, (N, context_length) int64."""
         return torch.tensor([one.ids for one in self.tokenizer.encode_batch(list(texts))])
 
 
@@ -83,10 +83,10 @@ class TextTower:
     _dense: nn.Linear = field(repr=False)
 
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed tokens of `tokenizer`, (N, context) int64 -> (N, D), not yet of unit length."""
+        """Return embeddings (N, D), not yet of unit length, of `tokenizer`'s tokens (N, context) int64."""
         mask = (tokens != self.tokenizer.padding).long()
         longest = int(mask.sum(1).max()) if len(tokens) else 0
-        tokens, mask = tokens[:, :longest], mask[:, :longest]  # what is cut off is padding, and masked anyway
+        tokens, mask = tokens[:, :longest], mask[:, :longest]  # cuts only padding, which is masked
         states = self._transformer(input_ids=tokens, attention_mask=mask).last_hidden_state  # (N, T, 768)
         weight = mask[..., None].to(states.dtype)
         mean = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
@@ -94,7 +94,7 @@ class TextTower:
         return embedded
 
     def embed_texts(self, texts: Sequence[str]) -> Rows:
-        """Embed texts, (N, D) float32 unit rows."""
+        """Return the embeddings of texts, (N, D) float32 unit rows."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
         with torch.inference_mode():
@@ -104,16 +104,16 @@ class TextTower:
 
 
 def text_tower_files(source: Path) -> dict[str, Path]:
-    """Name the files of a folder as sentence-transformers writes it by their names in a model's folder.
+    """Return the files of a sentence-transformers folder, by their names in a model's folder.
 
-    Raises: ModelError when a file is missing, or what stands between the layers is not what this tower computes.
+    Raises: ModelError when a file is missing, or the layers are not those that this tower computes.
     """
     modules = _json(source / "modules.json")
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules] if isinstance(modules, list) else []
     pooling = _json(source / "1_Pooling" / "config.json")
     if kinds != ["Transformer", "Pooling", "Dense"] or not pooling.get("pooling_mode_mean_tokens"):
         raise ModelError(
-            f"{source} is {' → '.join(kinds) or 'no such model'}: only Transformer → mean Pooling → Dense is known."
+            f"{source} is {' → '.join(kinds) or 'not such a model'}: only Transformer → mean Pooling → Dense works."
         )
     return {
         CONFIG: source / "config.json",
@@ -127,19 +127,20 @@ def text_tower_files(source: Path) -> dict[str, Path]:
 def load_text_tower(folder: Path, device: torch.device) -> TextTower:
     """Load the text tower of a model's folder, for evaluation in float32.
 
-    Raises: ModelError when a file is missing, a weight is missing or too many, or `transformers` is not installed.
+    Raises: ModelError when a file or weight is missing, a weight is unknown, or `transformers` is not installed.
     """
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{error.name} is not installed: a multilingual model needs `pip install transformers`."
-        ) from error
+        raise ModelError(f"{error.name} is not installed: install Shoal with its extra [multilingual].") from error
     said, dense_said = _json(folder / CONFIG), _json(folder / DENSE_CONFIG)
     if said.get("model_type") not in TRANSFORMERS or "auto_map" in said:
-        raise ModelError(f"The text tower is a {said.get('model_type')}: only {', '.join(TRANSFORMERS)} are known.")
+        raise ModelError(f"The text tower is a {said.get('model_type')}: only {', '.join(TRANSFORMERS)} are supported.")
     if dense_said.get("activation_function", IDENTITY) != IDENTITY:
-        raise ModelError(f"The text tower's dense layer has {dense_said['activation_function']}: only none is known.")
+        raise ModelError(
+            f"The text tower's dense layer has the activation {dense_said['activation_function']}: only layers without "
+            "one are supported."
+        )
     try:
         transformer = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**said))
         dense = nn.Linear(int(dense_said["in_features"]), int(dense_said["out_features"]), bool(dense_said["bias"]))
@@ -154,16 +155,16 @@ def load_text_tower(folder: Path, device: torch.device) -> TextTower:
         raise
     except Exception as error:
         first = " ".join(str(error).split())[:200]
-        raise ModelError(f"The text tower cannot be loaded ({first}): give files that belong together.") from error
+        raise ModelError(f"Cannot load the text tower ({first}): give files that belong together.") from error
     weights = [*transformer.parameters(), *dense.parameters()]
     if not all(bool(weight.isfinite().all()) for weight in weights):
-        raise ModelError("The weights of the text tower hold values that are not finite: replace them.")
+        raise ModelError("The weights of the text tower contain values that are not finite: replace them.")
     tokenizer = TextTokenizer(cut, context, padding)
     return TextTower(dense.out_features, tokenizer, transformer.eval().to(device), dense.eval().to(device))
 
 
 def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Give a module its weights: each one, and none that it does not know."""
+    """Load the weights into a module; each must be present and known."""
     wanted = set(module.state_dict())
     bare = {name.split(".", 1)[1] if name.split(".", 1)[0] in TRANSFORMERS else name: t for name, t in state.items()}
     kept = {name: tensor for name, tensor in bare.items() if name in wanted or not name.startswith(UNUSED)}
@@ -177,7 +178,7 @@ def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def _state(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Read the one file of weights that is there, no code being run."""
+    """Read the one file of weights in the folder without running code."""
     found = [folder / name for name in names if is_file(folder / name)]
     if len(found) != 1:
         raise ModelError(f"The model folder has {len(found)} of {' or '.join(names)}: leave exactly one.")
@@ -189,12 +190,12 @@ def _state(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
             state = torch.load(found[0], map_location="cpu", weights_only=True)
     except _FAULTS as error:
         first = " ".join(str(error).split())[:200]
-        raise ModelError(f"{found[0].name} cannot be read without running code ({first}): replace it.") from error
+        raise ModelError(f"Cannot read {found[0].name} without running code ({first}): replace it.") from error
     return state
 
 
 def _weights(folder: Path, safe: str, pickled: str, names: tuple[str, str]) -> dict[str, Path]:
-    """Prefer safetensors, which published folders hold beside the pickle."""
+    """Return the weights' file: safetensors if present, otherwise the pickle."""
     if is_file(folder / safe):
         return {names[0]: folder / safe}
     return {names[1]: folder / pickled}
@@ -204,6 +205,4 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}): give the folder as sentence-transformers wrote it."
-        ) from error
+        raise ModelError(f"Cannot read {path} ({error}): give the folder as sentence-transformers wrote it.") from error

@@ -1,11 +1,11 @@
-"""Lets torchvision, and with it open_clip and timm, be imported beside a torch that its compiled part does not fit.
+"""Make torchvision importable, and with it open_clip and timm, when its compiled part does not fit the installed torch.
 
-A PyPI torchvision beside a CPU-only torch cannot load its compiled operators; it only warns of that, but then its
-Python part describes the operator `torchvision::nms`, which does not exist, and the import fails. Declaring the two
-operators that are described so, `nms` and `qnms`, mends it; nothing here ever calls them.
+A torchvision from PyPI with a CPU-only torch cannot load its compiled operators. It only warns about that, but then its
+Python part refers to the missing operator `torchvision::nms`, and the import fails. Declaring the two operators that it
+refers to, `nms` and `qnms`, repairs the import; nothing here calls them.
 
-Import this module before open_clip, timm or torchvision. A torchvision whose compiled part loads is left alone:
-declaring first in any case would collide with its own declaration.
+Import this module before open_clip, timm or torchvision. If torchvision's compiled part loads, nothing is declared,
+because that would collide with its own declaration.
 """
 
 import torch
@@ -15,7 +15,7 @@ ARGUMENTS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def declare_missing_operators() -> bool:
-    """Make torchvision importable; True if operators had to be declared for it."""
+    """Make torchvision importable; return True if operators had to be declared."""
     try:
         import torchvision
     except RuntimeError as error:
@@ -25,7 +25,7 @@ def declare_missing_operators() -> bool:
         return False
     for operator in OPERATORS:
         torch.library.define(f"torchvision::{operator}", ARGUMENTS)
-    import torchvision  # noqa: F401 - so that a failure shows here and not in a stranger's import
+    import torchvision  # noqa: F401 - a failure should show here, not in another module's import
 
     return True
 

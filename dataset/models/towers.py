@@ -1,21 +1,18 @@
 """A model's two towers on its device: pixels and tokens in, unit rows out.
 
-Invariant: a row depends on its own picture and text, and on nothing else but the size of its batch. Rows are float32
-whatever the arithmetic in between; one without a direction (NaN, infinite or zero) is given as it is, and its caller
-drops it: it never stands for a similarity.
+Invariant: a row depends only on its own picture and text, and on the size of its batch. Rows are float32 whatever the
+precision of the computation. A row that is zero or not finite is returned as it is; callers drop it, so that it never
+becomes a similarity.
 
-The text tower is run over the longest text of a group, not over all 77 places: an alt text has some 15 tokens, and in
-a causal tower no place sees what stands behind it, so the cut changes nothing but the time. Texts are grouped by length
-for that.
+Texts are grouped by length, and the text tower runs only over the longest text of a group, not over all 77 tokens: alt
+texts have about 15 tokens, and in a causal tower no token depends on later ones, so the result is the same.
 
 Precision: float16 on CUDA (autocast: weights and norms stay float32, matrices are multiplied in float16), float32
-elsewhere. Similarities of 600 pairs by the demo's model, against float32, mean and max difference: float16 7e-5 and
-4e-4, bfloat16 6e-4 and 4e-3. On a CPU without bfloat16 instructions ViT-B/32 took 7 times as long in it as in float32.
+elsewhere. docs/performance.md compares the precisions.
 
-The image tower can be compiled, which joins the small steps between the matrices. That is tried out before it is used:
-rows that stray from the plain ones, or a machine without a compiler, and it stays as it is. The text tower is not
-compiled: its shapes are many, and it is a tenth of the work. On a CPU it gains nothing (ViT-B/32, 32 at once: 3.7
-CPU-seconds for 3.5; rows 5e-7 apart, 26 s to compile); on a GPU it is not measured yet, so it is an option.
+The image tower can be compiled, which fuses the small steps between matrix multiplications. The compiled tower is
+tested first; if its rows differ from the plain ones, or the machine has no compiler, the plain tower stays. The text
+tower is not compiled, because it has many shapes and is a tenth of the work.
 """
 
 import threading
@@ -38,15 +35,16 @@ if TYPE_CHECKING:
 Embeddings = npt.NDArray[np.float32]
 
 TEXT_LENGTHS = (16, 32, 48)
-"""Texts are run in groups of at most so many tokens, the last one to the whole context: few shapes, little padding."""
+"""Texts are grouped by these maximum numbers of tokens; the last group has the whole context. Few shapes, little
+padding."""
 
 
 class DeviceError(DatasetError):
-    """The device takes no work any more: this worker cannot go on, its jobs can elsewhere."""
+    """The device does not work any more: this worker cannot continue, but its jobs can run elsewhere."""
 
 
 class Precision(StrEnum):
-    """What matrices are multiplied in."""
+    """The precision of matrix multiplications."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -54,17 +52,17 @@ class Precision(StrEnum):
 
     @classmethod
     def of(cls, device: torch.device) -> "Precision":
-        """Give the best for a device."""
+        """Return the best precision for a device."""
         return cls.FLOAT16 if device.type == "cuda" else cls.FLOAT32
 
 
 MOST_STRAY = {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 2e-3, Precision.BFLOAT16: 1e-2}
-"""How far a compiled row may lie from the plain one, as the length of the difference; no similarity moves further. Two
-to five times what the half precisions cost a similarity themselves, and twenty times what was seen in float32."""
+"""Maximum length of the difference between a compiled row and the plain one; no similarity changes by more. Two to five
+times the error of the half precisions themselves, and twenty times the difference seen in float32."""
 
 
 class Embedded:
-    """The rows of a batch, on their way from the device; `result` may be called from any thread."""
+    """The rows of a batch being copied from the device; `result` may be called from any thread."""
 
     def __init__(self, images: torch.Tensor, texts: torch.Tensor) -> None:
         self._arrived: torch.cuda.Event | None = None
@@ -78,9 +76,9 @@ class Embedded:
         self._images, self._texts = images, texts
 
     def result(self) -> tuple[Embeddings, Embeddings]:
-        """Wait for the image features and the text features, (N, D) float32 each.
+        """Wait for the image features and the text features, (N, D) float32 each, and return them.
 
-        Raises: DeviceError when the device failed meanwhile.
+        Raises: DeviceError when the device has failed.
         """
         if self._arrived is not None:
             with device_faults():
@@ -104,25 +102,25 @@ class Towers:
         self.device = device
         self.precision = precision
         self.most = 1 << 20
-        """Rows run at once; halved for good when the device's memory does not suffice."""
+        """Maximum rows at once; halved each time the device runs out of memory."""
         self.network = network.eval()
         self.text = text
-        """In the place of the network's own text tower."""
+        """Replaces the network's own text tower, if given."""
         self.normalisation = tuple(mean), tuple(std)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._copying = (
             torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         )
-        self._one_at_a_time = threading.Lock()  # functional_call exchanges the network's own tensors
+        self._one_at_a_time = threading.Lock()  # functional_call replaces the network's own tensors
         self._encode: Callable[[torch.Tensor], torch.Tensor] = self._encoded
         self.compiled = False
 
     def compile(self, size: tuple[int, int], rows: int, backend: str | Callable[..., Any] = "inductor") -> str | None:
-        """Have the image tower compiled for pictures of `size` (height, width), best for `rows` at once.
+        """Compile the image tower for pictures of `size` (height, width), optimised for batches of `rows`.
 
-        Tried with as many rows, with fewer and with one: no batch has to wait for the compiler later. Returns why not,
-        where there is no compiler or the rows stray; then all is as it was.
+        It is tested with as many rows, with fewer and with one, so that no batch waits for the compiler later. Return
+        None, or the reason why the tower stays uncompiled: there is no compiler, or the rows differ.
         """
         compiled = torch.compile(self._encoded, backend=backend)
         trials = [torch.randint(0, 256, (n, *size, 3), dtype=torch.uint8) for n in (rows, rows // 2 + 1, 1)]
@@ -131,28 +129,28 @@ class Towers:
                 for pixels in map(self._there, trials):
                     stray = float((compiled(pixels) - self._encoded(pixels)).norm(dim=1).max())
                     if not stray <= MOST_STRAY[self.precision]:
-                        return f"compiled rows stray by {stray:.1e}"
-            except (RuntimeError, OSError) as error:  # what torch raises while it compiles, and what compilers do
+                        return f"compiled rows differ by {stray:.1e}"
+            except (RuntimeError, OSError) as error:  # raised by torch during compilation and by compilers
                 return said_by(error)
         self._encode, self.compiled = compiled, True
         return None
 
     def embed(self, pixels: torch.Tensor, tokens: torch.Tensor, precision: Precision | None = None) -> Embedded:
-        """Put a batch's work on the device: (N, H, W, 3) uint8 and (N, context) int32, best in pinned memory.
+        """Start a batch on the device: (N, H, W, 3) uint8 and (N, context) int32, preferably in pinned memory.
 
-        Raises: DeviceError when the device fails, or has no memory for a single row.
+        Raises: DeviceError when the device fails, or lacks memory for a single row.
         """
-        encode = self._images if precision is None else self._plain_images  # it was compiled for its own precision
+        encode = self._images if precision is None else self._plain_images  # it is compiled for its own precision
         with self._one_at_a_time, device_faults(), self._arithmetic(precision or self.precision):
             return Embedded(self._in_pieces(encode, pixels), self._texts_by_length(tokens))
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed pixels, (N, H, W, 3) uint8 -> (N, D) float32, unit rows."""
+        """Return the embeddings of pixels (N, H, W, 3) uint8, as (N, D) float32 unit rows."""
         with self._one_at_a_time, device_faults(), self._arithmetic(self.precision):
             return self._in_pieces(self._images, pixels)
 
     def texts(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed tokens, (N, context) -> (N, D) float32, unit rows."""
+        """Return the embeddings of tokens (N, context), as (N, D) float32 unit rows."""
         with self._one_at_a_time, device_faults(), self._arithmetic(self.precision):
             return self._texts_by_length(tokens)
 
@@ -199,7 +197,7 @@ class Towers:
         return rows
 
     def _in_pieces(self, encode: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
-        """Encode rows, in pieces half as large once more for each time that the device's memory does not suffice."""
+        """Encode rows in pieces; each time the device runs out of memory, the size of a piece is halved."""
         pieces: list[torch.Tensor] = []
         done = 0
         while done < len(rows):
@@ -209,19 +207,19 @@ class Towers:
             except torch.OutOfMemoryError as error:
                 if len(piece) == 1:
                     raise DeviceError(
-                        f"{self.device} has no memory for a single sample ({said_by(error)}): "
-                        "end what else runs on it, or use a larger one."
+                        f"{self.device} has too little memory for a single sample ({said_by(error)}): "
+                        "end other programs that use it, or use a larger one."
                     ) from error
                 self.most = len(piece) // 2
             else:
                 done += len(piece)
                 continue
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # out of the except clause, whose traceback holds the failed tensors
+                torch.cuda.empty_cache()  # outside the except clause, whose traceback keeps the failed tensors
         return torch.cat(pieces) if pieces else torch.empty(0)
 
     def _there(self, rows: torch.Tensor) -> torch.Tensor:
-        """Copy rows to the device; on CUDA while the batch before is being computed."""
+        """Copy rows to the device; on CUDA during the computation of the previous batch."""
         if self._copying is None:
             return rows.to(self.device)
         with torch.cuda.stream(self._copying):
@@ -240,7 +238,7 @@ class Towers:
 
 @contextmanager
 def device_faults() -> Iterator[None]:
-    """Translate what torch raises for a device that is gone.
+    """Translate torch's exceptions for a failed device.
 
     Raises: DeviceError.
     """
@@ -248,13 +246,13 @@ def device_faults() -> Iterator[None]:
         yield
     except torch.AcceleratorError as error:
         raise DeviceError(
-            f"The GPU takes no work any more ({said_by(error)}): see `nvidia-smi` and the kernel's log, then start "
+            f"The GPU does not respond any more ({said_by(error)}): see `nvidia-smi` and the kernel's log, then start "
             "the worker again."
         ) from error
 
 
 def _is_causal(network: Any) -> bool:
-    """Say whether the text tower is open_clip's own, in which a place sees only those before it, read at its end."""
+    """Return whether the text tower is open_clip's own: causal, and read at the end of the text."""
     mask = getattr(network, "attn_mask", None)
     return mask is not None and getattr(network, "text_pool_type", None) == "argmax"
 

@@ -170,7 +170,7 @@ def test_a_gpu_that_disappears_ends_the_worker_and_no_attempt_is_used_up(
     shards(admin, store, 3)
     monkeypatch.setattr(Towers, "_images", gone)
     context = WorkContext(register("filter"), store)
-    with pytest.raises(CannotWork, match="The GPU takes no work any more"):
+    with pytest.raises(CannotWork, match="The GPU does not respond any more"):
         work(context)
     assert states(admin) == [("ready", 0)] * 3
     assert scalar(admin, "SELECT state FROM tracker.worker") == "gone"

@@ -112,7 +112,7 @@ def test_a_device_without_memory_for_one_sample_is_given_up(
     model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(model, monkeypatch, lambda _: torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(DeviceError, match="no memory for a single sample"):
+    with pytest.raises(DeviceError, match="too little memory for a single sample"):
         embedded(model, samples)
 
 
@@ -319,7 +319,7 @@ def test_a_compiled_tower_gives_the_same_rows_for_any_number(towers: Towers) -> 
         assert torch.allclose(towers.images(pixels[: len(rows)]), rows, atol=1e-6)
 
 
-@pytest.mark.parametrize(("backend", "reason"), [(bent, "rows stray by"), (broken, "no compiler here")])
+@pytest.mark.parametrize(("backend", "reason"), [(bent, "rows differ by"), (broken, "no compiler here")])
 def test_a_tower_that_cannot_be_compiled_well_stays_as_it_is(
     towers: Towers, backend: Callable[..., Any], reason: str
 ) -> None:

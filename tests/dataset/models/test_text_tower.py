@@ -147,13 +147,13 @@ def test_open_clips_own_multilingual_layout_loads_without_a_network(published: P
         ("modules.json", "Dense", "Normalize", "only Transformer"),
         ("1_Pooling/config.json", "true", "false", "only Transformer"),
         ("config.json", '"distilbert"', '"gpt2"', "only distilbert"),
-        ("config.json", '"dim": 24', '"dim": 48', "cannot be loaded"),
+        ("config.json", '"dim": 24', '"dim": 48', "Cannot load"),
         ("config.json", '"n_layers": 2', '"n_layers": 3', "do not fit: missing"),
         ("config.json", '"n_layers": 2', '"n_layers": 1', "unknown"),
         ("config.json", "{", '{"auto_map": {"AutoModel": "evil.Model"}, ', "only distilbert"),
-        ("2_Dense/config.json", "linear.Identity", "activation.Tanh", "only none is known"),
-        ("tokenizer.json", "{", "", "cannot be loaded"),
-        ("config.json", "{", "", "cannot be read"),
+        ("2_Dense/config.json", "linear.Identity", "activation.Tanh", "only layers without one are supported"),
+        ("tokenizer.json", "{", "", "Cannot load"),
+        ("config.json", "{", "", "Cannot read"),
     ],
 )
 def test_what_it_does_not_know_is_refused(

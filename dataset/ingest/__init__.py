@@ -1,1 +1,1 @@
-"""Pack → pool: duplicates are dropped by a Bloom filter, and rows are shuffled."""
+"""Pack → pool: a Bloom filter drops duplicates, and rows are shuffled."""

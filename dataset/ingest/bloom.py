@@ -1,17 +1,17 @@
 """The Bloom filter that drops duplicates at ingest: split-block stages, each twice as large as the one before.
 
-It never loses a key that was added, and finds one that was not at most at the stated rate, however far it grows: the
-stages' rates fall by TIGHTENING and sum up to the rate. Source: Almeida, Baquero, Preguica, Hutchison, "Scalable Bloom
-Filters" (2007), on `dataset.ingest.split_block`.
+Invariant: an added key is always found, and other keys are found at most at the stated rate, however far the filter
+grows: the stages' rates shrink by TIGHTENING, and their sum is the stated rate. Source: Almeida, Baquero, Preguica,
+Hutchison, "Scalable Bloom Filters" (2007), on `dataset.ingest.split_block`.
 
-A filter is derived from the packs that were committed: keys whose rows were not are dropped with the filter. A
-snapshot carries its writer's metadata, so that it can name the packs that it covers; the ones committed since are
-replayed, and replaying a pack twice changes nothing. Snapshots are little-endian: magic, version, length of the header,
-header (JSON), its XXH3-64, each stage's words, XXH3-64 of all words.
+A filter is derived from committed packs; if a commit fails, the filter with its keys is discarded. A snapshot contains
+its writer's metadata, which name the packs that it covers. Packs committed since are replayed; replaying a pack twice
+changes nothing. Snapshots are little-endian: magic, version, length of the header, header (JSON), its XXH3-64, each
+stage's words, XXH3-64 of all words.
 
-Rejected: `rbloom` (fixed size; a fifth of the speed, or 1.1 times with Python's own hash, which no other process
-shares), a cuckoo filter (deletes, which nobody needs, and inserts that can fail), a table of all hashes in Postgres
-(8 billion rows of index on the path of every COPY).
+Rejected: `rbloom` (fixed size; a fifth of the speed, or 1.1 times with Python's own hash, which differs between
+processes), a cuckoo filter (deletes, which nobody needs, and inserts that can fail), a table of all hashes in Postgres
+(an index of 8 billion rows in the path of every COPY).
 """
 
 import json
@@ -29,11 +29,11 @@ from dataset.formats.url_hashes import Hashes
 from dataset.ingest.split_block import CHUNK_KEYS, MAX_BLOCKS, SplitBlockFilter, blocks_for, expected_rate, sized_for
 
 GROWTH = 2
-# Almeida et al. recommend 0.8 to 0.9 at growth 2. For 1e-3 in all, the tenth stage then takes 34 bits a key; one half
-# would take 65, and would save 4 of 23 in the first.
+# Almeida et al. recommend 0.8 to 0.9 at growth 2. With 0.8 and a rate of 1e-3, the tenth stage takes 34 bits per key;
+# with 0.5 it would take 65, and the first stage 19 instead of 23.
 TIGHTENING = 0.8
 
-# Nothing is gained below the chance that two keys have equal hashes, 4e-10 among eight billion.
+# Below the probability that two keys have equal hashes, 4e-10 among eight billion, nothing is gained.
 MIN_RATE = 1e-9
 
 # 2^64 divided by the golden ratio (Knuth, TAOCP 6.4): odd, so that distinct hashes stay distinct.
@@ -47,53 +47,55 @@ IO_BYTES = 8 * 2**20
 
 
 class BloomError(DatasetError):
-    """A filter that cannot be made as asked, or a snapshot that cannot be trusted."""
+    """A filter cannot be made as requested, or a snapshot is damaged."""
 
 
 class BloomFilter:
-    """A set of (N,) uint64 hashes (see `formats.url_hashes`) that may find a key too many and never one too few."""
+    """A set of (N,) uint64 hashes (see `formats.url_hashes`) that may report keys that were not added, but never misses
+    one.
+    """
 
     def __init__(self, capacity: int, rate: float) -> None:
-        """Make an empty filter; beyond `capacity` keys it grows, and its rate still stays at `rate` or below.
+        """Make an empty filter; beyond `capacity` keys it grows, and its rate still stays at most `rate`.
 
         Raises:
-            BloomError: the capacity is not positive or too large for one filter, or the rate out of bounds.
+            BloomError: the capacity is not positive or too large for one filter, or the rate is out of bounds.
         """
         if not MIN_RATE <= rate < 1:
             raise BloomError(f"a Bloom filter's rate is at least {MIN_RATE} and below 1, not {rate}; 0.001 is usual")
         if capacity < 1:
-            raise BloomError(f"a Bloom filter holds at least one key, not {capacity}; give the URLs expected")
+            raise BloomError(f"a Bloom filter's capacity is at least 1, not {capacity}; give the number of URLs")
         self.capacity = capacity
         self.rate = rate
-        self.metadata: dict[str, str] = {}  # what the snapshot that this filter was loaded from says of itself
+        self.metadata: dict[str, str] = {}  # of the snapshot from which this filter was loaded
         self._stages: list[SplitBlockFilter] = []
         self._grow()
 
     @property
     def count(self) -> int:
-        """Keys added; the few that were found by mistake are not among them."""
+        """Return the number of keys added, without those that were found by mistake."""
         return sum(stage.count for stage in self._stages)
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the stages take up, which is also about the size of a snapshot."""
+        """Return the memory of all stages, which is about the size of a snapshot."""
         return sum(stage.words.nbytes for stage in self._stages)
 
     def contains(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        """Say of each key whether it was added, or looks like it -> (N,) bool."""
+        """Return for each key whether it was added, or appears to be, (N,) bool."""
         spread = _spread(hashes)
         found = np.zeros(len(hashes), np.bool_)
         pending = np.arange(len(hashes))
-        for stage in reversed(self._stages):  # the last holds half of all keys
+        for stage in reversed(self._stages):  # the last stage holds half of all keys
             hit = stage.contains(spread[pending])
             found[pending[hit]] = True
             pending = pending[~hit]
         return found
 
     def first_seen(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        """Mark the keys that are new: not in the filter, and the first of their kind in this call -> (N,) bool.
+        """Return which keys are not in the filter, each only at its first occurrence in `hashes`, (N,) bool.
 
-        The filter stays as it is.
+        The filter does not change.
         """
         unknown = np.flatnonzero(~self.contains(hashes))
         new = np.zeros(len(hashes), np.bool_)
@@ -101,20 +103,21 @@ class BloomFilter:
         return new
 
     def add(self, hashes: Hashes) -> None:
-        """Add the keys that are new; those that are in here already change nothing."""
+        """Add the keys that are new; keys already in the filter change nothing."""
         for start in range(0, len(hashes), CHUNK_KEYS):
             chunk = hashes[start : start + CHUNK_KEYS]
             self._insert(_spread(chunk[self.first_seen(chunk)]))
 
     def add_new(self, hashes: Hashes) -> None:
-        """Add keys that `first_seen` has marked, before which nothing was added since: they are not asked about again.
+        """Add keys that `first_seen` has returned, without looking them up again; no key may have been added in
+        between.
 
-        Others than those would be counted twice.
+        Other keys would be counted twice.
         """
         self._insert(_spread(hashes))
 
     def expected_wrong(self, new: int) -> float:
-        """Work out how many keys were found by mistake while `new` were not, from the stages' loads."""
+        """Return the expected number of keys found by mistake while `new` were not found, from the stages' loads."""
         passes = 1.0
         for stage in self._stages:
             if stage.count:
@@ -122,7 +125,7 @@ class BloomFilter:
         return new * (1.0 - passes) / passes
 
     def save(self, file: BinaryIO, metadata: Mapping[str, str] | None = None) -> None:
-        """Write a snapshot; `metadata` comes back as `filter.metadata`, to say what was added and what the keys are."""
+        """Write a snapshot; `metadata` is returned as `filter.metadata`, for example to tell which packs were added."""
         header = {
             "capacity": self.capacity,
             "rate": self.rate,
@@ -140,10 +143,10 @@ class BloomFilter:
 
     @classmethod
     def load(cls, file: BinaryIO) -> Self:
-        """Read a snapshot back.
+        """Read a snapshot.
 
         Raises:
-            BloomError: no snapshot, of another version, cut short or damaged; delete it and replay the packs.
+            BloomError: the file is not a snapshot, has another version, or is damaged; delete it and replay the packs.
         """
         header = _read_header(file)
         loaded = cls(header["capacity"], header["rate"])
@@ -159,11 +162,11 @@ class BloomFilter:
         if checksum.intdigest() != CHECKSUM.unpack(_read_exactly(file, CHECKSUM.size))[0]:
             raise _damaged("its words do not match their checksum")
         if file.read(1):
-            raise _damaged("it goes on after its end")
+            raise _damaged("bytes follow its end")
         return loaded
 
     def _insert(self, new: Hashes) -> None:
-        """Put spread hashes that are distinct and new into the last stage, and into new ones as each is full."""
+        """Insert spread hashes, distinct and new, into the last stage, and into a new stage whenever it is full."""
         while len(new):
             stage = self._stages[-1]
             room = stage.capacity - stage.count
@@ -177,11 +180,11 @@ class BloomFilter:
         capacity = self.capacity * GROWTH**stage
         rate = self.rate * (1 - TIGHTENING) * TIGHTENING**stage
         if blocks_for(capacity, rate) > MAX_BLOCKS:
-            raise BloomError(f"{capacity} keys at {rate} are too many for one filter; split the URLs over more slots")
+            raise BloomError(f"{capacity} keys at a rate of {rate} are too many for one filter; use more slots")
         self._stages.append(sized_for(capacity, rate))
 
     def _pieces(self) -> Iterator[memoryview]:
-        """Yield all words, in order, as writable views of at most IO_BYTES."""
+        """Yield all words in order, as writable views of at most IO_BYTES."""
         for stage in self._stages:
             words = stage.words.reshape(-1).view(np.uint8).data
             for start in range(0, len(words), IO_BYTES):
@@ -189,12 +192,14 @@ class BloomFilter:
 
 
 def _spread(hashes: Hashes) -> Hashes:
-    """Multiply modulo 2^64: of sorted keys a stage would else get a range, which lies in few of its blocks."""
+    """Multiply modulo 2^64: a stage that gets sorted keys would otherwise fill only few of its blocks."""
     return hashes * SPREAD
 
 
 def _first_occurrences(hashes: Hashes) -> npt.NDArray[np.intp]:
-    """Find where each distinct key stands first; np.unique sorts stably for it, which took 2.5 times as long."""
+    """Return the index of each distinct key's first occurrence; np.unique sorts stably for it, which took 2.5 times as
+    long.
+    """
     order = np.argsort(hashes)
     ordered = hashes[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
@@ -205,10 +210,10 @@ def _read_header(file: BinaryIO) -> dict[str, Any]:
     prefix = _read_exactly(file, PREFIX.size)
     magic, version, length = PREFIX.unpack(prefix)
     if magic != MAGIC:
-        raise _damaged("it does not begin like one")
+        raise _damaged("its magic is missing")
     if version != VERSION:
         raise BloomError(
-            f"this Bloom filter snapshot is of version {version} and this code reads version {VERSION}; "
+            f"this Bloom filter snapshot has version {version}, but this code reads version {VERSION}; "
             "use the version that wrote it, or delete it and replay the packs"
         )
     encoded = _read_exactly(file, length)
@@ -220,7 +225,7 @@ def _read_header(file: BinaryIO) -> dict[str, Any]:
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:
     content = file.read(size)
-    while len(content) < size:  # a raw stream may return less than it was asked for
+    while len(content) < size:  # a raw stream may return less than requested
         more = file.read(size - len(content))
         if not more:
             raise _damaged("it ends early")
@@ -229,4 +234,4 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def _damaged(why: str) -> BloomError:
-    return BloomError(f"this is no whole Bloom filter snapshot ({why}); delete it and replay the packs")
+    return BloomError(f"this Bloom filter snapshot is damaged ({why}); delete it and replay the packs")

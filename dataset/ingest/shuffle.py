@@ -1,13 +1,13 @@
-"""The shuffle before COPY: several packs together, so that a page of the pool holds candidates of many hosts.
+"""Shuffle several packs together before COPY, so that each page of the pool holds candidates of many hosts.
 
 A draw is as mixed as the pool's pages, and a page keeps the order of COPY. Neighbours in a pack come from one web page,
-so every row of all packs takes a place at random: each order is as likely as any other.
+so all rows of all packs are shuffled together, and every order is equally likely.
 
-Invariant: the rows that go in come out, each once and whole, and a seed gives one order.
+Invariant: each row that goes in comes out once and unchanged, and a seed gives one order.
 
-Rejected: shuffling each pack alone (a pool page of 40 rows would still be one WAT file's), and keeping runs of rows
-together: one by one, 200,000 rows take 0.1 s, and their COPY 0.2 s. Dropping the rows that are not new, then shuffling,
-then parting by subset moved 560,000 rows three times, in 0.36 s; `shuffled_rows` moves them once.
+Rejected: shuffling each pack alone (a page of 40 rows would still come from one WAT file); keeping runs of rows
+together (shuffling 200,000 single rows takes 0.1 s, their COPY 0.2 s); moving rows once for each of filtering,
+shuffling and splitting by subset (0.36 s for 560,000 rows; `shuffled_rows` moves them once).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dataset.errors import DatasetError
 
-# Arrow's string columns address their bytes with 32 bits.
+# Arrow's string columns have 32-bit offsets.
 MAX_COLUMN_BYTES = 2**31 - 1
 
 
@@ -27,7 +27,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class ShuffleError(DatasetError):
-    """Packs that cannot be shuffled together."""
+    """Packs cannot be shuffled together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Shuffled:
 
 
 def number_rows(table: pa.Table, pack: int) -> pa.Table:
-    """Put the columns `pack` int64 and `pack_row` int32 before a pack's own: they name a candidate wherever it goes."""
+    """Prepend the columns `pack` int64 and `pack_row` int32, which identify a candidate everywhere."""
     table = table.add_column(0, "pack", pa.array(np.full(len(table), pack, np.int64)))
     return table.add_column(1, "pack_row", pa.array(np.arange(len(table), dtype=np.int32)))
 
@@ -65,7 +65,7 @@ def shuffled_rows(tables: Sequence[pa.Table], keep: Sequence[Mask], seed: int) -
 
 
 def join_packs(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put packs one after the other, each column in one chunk, which costs a copy; a table joined before costs none.
+    """Concatenate packs, each column in one chunk. This copies; a table that is already joined is not copied again.
 
     Raises: ShuffleError as `shuffled_rows`.
     """

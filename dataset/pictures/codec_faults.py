@@ -1,4 +1,4 @@
-"""What codecs raise for damaged files; of each it means that this picture cannot be decoded."""
+"""The exceptions that codecs raise for damaged files: the picture counts as undecodable."""
 
 import struct
 import zlib
@@ -6,7 +6,7 @@ import zlib
 from PIL import Image, ImageCms
 
 CODEC_FAULTS = (
-    OSError,  # also what Pillow calls truncated, and UnidentifiedImageError
+    OSError,  # also Pillow's errors for truncated and unidentified files
     SyntaxError,
     ValueError,
     TypeError,
@@ -19,6 +19,6 @@ CODEC_FAULTS = (
     zlib.error,
     Image.DecompressionBombError,
     ImageCms.PyCMSError,
-    Warning,  # where the interpreter was told to make errors of them
+    Warning,  # if warnings are turned into errors
 )
-"""What Pillow was seen to raise; its modules document no list."""
+"""Exceptions that Pillow was seen to raise; its documentation has no list."""

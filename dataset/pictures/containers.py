@@ -1,6 +1,6 @@
-"""The pieces of JPEG, PNG and WebP files: segments and chunks, by their places in the bytes.
+"""Iterate over the segments and chunks of JPEG, PNG and WebP files.
 
-Invariant: pure and total. Any bytes give an iterator that ends; a piece may claim to end past the file.
+Invariant: pure and total. For any bytes the iteration ends; a chunk may claim to end past the file.
 
 Source: ITU T.81 annex B (JPEG), PNG 1.2 section 3.2, RFC 9649 (WebP).
 """
@@ -12,24 +12,24 @@ from typing import NamedTuple
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
-"""JPEG's markers: start of the image, its end, start of a scan."""
+"""JPEG markers: start of image, end of image, start of scan."""
 
 
 class Chunk(NamedTuple):
-    """Where a chunk starts and ends in the file, and where its content does."""
+    """The name of a chunk, and the positions of the chunk and of its content."""
 
     name: bytes
     start: int
     content_start: int
     content_end: int
     end: int
-    """Past the file when the piece is cut off."""
+    """Past the end of the file if the chunk is cut off."""
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the segments up to the first scan, which ends with the file.
+    """Yield marker, start and end of each segment up to the first scan, whose end is the file's.
 
-    Content starts 4 bytes after the start. Bytes between two segments are skipped, as libjpeg does.
+    A segment's content starts 4 bytes after its start. Bytes between segments are skipped, as libjpeg does.
     """
     place, last = 2, len(data) - 4
     while place <= last:
@@ -38,7 +38,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         marker = data[place + 1] if place <= last else EOI
         if marker == 0xFF:  # a fill byte
             place += 1
-        elif marker <= 0x01 or 0xD0 <= marker <= SOI:  # these stand alone
+        elif marker <= 0x01 or 0xD0 <= marker <= SOI:  # these have no length
             place += 2
         elif marker in (EOI, SOS):
             yield marker, place, len(data)
@@ -62,13 +62,13 @@ def png_chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def is_intact(data: bytes, chunk: Chunk) -> bool:
-    """Return whether a PNG chunk is whole and has the right checksum."""
+    """Return whether a PNG chunk is complete and its checksum is right."""
     checksum = zlib.crc32(data[chunk.start + 4 : chunk.content_end])
     return data[chunk.content_end : chunk.end] == checksum.to_bytes(4, "big")
 
 
 def webp_chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield the chunks, whatever length the RIFF header claims."""
+    """Yield the chunks, ignoring the length in the RIFF header."""
     place = 12
     while place + 8 <= len(data):
         content = place + 8

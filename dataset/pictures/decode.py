@@ -1,14 +1,14 @@
-"""A picture's pixels as browsers show them: opaque on white, in sRGB, upright.
+"""Decode a picture as browsers show it: opaque on white, in sRGB, upright.
 
-Invariant: codecs get a file without its metadata (see metadata), so damage there costs no picture, and nothing that
-Pillow would do on its own for a tag's sake changes one.
+Invariant: codecs get a file without its metadata (see `metadata`), so damaged metadata never costs a picture, and no
+tag makes Pillow change the pixels.
 
-What is transparent is mixed with white in sRGB, after the profile. Source: the PNG specification (section 13.16, the
-colour key compares samples at the file's own depth), GIF89a section 20 (a frame may be smaller than its screen; what is
-outside is transparent).
+Transparent pixels are blended with white in sRGB, after the profile was applied. Source: the PNG specification (section
+13.16: the colour key is compared with samples at the file's own depth), GIF89a section 20 (a frame may be smaller than
+its screen; the rest is transparent).
 
-Rejected: `Image.convert("RGBA")` for a colour key, which compares the key of a grey of 2, 4 or 16 bits and of an RGB of
-16 with samples that were scaled to 8.
+Rejected: `Image.convert("RGBA")` for a colour key: for greys of 2, 4 or 16 bits and RGB of 16 it compares the key with
+samples scaled to 8 bits.
 """
 
 import io
@@ -26,17 +26,17 @@ from dataset.pictures.metadata import Bare, read_orientation, separate
 from dataset.pictures.picture import Size
 
 DECODABLE = FORMATS - (frozenset() if features.check("avif") else {"AVIF"})
-"""The formats of which this installation has codecs."""
+"""The formats for which this installation has codecs."""
 
 _REDUCING_GAP = 2.0
-"""Let Pillow shrink by whole factors first, as its `thumbnail` does."""
+"""Lets Pillow shrink by whole factors first, as its `thumbnail` does."""
 
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A picture whose header was read."""
+    """A picture whose header has been read."""
 
     image: ImageFile.ImageFile
     kind: str
@@ -50,19 +50,19 @@ class Opened:
 
 @contextmanager
 def opened(data: bytes, kind: str) -> Iterator[Opened]:
-    """Open a picture of a format that `image_format` named.
+    """Open a picture in the format that `image_format` returned.
 
     Raises: whatever Pillow raises.
     """
     bare = separate(data, kind)
     with Image.open(io.BytesIO(bare.data), formats=[kind]) as image:
-        if kind == "AVIF":  # Pillow tells the container's own turns, irot and imir, as EXIF
+        if kind == "AVIF":  # Pillow reports the container's rotation (irot, imir) as EXIF
             bare = Bare(data, image.info.get("icc_profile"), read_orientation(image.info.get("exif") or b""))
         yield Opened(image, kind, bare)
 
 
 def show(picture: Opened, size: Size) -> Image.Image:
-    """Decode to RGB at `size`, as the picture lies: not turned yet.
+    """Decode to RGB at `size`, not yet rotated.
 
     Raises: whatever Pillow raises.
     """
@@ -80,17 +80,17 @@ def show(picture: Opened, size: Size) -> Image.Image:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn a picture as its orientation says."""
+    """Return a picture rotated by its EXIF orientation."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def upright_pixels(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn (H, W, 3) pixels as their orientation says."""
+    """Return (H, W, 3) pixels rotated by their EXIF orientation."""
     return _UPRIGHT_PIXELS[orientation](pixels) if orientation in _UPRIGHT_PIXELS else pixels
 
 
 def _split(image: Image.Image, bare: Bare) -> tuple[Image.Image, Image.Image | None]:
-    """Decode to colours in L, RGB or CMYK, and what covers them (L); None when all of it does."""
+    """Decode to colours (L, RGB or CMYK) and the alpha channel (L); None instead of alpha if the picture is opaque."""
     if image.mode in ("1", "L", "RGB", *_GREY16) and "transparency" not in image.info:
         alpha = _keyed(image, bare) if bare.colour_key else None
         return (image if image.mode == "RGB" else _grey(image)), alpha
@@ -105,21 +105,21 @@ def _split(image: Image.Image, bare: Bare) -> tuple[Image.Image, Image.Image | N
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Bring greys to 8 bits; Pillow's own conversion cuts those of 16 off at 255."""
+    """Convert greys to 8 bits; Pillow's own conversion clips those of 16 bits at 255."""
     if image.mode in _GREY16:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == "L" else image.convert("L")
 
 
 def _keyed(image: Image.Image, bare: Bare) -> Image.Image | None:
-    """Return what covers a PNG whose colour key is transparent; None for a key of other channels."""
+    """Return the alpha channel of a PNG with a colour key; None if the key does not fit its channels."""
     key = np.array(bare.colour_key, np.int64) & (1 << bare.depth) - 1
     if len(key) != len(image.getbands()):
         return None
     samples = np.asarray(image.convert("L") if image.mode == "1" else image)
     if bare.depth < 8:
         key = key * 255 // ((1 << bare.depth) - 1)
-    elif bare.depth == 16 and image.mode == "RGB":  # of which Pillow has the high bytes only
+    elif bare.depth == 16 and image.mode == "RGB":  # Pillow keeps only the high bytes
         key = key >> 8
     matches = samples == key
     return Image.fromarray(np.where(matches.all(axis=-1) if matches.ndim == 3 else matches, 0, 255).astype(np.uint8))
@@ -131,7 +131,7 @@ def _resize(image: Image.Image, target: Size) -> Image.Image:
     return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
 
 
-_UPRIGHT = {  # EXIF 2.3, table 6: what turns each orientation into the first one
+_UPRIGHT = {  # EXIF 2.3, table 6: the operation that makes each orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -152,4 +152,4 @@ _UPRIGHT_PIXELS: Mapping[int, Callable[[Pixels], Pixels]] = {  # the same for an
 }
 
 TURNED = frozenset({5, 6, 7, 8})
-"""Orientations that exchange width and height."""
+"""Orientations that swap width and height."""

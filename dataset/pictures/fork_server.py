@@ -1,17 +1,17 @@
-"""The process from which decoders are forked: wherever strangers' bytes are decoded, it is in one of its forks.
+"""The process from which decoders are forked; untrusted pictures are decoded only in its forks.
 
     python -P -m dataset.pictures.fork_server module:function [argument …]    # with a socket as its stdin
 
-Two roles. The *origin* calls the function, which loads codecs (and whatever else they need) once and returns what a
-decoder does with its socket; it then forks a *decoder* whenever it is sent a socket, in 10 ms, so that a crash costs no
-import and decoders share their memory. Neither outlives the process that wants pictures, however that dies: the origin
-ends with its own socket and takes the decoders along, and the kernel kills a decoder whose origin is gone.
+There are two roles. The *origin* calls the function, which loads codecs (and other modules) once and returns what a
+decoder does with its socket. For each socket that it receives, it forks a *decoder* in 10 ms, so that a crash costs no
+import and decoders share memory. Neither outlives the process that wants pictures, however that process dies: the
+origin ends when its own socket is closed and ends its decoders, and the kernel kills a decoder whose origin is gone.
 
-A decoder is bounded before it sees a picture: address space, no core dumps, and first in line for the kernel's
-out-of-memory killer. Its environment has no secrets.
+A decoder is limited before it reads a picture: its address space is bounded, it writes no core dumps, and it is the
+first choice of the kernel's out-of-memory killer. Its environment contains no secrets.
 
-Rejected: `multiprocessing`'s forkserver and `concurrent.futures`' pool, which ends whole when one process crashes; a
-fork of the worker itself, which has threads, sockets and a GPU; threads, which share a crash.
+Rejected: `multiprocessing`'s forkserver and `concurrent.futures`' pool, which stops completely when one process
+crashes; forking the worker, which has threads, sockets and a GPU; threads, because a crash ends them all.
 """
 
 import ctypes
@@ -29,21 +29,21 @@ from pathlib import Path
 Serve = Callable[[socket.socket], None]
 
 ORDER = struct.Struct(">cIQ")
-"""To the origin: FORK with a socket, a bound in bytes; or END, a decoder's process id."""
+"""To the origin: FORK with a socket and a limit in bytes, or END with a decoder's process id."""
 
 RESULT = struct.Struct(">i")
-"""From the origin: the process id of what was forked; the exit code of what was ended, negative for a signal."""
+"""From the origin: the new process id for FORK; the exit code for END, negative for a signal."""
 
 FORK, END = b"F", b"E"
 
 READY = b"R"
-"""From a decoder, once: its precautions are taken and its codecs work."""
+"""From a decoder, once: its limits are set and its codecs are loaded."""
 
 DECODE_BYTES = 1 << 30
-"""For one picture: 89 million pixels of RGB take 358 MB, which Pillow holds twice while it turns or converts them."""
+"""Limit for one picture: 89 million RGB pixels take 358 MB, twice that while Pillow rotates or converts them."""
 
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
-"""The tracker's URL and the store's keys are none of a codec's business."""
+"""All that codecs need; the tracker's URL and the store's keys are not passed on."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -56,17 +56,17 @@ def command(load: str, *arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of an origin."""
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    kept |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # no threads to fork
+    kept |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # a fork does not copy threads
     return kept | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
 
 
 def main() -> None:
-    """Be the origin, and in each fork a decoder."""
+    """Run the origin, and a decoder in each fork."""
     module, _, name = sys.argv[1].partition(":")
     for unwanted in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(unwanted, signal.SIG_IGN)  # a terminal's signals are for the worker, with which we end
+        signal.signal(unwanted, signal.SIG_IGN)  # a terminal's signals are for the worker; the origin ends with it
     serve: Serve = getattr(importlib.import_module(module), name)(*sys.argv[2:])
-    gc.freeze()  # or the first collection in a fork copies every page
+    gc.freeze()  # otherwise the first garbage collection in a fork copies every page
     decoders: set[int] = set()
     origin = os.getpid()
     with socket.socket(fileno=os.dup(0)) as orders:
@@ -96,33 +96,33 @@ def _receive_order(orders: socket.socket) -> tuple[bytes, int, int, list[int]] |
 
 
 def _end(decoder: int) -> int:
-    """Kill a decoder, unless it has ended by itself, and return its exit code."""
+    """Kill a decoder unless it has ended, and return its exit code."""
     os.kill(decoder, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(decoder, 0)[1])
 
 
 def _decode(serve: Serve, pictures: socket.socket, bound: int, origin: int) -> None:
-    """Be a decoder; never returns."""
+    """Run a decoder; never returns."""
     code = 1
     try:
         _take_precautions(bound, origin)
         serve(pictures)
         code = 0
-    finally:  # whatever was raised: no handler of the origin's is to run here
+    finally:  # whatever was raised: the origin's exit handlers must not run here
         os._exit(code)
 
 
 def _take_precautions(bound: int, origin: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != origin:  # it died before it could be watched
+        if os.getppid() != origin:  # the origin died before prctl took effect
             os._exit(1)
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
         bound += pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    silence = os.open(os.devnull, os.O_RDWR)  # codecs print to stderr what is wrong with each picture
+    silence = os.open(os.devnull, os.O_RDWR)  # codecs print warnings about pictures to stderr
     for number in (0, 1, 2):
         os.dup2(silence, number)
 

@@ -1,14 +1,14 @@
-"""Pictures as a server sent them: what they are and how large, read from their headers by nobody but us.
+"""Read the format and size of a picture from its header, in Python.
 
-Invariant: pure, and total: any bytes give a picture or an outcome, never an exception; no codec is called, no pixel is
-decoded, no number from the file decides how much memory is taken or how long a loop runs. So this may run in the worker
-itself, where a codec's crash would take 512 links along; whatever decodes runs elsewhere: `pictures.prepare`, in the
-processes of `workers.download.decoder_pool`.
+Invariant: pure and total. Any bytes give a picture or an outcome, never an exception. No codec is called, no pixel is
+decoded, and no number from the file decides how much memory is used or how long a loop runs. So this may run in the
+worker itself, where a crash in a codec would cost 512 links; decoding happens elsewhere (`pictures.prepare`, in the
+processes of `workers.download.decoder_pool`).
 
 Source: the formats' specifications: ITU T.81 (JPEG), PNG 1.2, GIF89a, RFC 9649 (WebP), ISO 14496-12 and AVIF 1.1.
 
-Rejected: Pillow's `open`, which hands WebP and AVIF to their C libraries to learn a size; libjpeg-turbo's header
-reader, which is C too (78 µs for a JPEG of 72 KB, with the count of its scans that must come first; this takes 2).
+Rejected: Pillow's `open`, which calls C libraries for the size of WebP and AVIF; libjpeg-turbo's header reader, which
+is C, too (78 µs for a JPEG of 72 KB; this takes 2).
 """
 
 import hashlib
@@ -20,31 +20,30 @@ from dataset.pictures.picture import Picture, Size
 from dataset.recipe.image_rules import ImageRules
 
 SNIFF_BYTES = 512
-"""As many first bytes as `image_format` needs; HTML is told from its beginning, an SVG may have a prolog."""
+"""First bytes that `image_format` needs: HTML is recognised by its beginning, and an SVG may have a prolog."""
 
 MAX_PARTS = 4_096
-"""Segments, blocks or boxes that are looked at: 20 MB of EXIF and profiles are 320 segments of JPEG."""
+"""Limit for segments, blocks or boxes: 20 MB of EXIF and profiles are 320 segments of JPEG."""
 
 FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF"})
-"""The formats that a shard keeps as received."""
+"""The formats that a shard stores as received."""
 
 KEPT_EXTENSION = "jpg"
-"""Of every picture that is kept as received, whatever its format, which readers tell by its first bytes.
+"""For every picture stored as received, whatever its format; readers recognise the format by the first bytes.
 
-As img2dataset names them: Hugging Face `datasets` refuses a tar whose samples differ in their endings (datasets issue
-7055), and `webdataset` decodes no .webp, .gif or .avif.
-"""
+img2dataset does the same: Hugging Face `datasets` refuses a tar whose samples differ in their extensions (datasets
+issue 7055), and `webdataset` does not decode .webp, .gif or .avif."""
 
 
 def image_format(head: bytes) -> str | None:
-    """Name the image format of which these are the first bytes, decodable here or not; None for anything else."""
+    """Return the image format that begins with these bytes, decodable here or not; None if it is not an image."""
     head = head[:SNIFF_BYTES]
     for name, magic in _MAGIC:
         if head.startswith(magic):
             return name
     if head.startswith(b"RIFF"):
         return "WEBP" if head[8:12] == b"WEBP" else None
-    if head[4:8] == b"ftyp":  # ISO media: the brands tell, the major one first
+    if head[4:8] == b"ftyp":  # ISO media: the format follows from the brands, the major one first
         brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
         if b"avif" in brands or b"avis" in brands:
             return "AVIF"
@@ -53,7 +52,9 @@ def image_format(head: bytes) -> str | None:
 
 
 def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Keep the bytes as they are, or say why not; their size is what the header says, as the picture lies."""
+    """Return the picture as received, or the outcome that tells why it is not kept; its size is the header's, not
+    rotated.
+    """
     kind = image_format(data)
     if kind is None:
         return Outcome.NOT_AN_IMAGE
@@ -68,14 +69,16 @@ def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
         return Outcome.TOO_SMALL
     if size is None:
         return Outcome.UNDECODABLE
-    if (ill := check_size(size, rules)) is not None:
-        return ill
+    if (refused := check_size(size, rules)) is not None:
+        return refused
     sha256, md5, sha1 = hash_received(data, rules)
     return Picture(data, KEPT_EXTENSION, *size, *size, sha256, md5, sha1)
 
 
 def check_size(size: Size, rules: ImageRules) -> Outcome | None:
-    """Hold a picture's size, whichever way up, against the rules; None when it fits."""
+    """Return the outcome for a picture size that the rules refuse; None if they accept it. Rotation makes no
+    difference.
+    """
     short, long = min(size), max(size)
     if short < rules.min_image_size:
         return Outcome.SIDE_TOO_SHORT
@@ -85,13 +88,13 @@ def check_size(size: Size, rules: ImageRules) -> Outcome | None:
 
 
 def hash_received(data: bytes, rules: ImageRules) -> tuple[str, str, str | None]:
-    """Return sha256, md5 and, unless the rules do without it, sha1 of the received bytes, in hex."""
+    """Return sha256, md5 and, unless the rules switch it off, sha1 of the received bytes, in hex."""
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if rules.sha1 else None
     return hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest(), sha1
 
 
 def read_size(data: bytes, kind: str) -> Size | None:
-    """Read width and height of one of FORMATS from its header; None when it has none that makes sense."""
+    """Return width and height from the header of one of FORMATS; None if it has no valid size."""
     try:
         size = _READERS[kind](data)
     except (IndexError, struct.error):
@@ -103,7 +106,7 @@ def _read_jpeg(data: bytes) -> Size | None:
     """Walk the segments to the frame header."""
     place = 2
     for _ in range(MAX_PARTS):
-        if data[place] != 0xFF:  # garbage between segments, which libjpeg skips too
+        if data[place] != 0xFF:  # garbage between segments, which libjpeg skips, too
             place = data.find(b"\xff", place)
             if place < 0:
                 return None
@@ -111,11 +114,11 @@ def _read_jpeg(data: bytes) -> Size | None:
         if marker in _JPEG_FRAMES:
             height, width = _JPEG_SIZE.unpack_from(data, place + 5)
             return Size(width, height)
-        if marker in (0xD9, 0xDA):  # the end, or a scan without a frame
+        if marker in (0xD9, 0xDA):  # end of image, or a scan without a frame
             return None
         if marker == 0xFF:
             place += 1
-        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
             place += 2
         else:
             place += 2 + max(2, data[place + 2] << 8 | data[place + 3])
@@ -127,12 +130,12 @@ def _read_png(data: bytes) -> Size | None:
 
 
 def _read_gif(data: bytes) -> Size | None:
-    """Read the screen, enlarged by what of the first frame stands out of it; without a frame there is no picture."""
+    """Return the screen's size, enlarged by parts of the first frame outside it; None without a frame."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     is_extension = False
     for _ in range(MAX_PARTS):
-        if is_extension:  # its blocks go on up to an empty one
+        if is_extension:  # its blocks end with an empty one
             is_extension = data[place] > 0
             place += 1 + data[place]
         elif data[place] == 0x2C:  # a frame
@@ -152,7 +155,7 @@ def _read_webp(data: bytes) -> Size | None:
     match data[12:16]:
         case b"VP8 " if data[23:26] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", data, 26)
-            return Size(width & 0x3FFF, height & 0x3FFF)  # the two bits above are for scaling
+            return Size(width & 0x3FFF, height & 0x3FFF)  # the upper two bits are for scaling
         case b"VP8L" if data[20] == 0x2F:
             (bits,) = struct.unpack_from("<I", data, 21)
             return Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
@@ -162,7 +165,7 @@ def _read_webp(data: bytes) -> Size | None:
 
 
 def _read_avif(data: bytes) -> Size | None:
-    """Take the largest size among the items' properties: tiles and thumbnails are smaller than their picture."""
+    """Return the largest size in the item properties: tiles and thumbnails are smaller than their picture."""
     begin, end = 0, len(data)
     for name, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
         found = next((span for found, span in _boxes(data, begin, end) if found == name), None)
@@ -176,7 +179,7 @@ def _read_avif(data: bytes) -> Size | None:
 
 
 def _boxes(data: bytes, begin: int, end: int) -> list[tuple[bytes, tuple[int, int]]]:
-    """List the boxes between two places: name, and where its content begins and ends."""
+    """Return the boxes between two positions: name, start and end of the content."""
     boxes: list[tuple[bytes, tuple[int, int]]] = []
     place = begin
     while place + 8 <= end and len(boxes) < MAX_PARTS:
@@ -185,7 +188,7 @@ def _boxes(data: bytes, begin: int, end: int) -> list[tuple[bytes, tuple[int, in
         if size == 1:
             (size,) = struct.unpack_from(">Q", data, place + 8)
             head = 16
-        size = size or end - place  # 0: to the end
+        size = size or end - place  # 0 means to the end
         if size < head or place + size > end:
             break
         boxes.append((name, (place + head, place + size)))
@@ -196,7 +199,7 @@ def _boxes(data: bytes, begin: int, end: int) -> list[tuple[bytes, tuple[int, in
 _JPEG_SIZE = struct.Struct(">HH")
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""SOF0 to SOF15; the three between are tables and reserved."""
+"""SOF0 to SOF15; the three excluded ones are tables and a reserved marker."""
 
 _READERS: Mapping[str, Callable[[bytes], Size | None]] = {
     "JPEG": _read_jpeg,

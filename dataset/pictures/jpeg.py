@@ -1,32 +1,14 @@
-"""The short way for JPEGs, which are nine pictures in ten: shrunk from bytes to pixels to bytes without Pillow.
+"""The fast path for JPEGs, nine of ten pictures: decode, shrink and encode without Pillow.
 
-Invariant: pure; a picture that the short way cannot take (damaged, say) gives None, and Pillow decides on it.
+Invariant: pure. A picture that the fast path cannot handle (for example a damaged one) gives None, and Pillow decides.
 
-libjpeg-turbo (through simplejpeg) decodes at 1/2, 1/4 or 1/8 of the size where that leaves DECODE_GAP times what is
-wanted; OpenCV softens it as far as the rest of the way asks and samples it by bicubic, which alone would alias.
+libjpeg-turbo (through simplejpeg) decodes at 1/2, 1/4 or 1/8 of the size if at least DECODE_GAP times the target
+remains. OpenCV then blurs the pixels as much as the remaining scale needs, and resamples them bicubically, which alone
+would alias. docs/performance.md compares this with other ways of shrinking.
 
-Measured over 250 generated JPEGs of 55 KB mean, CPU milliseconds a picture to 256 on the shorter side and JPEG 95,
-mean absolute difference (of 255) and SSIM against a full decode with Lanczos:
-
-    Pillow, full decode, bicubic                4.7   1.30  0.981
-    Pillow, draft at 1.5, bicubic               4.4   1.30  0.980
-    img2dataset: OpenCV, full decode, area      3.1   1.44  0.975
-    simplejpeg at 1.5, OpenCV area              3.0   1.52  0.973
-    simplejpeg at 1.5, Pillow bicubic           4.3   1.48  0.975
-    simplejpeg at 1.5, OpenCV linear            2.1   1.72  0.964
-    simplejpeg at 1.5, soften, OpenCV cubic     2.1   1.45  0.976   this module
-
-Did not help: the fast DCT, decoding (2.11 ms to 2.16, mean absolute difference 1.74 to 1.45) or encoding (no difference
-at all); DECODE_GAP 1.0 with OpenCV area (2.6, SSIM 0.972), or DECODE_GAP 1.0 as here (0.2 ms less, SSIM 0.972: worse
-than img2dataset); linear sampling after softening (0.13 ms less, SSIM 0.974), or to twice the target and then by area
-(0.06 less, 0.974); a stack blur (0.4 more, 0.960).
-
-On a quiet core it is 1.9 ms to OpenCV's 2.9: decoding 1.1, softening 0.26, sampling 0.29, encoding 0.3. Undoing the
-Huffman coding alone takes 0.77, and nothing that we found does it faster.
-
-Rejected: libvips (6.3 ms, and it undoes nothing that we need); scales of eighths such as 5/8, which libjpeg-turbo
-decodes without SIMD, slower than the whole; planes of YCbCr resized one by one (3.0: Pillow gives them interleaved;
-PyAV gives planes and would save about 0.4 ms, for 104 MB of image and a decoder that conceals damage).
+Rejected: libvips (slower); scales of eighths such as 5/8, which libjpeg-turbo decodes without SIMD, slower than the
+whole; resizing YCbCr planes one by one (Pillow has them interleaved; PyAV would save 0.4 ms, at the cost of 104 MB of
+image and a decoder that conceals damage).
 """
 
 import cv2
@@ -39,26 +21,26 @@ from dataset.pictures.metadata import has_jpeg_end
 Pixels = npt.NDArray[np.uint8]
 
 DECODE_GAP = 1.5
-"""At 1.0 it takes 1.8 ms, SSIM 0.973; at 2.0 it takes 2.2, SSIM 0.976."""
+"""Chosen from 1.0 (1.8 ms, SSIM 0.973), 1.5, and 2.0 (2.2 ms, SSIM 0.976)."""
 
 _SOFTNESS = 0.42
-"""Sigma of the Gaussian is this times √(scale² − 1), the best of 0.30, 0.35, 0.42 and 0.50."""
+"""The Gaussian's sigma is this times √(scale² − 1); the best of 0.30, 0.35, 0.42 and 0.50."""
 
 _SOFTEN_ABOVE = 1.1
-"""A scale nearer to 1 does not alias."""
+"""Smaller scales do not alias."""
 
 _MARKER, _SCAN = 0xFF, 0xDA
 
 MAX_SCANS = 32
-"""Progressive pictures have about ten; each scan goes over all pixels, and thousands of them fit in 64 KB."""
+"""Progressive pictures have about ten. Each scan processes all pixels, and thousands of scans fit in 64 KB."""
 
-cv2.setNumThreads(1)  # the worker has a thread a core already
+cv2.setNumThreads(1)  # the worker already has one thread per core
 
 
 def shrink_jpeg(data: bytes, size: tuple[int, int], target: tuple[int, int]) -> Pixels | None:
-    """Decode a three-colour JPEG of `size` to `target`, both width and height as it lies -> (H, W, 3) uint8 RGB.
+    """Decode a three-colour JPEG of `size` to `target`, both (width, height) before rotation, as (H, W, 3) uint8 RGB.
 
-    None when libjpeg finds anything odd in it, truncation among them.
+    Return None if libjpeg finds anything wrong with it, for example truncation.
     """
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **_reduced(size, target))
@@ -68,7 +50,7 @@ def shrink_jpeg(data: bytes, size: tuple[int, int], target: tuple[int, int]) -> 
 
 
 def read_colour_size(data: bytes) -> tuple[int, int] | None:
-    """Read width and height of a JPEG in three colours; None for anything else."""
+    """Return width and height of a three-colour JPEG; None for anything else."""
     if _count_scans(data) > MAX_SCANS:
         return None
     try:
@@ -79,9 +61,9 @@ def read_colour_size(data: bytes) -> tuple[int, int] | None:
 
 
 def with_end(data: bytes, max_pixels: int) -> bytes:
-    """Return a JPEG that lacks only the mark of its end with that mark; any other as it is.
+    """Return a JPEG that lacks only its end-of-image marker with that marker; any other as it is.
 
-    Pillow refuses it; libjpeg would fill one that lacks more with grey, and only warns of it.
+    Pillow refuses such a file. If more is missing, libjpeg would fill it with grey and only warn.
     """
     if has_jpeg_end(data) or _count_scans(data) > MAX_SCANS:
         return data
@@ -90,7 +72,7 @@ def with_end(data: bytes, max_pixels: int) -> bytes:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(ended)
         if height * width <= max_pixels:
             space = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
-            simplejpeg.decode_jpeg(ended, space, min_width=1, min_height=1)  # an error where libjpeg warns
+            simplejpeg.decode_jpeg(ended, space, min_width=1, min_height=1)  # raises where libjpeg only warns
             return ended
     except ValueError:
         pass
@@ -98,7 +80,7 @@ def with_end(data: bytes, max_pixels: int) -> bytes:
 
 
 def _count_scans(data: bytes) -> int:
-    """Count what may be the beginning of a scan; bytes.count takes four times as long (70 µs for 72 KB)."""
+    """Return the number of possible starts of a scan; bytes.count takes four times as long (70 µs for 72 KB)."""
     values = np.frombuffer(data, dtype=np.uint8)
     return int(np.count_nonzero((values[:-1] == _MARKER) & (values[1:] == _SCAN)))
 
@@ -109,9 +91,9 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 
 
 def _reduced(size: tuple[int, int], target: tuple[int, int]) -> dict[str, int]:
-    """Choose the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves DECODE_GAP times the target.
+    """Return simplejpeg's options for the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves DECODE_GAP times the target.
 
-    What is to shrink gets its colours by the plain upsampling, which nobody sees then (4 % of the time).
+    Pictures to be shrunk get plain chroma upsampling, which is invisible then and saves 4 % of the time.
     """
     divisor = 1
     if size != target:

@@ -1,14 +1,14 @@
-"""What a picture's file says about its pixels, and the file without all that it says otherwise.
+"""Read a picture file's metadata that affects its pixels, and return the file without all metadata.
 
-Invariant: pure and total. Damage in metadata never costs the picture: the pixels are left to the codec without it.
+Invariant: pure and total. Damaged metadata never costs the picture: the codec gets the pixels without it.
 
-Only what browsers heed is read: an embedded colour profile, the EXIF orientation, and PNG's colour key. Of the rest,
-codecs see nothing: Pillow refuses a PNG for a wrong checksum in its comments, and libwebp's demuxer a WebP for a length
-in its RIFF header that is off by one, where browsers show both.
+Only what browsers respect is read: an embedded colour profile, the EXIF orientation, and PNG's colour key. Codecs see
+no metadata, because they are stricter than browsers: Pillow refuses a PNG with a wrong checksum in a comment, and
+libwebp's demuxer a WebP whose RIFF length is off by one.
 
-Source: EXIF 2.3 (table 6 and section 4.6.2), ICC.1 annex B.4 (JPEG), PNG 1.2, RFC 9649. As browsers do, an orientation
-is one SHORT in the first IFD; a PNG's counts if it comes before the pixels (w3c/png issue 146); an orientation in XMP
-does not count, nor does EXIF in a PNG's text, both of which Pillow's `getexif` returns.
+Source: EXIF 2.3 (table 6 and section 4.6.2), ICC.1 annex B.4 (JPEG), PNG 1.2, RFC 9649. As in browsers, an orientation
+is one SHORT in the first IFD; in a PNG it counts only before the pixels (w3c/png issue 146); an orientation in XMP or
+in a PNG's text does not count, although Pillow's `getexif` returns both.
 """
 
 import struct
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from dataset.pictures.containers import PNG_MAGIC, SOI, is_intact, jpeg_segments, png_chunks, webp_chunks
 
 MAX_PROFILE_BYTES = 8 << 20
-"""The largest printers' profiles have 3 MB."""
+"""The largest printer profiles have 3 MB."""
 
 MAX_ENTRIES = 1_000
-"""Entries of an EXIF directory that are looked at; cameras write about ten."""
+"""Limit for the entries of an EXIF directory; cameras write about ten."""
 
 _EXIF_HEAD = b"Exif\0\0"
 _ICC_HEAD = b"ICC_PROFILE\0"
@@ -31,15 +31,15 @@ _ORIENTATION, _SHORT = 0x0112, 3
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """A file reduced to its pixels, and what its metadata said about them."""
+    """A file reduced to its pixels, and the metadata about them."""
 
     data: bytes
     profile: bytes | None = None
     orientation: int = 1
     colour_key: tuple[int, ...] | None = None
-    """The grey or the RGB value, in the file's own bit depth, that is transparent in a PNG without alpha."""
+    """The transparent grey or RGB value of a PNG without alpha, in the file's own bit depth."""
     depth: int = 8
-    """Bits of a sample in that PNG."""
+    """Bits per sample of that PNG."""
 
 
 def separate(data: bytes, kind: str) -> Bare:
@@ -49,7 +49,7 @@ def separate(data: bytes, kind: str) -> Bare:
 
 
 def read_orientation(exif: bytes) -> int:
-    """Read the orientation (1 to 8) from EXIF data; 1, upright, when it has none or is damaged."""
+    """Return the orientation (1 to 8) in EXIF data; 1 (upright) if there is none or the data is damaged."""
     tiff = exif.removeprefix(_EXIF_HEAD)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -67,7 +67,7 @@ def read_orientation(exif: bytes) -> int:
 
 
 def read_jpeg_metadata(data: bytes) -> tuple[bytes | None, int]:
-    """Read a JPEG's profile and orientation."""
+    """Return a JPEG's profile and orientation."""
     exif: bytes | None = None
     pieces: list[bytes] = []
     for marker, start, end in jpeg_segments(data):
@@ -79,7 +79,7 @@ def read_jpeg_metadata(data: bytes) -> tuple[bytes | None, int]:
 
 
 def _joined(pieces: Sequence[bytes]) -> bytes | None:
-    """Join a profile's pieces, each after its number and their count; None when one is missing or there twice."""
+    """Join the pieces of a profile, each preceded by its number and the count; None if one is missing or duplicate."""
     numbered = sorted(pieces)
     wanted = [bytes((number, len(pieces) & 0xFF)) for number in range(1, len(pieces) + 1) if number < 256]
     return b"".join(piece[2:] for piece in numbered) if [piece[:2] for piece in numbered] == wanted else None
@@ -88,13 +88,13 @@ def _joined(pieces: Sequence[bytes]) -> bytes | None:
 def _separate_jpeg(data: bytes) -> Bare:
     kept = [bytes((0xFF, SOI))]
     for marker, start, end in jpeg_segments(data):
-        if not 0xE0 <= marker <= 0xFE or marker in (0xE0, 0xEE):  # JFIF and Adobe's segment settle the colour space
+        if not 0xE0 <= marker <= 0xFE or marker in (0xE0, 0xEE):  # JFIF and Adobe's segment define the colour space
             kept.append(data[start:end])
     return Bare(b"".join(kept), *read_jpeg_metadata(data))
 
 
 def has_jpeg_end(data: bytes) -> bool:
-    """Return whether the end of the image is marked after the last scan's header."""
+    """Return whether an end-of-image marker follows the last scan's header."""
     return data.endswith(b"\xff\xd9") or data.rfind(b"\xff\xd9", max(0, data.rfind(b"\xff\xda"))) >= 0
 
 
@@ -127,7 +127,7 @@ def _samples(content: bytes) -> tuple[int, ...] | None:
 
 
 def _inflated(content: bytes) -> bytes | None:
-    """Inflate an iCCP chunk's profile, as far as the profile's own length goes."""
+    """Return the profile in an iCCP chunk, decompressed up to its own length."""
     name, _, compressed = content.partition(b"\0")
     if not name or compressed[:1] != b"\0":
         return None
@@ -140,7 +140,7 @@ def _inflated(content: bytes) -> bytes | None:
 
 
 def _separate_webp(data: bytes) -> Bare:
-    """Keep the still picture, or the first frame of an animation, in a RIFF file of the right length."""
+    """Keep the still picture, or the first frame of an animation, in a RIFF file with the right length."""
     kept: list[bytes] = []
     profile, orientation, has_profile = None, 1, False
     for chunk in webp_chunks(data):

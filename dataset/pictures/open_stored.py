@@ -1,7 +1,7 @@
-"""Opening pictures that a shard or somebody's tar keeps: strangers' bytes, so only to be called in a decoder process.
+"""Decode pictures that are stored in shards or other tars. They are untrusted, so call this only in a decoder process.
 
-A picture may have been kept as it was received; it is shown as `prepare` would have shown it: upright, on white, in
-sRGB. One that was prepared has nothing of that to be done.
+A picture stored as received is shown as `prepare` would have shown it: upright, on white, in sRGB. A prepared picture
+needs none of that.
 """
 
 from PIL import Image
@@ -17,14 +17,14 @@ _MAX_PIXELS = ImageRules().max_pixels
 
 
 def open_stored(data: bytes) -> Image.Image | None:
-    """Decode a stored picture to RGB; None when it cannot be decoded, also for want of memory."""
+    """Decode a stored picture to RGB; None if it cannot be decoded, or needs too much memory."""
     kind = image_format(data)
     if kind not in DECODABLE:
         return None
     try:
         with opened(with_end(data, _MAX_PIXELS) if kind == "JPEG" else data, kind) as picture:
             shown = upright(show(picture, Size(*picture.image.size)), picture.orientation)
-            shown.load()  # Pillow reads pixels when they are first asked for, and then the file is closed
+            shown.load()  # Pillow would read the pixels later, when the file is closed
             return shown
     except (*CODEC_FAULTS, Image.DecompressionBombWarning, MemoryError):
         return None

@@ -1,10 +1,10 @@
-"""How a link ended: the closed set of outcomes, one for every link of a batch.
+"""How a link ended: a closed set of outcomes, one for every link of a batch.
 
-Invariant: a link that a download worker took up ends in exactly one of these, whatever the server, the network or the
+Invariant: a link that a download worker has taken ends in exactly one of these, whatever the server, the network or the
 picture did. The labels are part of the data (a shard's `outcome` column) and of the tracker's schema, which lists the
-same ones; a label is never renamed, only added.
+same ones. A label is never renamed; new ones may be added.
 
-Rejected: free text from exceptions, as img2dataset writes it. It cannot be counted, and it leaks what a server said.
+Rejected: free text from exceptions, as img2dataset writes it: it cannot be counted, and it leaks what a server said.
 """
 
 from enum import StrEnum
@@ -18,15 +18,15 @@ class Outcome(StrEnum):
 
     # before any connection
     BAD_URL = "bad_url"
-    """Not an http or https URL that a request can be made from, or one that carries credentials."""
+    """Not an http or https URL that can be requested, or one with credentials."""
     BLOCKED = "blocked"
-    """The operator named the host, the URL prefix or the picture as never to be taken."""
+    """The operator has blocked the host, the URL prefix or the picture."""
     REFUSED_ADDRESS = "refused_address"
     """The host is, or resolves to, an address or port that is not public web, at any hop."""
     DNS_ERROR = "dns_error"
     """The name does not exist, has no address, or no resolver answered for it."""
 
-    # on the wire
+    # during the transfer
     CONNECT_ERROR = "connect_error"
     """No connection was made, or it broke before a response began."""
     TLS_ERROR = "tls_error"
@@ -64,15 +64,15 @@ class Outcome(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     """The body is something else: mostly HTML under a picture's name."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """An image, but none of JPEG, PNG, WebP, GIF and AVIF."""
+    """An image in another format than JPEG, PNG, WebP, GIF and AVIF."""
     TOO_MANY_PIXELS = "too_many_pixels"
-    """Decoding would cost more pixels than the rules allow; nothing was decoded."""
+    """The picture has more pixels than the rules allow; nothing was decoded."""
     TOO_SMALL = "too_small"
-    """Fewer bytes than the rules ask for."""
+    """It has fewer bytes than the rules require."""
     UNDECODABLE = "undecodable"
-    """The codec gave up: damaged or cut off inside the file."""
+    """The codec failed: the file is damaged or cut off."""
     SIDE_TOO_SHORT = "side_too_short"
-    """The shorter side has fewer pixels than the rules ask for."""
+    """The shorter side has fewer pixels than the rules require."""
     ASPECT_TOO_LARGE = "aspect_too_large"
     """The longer side is more times the shorter one than the rules allow."""
 
@@ -80,11 +80,11 @@ class Outcome(StrEnum):
     """Not the picture that the link list names by its sha256."""
 
 
-# A passing reason: the link is worth another attempt later. A refused connection is not among them: of all failures
-# it is the one that a dead server gives for good.
+# Reasons that may pass: the link gets another attempt later. A refused connection is not among them, because dead
+# servers refuse connections permanently.
 TRANSIENT = frozenset({Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED, Outcome.DNS_ERROR})
 
-# The link may be alive; this crawl did not want to know, or its rules did not keep the picture.
+# The link may be alive, but this crawl's rules excluded it or its picture.
 NOT_WANTED = frozenset(
     {
         Outcome.BLOCKED,
@@ -97,7 +97,7 @@ NOT_WANTED = frozenset(
     }
 )
 
-# Ended with the body in hand: img2dataset's `failed_to_resize`. Every other failure is its `failed_to_download`.
+# Failures after the body was received: img2dataset's `failed_to_resize`. All others are its `failed_to_download`.
 PICTURE_FAULTS = frozenset(
     {
         Outcome.NOT_AN_IMAGE,

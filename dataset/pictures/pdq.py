@@ -1,15 +1,15 @@
-"""PDQ, the perceptual hash of 256 bits by which services name pictures that nobody may keep.
+"""PDQ, the 256-bit perceptual hash used by lists of pictures that nobody may keep.
 
-Invariant: one picture, shrunk or encoded anew, differs by some 10 bits of 256, two pictures by some 128; a match is a
-distance of at most 31 (Hashing the PDQ way, Facebook 2019; ThreatExchange recommends 31).
+Invariant: a picture that is resized or re-encoded differs by about 10 bits of 256, two different pictures by about 128;
+a match is a distance of at most 31 (Facebook 2019, and ThreatExchange's recommendation).
 
 Source: "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm" (Facebook, 2019) and its reference
-implementation (facebook/ThreatExchange, pdq/cpp). Luma is blurred twice by a box, 64 by 64 of its pixels are taken, and
-of their cosine transform the 16 by 16 lowest frequencies but the constant ones are compared with their median. All of
-it up to the median is linear in rows and in columns, so it is two matrices of (64, side) here, one for each side.
-On the same pixels it gives the bits of `pdqhash` 0.2.8: on all of 638 pictures, photographs among them.
+implementation (facebook/ThreatExchange, pdq/cpp). Luma is blurred twice with a box filter and sampled at 64 by 64
+pixels; of the cosine transform, the 16 by 16 lowest frequencies except the constant ones are compared with their
+median. Everything before the median is linear in rows and columns, so it is one (64, side) matrix for each side here.
+On the same pixels the bits equal those of `pdqhash` 0.2.8 for all of 638 pictures, photographs among them.
 
-Rejected: `pdqhash` itself, which is built from source where it is installed, and takes four times as long.
+Rejected: `pdqhash` itself, which is compiled during installation and takes four times as long.
 """
 
 from functools import lru_cache
@@ -21,16 +21,16 @@ import numpy.typing as npt
 from dataset.pictures.jpeg import Pixels
 
 PDQ_PIXELS = 512
-"""The longer side, brought to it first. Against the reference on the whole picture, 25 pictures of 1,000 by 750 with a
-photograph's spectrum, kept at 256 on the shorter or the longer side, then differ by 7 bits in the mean and 12 at most;
-hashed as they were kept, by 15 to 18 and 26 at most, too near to 31."""
+"""The longer side is first brought to this length. Measured on 25 pictures of 1,000 by 750 with a photograph's
+spectrum, stored at 256 on the shorter or longer side: their hashes differ from the original's by 7 bits on average and
+12 at most; without resizing first, by 15 to 18 and 26 at most, too close to 31."""
 MIN_QUALITY = 50
-"""Of 100; the reference says to trust no hash of a picture as flat as that."""
+"""Of 100; the reference advises against using hashes of pictures with less contrast."""
 
 _CELLS = 64
 _FREQUENCIES = 16
 _MIN_SIDE = 5
-"""The reference hashes nothing smaller."""
+"""The reference does not hash smaller pictures."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _COSINES = (
     np.sqrt(2 / _CELLS)
@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def pdq_of(pixels: Pixels) -> str | None:
-    """Return the PDQ of (H, W, 3) RGB as 64 hex digits; None where the picture is too flat to be told by it."""
+    """Return the PDQ of (H, W, 3) RGB as 64 hex digits; None if the picture is too small or has too little contrast."""
     height, width = pixels.shape[:2]
     scale = PDQ_PIXELS / max(height, width)
     scaled_height, scaled_width = (max(1, round(side * scale)) for side in (height, width))
@@ -56,21 +56,23 @@ def pdq_of(pixels: Pixels) -> str | None:
 
 
 def _bits(cells: Floats) -> str:
-    """Compare each frequency with the lower median; the last one is the most significant bit."""
+    """Return the bits for each frequency above the lower median; the last frequency is the most significant bit."""
     spectrum = (_COSINES @ cells @ _COSINES.T).ravel()
     middle = len(spectrum) // 2 - 1
     return np.packbits((spectrum > np.partition(spectrum, middle)[middle])[::-1]).tobytes().hex()
 
 
 def _quality(cells: Floats) -> int:
-    """Sum the differences of neighbours in whole hundredths of white; the reference divides by 90 and stops at 100."""
+    """Return the sum of neighbours' differences in whole hundredths of white, divided by 90, at most 100, as the
+    reference.
+    """
     steps = sum(int(np.abs(np.trunc(np.diff(cells, axis=axis) * (100 / 255))).sum()) for axis in (0, 1))
     return min(100, steps // 90)
 
 
-@lru_cache(maxsize=256)  # 22 MB; the shorter side of a shard's pictures is one number, the longer one of some hundreds
+@lru_cache(maxsize=256)  # 22 MB; a shard's pictures have one shorter side and some hundred longer ones
 def _sampling(side: int, scaled: int) -> Floats:
-    """Return the matrix (64, side) that enlarges a picture's side to `scaled`, blurs it and takes 64 of its pixels."""
+    """Return the matrix (64, side) that resizes a picture's side to `scaled`, blurs it and samples 64 pixels."""
     blurring = _blurring(scaled)
     if side == scaled:
         return blurring
@@ -80,9 +82,9 @@ def _sampling(side: int, scaled: int) -> Floats:
 
 @lru_cache(maxsize=64)
 def _blurring(side: int) -> Floats:
-    """Return the matrix (64, side) that blurs a side twice by a box of a 128th and takes 64 of its pixels.
+    """Return the matrix (64, side) that blurs a side twice with a box of a 128th and samples 64 pixels.
 
-    The box is cut off at the ends; one of an even width reaches one pixel farther to the right.
+    The box is cut off at the ends; a box of even width extends one pixel further to the right.
     """
     width = -(-side // (2 * _CELLS))
     places = np.arange(side)

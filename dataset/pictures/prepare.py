@@ -1,16 +1,17 @@
-"""Pictures: from the bytes that a server sent to the picture that a shard keeps.
+"""Prepare pictures: from the bytes that a server sent to the picture that a shard stores.
 
-Invariant: `prepare` is pure and gives a picture or an outcome for any bytes; it looks at the header before it decodes,
-and spends no memory on pixels beyond the rules. The codecs below it are C: a worker calls it in processes of their own.
+Invariant: `prepare` is pure and returns a picture or an outcome for any bytes. It reads the header before it decodes,
+and uses no memory for more pixels than the rules allow. It calls codecs written in C, so workers run it in separate
+processes.
 
-The order of the checks is the order in which they can be trusted: what it is (its first bytes), how many pixels it
-claims (its header), how many bytes it has, and only then whether it decodes. So an error page under a picture's name
-is not an image however short it is.
+Checks are made in the order of their reliability: the format (from the first bytes), the number of pixels (from the
+header), the number of bytes, and finally whether the picture decodes. So an error page with a picture's URL is
+not_an_image, however short it is.
 
-Source: Pillow, for pixels as browsers show them (see decode). A JPEG in sRGB goes a way twice as short (see jpeg);
-Pillow takes what that way does not, and decides in doubt.
+Source: Pillow, with pixels as browsers show them (see `decode`). A JPEG in sRGB takes a fast path (see `jpeg`); Pillow
+handles everything else, and decides in doubt.
 
-Rejected: OpenCV for everything, as img2dataset uses it: it ignores colour profiles and reads CMYK wrongly.
+Rejected: OpenCV for everything, as in img2dataset: it ignores colour profiles and decodes CMYK wrongly.
 """
 
 import io
@@ -33,14 +34,14 @@ from dataset.recipe.image_rules import EncodeFormat, ImageRules, ResizeMode
 _PIXEL_ALARMS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _DRAFT_GAP = 1.5
-"""Decode a JPEG at no less than 1.5 times the wanted size: 6.1 ms a picture of 300–2,400 px against 10.2 at twice the
-size and 5.3 at once, mean absolute difference to a full decode 0.3 of 255, against 0.1 and 0.4."""
+"""Pillow decodes a JPEG at no less than 1.5 times the target: 6.1 ms for a picture of 300–2,400 px, with a mean
+absolute difference from a full decode of 0.3 of 255 (at 2.0: 10.2 ms, 0.1; at 1.0: 5.3 ms, 0.4)."""
 
 
 def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Decode, set upright, resize and encode a received picture, or say why not.
+    """Decode, rotate, resize and encode a received picture, or return the outcome that tells why not.
 
-    Raises: MemoryError when the process may hold no more; nothing else.
+    Raises: MemoryError when the process reaches its memory limit; nothing else.
     """
     if not rules.reencode:
         kept = keep_received(data, rules)
@@ -67,7 +68,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
 
 
 def _prepare_short(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
-    """Prepare a JPEG in sRGB the short way; None when that cannot be done, and Pillow decides."""
+    """Prepare a JPEG in sRGB by the fast path; None if that is impossible, and Pillow decides."""
     shape = read_colour_size(data) if len(data) >= rules.min_bytes else None
     if shape is None or shape[0] * shape[1] > rules.max_pixels:
         return None
@@ -79,7 +80,7 @@ def _prepare_short(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
 
 
 def _with_pdq(kept: Picture) -> Picture | Outcome:
-    """Decode a picture that is kept as received, for its PDQ alone."""
+    """Return a picture stored as received with its PDQ, for which it is decoded."""
     try:
         with opened(kept.data, image_format(kept.data) or "") as picture:
             whole = show(picture, _within(Size(*picture.image.size), PDQ_PIXELS))
@@ -91,7 +92,7 @@ def _with_pdq(kept: Picture) -> Picture | Outcome:
 
 
 def _within(size: Size, longest: int) -> Size:
-    """Shrink a size until its longer side fits."""
+    """Return a size scaled down until its longer side fits."""
     scale = min(1.0, longest / max(size))
     return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 
@@ -142,7 +143,7 @@ def _picture(
 
 
 def target_size(width: int, height: int, rules: ImageRules) -> Size:
-    """Scale a picture's size by the rules, before a crop or a border; no side falls under one pixel."""
+    """Return a picture's size by the rules, before a crop or border; no side is less than one pixel."""
     match rules.resize_mode:
         case ResizeMode.NO:
             return Size(width, height)
@@ -156,7 +157,7 @@ def target_size(width: int, height: int, rules: ImageRules) -> Size:
 
 
 def _frame(image: Image.Image, rules: ImageRules) -> Image.Image:
-    """Cut out the middle square, or add white to one; a side that is short already stays."""
+    """Crop the middle square, or add a white border to make one; sides that are too short stay."""
     size = rules.size
     match rules.resize_mode:
         case ResizeMode.CENTER_CROP:
@@ -171,7 +172,7 @@ def _frame(image: Image.Image, rules: ImageRules) -> Image.Image:
 
 
 def _cut(pixels: Pixels, rules: ImageRules) -> Pixels:
-    """Cut out the middle square where the rules want one."""
+    """Crop the middle square if the rules want one."""
     if rules.resize_mode is not ResizeMode.CENTER_CROP:
         return pixels
     top, left = (max(0, (side - rules.size) // 2) for side in pixels.shape[:2])
@@ -179,7 +180,7 @@ def _cut(pixels: Pixels, rules: ImageRules) -> Pixels:
 
 
 def _encode(image: Image.Image, rules: ImageRules) -> bytes:
-    """Write the pixels alone: no profile, no EXIF, no comment goes along."""
+    """Encode the pixels alone, without profile, EXIF or comment."""
     image.info = {}
     out = io.BytesIO()
     match rules.encode_format:

@@ -1,1 +1,1 @@
-"""What must not be kept: prompts that find it, hash lists that name it, and its removal from a shard."""
+"""What must not be kept: prompts that detect it, hash lists that identify it, and its removal from a shard."""

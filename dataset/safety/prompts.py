@@ -1,11 +1,11 @@
-"""The safety drop: samples that must not be in any dataset, told by the model's own embeddings and reviewed prompts.
+"""Safety prompts: detect samples that must not be in any dataset, by the model's own embeddings and reviewed texts.
 
-The wordings and the rule are data: one TOML file a version, which says itself how it is read (`safety_1.toml`).
-Invariant: labels are looked up by name and prompts belong to their label, so no order of a list means anything, and no
-text can slip from one category into the next. (In the original a missing comma did just that.)
+Texts and rules are data: one TOML file per version, which explains how it is applied (`prompts_1.toml`). Invariant:
+labels are looked up by name and prompts belong to a label, so the order of a list never matters, and no text can move
+from one category to another (in LAION's original, a missing comma merged two prompts).
 
-The rule is judged by the picture and by the caption, each on its own; either suffices. Source: LAION-5B's filter, which
-drops what is sexual together with minors or animals; there by fixed places in one list, and by the picture alone.
+Picture and caption are judged separately; either is sufficient. Source: LAION-5B's filter, which drops sexual content
+with minors or animals, by positions in one list and by the picture alone.
 """
 
 import hashlib
@@ -33,19 +33,21 @@ REASONS = (Verdict.UNSAFE_MINOR, Verdict.UNSAFE_ANIMAL, Verdict.UNSAFE)
 
 
 class SafetyError(DatasetError):
-    """The safety prompts cannot be read, or do not say what they must."""
+    """The safety prompts cannot be read, or are incomplete."""
 
 
 class EmbedsTexts(Protocol):
-    """What a model must be able to do here."""
+    """The part of a model that this module needs."""
 
     def embed_texts(self, texts: Sequence[str], /) -> Rows:
-        """Embed texts, (N, D) float32 unit rows."""
+        """Return the embeddings of texts, (N, D) float32 unit rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A question: nearer to one of the labels in `concern` than to any in `ordinary`, by `margin` of cosine?"""
+    """A question: is a sample nearer to a label in `concern` than to any in `ordinary`, by a cosine of at least
+    `margin`?
+    """
 
     concern: tuple[str, ...]
     ordinary: tuple[str, ...]
@@ -54,7 +56,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Drops a sample for `reason` when all its `axes` hold."""
+    """Drops a sample with verdict `reason` if all its `axes` hold."""
 
     reason: Verdict
     axes: tuple[str, ...]
@@ -62,7 +64,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SafetyPrompts:
-    """A version of the prompts: `labels` to languages to texts, and the sha256 of the file that said so."""
+    """One version of the prompts: `labels` by name, language and text, and the sha256 of the file."""
 
     version: int
     labels: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -71,7 +73,7 @@ class SafetyPrompts:
     sha256: str
 
     def texts(self, label: str, role: ModelRole) -> tuple[str, ...]:
-        """Return a label's prompts for a role's model: English ones for the English model, all for the other."""
+        """Return a label's prompts for a role: English ones for the English model, all languages for the other."""
         by_language = self.labels[label]
         if role is ModelRole.EN:
             return by_language[BUILTIN_LANGUAGE]
@@ -79,9 +81,9 @@ class SafetyPrompts:
 
 
 def read_safety_prompts(recipe: SafetyRecipe, store: Store) -> SafetyPrompts | None:
-    """Read the prompts that a recipe names, None when it names none.
+    """Read the prompts that a recipe names; None if it names none.
 
-    Raises: SafetyError when they are not there or cannot be used; StoreError.
+    Raises: SafetyError when they do not exist or cannot be used; StoreError.
     """
     if recipe.prompts is None:
         return None
@@ -89,7 +91,7 @@ def read_safety_prompts(recipe: SafetyRecipe, store: Store) -> SafetyPrompts | N
         path = Path(__file__).with_name(f"prompts_{recipe.prompts.removeprefix(BUILTIN_PREFIX)}.toml")
         if not is_file(path):
             raise SafetyError(
-                f"This version of Shoal has no safety prompts {recipe.prompts}: use the version that the run has."
+                f"This version of Shoal has no safety prompts {recipe.prompts}: use the version that started the run."
             )
         return parse_safety_prompts(path.read_bytes())
     if recipe.prompts.startswith(STORE_PREFIX):
@@ -98,14 +100,14 @@ def read_safety_prompts(recipe: SafetyRecipe, store: Store) -> SafetyPrompts | N
         return parse_safety_prompts(Path(recipe.prompts).read_bytes())
     except OSError as error:
         raise SafetyError(
-            f"The safety prompts {recipe.prompts} cannot be read ({error.strerror}): name another file."
+            f"Cannot read the safety prompts {recipe.prompts} ({error.strerror}): name another file."
         ) from error
 
 
 def parse_safety_prompts(data: bytes) -> SafetyPrompts:
-    """Parse a file of prompts, and hold its names against one another.
+    """Parse a file of prompts, and check that its names refer to each other correctly.
 
-    Raises: SafetyError when a name has nothing behind it, a label has no English prompt, or a rule cannot be kept.
+    Raises: SafetyError when a name refers to nothing, a label has no English prompt, or a rule is invalid.
     """
     try:
         said = tomllib.loads(data.decode("utf-8"))
@@ -120,45 +122,45 @@ def parse_safety_prompts(data: bytes) -> SafetyPrompts:
         rules = tuple(Rule(Verdict(rule["reason"]), _texts(rule["all"])) for rule in said["rules"])
         prompts = SafetyPrompts(int(said["version"]), labels, axes, rules, hashlib.sha256(data).hexdigest())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SafetyError(f"The safety prompts cannot be read ({error!r}): write them as safety_1.toml is.") from error
+        raise SafetyError(f"Cannot read the safety prompts ({error!r}): write them as prompts_1.toml is.") from error
     _refuse_loose_ends(prompts)
     return prompts
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """Give a list of texts as such: a text alone would be taken apart into its letters."""
+    """Return a list of texts as a tuple; a single text is refused, because it would become a list of letters."""
     if not isinstance(value, list) or not value or not all(isinstance(text, str) and text.strip() for text in value):
-        raise ValueError(f"{value!r} is no list of texts")
+        raise ValueError(f"{value!r} is not a list of texts")
     return tuple(value)
 
 
 def _refuse_loose_ends(prompts: SafetyPrompts) -> None:
-    """Hold labels, axes and rules against one another."""
+    """Check the references between labels, axes and rules."""
     _refuse_loose_axes(prompts)
     for label, by_language in prompts.labels.items():
         if BUILTIN_LANGUAGE not in by_language:
-            raise SafetyError(f"The safety label {label} has no prompts in {BUILTIN_LANGUAGE}: write some.")
+            raise SafetyError(f"The safety label {label} has no prompts in {BUILTIN_LANGUAGE}: add some.")
     for rule in prompts.rules:
         if rule.reason not in REASONS:
-            raise SafetyError(f"A safety rule drops for {rule.reason}: give one of {', '.join(REASONS)}.")
+            raise SafetyError(f"A safety rule has the reason {rule.reason}: use one of {', '.join(REASONS)}.")
         for axis_name in rule.axes:
             if axis_name not in prompts.axes:
-                raise SafetyError(f"The safety rule for {rule.reason} names no axis {axis_name}: write it, or drop it.")
+                raise SafetyError(f"The safety rule for {rule.reason} names the unknown axis {axis_name}: add it.")
 
 
 def _refuse_loose_axes(prompts: SafetyPrompts) -> None:
     for name, axis in prompts.axes.items():
         for label in (*axis.concern, *axis.ordinary):
             if label not in prompts.labels:
-                raise SafetyError(f"The safety axis {name} names the label {label}, which has no prompts: write some.")
+                raise SafetyError(f"The safety axis {name} names the label {label}, which has no prompts: add some.")
         if set(axis.concern) & set(axis.ordinary):
-            raise SafetyError(f"The safety axis {name} has a label on both sides: take it from one.")
+            raise SafetyError(f"The safety axis {name} has a label on both sides: remove it from one.")
         if not -2 <= axis.margin <= 2:
-            raise SafetyError(f"The safety axis {name} has margin {axis.margin}, no such difference: give -2 to 2.")
+            raise SafetyError(f"The safety axis {name} has the impossible margin {axis.margin}: use -2 to 2.")
 
 
 class SafetyJudge:
-    """The prompts as one model embeds them."""
+    """The prompts, embedded by one model."""
 
     def __init__(self, prompts: SafetyPrompts, role: ModelRole, model: EmbedsTexts) -> None:
         self.prompts = prompts
@@ -166,9 +168,9 @@ class SafetyJudge:
         self._embedded: dict[str, Rows] = {label: model.embed_texts(prompts.texts(label, role)) for label in used}
 
     def drops(self, image_features: Rows, text_features: Rows) -> list[Verdict | None]:
-        """Say for each of N samples why it must be dropped, None when it may stay; both (N, D) float32 unit rows.
+        """Return for each of N samples the verdict that drops it, or None; both arguments are (N, D) float32 unit rows.
 
-        The first rule that holds gives the reason.
+        The first rule that applies gives the verdict.
         """
         if not len(image_features):
             return []
@@ -184,10 +186,10 @@ class SafetyJudge:
         return reasons
 
     def _holds(self, axis: Axis, features: Rows) -> npt.NDArray[np.bool_]:
-        """Ask an axis of N embeddings, (N,)."""
+        """Return for N embeddings whether an axis holds, (N,)."""
         return np.asarray(self._nearest(axis.concern, features) - self._nearest(axis.ordinary, features) >= axis.margin)
 
     def _nearest(self, labels: Sequence[str], features: Rows) -> Rows:
-        """Return the cosine of the nearest prompt under any of the labels, (N,)."""
+        """Return the cosine of the nearest prompt of any of the labels, (N,)."""
         nearest: Rows = np.max([(features @ self._embedded[label].T).max(axis=1) for label in labels], axis=0)
         return nearest

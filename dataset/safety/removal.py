@@ -1,14 +1,14 @@
-"""Removal: takes samples out of a shard that nobody may look at, so that a crash on the way hides none of them.
+"""Remove samples that nobody may see from a shard, so that a crash in between exposes none of them.
 
-    1  <shard>.removed.json   which keys, and why: from here on it is settled, whoever comes next
-    2  <shard>.tar            written anew without their members, then put in the old one's place
-    3  <shard>.parquet        their rows keep `ANONYMOUS_COLUMNS`, and are blank in all others
+    1  <shard>.removed.json   which keys, and why: from here on the removal is decided, whoever continues it
+    2  <shard>.tar            rewritten without their members, and replaced
+    3  <shard>.parquet        their rows keep ANONYMOUS_COLUMNS; all other columns are blank
 
-Each step replaces one file whole, and each can be done again: a worker that finds the mark gives the same verdicts and
-goes through all steps once more, until nothing of the samples is left. `pack` and `pack_row` stay, so that whoever has
-to report a find can look up where the link came from; nothing in the store shows it.
+Each step replaces one file as a whole and can be repeated: a worker that finds `removed.json` gives the same verdicts
+and repeats all steps until nothing of the samples is left. `pack` and `pack_row` stay, so that the operator can look up
+the link's origin to report it; nothing in the store shows the link.
 
-A shard is read and written once for all of its finds; S3 knows no cheaper way to take something out of an object.
+A shard is rewritten once for all of its removals; S3 has no cheaper way to remove a part of an object.
 """
 
 import io
@@ -28,13 +28,13 @@ from dataset.store.store import Store
 
 
 class RemovalError(DatasetError):
-    """A shard's removals cannot be read."""
+    """The removals of a shard cannot be read."""
 
 
 def read_removed(store: Store, shard: str) -> dict[str, Verdict]:
-    """Return the verdicts of the samples that were taken out of a shard, or are about to be, by key.
+    """Return the verdicts of the samples that are, or are about to be, removed from a shard, by key.
 
-    Raises: RemovalError when the mark is damaged; StoreError.
+    Raises: RemovalError when `removed.json` is damaged; StoreError.
     """
     place = f"{shard}.removed.json"
     if not store.exists(place):
@@ -44,14 +44,14 @@ def read_removed(store: Store, shard: str) -> dict[str, Verdict]:
     except (ValueError, AttributeError) as error:
         raise RemovalError(f"{place} is damaged ({error}): delete the shard, or restore the file.") from error
     if not set(marked.values()) <= REMOVED:
-        raise RemovalError(f"{place} names a verdict that removes nothing: delete the shard, or restore the file.")
+        raise RemovalError(f"{place} contains a verdict that removes nothing: delete the shard, or restore the file.")
     return marked
 
 
 def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> None:
-    """Take the samples with these keys out of a shard, for good; nothing is done when they are out already.
+    """Remove the samples with these keys from a shard permanently; if they are already removed, do nothing.
 
-    Raises: StoreError when the store does not take a file; the next call goes on from there.
+    Raises: StoreError when the store does not take a file; the next call continues from there.
     """
     if not found:
         return
@@ -64,13 +64,13 @@ def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> No
     hit = pc.is_in(rows["key"], value_set=pa.array(sorted(wanted), pa.string()))
     blanked = _blanked(rows, hit)
     if marked == wanted and rows.filter(hit).equals(blanked.filter(hit)):
-        return  # the last step was done, so all were
+        return  # the last step is done, so all are
     _rewrite_tar(store, shard, set(wanted))
     store.write_table(f"{shard}.parquet", blanked)
 
 
 def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
-    """Copy the tar's members but those of `keys`; what lies behind damage cannot be told apart, and is left out."""
+    """Copy the tar without the members of `keys`; members after damage cannot be identified and are left out."""
     place = f"{shard}.tar"
     if not store.exists(place):
         return
@@ -82,7 +82,7 @@ def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
         tarfile.open(fileobj=source, mode="r|") as members,
     ):
         for member in members:
-            members.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
+            members.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every header
             kept.members = []  # type: ignore[attr-defined]
             if member.name.partition(".")[0] not in keys:
                 content = members.extractfile(member)
@@ -92,8 +92,8 @@ def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
 
 
 def _blanked(rows: pa.Table, hit: pa.ChunkedArray) -> pa.Table:
-    """Blank all columns but the anonymous ones where `hit` is true."""
-    blank = pc.if_else(hit, None, pa.array(range(rows.num_rows), pa.int64()))  # taking at null gives null, of any type
+    """Return the rows with all columns blanked except the anonymous ones, where `hit` is true."""
+    blank = pc.if_else(hit, None, pa.array(range(rows.num_rows), pa.int64()))  # taking at null gives null of any type
     for index, field in enumerate(rows.schema):
         if field.name in ANONYMOUS_COLUMNS:
             continue

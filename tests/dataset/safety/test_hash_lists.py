@@ -46,10 +46,10 @@ def test_a_list_that_is_missing_cut_off_or_another_is_an_error(store: Store) -> 
         HashLists.load(store, "restricted/gone")
     for broken in (data[:-3], data[:-8] + b"\0" * 32 + b"x", b"", b"SHOALRL1", data[8:]):
         store.put("restricted/b", broken)
-        with pytest.raises(HashListError, match="add it anew"):
+        with pytest.raises(HashListError, match="add it again"):
             HashLists.load(store, "restricted/b")
     store.put("restricted/b", data)
-    with pytest.raises(HashListError, match="is not the list that the tracker names"):
+    with pytest.raises(HashListError, match="is not the hash list that the tracker names"):
         HashLists.load(store, "restricted/b", sha256={"restricted/b": "0" * 64})
 
 

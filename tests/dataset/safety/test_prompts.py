@@ -113,15 +113,15 @@ def test_nothing_is_dropped_of_nothing(prompts: SafetyPrompts) -> None:
         ('["fire"]\nordinary', '["ice"]\nordinary', "label ice, which has no prompts"),
         ('["water", "stone"]', '["water", "fire"]', "both sides"),
         ('en = ["kid"]', 'de = ["Kind"]', "no prompts in en"),
-        ('en = ["kid"]', 'en = "kid"', "no list of texts"),
-        ('en = ["kid"]', "en = []", "no list of texts"),
-        ('en = ["kid"]', 'en = [" "]', "no list of texts"),
-        ('"unsafe"', '"kept"', "drops for kept"),
-        ('"unsafe"', '"ugly"', "cannot be read"),
-        ('all = ["hot"]', 'all = ["cold"]', "no axis cold"),
-        ("margin = 0.1", "margin = 7", "give -2 to 2"),
-        ("margin = 0.1", "", "cannot be read"),
-        ("version = 7", "version", "cannot be read"),
+        ('en = ["kid"]', 'en = "kid"', "not a list of texts"),
+        ('en = ["kid"]', "en = []", "not a list of texts"),
+        ('en = ["kid"]', 'en = [" "]', "not a list of texts"),
+        ('"unsafe"', '"kept"', "has the reason kept"),
+        ('"unsafe"', '"ugly"', "Cannot read"),
+        ('all = ["hot"]', 'all = ["cold"]', "unknown axis cold"),
+        ("margin = 0.1", "margin = 7", "use -2 to 2"),
+        ("margin = 0.1", "", "Cannot read"),
+        ("version = 7", "version", "Cannot read"),
     ],
 )
 def test_a_file_that_does_not_hold_together_is_refused(old: str, new: str, sentence: str) -> None:
@@ -148,7 +148,7 @@ def test_a_recipe_that_names_no_prompts_here_is_refused(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     with pytest.raises(SafetyError, match="builtin:99"):
         read_safety_prompts(SafetyRecipe("builtin:99"), store)
-    with pytest.raises(SafetyError, match="cannot be read"):
+    with pytest.raises(SafetyError, match="Cannot read"):
         read_safety_prompts(SafetyRecipe(str(tmp_path / "none.toml")), store)
     assert read_safety_prompts(SafetyRecipe(None), store) is None
 

@@ -1,4 +1,4 @@
-"""The root of what can go wrong with data."""
+"""The root exception of dataset."""
 
 
 class DatasetError(Exception):
@@ -6,6 +6,6 @@ class DatasetError(Exception):
 
 
 def said_by(error: BaseException) -> str:
-    """What another library's error says, shortened to a part of a sentence: its first two lines that say anything."""
+    """Return another library's error message as a part of a sentence: its first two lines that are not blank."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:200] if lines else type(error).__name__

@@ -1,1 +1,1 @@
-"""What is fixed with a run: models and thresholds, image rules, tags, and the columns that a link list brings along."""
+"""What is fixed with a run: models and thresholds, image rules, tags, and the extra columns of a link list."""

@@ -1,12 +1,12 @@
-"""Extra columns: what a link list says of a link beside URL and caption, carried along into its shard.
+"""Extra columns: a link list's columns besides URL and caption, which are carried into the shard.
 
-Invariant: a value comes back as it was in the list, in its type, for numbers, booleans, texts and lists of those;
-anything else (times, decimals, structs, bytes) comes as text, see json_columns. The recipe names the types; on the way
-a row's values are one JSON object without its nulls, '' when none is left, since JSON keeps whole numbers of any size
-and floating-point numbers to the last bit. Whatever was packed can be unpacked: a value of another type becomes null.
+Invariant: numbers, booleans, texts and lists of these come back unchanged, in their type. Other values (times,
+decimals, structs, bytes) come back as text, see `json_columns`. The recipe names the types. In the pool a row's values
+are one JSON object without nulls, '' if it is empty, because JSON preserves integers of any size and floats to the last
+bit. Packed values can always be unpacked: a value of another type becomes null.
 
-Rejected: an Arrow buffer a row (some 300 bytes of schema for 20 of data), and jsonb in the pool (it has no NUL, and
-costs the draw twice what text costs).
+Rejected: an Arrow buffer per row (300 bytes of schema for 20 of data), and jsonb in the pool (it has no NUL, and costs
+the draw twice as much as text).
 """
 
 import json
@@ -32,28 +32,28 @@ PLAIN_TYPES = {
     "double": pa.float64(),
     "string": pa.string(),
 }
-"""By Arrow's names for them; `tracker seed` has the same, and a test compares the two."""
+"""By Arrow's names. `tracker.seeding.list_types` has the same names; a test compares the two."""
 
 
 LIST_PREFIX = "list_"
-"""Goes before a list's column whose name is one of the file's own: a list's `width` is what the list says, a shard's is
-what came."""
+"""Prefix of a list's column whose name the file uses itself: a list's `width` is the list's claim, a shard's is
+measured."""
 
 
 class ExtraError(DatasetError):
-    """A column cannot be carried along, or what was carried is not what the recipe says."""
+    """A column cannot be carried along, or the carried values do not match the recipe."""
 
 
 def arrow_type(name: object) -> pa.DataType:
     """Return the type that the recipe calls `name`: Arrow's name of a plain type, or list<…> of one.
 
-    Raises: ExtraError for any other.
+    Raises: ExtraError for any other name.
     """
     if isinstance(name, str) and name.startswith("list<") and name.endswith(">"):
         return pa.list_(arrow_type(name[len("list<") : -1]))
     if isinstance(name, str) and name in PLAIN_TYPES:
         return PLAIN_TYPES[name]
-    raise ExtraError(f"{strict_json.dumps(name)} is no type; use {', '.join(PLAIN_TYPES)}, or list<…> of one")
+    raise ExtraError(f"{strict_json.dumps(name)} is not a type; use {', '.join(PLAIN_TYPES)}, or list<…> of one")
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -62,27 +62,27 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def list_names(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
-    """Return, by their names in a list, the names of its columns in a file that has the columns `own` itself.
+    """Return the names of a list's columns in a file with the columns `own`, by their names in the list.
 
-    A column keeps its name, unless `own` has that name in upper or lower case (DuckDB does not tell them apart); then
-    LIST_PREFIX goes before it. It also goes before a name that begins with it: so no two columns get one name.
+    A column keeps its name unless `own` has it, in upper or lower case (DuckDB does not distinguish them); then it gets
+    LIST_PREFIX. A name that begins with the prefix gets it, too, so no two columns get the same name.
     """
     taken = {name.lower() for name in own}
     return {name: LIST_PREFIX + name if _is_taken(name.lower(), taken) else name for name in names}
 
 
 def list_fields(types: Mapping[str, str], own: Collection[str]) -> list[pa.Field]:
-    """Return the columns that a list's values have in a file with the columns `own`, in the order of `types`."""
+    """Return the fields of a list's columns in a file with the columns `own`, in the order of `types`."""
     return [pa.field(name, arrow_type(types[given])) for given, name in list_names(types, own).items()]
 
 
 def pack_extra(
     columns: Mapping[str, Sequence[object]], types: Mapping[str, str], rows: int, fitting: Collection[str] = ()
 ) -> tuple[pa.Array, int]:
-    """Pack columns of JSON values into a JSON object a row, nulls left out -> (N,) string, '' where nothing is left.
+    """Pack columns of JSON values into one JSON object per row, without nulls, as (N,) string; '' for an empty row.
 
-    The number is that of values which were not of their column's type, and became null. Columns in `fitting` are known
-    to be of theirs.
+    Also return the number of values that did not have their column's type and became null. The columns `fitting` are
+    known to have theirs.
     """
     if not types:
         return pa.array([""] * rows, pa.string()), 0
@@ -94,7 +94,7 @@ def pack_extra(
 
 
 def unpack_extra(rows: Sequence[str], types: Mapping[str, str]) -> dict[str, pa.Array]:
-    """Return the columns again, in the order of `types`; null where a row has no value, or one of another type.
+    """Return the columns, in the order of `types`; null where a row has no value or one of another type.
 
     Raises: ExtraError when a row is not a JSON object.
     """
@@ -106,7 +106,7 @@ def unpack_extra(rows: Sequence[str], types: Mapping[str, str]) -> dict[str, pa.
 
 
 def unpack_one(row: str, types: Mapping[str, str]) -> dict[str, object]:
-    """Return one row's values by name, None where it has none."""
+    """Return one row's values by name; None for missing ones."""
     values = _unpack_row(row)
     return {
         name: finite_or_not(values.get(name)) if _is_float(kind) else values.get(name) for name, kind in types.items()
@@ -131,9 +131,9 @@ def _unpack_row(row: str) -> dict[str, object]:
     try:
         values = json.loads(row) if row else {}
     except ValueError as error:
-        raise ExtraError(f"A link's extra columns are not JSON ({error}): seed its list anew.") from error
+        raise ExtraError(f"A link's extra columns are not JSON ({error}): seed its list again.") from error
     if not isinstance(values, dict):
-        raise ExtraError("A link's extra columns are not a JSON object: seed its list anew.")
+        raise ExtraError("A link's extra columns are not a JSON object: seed its list again.")
     return values
 
 

@@ -1,9 +1,9 @@
-"""The image rules of a recipe: what a picture must be, and what is made of it.
+"""The image rules of a recipe: which pictures are accepted, and how they are stored.
 
-Invariant: an `ImageRules` that exists is valid, and `from_json(to_json())` is the same one.
+Invariant: an `ImageRules` object is always valid, and `from_json(to_json())` returns an equal one.
 
-Source: names and meaning of the resize modes are img2dataset's. The default is what LAION's download ran with:
-keep_ratio to 256 on the shorter side, never enlarged. A model that wants 224 enlarges smaller pictures itself.
+Source: names and meaning of the resize modes are img2dataset's. The default is LAION's: keep_ratio to 256 on the
+shorter side, never enlarged. A model that needs another size resizes pictures itself.
 """
 
 import math
@@ -16,11 +16,11 @@ from dataset.errors import DatasetError
 
 
 class ImageRulesError(DatasetError):
-    """The recipe's image rules cannot be used."""
+    """The recipe's image rules are invalid."""
 
 
 class ResizeMode(StrEnum):
-    """What `size` means."""
+    """How `size` is applied."""
 
     NO = "no"
     """Pictures keep their size."""
@@ -29,13 +29,13 @@ class ResizeMode(StrEnum):
     KEEP_RATIO_LARGEST = "keep_ratio_largest"
     """The longer side becomes `size`."""
     CENTER_CROP = "center_crop"
-    """As keep_ratio, then the middle square is cut out."""
+    """As keep_ratio, then the middle square is cropped."""
     BORDER = "border"
-    """As keep_ratio_largest, then white is added to a square."""
+    """As keep_ratio_largest, then a white border makes it a square."""
 
 
 class EncodeFormat(StrEnum):
-    """What pictures are stored as; the label is the file's extension."""
+    """The format of stored pictures; the label is the file's extension."""
 
     JPG = "jpg"
     WEBP = "webp"
@@ -44,27 +44,27 @@ class EncodeFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """Bounds on what is received, and the form in which it is kept; sizes in pixels."""
+    """Limits for received pictures, and the form in which they are stored; sizes in pixels."""
 
     size: int = 256
     resize_mode: ResizeMode = ResizeMode.KEEP_RATIO
     only_if_bigger: bool = True
     reencode: bool = True
-    """False keeps the bytes as they were received, decoded by nobody; only with resize_mode "no"."""
+    """False stores the bytes as received, without decoding them; requires resize_mode "no"."""
     encode_format: EncodeFormat = EncodeFormat.JPG
-    encode_quality: int = 95  # img2dataset's default; 0–100, for png the quality of nothing
-    min_bytes: int = 5_000  # LAION: under 5 KB it is an icon, a spacer or a counter
+    encode_quality: int = 95  # img2dataset's default; 0–100, ignored for png
+    min_bytes: int = 5_000  # LAION's; smaller files are icons, spacers or counters
     max_bytes: int = 20_000_000
-    max_pixels: int = 89_478_484  # Pillow warns of a decompression bomb from the next one on
+    max_pixels: int = 89_478_484  # above this, Pillow warns of a decompression bomb
     min_image_size: int = 0
-    """Of the shorter side of the picture as it was received."""
+    """Minimum for the shorter side of the picture as received."""
     max_aspect_ratio: float = 0.0
-    """Longer side by shorter side; 0 allows any."""
+    """Maximum of the longer side divided by the shorter; 0 means no limit."""
     sha1: bool = True
-    """Compute sha1 beside sha256 and md5 of the received bytes, for hash lists that come in this form alone. It takes
-    0.04 ms for 77 KB: 1.4 % of a download that encodes pictures anew, 8 % of one that keeps them as received."""
+    """Compute sha1 of the received bytes, besides sha256 and md5, for hash lists that contain only sha1. It takes 0.04
+    ms for 77 KB: 1.4 % of a download that re-encodes pictures, 8 % of one that stores them as received."""
     pdq: bool = False
-    """Compute PDQ, the perceptual hash, of each picture; a list of PDQs never to keep asks for it by itself."""
+    """Compute PDQ, the perceptual hash, of each picture; hash lists that contain PDQs switch it on."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -79,21 +79,21 @@ class ImageRules:
                 raise ImageRulesError(f"The image rule {name} is {value}: give a number from {low} to {high}.")
         if self.max_aspect_ratio and not 1 <= self.max_aspect_ratio < math.inf:
             raise ImageRulesError(
-                f"The image rule max_aspect_ratio is {self.max_aspect_ratio}: give a number from 1, or 0 for any."
+                f"The image rule max_aspect_ratio is {self.max_aspect_ratio}: give at least 1, or 0 for no limit."
             )
         if not self.reencode and self.resize_mode is not ResizeMode.NO:
-            raise ImageRulesError(f"Without reencode no picture can be resized by {self.resize_mode}: give no.")
+            raise ImageRulesError(f"Without reencode, resize_mode cannot be {self.resize_mode}: set it to no.")
 
     @classmethod
     def from_json(cls, rules: Mapping[str, object]) -> Self:
-        """Read the recipe's "image" object; what it leaves out has its default.
+        """Read the recipe's "image" object; missing rules have their default.
 
-        Raises: ImageRulesError for an unknown key or a value of the wrong kind.
+        Raises: ImageRulesError for an unknown key or a value of the wrong type.
         """
         known = {field.name: field.default for field in fields(cls)}
         for name, value in rules.items():
             if name not in known:
-                raise ImageRulesError(f"{name!r} is no image rule: use {', '.join(known)}.")
+                raise ImageRulesError(f"{name!r} is not an image rule: use {', '.join(known)}.")
             default = known[name]
             wanted = str if isinstance(default, str) else type(default)
             if wanted is float and type(value) is int:
@@ -110,9 +110,9 @@ class ImageRules:
                 chosen["encode_format"] = EncodeFormat(str(chosen["encode_format"]))
         except ValueError as error:
             labels = ", ".join([*ResizeMode, *EncodeFormat])
-            raise ImageRulesError(f"{error}, which is no image rule's value: use one of {labels}.") from error
-        return cls(**chosen)  # type: ignore[arg-type]  # each value was held against its default's type
+            raise ImageRulesError(f"{error} for an image rule: use one of {labels}.") from error
+        return cls(**chosen)  # type: ignore[arg-type]  # each value's type was compared with the default's
 
     def to_json(self) -> dict[str, object]:
-        """Return the recipe's "image" object, every rule spelled out."""
+        """Return the recipe's "image" object with every rule."""
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}

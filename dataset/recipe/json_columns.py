@@ -1,10 +1,10 @@
-"""Arrow columns as JSON values, and JSON values held against a column's type.
+"""Convert Arrow columns to JSON values, and check JSON values against a column's type.
 
-Invariant: nothing changes its value unnoticed: what cannot be kept becomes null and is counted, whether it is a date
-outside the calendar, a text that is not UTF-8, or 0.75 in a column of whole numbers.
+Invariant: no value changes unnoticed. A value that cannot be kept becomes null and is counted: a date outside the
+calendar, a text that is not UTF-8, or 0.75 in a column of integers.
 
-Arrow's own conversions are not relied on for odd values: `pa.array([0.75], pa.int64())` is [0], `to_pylist` raises for
-nanoseconds and for dates after 9999, and both drop a struct's second field of one name.
+Arrow's own conversions are not used for odd values: `pa.array([0.75], pa.int64())` is [0], `to_pylist` raises for
+nanoseconds and for dates after 9999, and both drop the second of two struct fields with one name.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from dataset import strict_json
 from dataset.errors import DatasetError
 
 NOT_FINITE = {"NaN": float("nan"), "Infinity": inf, "-Infinity": -inf}
-"""How a column of floating-point numbers writes what JSON has no number for."""
+"""How a column of floats represents numbers that JSON does not have."""
 OUT_OF_RANGE = "<value out of range"
-"""What Arrow's text of a time begins with if no calendar has it."""
+"""The beginning of Arrow's text for a time outside the calendar."""
 MAX_FLOAT32 = 3.4028234663852886e38
 
 _PYTHON_TYPES = {pa.string(): str, pa.bool_(): bool, pa.float32(): float, pa.float64(): float}  # else int
@@ -33,18 +33,18 @@ _LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is
 
 
 class ColumnTypeError(DatasetError):
-    """A column's type cannot be kept, or is not the one that is needed."""
+    """A column's type cannot be kept, or is not the required one."""
 
 
 class _UnfitError(Exception):
-    """A value is not of the type."""
+    """A value does not have the type."""
 
 
 def json_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[object], int]:
-    """Return a column's values as JSON has them, None for null, and how many could not be kept and became None.
+    """Return a column's values as JSON values, None for null, and the number of values that became None.
 
-    Decimals and times are texts (UTC where the column has a zone), bytes are texts in hex, structs are objects, and
-    maps are arrays of [key, value]. NaN and the infinities stay Python's.
+    Decimals and times become texts (in UTC if the column has a zone), bytes become hex, structs objects, and maps
+    arrays of [key, value]. NaN and the infinities stay Python floats.
 
     Raises: ColumnTypeError for unions and intervals.
     """
@@ -54,9 +54,9 @@ def json_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[object], int]:
 
 
 def fit(values: Sequence[object], kind: pa.DataType) -> tuple[Sequence[object], int]:
-    """Return JSON values with those that are not of the type as None, and how many those are.
+    """Return JSON values with None for those of another type, and the number of those.
 
-    A text column takes any other value as its JSON text.
+    A text column accepts any other value as its JSON text.
     """
     if _all_fit(values, kind):
         return values, 0
@@ -71,12 +71,12 @@ def fit(values: Sequence[object], kind: pa.DataType) -> tuple[Sequence[object], 
 
 
 def json_text(value: object) -> str:
-    """Write a value as JSON by RFC 8259, which has no NaN: null."""
+    """Return a value as JSON by RFC 8259; NaN, which it does not have, becomes null."""
     return str(_JSON.encode(value))
 
 
 def named_if_not_finite(value: object) -> object:
-    """Return a value with the floating-point numbers that JSON does not have by their names in NOT_FINITE."""
+    """Return a value with its non-finite floats replaced by their names in NOT_FINITE."""
     match value:
         case float() if not isfinite(value):
             return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -87,7 +87,7 @@ def named_if_not_finite(value: object) -> object:
 
 
 def finite_or_not(value: object) -> object:
-    """Return a value of a floating-point column as Python has it: the inverse of `named_if_not_finite`."""
+    """Return a float column's value as Python floats: the inverse of `named_if_not_finite`."""
     match value:
         case str():
             return NOT_FINITE.get(value)
@@ -108,7 +108,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 class _Reader:
-    """Reads arrays, and counts what is lost on the way."""
+    """Reads arrays, and counts lost values."""
 
     def __init__(self) -> None:
         self.lost = 0
@@ -159,7 +159,7 @@ class _Reader:
     def _times(self, array: pa.Array) -> list[object]:
         kind, suffix = array.type, ""
         if types.is_timestamp(kind) and kind.tz is not None:
-            array, suffix = array.cast(pa.timestamp(kind.unit)), "Z"  # without a zone: what is stored is UTC
+            array, suffix = array.cast(pa.timestamp(kind.unit)), "Z"  # drop the zone: the stored value is UTC
         if types.is_duration(kind):
             suffix = f" {kind.unit}"
         texts = array.cast(pa.string()).to_pylist()
@@ -177,7 +177,7 @@ class _Reader:
 
 
 def _decoded(array: pa.Array) -> pa.Array:
-    """Return the values that another encoding of them stands for."""
+    """Return the values of an array in another encoding."""
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return array.storage
@@ -193,7 +193,9 @@ def _unkept(kind: pa.DataType) -> ColumnTypeError:
 
 
 def _all_fit(values: Sequence[object], kind: pa.DataType) -> bool:
-    """Return whether all values are surely of the type: by their Python types, which Arrow does not look at closely."""
+    """Return whether all values certainly have the type, judged by their Python types, which Arrow does not check
+    strictly.
+    """
     found = set(map(type, values)) - {NoneType}
     if types.is_list(kind):
         return found <= {list} and _all_fit([*chain.from_iterable(filter(None, values))], kind.value_type)  # type: ignore[arg-type]
@@ -212,7 +214,7 @@ def _all_fit(values: Sequence[object], kind: pa.DataType) -> bool:
 
 
 def _fitting(kind: pa.DataType) -> Callable[[object], object]:
-    """Return the function that returns a value of the type as it is kept, or raises _UnfitError."""
+    """Return a function that returns a value of the type as it is kept, or raises _UnfitError."""
     if types.is_string(kind):
         return _fit_text
     if types.is_boolean(kind):

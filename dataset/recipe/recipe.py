@@ -1,11 +1,11 @@
-"""The recipe: everything that determines a crawl's data, fixed with the run and handed out with each claim.
+"""The recipe: everything that determines a crawl's data. It is fixed with the run and sent with each claim.
 
-Invariant: a `Recipe` that exists is valid, complete and never changes; `from_json(to_json())` is the same one, and two
-recipes have one digest exactly when they are equal. What a file leaves out has its default, which is LAION-5B's.
+Invariant: a `Recipe` is always valid, complete and immutable. `from_json(to_json())` returns an equal one, and two
+recipes have the same digest exactly if they are equal. Missing values have LAION-5B's defaults.
 
-A model's checksums are null until the first filter worker has loaded it and settles them; from then on a worker whose
-weights or configuration differ has another crawl's data in its hands and is refused. Two checksums, since the same
-weights behind another preprocessing give other similarities.
+A model's checksums are null until the first filter worker loads the model and settles them; after that, workers with
+other weights or another configuration are refused. There are two checksums, because the same weights with another
+preprocessing give other similarities.
 """
 
 import hashlib
@@ -28,24 +28,24 @@ Section = TypeVar("Section", "TextRecipe", "LanguageRecipe", "ModelRecipe", "Emb
 
 
 class RecipeError(DatasetError):
-    """The recipe cannot be used as it is written."""
+    """The recipe is invalid."""
 
 
 class RecipeMismatchError(DatasetError):
-    """What this worker has loaded is not what the crawl's data are made with."""
+    """This worker has loaded another model than the crawl's."""
 
 
 class LanguageRule(StrEnum):
-    """How an alt text comes to its subset."""
+    """How an alt text gets its subset."""
 
     LAION = "laion"
-    """CLD3's word is taken where it calls itself reliable."""
+    """CLD3's answer is accepted if it calls itself reliable."""
     LENGTH_AWARE = "length-aware"
-    """The shorter the text, the surer CLD3 has to be."""
+    """The shorter the text, the higher the required probability."""
 
 
 class ModelRole(StrEnum):
-    """The two places for a model: a sample of subset `en` is scored by the first, all others by the second."""
+    """The two roles of models: samples of subset `en` are scored by the first, all others by the second."""
 
     EN = "en"
     OTHER = "other"
@@ -53,7 +53,7 @@ class ModelRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextRecipe:
-    """Length of an alt text after cleaning, in characters (code points)."""
+    """Limits for the length of an alt text after cleaning, in characters (code points)."""
 
     min_characters: int = 5  # LAION-5B
     max_characters: int = 1_000
@@ -65,14 +65,14 @@ class TextRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LanguageRecipe:
-    """Names the rule."""
+    """The rule for languages."""
 
     rule: LanguageRule = LanguageRule.LAION
 
 
 @dataclass(frozen=True, slots=True)
 class Checksums:
-    """What tells one model from another, in hex: the weights' file, and architecture with preprocessing."""
+    """The identity of a model, in hex: of the weights' file, and of architecture with preprocessing."""
 
     weights: str
     config: str
@@ -80,10 +80,10 @@ class Checksums:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """A model and the cosine from which on a pair is kept.
+    """A model, and the cosine at or above which a pair is kept.
 
-    `pretrained` is an open_clip tag, a local file, a local folder or `store:models/NAME`; null where `model` is an
-    `hf-hub:` id, which brings its own weights. Of a folder the own configuration counts, and `model` is only its name.
+    `pretrained` is an open_clip tag, a local file, a local folder or `store:models/NAME`; null if `model` is an
+    `hf-hub:` id, which includes its weights. A folder contains its own configuration; `model` is then only a name.
     """
 
     model: str
@@ -94,54 +94,54 @@ class ModelRecipe:
 
     def __post_init__(self) -> None:
         if not self.model.strip():
-            raise RecipeError("A model in the recipe has no name: give one of open_clip's or an hf-hub: id.")
+            raise RecipeError("A model in the recipe has an empty name: give a name of open_clip or an hf-hub: id.")
         if self.model.startswith(HUB_PREFIX) != (self.pretrained is None):
             raise RecipeError(
                 f"The recipe's model {self.model} has pretrained {strict_json.dumps(self.pretrained)}: an hf-hub: id "
                 "brings its own weights (null), any other name needs a tag, a file or a folder."
             )
         if self.pretrained is not None and not self.pretrained.strip():
-            raise RecipeError(f"The recipe's model {self.model} names no weights: give a tag, a file or a folder.")
+            raise RecipeError(f"The recipe's model {self.model} has no weights: give a tag, a file or a folder.")
         if not -1 <= self.threshold <= 1:
-            raise RecipeError(f"The threshold {self.threshold} of {self.model} is no cosine: give -1 to 1.")
+            raise RecipeError(f"The threshold {self.threshold} of {self.model} is not a cosine: give -1 to 1.")
         for checksum in (self.sha256, self.config_sha256):
             if checksum is not None and (len(checksum) != 64 or not set(checksum) <= set("0123456789abcdef")):
-                raise RecipeError(f"{checksum!r} is no sha256: give 64 hexadecimal digits in lower case, or null.")
+                raise RecipeError(f"{checksum!r} is not a sha256: give 64 hexadecimal digits in lower case, or null.")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsRecipe:
-    """One model a role. Thresholds are LAION-5B's; the second was chosen for a model that shares its text towers."""
+    """One model per role. Thresholds are LAION-5B's; LAION chose 0.26 for a model with the same text tower."""
 
     en: ModelRecipe = ModelRecipe("ViT-B-32-quickgelu", "openai", 0.28)
     other: ModelRecipe = ModelRecipe("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", 0.26)
 
     def of(self, role: ModelRole) -> ModelRecipe:
-        """Give the model in a role."""
+        """Return the model in a role."""
         return self.en if role is ModelRole.EN else self.other
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingsRecipe:
-    """Whether a part's embeddings, which the filter has at hand, are kept beside it: 2 KB a sample for ViT-B/32."""
+    """Whether the filter keeps a part's embeddings: 2 KB per sample for ViT-B/32."""
 
     keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that determines a crawl's data."""
+    """Everything that determines a crawl's data."""
 
     text: TextRecipe = field(default_factory=TextRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
     page_opt_outs: bool = True
-    """Drop the images of pages that say noai or noimageai."""
+    """Drop the images of pages with noai or noimageai."""
     image: ImageRules = field(default_factory=ImageRules)
     models: ModelsRecipe = field(default_factory=ModelsRecipe)
     filter: bool = True
-    """False: the run is complete with its shards, and no model looks at them."""
+    """False: the run ends with its shards, and no model sees them."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Columns of a link list that come along into the shards, name and type."""
+    """Columns of a link list that are carried into the shards, by name and type."""
     sha256_column: str | None = None
     """One of them: the sha256 (hex) that a picture had when the list was made; another picture is not kept."""
     embeddings: EmbeddingsRecipe = field(default_factory=EmbeddingsRecipe)
@@ -150,14 +150,14 @@ class Recipe:
 
     @classmethod
     def from_json(cls, recipe: object) -> Self:
-        """Read a recipe; what it leaves out has its default.
+        """Read a recipe; missing values have their defaults.
 
-        Raises: RecipeError (ImageRulesError for the image, TagRecipeError for tags and safety) for an unknown key or a
-            value that cannot be used.
+        Raises: RecipeError (ImageRulesError for the image, TagRecipeError for tags and safety) for an unknown key or an
+        invalid value.
         """
         sections = dict(_object(recipe, "The recipe"))
         if sections.pop("version", VERSION) != VERSION:
-            raise RecipeError(f"The recipe's version is not {VERSION}: write it for this release, or use a newer one.")
+            raise RecipeError(f"The recipe's version is not {VERSION}: use a newer release of Shoal.")
         _refuse_unknown(sections, cls, "The recipe")
         models = _object(sections.get("models", {}), "The recipe's models")
         _refuse_unknown(models, ModelsRecipe, "The recipe's models")
@@ -179,19 +179,19 @@ class Recipe:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return every rule spelled out, as `from_json` reads it."""
+        """Return every value, as `from_json` reads it."""
         return {"version": VERSION, **asdict(self), "image": self.image.to_json()}
 
     def digest(self) -> str:
-        """Return the sha256 (hex) of the canonical JSON: keys sorted, no white space."""
+        """Return the sha256 (hex) of the canonical JSON: sorted keys, no white space."""
         canonical = strict_json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
 def settle(recipe: Recipe, loaded: Mapping[str, Checksums]) -> Recipe:
-    """Write the checksums of the models loaded, by role, into those that the recipe leaves open.
+    """Return the recipe with the checksums of the loaded models, by role, where it had none.
 
-    Raises: RecipeMismatchError when the recipe is settled on others: this worker has other weights or preprocessing.
+    Raises: RecipeMismatchError when the recipe has other checksums: this worker has other weights or preprocessing.
     """
     models = recipe.models
     for name, checksums in loaded.items():
@@ -203,7 +203,7 @@ def settle(recipe: Recipe, loaded: Mapping[str, Checksums]) -> Recipe:
         ):
             if fixed not in (None, found):
                 raise RecipeMismatchError(
-                    f"The {what} of {spec.model} here have sha256 {found[:12]}…, but this crawl is made with "
+                    f"This worker's {what} of {spec.model} have sha256 {found[:12]}…, but the crawl's have "
                     f"{str(fixed)[:12]}…: give this worker the crawl's model, or start a new run."
                 )
         settled = replace(spec, sha256=checksums.weights, config_sha256=checksums.config)
@@ -234,17 +234,17 @@ def _read_sha256_column(name: object, extra: Mapping[str, str]) -> str | None:
 
 
 def _read_model(default: ModelRecipe, section: object, where: str) -> ModelRecipe:
-    """Read a model; one that is named does not get the default's weights."""
+    """Read a model; a model that is named does not get the default's weights."""
     spec = _object(section, f"The recipe's {where}")
     if "model" not in spec:
         return _read(default, spec, where)
     if not str(spec["model"]).startswith(HUB_PREFIX) and spec.get("pretrained") is None:
-        raise RecipeError(f"The recipe's {where} names no weights: give pretrained a tag, a file or a folder.")
+        raise RecipeError(f"The recipe's {where} has no weights: give pretrained a tag, a file or a folder.")
     return _read(ModelRecipe(HUB_PREFIX, None, default.threshold), spec, where)
 
 
 def _read(default: Section, section: object, where: str) -> Section:
-    """Replace what `section` names in `default`, each value held against its field's type."""
+    """Return `default` with the values of `section`, each checked against its field's type."""
     given = _object(section, f"The recipe's {where}")
     _refuse_unknown(given, type(default), f"The recipe's {where}")
     kinds = get_type_hints(type(default))
@@ -252,7 +252,7 @@ def _read(default: Section, section: object, where: str) -> Section:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """Give a JSON value as its field's type: a number, a text, a text or null, or a label."""
+    """Return a JSON value in its field's type."""
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if value in list(kind):
             return kind(value)

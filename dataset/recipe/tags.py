@@ -1,10 +1,10 @@
-"""What a recipe says of tags and safety: which heads tag a pair, and by which prompts a sample is dropped unseen.
+"""The recipe's tags and safety: which heads tag a pair, and which prompts drop a sample.
 
-A head belongs to the embeddings of one model, so each role names its own. What is null tags nothing, and the part's
-column stays null. As with models, a checksum is null until the first filter worker has settled it; from then on a
-worker with another file is refused.
+A head reads the embeddings of one model, so each role names its own heads. Without a head, the part's column is null.
+As with models, a checksum is null until the first filter worker settles it; after that, workers with another file are
+refused.
 
-The recipe has no arrays: the tracker compares it value by value.
+The recipe has no arrays, because the tracker compares it value by value.
 """
 
 import re
@@ -20,7 +20,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class TagRecipeError(DatasetError):
-    """What the recipe says of tags or safety cannot be used, or is not what this worker has."""
+    """The recipe's tags or safety are invalid, or this worker has other files."""
 
 
 class Tag(StrEnum):
@@ -31,7 +31,7 @@ class Tag(StrEnum):
     PWATERMARK = "pwatermark"
     """Probability of a watermark, 0 to 1."""
     AESTHETIC = "aesthetic"
-    """How much people liked such pictures, about 1 to 10."""
+    """How much people liked similar pictures, about 1 to 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,20 @@ class HeadRecipe:
 
     def __post_init__(self) -> None:
         if not isinstance(self.head, str) or not self.head.strip():
-            raise TagRecipeError("A head in the recipe has no place: give head as store:heads/NAME.safetensors.")
+            raise TagRecipeError("A head in the recipe is empty: give head as store:heads/NAME.safetensors.")
         _refuse_checksum(self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class RoleTags:
-    """The heads on the embeddings of one role's model."""
+    """The heads for the embeddings of one role's model."""
 
     punsafe: HeadRecipe | None = None
     pwatermark: HeadRecipe | None = None
     aesthetic: HeadRecipe | None = None
 
     def of(self, tag: Tag) -> HeadRecipe | None:
-        """Return the head of a tag, None when nothing tags it."""
+        """Return the head of a tag; None without one."""
         head: HeadRecipe | None = getattr(self, tag.value)
         return head
 
@@ -71,21 +71,21 @@ class TagsRecipe:
 
 @dataclass(frozen=True, slots=True)
 class SafetyRecipe:
-    """By which prompts a sample is dropped unseen: `builtin:VERSION`, `store:PATH`, a local file; null drops none."""
+    """The prompts that drop samples: `builtin:VERSION`, `store:PATH`, or a local file; null drops none."""
 
     prompts: str | None = BUILTIN_PROMPTS
     sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.prompts is not None and (not isinstance(self.prompts, str) or not self.prompts.strip()):
-            raise TagRecipeError("The recipe's safety.prompts names nothing: give builtin:1, a file, or null.")
+            raise TagRecipeError("The recipe's safety.prompts is empty: give builtin:1, a file, or null.")
         _refuse_checksum(self.sha256)
 
 
 def read_tags(section: Any) -> TagsRecipe:
     """Read the recipe's `tags`.
 
-    Raises: TagRecipeError for an unknown key or a value that cannot be used.
+    Raises: TagRecipeError for an unknown key or an invalid value.
     """
     given = _section(section, TagsRecipe, "tags")
     roles = {role: _section(tags, RoleTags, f"tags.{role}") for role, tags in given.items()}
@@ -100,15 +100,15 @@ def read_tags(section: Any) -> TagsRecipe:
 def read_safety(section: Any) -> SafetyRecipe:
     """Read the recipe's `safety`.
 
-    Raises: TagRecipeError for an unknown key or a value that cannot be used.
+    Raises: TagRecipeError for an unknown key or an invalid value.
     """
     return SafetyRecipe(**_section(section, SafetyRecipe, "safety"))
 
 
 def settle_tags(tags: TagsRecipe, loaded: Mapping[str, Mapping[Tag, str]]) -> TagsRecipe:
-    """Write the sha256 of the heads loaded, by role and tag, into those that the recipe leaves open.
+    """Return the tags with the sha256 of the loaded heads, by role and tag, where they had none.
 
-    Raises: TagRecipeError when the recipe is settled on others.
+    Raises: TagRecipeError when the recipe has other checksums.
     """
     for role, checksums in loaded.items():
         heads: RoleTags = getattr(tags, role)
@@ -122,9 +122,9 @@ def settle_tags(tags: TagsRecipe, loaded: Mapping[str, Mapping[Tag, str]]) -> Ta
 
 
 def settle_safety(safety: SafetyRecipe, sha256: str | None) -> SafetyRecipe:
-    """Write the sha256 of the prompts loaded into the recipe.
+    """Return the safety recipe with the sha256 of the loaded prompts.
 
-    Raises: TagRecipeError when the recipe is settled on others.
+    Raises: TagRecipeError when the recipe has another checksum.
     """
     _refuse_other(f"safety prompts {safety.prompts}", safety.sha256, sha256)
     return replace(safety, sha256=sha256)
@@ -133,7 +133,7 @@ def settle_safety(safety: SafetyRecipe, sha256: str | None) -> SafetyRecipe:
 def _refuse_other(what: str, fixed: str | None, found: str | None) -> None:
     if fixed not in (None, found):
         raise TagRecipeError(
-            f"The {what} here have sha256 {str(found)[:12]}…, but this crawl is made with {str(fixed)[:12]}…: give "
+            f"This worker's {what} have sha256 {str(found)[:12]}…, but the crawl's have {str(fixed)[:12]}…: give "
             "this worker the crawl's file, or start a new run."
         )
 
@@ -143,7 +143,7 @@ def _read_head(given: Any, where: str) -> HeadRecipe | None:
         return None
     section = _section(given, HeadRecipe, where)
     if "head" not in section:
-        raise TagRecipeError(f"The recipe's {where} names no head: give head as store:heads/NAME.safetensors.")
+        raise TagRecipeError(f"The recipe's {where} has no head: give head as store:heads/NAME.safetensors.")
     return HeadRecipe(**section)
 
 
@@ -159,4 +159,4 @@ def _section(value: Any, kind: type[Any], where: str) -> dict[str, Any]:
 
 def _refuse_checksum(sha256: Any) -> None:
     if sha256 is not None and (not isinstance(sha256, str) or not _SHA256.fullmatch(sha256)):
-        raise TagRecipeError(f"{sha256!r} is no sha256: give 64 hexadecimal digits in lower case, or null.")
+        raise TagRecipeError(f"{sha256!r} is not a sha256: give 64 hexadecimal digits in lower case, or null.")

@@ -1,1 +1,1 @@
-"""One HTML page on what the manifest lists."""
+"""HTML pages about a run, a release or tables."""

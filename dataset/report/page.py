@@ -1,7 +1,7 @@
-"""The page of the report: findings in, one string of HTML out; no file, no clock, no script.
+"""Render the report: findings in, one string of HTML out; no files, clock or scripts.
 
-Charts are SVG with CSS classes, so light and dark come from the reader's system. A colour never speaks alone: what is
-kept and what is dropped also stand in words.
+Charts are SVG with CSS classes, so light and dark mode follow the reader's system. Colours are never the only sign:
+kept and dropped are also written in words.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from dataset.stats.funnel import Funnel
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage of a run, with the seconds in which it was at work."""
+    """One stage of a run, with the seconds during which it worked."""
 
     stage: str
     jobs: int
@@ -26,7 +26,7 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """Something that was measured beside the run: what, its value, and on what."""
+    """A measurement: what, its value, and on which data."""
 
     what: str
     value: str
@@ -38,7 +38,7 @@ MEASURED_NOTE = "Of the tags and the model, on pictures that neither was trained
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that the page says."""
+    """Everything that the page shows."""
 
     title: str
     shards: int
@@ -51,7 +51,7 @@ class Findings:
 
 
 def render_page(findings: Findings) -> str:
-    """Write the whole page."""
+    """Return the whole page."""
     sections = [
         _tiles(findings),
         section("Stages", _stages(findings.stages)) if findings.stages else "",
@@ -106,7 +106,7 @@ def _rate(row: StageRow) -> str:
 
 
 def _outcomes(findings: Findings) -> tuple[str, str]:
-    """Draw how links failed; beside the successes, said in words, the failures would be too short to compare."""
+    """Return a chart of the failures and a note about the successes, which would dwarf them in the chart."""
     funnel = findings.funnel
     failed = {name: count for name, count in funnel.outcomes.items() if name != "success"}
     note = f"{funnel.outcomes['success']:,} of {funnel.outcomes.total():,} links gave a picture; the others ended so."

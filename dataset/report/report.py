@@ -1,8 +1,8 @@
-"""The report: one HTML file that shows a person what a run has made, from what its manifest lists and nothing else.
+"""The report: one HTML file that shows what a run has made, from the outputs that its manifest lists.
 
-Memory does not grow with the run: tables are read one output at a time, and thumbnails come from a few shards, spread
-over the subsets. The file needs nothing beside itself. Captions and URLs were written by strangers: they are escaped,
-and the page forbids scripts and anything from elsewhere.
+Memory does not grow with the run: tables are read one at a time, and thumbnails come from a few shards of all subsets.
+The file is self-contained. Captions and URLs are untrusted: they are escaped, and the page forbids scripts and external
+content.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ __all__ = ["MeasuredRow", "ReportError", "StageRow", "write_report"]
 
 
 class ReportError(DatasetError):
-    """There is nothing to report on, or nowhere to write it."""
+    """There is nothing to report on, or the page cannot be written."""
 
 
 def write_report(
@@ -34,16 +34,16 @@ def write_report(
 ) -> None:
     """Write the report on the outputs that `manifest` lists to the local file `out`.
 
-    Of the manifest the columns kind ('shard' and 'part' count), path (without extension), job and subset are read, and,
-    where they are, tar_bytes and tar_deleted_at: of a shard whose pictures are deleted, those that its part kept are
-    shown.
+    It reads the manifest's columns kind ('shard' and 'part'), path (without extension), job and subset, and, if
+    present, tar_bytes and tar_deleted_at: if a shard's pictures are deleted, those that its part kept are shown.
 
-    Raises: ReportError when the manifest lists no shard or `out` cannot be written; StoreError when an output is gone.
+    Raises: ReportError when the manifest lists no shard or `out` cannot be written; StoreError when an output is
+    missing.
     """
     columns = ["kind", "path", "job", "subset", "tar_bytes", "tar_deleted_at"]
     missing = [name for name in columns[:4] if name not in manifest.column_names]
     if missing:
-        raise ReportError(f"The manifest has no column {missing[0]}: write it anew with `tracker manifest`.")
+        raise ReportError(f"The manifest has no column {missing[0]}: write it again with `tracker manifest`.")
     outputs = manifest.select([name for name in columns if name in manifest.column_names]).to_pylist()
     with _translated("The manifest"):
         shards = {row["job"]: row["path"] for row in outputs if row["kind"] == "shard"}
@@ -73,16 +73,16 @@ def write_report(
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ReportError(f"{out} cannot be written ({error.strerror}): name another file.") from error
+        raise ReportError(f"Cannot write {out} ({error.strerror}): name another file.") from error
 
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """Turn what is raised for files of other columns, types, keys or metadata into one sentence."""
+    """Translate errors about files with other columns, types, keys or metadata into one sentence."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ReportError(
-            f"{what} was not written by this version of Shoal ({said_by(error)}): write the list of what exists anew "
-            "with `tracker manifest`."
+            f"{what} was not written by this version of Shoal ({said_by(error)}): write the manifest again with "
+            "`tracker manifest`."
         ) from error

@@ -1,4 +1,4 @@
-"""Where all files live: a folder, or a bucket through `pyarrow.fs`.
+"""Where all files are: a folder, or a bucket through `pyarrow.fs`.
 
-Whole files only: a file is there complete, or not at all.
+A file is stored whole or not at all.
 """

@@ -1,4 +1,4 @@
-"""Whether a path that somebody typed is a file or a folder: False for a name that no file system takes.
+"""Check whether a user's path is a file or a folder; False for a name that no file system accepts.
 
 `Path.is_file` raises OSError for a name that is too long.
 """

@@ -1,15 +1,15 @@
-"""The store: where packs, shards, parts and models live, a local folder or an object store.
+"""The store of packs, shards, parts and models: a local folder or an object store.
 
-Invariant: a path holds a whole file or nothing. In a folder a file is written aside, synced to the disk and renamed;
-for an object store it is spooled on the local disk and uploaded once it is whole. Of two writers of a path the last
-wins, whole.
+Invariant: a path holds a whole file or nothing. In a folder, a file is written under a temporary name, synced to the
+disk and renamed; for an object store it is spooled on the local disk and uploaded when it is complete. If two writers
+write one path, the last one wins, with a whole file.
 
-Source: `pyarrow.fs` speaks s3://, gs:// and abfs://. Rejected: writing straight into pyarrow's upload stream, because
-leaving its `with` block on an error completes the upload with what had been written until then; and
-`pyarrow.fs.copy_files`, which drops the error of the upload's last request and so reports a lost file as written.
+Source: `pyarrow.fs` supports s3://, gs:// and abfs://. Rejected: writing directly into pyarrow's upload stream, because
+leaving its `with` block on an error completes the upload with the bytes written so far; `pyarrow.fs.copy_files`, which
+ignores an error of the upload's last request and reports a lost file as written.
 
-An upload that fails for good leaves its parts behind in the bucket, invisible and paid for, because pyarrow cannot
-abort it: give the bucket a rule that does (docs/operations.md).
+An upload that fails permanently leaves invisible parts in the bucket, which cost money, because pyarrow cannot abort
+it: give the bucket a rule that aborts incomplete uploads (docs/operations.md).
 """
 
 import os
@@ -28,15 +28,15 @@ from dataset.errors import DatasetError
 from dataset.store.object_store import open_location
 
 PARTIAL_SUFFIX = ".partial"
-"""What is being written carries it, and `list` never shows it."""
+"""Suffix of files that are being written; `list` never returns them."""
 UPLOAD_BYTES = 8 << 20
-"""Read from the spooled file at a time."""
-# What an object store's error says, and what helps; the first that fits is taken. A HEAD has no body to say why: S3
-# answers an expired token there with a bare 400.
+"""Bytes read at a time from the spooled file."""
+# Parts of object stores' error messages with their remedies; the first match is used. The answer to HEAD has no body:
+# for an expired token S3 returns a bare 400.
 REMEDIES = (
     (("SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "status 5"),
-     "it was asked again for about a minute; check the network and the store's limits, and try again later"),
-    (("NO_SUCH_BUCKET",), "make the bucket, or mend the setting"),
+     "it was retried for about a minute; check the network and the store's limits, and try again later"),
+    (("NO_SUCH_BUCKET",), "create the bucket, or correct the store's URI"),
     (("Expired", "TokenRefreshRequired", "status 400"), "the credentials have expired or are malformed: renew them"),
     (("ACCESS_DENIED", "InvalidAccessKeyId", "INVALID_ACCESS_KEY_ID", "SIGNATURE", "status 403"),
      "let these credentials read, write, list and delete there, or give others (AWS_ACCESS_KEY_ID, ~/.aws, a role)"),
@@ -44,7 +44,7 @@ REMEDIES = (
 
 
 class StoreError(DatasetError):
-    """The store could not do what was asked of it."""
+    """The store could not perform an operation."""
 
 
 class Store:
@@ -58,9 +58,11 @@ class Store:
 
     @classmethod
     def open(cls, uri: str, *, writable: bool = True) -> "Store":
-        """Open the folder (made when missing) or object store at `uri`, and write and delete a probe in it.
+        """Open the folder (created if missing) or object store at `uri`, and write and delete a test file in it.
 
-        Raises: StoreError when it cannot be reached or written; with `writable=False` nothing is made or probed.
+        With `writable=False` nothing is created or written.
+
+        Raises: StoreError when it cannot be reached or written.
         """
         try:
             store = cls(uri, *open_location(uri))
@@ -73,7 +75,7 @@ class Store:
         return store
 
     def require_folder(self) -> None:
-        """Raise StoreError when this is a local folder that does not exist; in it, nothing would be found."""
+        """Raise StoreError if this is a local folder that does not exist."""
         with self._translated("look up", self._root):
             found = self._filesystem.get_file_info(self._root)
         if self._is_folder and found.type != pa.fs.FileType.Directory:
@@ -81,9 +83,9 @@ class Store:
 
     @contextmanager
     def write(self, path: str) -> Iterator[BinaryIO]:
-        """Give a binary file; its content is at `path` once the block has ended well; after an error, nothing.
+        """Yield a binary file; when the block ends without an error, its content is at `path`; otherwise nothing is.
 
-        Raises: StoreError when it cannot be opened or put in its place; what the block raises passes unchanged.
+        Raises: StoreError when it cannot be opened or published; exceptions of the block pass unchanged.
         """
         place = self._place(path)
         with self._translated("write", path):
@@ -108,7 +110,7 @@ class Store:
             file.write(data)
 
     def read(self, path: str) -> bytes:
-        """Read the whole file at `path`.
+        """Return the whole file at `path`.
 
         Raises: StoreError when it is missing or cannot be read.
         """
@@ -124,28 +126,28 @@ class Store:
             return self._filesystem.open_input_file(self._place(path))
 
     def exists(self, path: str) -> bool:
-        """Say whether a file is at `path`."""
+        """Return whether a file is at `path`."""
         with self._translated("look up", path):
             return bool(self._filesystem.get_file_info(self._place(path)).type == pa.fs.FileType.File)
 
     def size(self, path: str) -> int:
-        """Return the bytes of the file at `path`.
+        """Return the size of the file at `path` in bytes.
 
         Raises: StoreError when there is no such file.
         """
         with self._translated("look up", path):
             found = self._filesystem.get_file_info(self._place(path))
         if found.type != pa.fs.FileType.File:
-            raise StoreError(f"{path} is missing from the store {self.uri}: check the path, or the store's setting.")
+            raise StoreError(f"{path} is missing from the store {self.uri}: check the path and the store's URI.")
         return int(found.size)
 
     def delete(self, path: str) -> None:
-        """Delete the file at `path`; one that is missing is deleted already."""
+        """Delete the file at `path`, if it exists."""
         with self._translated("delete", path), suppress(FileNotFoundError):
             self._filesystem.delete_file(self._place(path))
 
     def list(self, prefix: str = "") -> list[str]:
-        """Return the paths of all files in the folder `prefix` and below, sorted; none when the folder is missing."""
+        """Return the sorted paths of all files in the folder `prefix` and below; [] if the folder is missing."""
         return [path for path in self._list_all(prefix) if not path.endswith(PARTIAL_SUFFIX)]
 
     def delete_partial(self, prefix: str) -> None:
@@ -166,33 +168,37 @@ class Store:
         return sorted(path[len(self._root) + 1 :] for path in files)
 
     def write_table(self, path: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
-        """Write `table` as zstd parquet, with `metadata` beside what its schema already carries."""
+        """Write `table` as zstd parquet, with `metadata` added to the metadata of its schema."""
         if metadata:
             table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
         with self._translated("write", path), self.write(path) as file:
             pq.write_table(table, file, compression="zstd")
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the parquet file at `path`, or only its `columns`; the file's metadata is the schema's.
+        """Return the parquet file at `path`, or only its `columns`, with the file's metadata in its schema.
 
-        Raises: StoreError when it is missing or is not parquet.
+        Raises: StoreError when it is missing or not parquet.
         """
         with self.open_input(path) as file, self._translated("read", path):
             return pq.ParquetFile(file).read(columns=columns if columns is None else [*columns])
 
     def _place(self, path: str) -> str:
         if not path or path.startswith("/") or any(step in ("", ".", "..") for step in path.split("/")):
-            raise StoreError(f"{path!r} is no path in a store: name it relative to the store's root, without '..'.")
+            raise StoreError(f"{path!r} is not a path in a store: give it relative to the store's root, without '..'.")
         return f"{self._root}/{path}"
 
     def _probe(self) -> None:
-        """Write a file to know that the store takes one: permissions do not tell (root, full disk, read-only mount)."""
+        """Write and delete a test file: permissions do not show whether writing works (root, full disk, read-only
+        mount).
+        """
         path = f"probe-{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
         self.put(path, b"shoal")
         self.delete(path)
 
     def _aside(self, place: str) -> Path:
-        """Name the local file that is written first; in a folder it is a neighbour, so that a rename suffices."""
+        """Return the local file to write first; in a folder it is in the same folder as its target, so that it can be
+        renamed.
+        """
         folder = Path(place).parent if self._is_folder else Path(tempfile.gettempdir())
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
@@ -201,14 +207,15 @@ class Store:
         if not self._is_folder:
             self._upload(aside, place)
             return
-        _sync(aside)  # a rename can reach the disk before the bytes do, and a crash then leaves an empty file
+        _sync(aside)  # otherwise the rename may reach the disk before the bytes, and a crash leaves an empty file
         aside.replace(place)
         _sync(Path(place).parent)
 
     def _upload(self, aside: Path, place: str) -> None:
-        """Put a local file at `place`.
+        """Upload a local file to `place`.
 
-        Closing completes the upload, and so does forgetting it: what cannot be read to its end is taken away again.
+        Both closing and dropping the stream complete the upload, so if the file cannot be read to its end, the object
+        is deleted.
         """
         with aside.open("rb") as source:
             upload = self._filesystem.open_output_stream(place, compression=None)
@@ -217,7 +224,7 @@ class Store:
                     upload.write(chunk)
             except BaseException:
                 with suppress(OSError, pa.ArrowException):
-                    upload.close()  # raises when a part was refused: then there is nothing to take away
+                    upload.close()  # raises if a part was refused: then there is nothing to delete
                     self._filesystem.delete_file(place)
                 raise
             upload.close()
@@ -227,9 +234,11 @@ class Store:
         try:
             yield
         except FileNotFoundError as error:
-            raise StoreError(f"{path} is missing from the store {self.uri}: check the path, or the setting.") from error
+            raise StoreError(
+                f"{path} is missing from the store {self.uri}: check the path and the store's URI."
+            ) from error
         except (OSError, pa.ArrowException) as error:
-            help_ = _remedy(str(error)) or "mend it and try again"
+            help_ = _remedy(str(error)) or "check the store and try again"
             raise StoreError(f"Cannot {verb} {path} in the store {self.uri} ({_line(error)}): {help_}.") from error
 
 
@@ -238,19 +247,19 @@ def _remedy(said: str) -> str | None:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """Return an error's message on one line."""
     return " ".join(str(error).split())
 
 
 def _without_secrets(uri: str) -> str:
-    """The URI, without what stands before an @ in its host."""
+    """Return the URI without user and password."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else uri
 
 
 def _sync(place: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """Wait until a file's bytes, or a folder's entries, are on the disk."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)

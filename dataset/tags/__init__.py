@@ -1,1 +1,3 @@
-"""Heads on embeddings and pictures (`punsafe`, `pwatermark`, `aesthetic`): loading, training, thresholds, accuracy."""
+"""Heads that tag embeddings and pictures (`punsafe`, `pwatermark`, `aesthetic`): loading, training, thresholds,
+accuracy.
+"""

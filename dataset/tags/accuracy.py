@@ -1,5 +1,7 @@
-"""What a score is worth, told from labels: accuracy, precision, recall, ROC AUC. Labels are 0 or 1, a score says 1 when
-it reaches the threshold."""
+"""Accuracy of a score, from labels: accuracy, precision, recall, ROC AUC.
+
+Labels are 0 or 1; a score calls a row 1 if it is at or above the threshold.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class AtThreshold:
-    """Counts at one threshold. A share without a denominator is NaN."""
+    """Counts at one threshold. A ratio without a denominator is NaN."""
 
     threshold: float
     true_positives: int
@@ -23,27 +25,27 @@ class AtThreshold:
 
     @property
     def accuracy(self) -> float:
-        """Return the share that is called right."""
+        """Return the share of rows called correctly."""
         return _share(self.true_positives + self.true_negatives, self._all)
 
     @property
     def balanced_accuracy(self) -> float:
-        """Return the mean of the shares called right among the ones and among the zeros."""
+        """Return the mean of the shares called correctly among ones and among zeros."""
         return (self.recall + _share(self.true_negatives, self.true_negatives + self.false_positives)) / 2
 
     @property
     def precision(self) -> float:
-        """Return the share of ones among those called one."""
+        """Return the share of ones among the rows called one."""
         return _share(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Return the share called one among the ones."""
+        """Return the share of ones that are called one."""
         return _share(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def called(self) -> float:
-        """Return the share of all that is called one."""
+        """Return the share of all rows that are called one."""
         return _share(self.true_positives + self.false_positives, self._all)
 
     @property
@@ -52,7 +54,7 @@ class AtThreshold:
 
 
 def at_threshold(scores: Scores, labels: Labels, threshold: float) -> AtThreshold:
-    """Count what a threshold makes of scores (N,) with labels (N,)."""
+    """Return the counts of scores (N,) with labels (N,) at a threshold."""
     called, ones = scores >= threshold, labels == 1
     true_positives = int(np.count_nonzero(called & ones))
     false_positives = int(np.count_nonzero(called)) - true_positives
@@ -62,17 +64,17 @@ def at_threshold(scores: Scores, labels: Labels, threshold: float) -> AtThreshol
 
 
 def by_threshold(scores: Scores, labels: Labels, thresholds: Sequence[float]) -> list[AtThreshold]:
-    """Count at each threshold."""
+    """Return the counts at each threshold."""
     return [at_threshold(scores, labels, threshold) for threshold in thresholds]
 
 
 def roc_auc(scores: Scores, labels: Labels) -> float:
-    """Return the chance that a random one scores above a random zero, ties counting half; NaN without both."""
+    """Return the probability that a random one scores above a random zero, ties counting half; NaN without both."""
     ones = int(np.count_nonzero(labels == 1))
     zeros = len(labels) - ones
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[place]  # 1 … N, of equal scores the mean
+    ranks = (last - (counts - 1) / 2)[place]  # 1 … N, equal scores get their mean
     return _share(float(ranks[labels == 1].sum()) - ones * (ones + 1) / 2, ones * zeros)
 
 

@@ -1,14 +1,14 @@
-"""Heads: small networks on CLIP's image embeddings that tag a pair, as one safetensors file each.
+"""Heads: small networks that tag pairs by CLIP's image embeddings, one safetensors file each.
 
-Invariant: a `Head` that exists is whole: its layers fit one another and hold finite numbers. A file is read without
-running code, and what it says of itself (tag, activations, the model whose embeddings it reads) lies in its metadata
-under `shoal.head`, so that tensors and meaning cannot be parted.
+Invariant: a `Head` is always complete: its layers fit each other and contain finite numbers. Reading a file runs no
+code. The meaning of its tensors (tag, activations, the model whose embeddings it reads) is in the same file, in the
+metadata key `shoal.head`.
 
     (x - mean) · scale → layer, activation → … → layer → output
 
-Computed with NumPy in float32: a head costs a hundredth of the model before it, so it needs no accelerator and gives
-the same on every machine of one kind. Rejected: pickled modules, as the published ones come;
-`dataset.tags.published_heads` turns those into this format once.
+Computed with NumPy in float32: a head costs a hundredth of the model before it, so it needs no GPU and gives the same
+result on every machine of one kind. Rejected: pickled modules, as LAION published them; `dataset.tags.published_heads`
+converts those once.
 """
 
 import io
@@ -41,7 +41,7 @@ SUFFIX = ".safetensors"
 
 
 class HeadError(DatasetError):
-    """A head cannot be read, trusted or put on these embeddings."""
+    """A head cannot be read or trusted, or does not fit the embeddings."""
 
 
 class Kind(StrEnum):
@@ -49,21 +49,21 @@ class Kind(StrEnum):
 
     EMBEDDING = "embedding"
     PICTURE = "picture"
-    """An image classifier; `dataset.tags.picture_heads` runs it."""
+    """An image classifier, run by `dataset.tags.picture_heads`."""
 
 
 class Output(StrEnum):
-    """What is done to the last layer's one number."""
+    """The function applied to the last layer's number."""
 
     SIGMOID = "sigmoid"
     IDENTITY = "identity"
     CLIPPED = "clipped"
-    """Cut to 0…1: a probability that was trained as a regression."""
+    """Clipped to 0…1: a probability that was trained as a regression."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """`weight` (out, in) and `bias` (out,), float32; ReLU behind it, or nothing."""
+    """`weight` (out, in) and `bias` (out,), float32, followed by ReLU or nothing."""
 
     weight: Rows
     bias: Rows
@@ -72,9 +72,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """Whose embeddings a head reads: a model's name, and the sha256 of weights and configuration where it is known.
+    """The model whose embeddings a head reads: its name, and the sha256 of weights and configuration if known.
 
-    The configuration's digest covers the preprocessing: the same weights behind another one give other embeddings.
+    The configuration's digest covers the preprocessing: the same weights with another preprocessing give other
+    embeddings.
     """
 
     model: str
@@ -82,16 +83,16 @@ class Embedder:
     config_sha256: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
-        """Return what a head's file holds of it; files of heads without `config_sha256` stay as they are."""
+        """Return its entry in a head's file; without `config_sha256` it is the same as in older files."""
         more = {"config_sha256": self.config_sha256} if self.config_sha256 else {}
         return {"model": self.model, "sha256": self.sha256} | more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A tag's network. `mean` and `scale` (D,) come first; None leaves the embedding as it is.
+    """The network of a tag. `mean` and `scale` (D,) are applied first; None leaves the embedding as it is.
 
-    Raises: HeadError when the layers do not fit one another or hold a number that is not finite.
+    Raises: HeadError when the layers do not fit each other or contain a number that is not finite.
     """
 
     tag: Tag
@@ -114,9 +115,9 @@ class Head:
                 raise HeadError(f"The head's layer {number} does not fit the one before it: its file is damaged.")
             width = layer.weight.shape[0]
         if width != 1:
-            raise HeadError(f"The head ends in {width} numbers: only heads with one are known.")
+            raise HeadError(f"The head returns {width} numbers: only heads with one are supported.")
         if not all(np.isfinite(tensor).all() for tensor in self.tensors().values()):
-            raise HeadError("The head holds values that are not finite: replace its file.")
+            raise HeadError("The head contains values that are not finite: replace its file.")
 
     @property
     def dimensions(self) -> int:
@@ -124,14 +125,14 @@ class Head:
         return int(self.layers[0].weight.shape[1])
 
     def score(self, embeddings: Rows) -> Rows:
-        """Tag `embeddings` (N, D) float32 unit rows; (N,) float32.
+        """Return the tags of `embeddings` (N, D) float32 unit rows, as (N,) float32.
 
-        Raises: HeadError when D is another: the head belongs to another model.
+        Raises: HeadError when D differs: the head belongs to another model.
         """
         return self._finish(self.logits(embeddings))
 
     def logits(self, embeddings: Rows) -> Rows:
-        """Return the last layer's numbers before the output, (N,) float32."""
+        """Return the last layer's numbers before the output function, (N,) float32."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimensions:
             raise HeadError(
                 f"The head for {self.tag} reads {self.dimensions} dimensions, these embeddings are "
@@ -149,20 +150,20 @@ class Head:
         return rows[:, 0]
 
     def calibrated(self, slope: float, shift: float) -> "Head":
-        """Return the head whose logits are slope · logit + shift: Platt's scaling, folded into the last layer."""
+        """Return the head with logits slope · logit + shift: Platt scaling, folded into the last layer."""
         last = self.layers[-1]
         scaled = Layer((last.weight * slope).astype(np.float32), (last.bias * slope + shift).astype(np.float32), False)
         return replace(self, layers=(*self.layers[:-1], scaled))
 
     def tensors(self) -> dict[str, Rows]:
-        """Name its tensors as its file does."""
+        """Return its tensors, by their names in its file."""
         named = {"mean": self.mean, "scale": self.scale}
         for number, layer in enumerate(self.layers):
             named |= {f"layers.{number}.weight": layer.weight, f"layers.{number}.bias": layer.bias}
         return {name: np.ascontiguousarray(tensor) for name, tensor in named.items() if tensor is not None}
 
     def to_bytes(self) -> bytes:
-        """Return its file; the same head gives the same bytes."""
+        """Return its file; equal heads give the same bytes."""
         said = {
             "format": FORMAT,
             "kind": Kind.EMBEDDING,
@@ -186,7 +187,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadFile:
-    """A head's file as it lies: what it says of itself, its tensors, and its sha256 (hex)."""
+    """The content of a head's file: its metadata, its tensors, and its sha256 (hex)."""
 
     said: dict[str, Any]
     tensors: dict[str, Rows]
@@ -194,18 +195,18 @@ class HeadFile:
 
     @property
     def kind(self) -> Kind:
-        """Return what it reads."""
+        """Return what the head reads."""
         return Kind(self.said["kind"])
 
     @property
     def tag(self) -> Tag:
-        """Return what it tags."""
+        """Return the tag that it computes."""
         return Tag(self.said["tag"])
 
     def head(self) -> Head:
-        """Build the network of an embedding head.
+        """Return the network of an embedding head.
 
-        Raises: HeadError when tensors and metadata do not fit one another.
+        Raises: HeadError when tensors and metadata do not fit each other.
         """
         try:
             layers = tuple(
@@ -223,11 +224,11 @@ class HeadFile:
                 about=dict(self.said.get("about", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise HeadError(f"The head's metadata do not fit its tensors ({error!r}): make it anew.") from error
+            raise HeadError(f"The head's metadata do not fit its tensors ({error!r}): make it again.") from error
 
 
 def is_head(path: Path) -> bool:
-    """Say whether a file is in the format of our heads, whatever its content."""
+    """Return whether a file has the format of our heads, whatever its content."""
     try:
         with safe_open(path, framework="numpy") as file:
             return METADATA_KEY in (file.metadata() or {})
@@ -236,32 +237,32 @@ def is_head(path: Path) -> bool:
 
 
 def read_head_file(path: Path) -> HeadFile:
-    """Read a head's file, no code of it being run.
+    """Read a head's file without running code.
 
-    Raises: HeadError when it is missing, is no safetensors, or is not a head of this format.
+    Raises: HeadError when it is missing, not safetensors, or not a head of this format.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             said = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if said.get("format") != FORMAT or said.get("kind") not in list(Kind) or said.get("tag") not in list(Tag):
-            raise HeadError(f"{path.name} is no head of format {FORMAT}: make one with `dataset heads add`.")
+            raise HeadError(f"{path.name} is not a head of format {FORMAT}: make one with `dataset heads add`.")
         return HeadFile(said, tensors, sha256_of(path))
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise HeadError(f"{path} cannot be read as a head ({error}): make one with `dataset heads add`.") from error
+        raise HeadError(f"Cannot read {path} as a head ({error}): make one with `dataset heads add`.") from error
 
 
 def add_head(store: Store, name: str, file: bytes) -> str:
-    """Put a head's file into the store; returns what a recipe says of it. The same file again changes nothing.
+    """Put a head's file into the store, and return its name for a recipe. Adding the same file again changes nothing.
 
-    Raises: HeadError when the name is taken by another head or cannot be one; StoreError.
+    Raises: HeadError when the name belongs to another head or is invalid; StoreError.
     """
     if not is_name(name):
-        raise HeadError(f"{name!r} cannot name a head in the store: use letters, digits, '.', '-' and '_'.")
+        raise HeadError(f"A head in the store cannot be named {name!r}: use letters, digits, '.', '-' and '_'.")
     place = f"{STORE_FOLDER}/{name}{SUFFIX}"
     if store.exists(place):
         if store.read(place) != file:
-            raise HeadError(f"The store has another head named {name}: choose a new name, parts may rely on the old.")
+            raise HeadError(f"The store has another head named {name}, which parts may refer to: choose a new name.")
     else:
         with store.write(place) as target:
             shutil.copyfileobj(io.BytesIO(file), target)

@@ -1,4 +1,4 @@
-"""Reads what was measured or labelled elsewhere: columns of parquet files, and .npy, of which no code is run."""
+"""Read labels, similarities and embeddings from parquet columns and .npy files, without running code."""
 
 import tokenize
 import zipfile
@@ -22,12 +22,12 @@ _FILE_FAULTS = (
     SyntaxError,
     OverflowError,
     RecursionError,
-    MemoryError,  # a header that claims more than there is
+    MemoryError,  # a header that claims more data than the file has
     tokenize.TokenError,
     zipfile.BadZipFile,
     pa.ArrowException,
 )
-"""What NumPy and Arrow were seen to raise for files that are not theirs, or damaged."""
+"""Exceptions that NumPy and Arrow were seen to raise for damaged or foreign files."""
 
 
 class LabelledError(DatasetError):
@@ -35,9 +35,9 @@ class LabelledError(DatasetError):
 
 
 def read_column(path: Path, column: str) -> npt.NDArray[Any]:
-    """Read a .npy whole, or one column of a parquet file; lists of one length become rows.
+    """Return a whole .npy, or one column of a parquet file; lists of equal length become rows.
 
-    Raises: LabelledError when the file or the column is not there, or cannot be read without running code.
+    Raises: LabelledError when the file or column is missing, or cannot be read without running code.
     """
     try:
         if path.suffix == ".npy":
@@ -48,62 +48,62 @@ def read_column(path: Path, column: str) -> npt.NDArray[Any]:
         values = pq.read_table(path, columns=[column])[column]
     except _FILE_FAULTS as error:
         said = " ".join(str(error).split())[:160]
-        raise LabelledError(f"{path} cannot be read ({said}): give .npy, or parquet with a column {column}.") from error
+        raise LabelledError(f"Cannot read {path} ({said}): give .npy, or parquet with a column {column}.") from error
     if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         return _rows(values.combine_chunks(), path, column)
     return np.asarray(values.to_numpy(zero_copy_only=False)) if values.null_count == 0 else _with_nan(values, path)
 
 
 def read_similarities(path: Path, column: str = "similarity") -> npt.NDArray[np.float64]:
-    """Read a number a row, (N,) float64; NaN where there is none.
+    """Return one number per row, (N,) float64; NaN for null.
 
-    Raises: LabelledError when they are no numbers.
+    Raises: LabelledError when the values are not numbers.
     """
     values = read_column(path, column)
     if values.ndim != 1 or values.dtype.kind not in "fiu":
-        raise LabelledError(f"{path} has no number in each row of {column}: give one similarity a pair.")
+        raise LabelledError(f"{path} does not have a number in each row of {column}: give one similarity per pair.")
     return values.astype(np.float64)
 
 
 def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np.int64]:
-    """Read `count` labels, each 0 or 1 (or false and true), (N,) int64, of both at least one.
+    """Return `count` labels, each 0 or 1 (or false and true), as (N,) int64; both occur.
 
-    Raises: LabelledError when they are others, or not as many.
+    Raises: LabelledError for other values, another number of rows, or only one of the two labels.
     """
     labels = read_column(path, column)
     if labels.shape != (count,):
-        raise LabelledError(f"{path} has {labels.shape} labels for {count} rows: give one for each, in their order.")
+        raise LabelledError(f"{path} has {labels.shape} labels for {count} rows: give one per row, in the same order.")
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
-        raise LabelledError(f"{path} has labels other than 0 and 1: give 1 for what is to be found.")
+        raise LabelledError(f"{path} has labels other than 0 and 1: give 1 to rows with the tag, 0 to the others.")
     whole = labels.astype(np.int64)
     if whole.min(initial=1) == whole.max(initial=0):
-        raise LabelledError(f"{path} has labels of one kind only: nothing can be told apart.")
+        raise LabelledError(f"{path} has only one of the labels 0 and 1: give rows with both.")
     return whole
 
 
 def read_embedding_column(path: Path, column: str = "embedding") -> npt.NDArray[np.float32]:
-    """Read embeddings (N, D), give them as float32 unit rows.
+    """Return embeddings (N, D) as float32 unit rows.
 
-    Raises: LabelledError when they are no matrix of finite numbers, or a row has no direction.
+    Raises: LabelledError when they are not a matrix of finite numbers, or a row is zero.
     """
     rows = read_column(path, column)
     if rows.ndim != 2 or rows.dtype.kind != "f":
-        raise LabelledError(f"{path} holds {rows.dtype} of shape {rows.shape}: give floats, a row for each picture.")
+        raise LabelledError(f"{path} holds {rows.dtype} of shape {rows.shape}: give a (N, D) matrix of floats.")
     matrix = rows.astype(np.float32)
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise LabelledError(f"{path} has a row without a direction (zero, NaN or infinite): embed it again.")
+        raise LabelledError(f"{path} has a row that is zero or not finite: embed it again.")
     unit: npt.NDArray[np.float32] = matrix / lengths
     return unit
 
 
 def _rows(values: Any, path: Path, column: str) -> npt.NDArray[Any]:
     if len(pc.unique(pc.list_value_length(values))) != 1 or values.null_count:
-        raise LabelledError(f"{path} has no rows of one length in {column}: give a list of D floats in each.")
+        raise LabelledError(f"{path} has nulls or lists of several lengths in {column}: give D floats in each row.")
     return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), -1)
 
 
 def _with_nan(values: Any, path: Path) -> npt.NDArray[Any]:
     if not pa.types.is_floating(values.type):
-        raise LabelledError(f"{path} has nulls: leave those rows out.")
+        raise LabelledError(f"{path} has nulls: remove those rows.")
     return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)

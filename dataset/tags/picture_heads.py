@@ -1,8 +1,8 @@
-"""Heads that look at the picture itself: an image classifier of timm's, from one safetensors file.
+"""Heads that read the picture itself: an image classifier from timm, in one safetensors file.
 
-LAION's watermark detector is an EfficientNet-B3 on 256 x 256 pixels, whose classifier is 1536 → 625 → 256 → 2 with ReLU
-between; the probability is the softmax's first. Its checkpoint is turned into our format once, after every tensor has
-found its place; loading one runs no code.
+LAION's watermark detector is an EfficientNet-B3 on 256 x 256 pixels; its classifier is 1536 → 625 → 256 → 2 with ReLU
+in between, and the probability is the first output of the softmax. Its checkpoint is converted into our format once,
+which requires that every tensor fits; loading a converted file runs no code.
 
 Source: LAION-AI/LAION-5B-WatermarkDetection (timm's `efficientnet_b3a` there is `efficientnet_b3` now).
 """
@@ -27,9 +27,9 @@ import timm  # isort: skip
 ARCHITECTURE = "efficientnet_b3"
 PIXELS = 256
 WIDTHS = (1536, 625, 256, 2)
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as the detector was trained
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, with which the detector was trained
 STD = (0.229, 0.224, 0.225)
-BATCH_PICTURES = 32  # 32 x 3 x 256 x 256 x 4 = 25 MB, and some 40 times as much inside the network
+BATCH_PICTURES = 32  # 32 x 3 x 256 x 256 x 4 = 25 MB, and 40 times as much inside the network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +42,11 @@ class PictureHead:
 
     @property
     def side(self) -> int:
-        """Return the side of the squares that it looks at; pictures are shrunk or stretched to them (inputs.Square)."""
+        """Return the side of the squares that it reads; pictures are resized to it (inputs.Square)."""
         return PIXELS
 
     def score(self, pictures: Pixels) -> Rows:
-        """Tag squares, (N, 256, 256, 3) uint8; (N,) float32."""
+        """Return the tags of squares (N, 256, 256, 3) uint8, as (N,) float32."""
         scores = [
             self._score(pictures[start : start + BATCH_PICTURES]) for start in range(0, len(pictures), BATCH_PICTURES)
         ]
@@ -61,15 +61,15 @@ class PictureHead:
 
 
 def normalised(pictures: Pixels) -> Rows:
-    """Turn squares, (N, 256, 256, 3) uint8, into the classifier's input, (N, 3, 256, 256) float32."""
+    """Return the classifier's input, (N, 3, 256, 256) float32, for squares (N, 256, 256, 3) uint8."""
     values = pictures.astype(np.float32) / 255
     return np.ascontiguousarray(((values - np.array(MEAN)) / np.array(STD)).transpose(0, 3, 1, 2), np.float32)
 
 
 def picture_head_bytes(state: Mapping[str, Rows], source: str) -> bytes:
-    """Turn the watermark detector's state dict into a head's file.
+    """Return a head's file for the watermark detector's state dict.
 
-    Raises: HeadError when a tensor is missing, too many, or has another shape.
+    Raises: HeadError when a tensor is missing, unknown, or has another shape.
     """
     network = _network(state)
     said = {
@@ -84,17 +84,17 @@ def picture_head_bytes(state: Mapping[str, Rows], source: str) -> bytes:
 
 
 def is_picture_state(state: Mapping[str, Any]) -> bool:
-    """Say whether a state dict is the watermark detector's."""
+    """Return whether a state dict is the watermark detector's."""
     return "conv_stem.weight" in state and "classifier.0.weight" in state
 
 
 def load_picture_head(file: HeadFile, device: str | None = None) -> PictureHead:
-    """Build the classifier of a head's file, on `device` or a GPU if there is one.
+    """Build the classifier of a head's file, on `device` or, if None, on a GPU if present.
 
-    Raises: HeadError when it is no classifier that is known, or its tensors do not fit.
+    Raises: HeadError when it is another classifier, or its tensors do not fit.
     """
     if file.kind is not Kind.PICTURE or file.said.get("architecture") != ARCHITECTURE:
-        raise HeadError(f"The head is no picture classifier of {ARCHITECTURE}: make it with `dataset heads add`.")
+        raise HeadError(f"The head is not a picture classifier of {ARCHITECTURE}: make it with `dataset heads add`.")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return PictureHead(file.tag, place, _network(file.tensors).to(place))
 
@@ -117,5 +117,5 @@ def _network(state: Mapping[str, Rows]) -> nn.Module:
         said = " ".join(str(error).split())[:160]
         raise HeadError(f"The tensors do not fit the watermark detector ({said}): give its own checkpoint.") from error
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-        raise HeadError("The watermark detector holds values that are not finite: replace its file.")
+        raise HeadError("The watermark detector contains values that are not finite: replace its file.")
     return network.eval()

@@ -1,14 +1,15 @@
-"""Reads the heads that LAION has published, by the layout of their state dicts, and gives them as heads of ours.
+"""Convert the heads that LAION has published, recognised by the layout of their state dicts.
 
     nsfw            norm.mean, norm.variance, linear_1 … linear_n    ReLU between, sigmoid   ViT-B/32, ViT-L/14
                     (the Keras models, their weights renamed for torch)
-    nsfw, H/14      layers.0, 3, 6, 9, 12, 15, 16                    ReLU behind the first five, regression to 0…1
+    nsfw, H/14      layers.0, 3, 6, 9, 12, 15, 16                    ReLU after the first five, regression to 0…1
     aesthetic v1    weight, bias                                     linear: all models
     aesthetic v2    layers.0, 2, 4, 6, 7                             five linear layers, nothing between them
 
-A layout is told by names and shapes; what fits none is refused, never guessed. All read unit embeddings.
-Source: LAION-AI/CLIP-based-NSFW-Detector, LAION-AI/aesthetic-predictor, and improved-aesthetic-predictor by
-C. Schuhmann.
+A layout is recognised by names and shapes; any other state dict is refused. All heads read unit embeddings.
+
+Source: LAION-AI/CLIP-based-NSFW-Detector, LAION-AI/aesthetic-predictor, and improved-aesthetic-predictor by C.
+Schuhmann.
 """
 
 import pickle
@@ -26,16 +27,16 @@ from safetensors.numpy import load_file
 from dataset.recipe.tags import Tag
 from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, Rows
 
-NORMALISATION_EPSILON = 1e-10  # as the published detector divides: by sqrt(variance) + 1e-10
+NORMALISATION_EPSILON = 1e-10  # the published detector divides by sqrt(variance) + 1e-10
 H14_LAYERS = (0, 3, 6, 9, 12, 15, 16)
 H14_RELU = (True, True, True, True, True, False, False)
 V2_LAYERS = (0, 2, 4, 6, 7)
 
 
 def read_state(path: Path) -> dict[str, Rows]:
-    """Read named tensors from safetensors, npz or a `torch.save` of a state dict, no code being run; float32.
+    """Return named tensors as float32 from safetensors, npz or a `torch.save` of a state dict, without running code.
 
-    Raises: HeadError when the file is missing, damaged, or holds anything but tensors.
+    Raises: HeadError when the file is missing, damaged, or contains anything but tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -67,13 +68,13 @@ def read_state(path: Path) -> dict[str, Rows]:
     ) as error:
         said = " ".join(str(error).split())[:120]
         raise HeadError(
-            f"{path} cannot be read without running code ({said}): save its state dict as safetensors, npz or "
+            f"Cannot read {path} without running code ({said}): save its state dict as safetensors, npz or "
             "with torch.save."
         ) from error
 
 
 def published_head(state: Mapping[str, Rows], model: str, source: str) -> Head:
-    """Recognise a published layout; `model` is the one whose embeddings it reads.
+    """Return the head of a published layout; `model` is the model whose embeddings it reads.
 
     Raises: HeadError when no layout fits.
     """
@@ -90,7 +91,7 @@ def published_head(state: Mapping[str, Rows], model: str, source: str) -> Head:
         layers = _layers(state, "layers.", V2_LAYERS, [False] * len(V2_LAYERS))
         return Head(Tag.AESTHETIC, layers, Output.IDENTITY, Embedder(model), about=_about("aesthetic v2", source))
     some = ", ".join(sorted(names)[:6])
-    raise HeadError(f"{source} has no layout of a published head ({some}): `dataset train-head` makes heads of ours.")
+    raise HeadError(f"{source} is not a published head ({some}): make one with `dataset train-head`.")
 
 
 def _keras(state: Mapping[str, Rows], model: str, source: str) -> Head:

@@ -1,10 +1,10 @@
-"""Tagging: what a batch of pairs is told about itself while its embeddings are at hand.
+"""Tag a batch of pairs from its embeddings, while the filter has them in memory.
 
-A `Tagger` is for one role, because heads and prompts belong to a model's embeddings. It decides nothing but the safety
-drop; thresholds on tags are for whoever uses the data.
+A `Tagger` serves one role, because heads and prompts depend on a model's embeddings. It only decides the safety drop;
+thresholds on tags are left to the users of the data.
 
     tags(image_features, text_features, pictures) → {"punsafe": (N,), …}     the part's columns
-    drops(image_features, text_features)          → [None, Verdict, …]       who is dropped unseen
+    drops(image_features, text_features)          → [None, Verdict, …]       samples to drop
 """
 
 import tempfile
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class TaggedModel(EmbedsTexts, Protocol):
-    """What tagging asks of a loaded model."""
+    """The part of a loaded model that tagging needs."""
 
     @property
     def checksums(self) -> Checksums:
-        """Tell this model from others."""
+        """Return the model's identity."""
 
     @property
     def dimensions(self) -> int:
-        """D, the length of its embeddings."""
+        """Return D, the length of its embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +51,45 @@ class Tagger:
 
     @property
     def side(self) -> int | None:
-        """Return the side of the squares that `tags` must be given, None when no head looks at pictures."""
+        """Return the side of the squares that `tags` needs; None if no head reads pictures."""
         return next((head.side for head in self.picture_heads.values()), None)
 
     def tags(self, image_features: Rows, text_features: Rows, pictures: Pixels | None = None) -> dict[str, Rows]:
         """Tag N pairs: both features (N, D) float32 unit rows, `pictures` (N, side, side, 3) uint8.
 
-        Return (N,) float32 by tag; a tag without a head is not among them.
+        Return (N,) float32 by tag, without the tags that have no head.
 
-        Raises: HeadError when a head looks at pictures, and not N were given.
+        Raises: HeadError when a head reads pictures and `pictures` does not have N.
         """
         assert len(image_features) == len(text_features)
         tags = {tag.value: head.score(image_features) for tag, head in self.heads.items()}
         for tag, head in self.picture_heads.items():
             if pictures is None or len(pictures) != len(image_features):
-                raise HeadError(f"The head for {tag} looks at pictures: give one for each embedding.")
+                raise HeadError(f"The head for {tag} reads pictures: give one for each embedding.")
             tags[tag.value] = head.score(pictures)
         return tags
 
     def drops(self, image_features: Rows, text_features: Rows) -> list[Verdict | None]:
-        """Say for each of N pairs why it must be dropped unseen, None when it may stay."""
+        """Return for each of N pairs the verdict that drops it, or None."""
         return self.judge.drops(image_features, text_features) if self.judge else [None] * len(image_features)
 
 
 def load_taggers(
     recipe: Recipe, models: Mapping[str, TaggedModel], store: Store, device: str | None = None
 ) -> dict[str, Tagger]:
-    """Load what the recipe says of tags and safety, for the models given, by role.
+    """Load the recipe's heads and safety prompts for the given models, by role.
 
     Raises: HeadError when a head is missing or reads another model's embeddings; SafetyError; TagRecipeError when a
-        file is not the one that the recipe is settled on.
+    file differs from the recipe's checksum.
     """
     prompts = read_safety_prompts(recipe.safety, store)
     return {role: _load(ModelRole(role), recipe, model, prompts, store, device) for role, model in models.items()}
 
 
 def settle_tagging(recipe: Recipe, taggers: Mapping[str, Tagger]) -> Recipe:
-    """Write the checksums of heads and prompts into those that the recipe leaves open.
+    """Return the recipe with the checksums of heads and prompts, where it had none.
 
-    Raises: TagRecipeError when the recipe is settled on others.
+    Raises: TagRecipeError when the recipe has other checksums.
     """
     sha256 = next((tagger.judge.prompts.sha256 for tagger in taggers.values() if tagger.judge), None)
     return replace(
@@ -123,13 +123,13 @@ def _read(spec: HeadRecipe, tag: Tag, store: Store) -> HeadFile:
     with _local(spec, store) as path:
         file = read_head_file(path)
     if file.tag is not tag:
-        raise HeadError(f"{spec.head} tags {file.tag}, and the recipe names it for {tag}: name another head.")
+        raise HeadError(f"{spec.head} computes {file.tag}, but the recipe names it for {tag}: name another head.")
     return file
 
 
 @contextmanager
 def _local(spec: HeadRecipe, store: Store) -> "Iterator[Path]":
-    """Give a head's file as a local one."""
+    """Yield a head's file as a local one."""
     if not spec.head.startswith(STORE_PREFIX):
         yield Path(spec.head)
         return
@@ -164,7 +164,7 @@ def _fitting(file: HeadFile, model: TaggedModel) -> Head:
 
 
 def _picture_loader() -> "Callable[[HeadFile, str | None], PictureHead]":
-    """Import what runs an image classifier only where a recipe names one: timm takes seconds."""
+    """Import the image classifier only if a recipe names one: importing timm takes seconds."""
     from dataset.tags.picture_heads import load_picture_head
 
     return load_picture_head

@@ -1,10 +1,11 @@
-"""Trains a head: from embeddings and labels to a small network with honest probabilities, and its model card.
+"""Train a head: from embeddings and labels to a small network with calibrated probabilities, and its model card.
 
     split, stratified and seeded → normalise by the training rows → Adam until the validation loss stops falling
-    → Platt's scaling on the validation rows → measure on the test rows, which nothing has seen
+    → Platt scaling on the validation rows → measure on the test rows, which were not used before
 
-The classes may be of any sizes: probabilities are calibrated for the mix that was given. Source of the shape: LAION's
-NSFW heads (normalisation, ReLU layers, sigmoid); the one for L/14 reached 0.961 accuracy on 3,000 balanced samples.
+Classes may have any sizes: probabilities are calibrated for the mix of the given labels. Source of the architecture:
+LAION's NSFW heads (normalisation, ReLU layers, sigmoid); the one for L/14 reached an accuracy of 0.961 on 3,000
+balanced samples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,8 @@ from dataset.tags.accuracy import AtThreshold, Labels, at_threshold, by_threshol
 from dataset.tags.heads import Embedder, Head, Layer, Output, Rows
 from dataset.tags.labels import LabelledError
 
-SHARES = (0.7, 0.15, 0.15)  # of training, validation and test
-MIN_OF_EACH = 20  # labels of a kind: 3 of them in the validation and in the test rows
+SHARES = (0.7, 0.15, 0.15)  # of training, validation and test rows
+MIN_OF_EACH = 20  # rows per label, so that 3 are in the validation and 3 in the test rows
 MIN_DEVIATION = 1e-4  # of a dimension that does not vary; CLIP's vary by about 0.03
 THRESHOLDS = tuple(round(step / 10, 1) for step in range(1, 10))
 NEWTON_STEPS = 50
@@ -32,7 +33,7 @@ NEWTON_STEPS = 50
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how hard a head is trained."""
+    """The hyperparameters of training."""
 
     hidden: tuple[int, ...] = (64,)
     seed: int = 0
@@ -45,7 +46,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a trained head is worth on rows that nothing has seen; `rows` are training, validation, test."""
+    """A head's accuracy on the test rows; `rows` are the numbers of training, validation and test rows."""
 
     rows: tuple[int, int, int]
     positives: int  # of the test rows
@@ -57,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Places of the rows, each int64; together every row once."""
+    """Row numbers, int64; each row is in one of the three."""
 
     training: Labels
     validation: Labels
@@ -65,7 +66,7 @@ class Split:
 
 
 def split_rows(labels: Labels, seed: int) -> Split:
-    """Split rows at random by SHARES, each label by itself, so that all three have the same mix.
+    """Split rows at random by SHARES, each label by itself, so that all three parts have the same mix.
 
     Raises: LabelledError when a label has fewer than MIN_OF_EACH rows.
     """
@@ -91,9 +92,9 @@ def train_head(
 ) -> tuple[Head, Measured]:
     """Train a head on `embeddings` (N, D) float32 unit rows with `labels` (N,) of 0 and 1.
 
-    `on_epoch` is told the epoch and its validation loss. The same arguments give the same head on the same machine.
+    `on_epoch` is called with each epoch and its validation loss. On one machine, equal arguments give the same head.
 
-    Raises: LabelledError when there are too few rows of a label.
+    Raises: LabelledError when a label has too few rows.
     """
     split = split_rows(labels, schedule.seed)
     mean = embeddings[split.training].mean(axis=0)
@@ -109,7 +110,7 @@ def train_head(
 
 
 def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], epochs: int) -> Measured:
-    """Hold a head against labelled rows."""
+    """Return a head's accuracy on labelled rows."""
     scores = head.score(embeddings).astype(np.float64)
     return Measured(
         rows=(rows[0], rows[1], rows[2]),
@@ -122,10 +123,10 @@ def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], e
 
 
 def platt(logits: npt.NDArray[np.float64], labels: Labels) -> tuple[float, float]:
-    """Fit slope and shift so that sigmoid(slope · logit + shift) is the share of ones, by Newton's method.
+    """Return slope and shift such that sigmoid(slope · logit + shift) is the probability of a one, by Newton's method.
 
-    Labels are drawn in a little (Platt's targets), so that rows that are told apart perfectly give no infinite slope.
-    A slope that is not positive would turn the head round: then only the shift is fitted.
+    Targets are slightly inside 0 and 1 (Platt's targets), so that perfectly separated rows give a finite slope. A slope
+    that is not positive would invert the head: then only the shift is fitted.
     """
     ones = int(labels.sum())
     zeros = len(labels) - ones
@@ -144,7 +145,7 @@ def platt(logits: npt.NDArray[np.float64], labels: Labels) -> tuple[float, float
 
 
 def card(head: Head, measured: Measured, schedule: Schedule, name: str) -> str:
-    """Write the model's card (Markdown)."""
+    """Return the model card (Markdown)."""
     rows = "\n".join(
         f"| {row.threshold} | {row.accuracy:.3f} | {row.precision:.3f} | {row.recall:.3f} | {row.called:.3f} |"
         for row in measured.table
@@ -155,7 +156,7 @@ def card(head: Head, measured: Measured, schedule: Schedule, name: str) -> str:
 
 Reads unit image embeddings of {head.embedder.model} (weights {head.embedder.sha256 or "not recorded"}), {widths}.
 
-On {test:,} rows that neither training nor calibration has seen, {measured.positives:,} of them positive:
+On {test:,} rows used in neither training nor calibration, {measured.positives:,} of them positive:
 accuracy {measured.half.accuracy:.3f}, precision {measured.half.precision:.3f}, recall {measured.half.recall:.3f} at
 0.5; ROC AUC {measured.auc:.4f}.
 
@@ -164,13 +165,13 @@ accuracy {measured.half.accuracy:.3f}, precision {measured.half.precision:.3f}, 
 {rows}
 
 Trained on {training:,} rows, calibrated (Platt) on {validation:,}, {measured.epochs} epochs, seed {schedule.seed}.
-Probabilities hold for the mix of labels that it was trained on. What the labels mean, and whom they may fail, is for
-the one who labelled to say.
+Probabilities are calibrated for the mix of labels that it was trained on. Add what the labels mean, and for which
+pictures they may be wrong.
 """
 
 
 def about(measured: Measured, schedule: Schedule) -> dict[str, object]:
-    """Return what a head's file says of its training."""
+    """Return the training's entry in a head's file."""
     return {
         "rows": list(measured.rows),
         "auc": measured.auc,
@@ -184,7 +185,7 @@ def about(measured: Measured, schedule: Schedule) -> dict[str, object]:
 def _fitted(
     normal: Rows, labels: Labels, split: Split, schedule: Schedule, on_epoch: Callable[[int, float], None]
 ) -> tuple[tuple[Layer, ...], int]:
-    """Train until the validation loss stops falling; gives the best layers, and the epochs that it took."""
+    """Train until the validation loss stops falling; return the best layers and the number of epochs."""
     generator = torch.Generator().manual_seed(schedule.seed)
     network = _network((normal.shape[1], *schedule.hidden, 1), generator)
     optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
@@ -197,7 +198,7 @@ def _fitted(
         for batch in torch.split(order, schedule.batch_rows):
             loss = functional.binary_cross_entropy_with_logits(network(rows[batch])[:, 0], wanted[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation here
             optimizer.step()
         with torch.inference_mode():
             said = network(rows[validation])[:, 0]
@@ -210,7 +211,7 @@ def _fitted(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: steps of a small network are over before a second one has woken up."""
+    """Limit torch to one thread: the steps of a small network are shorter than the start of a second thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -21,8 +21,8 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import ShardError
 from dataset.pictures.headers import keep_received
 from dataset.pictures.outcomes import Outcome
-from dataset.recipe.extra_columns import unpack_one
 from dataset.pictures.picture import Picture
+from dataset.recipe.extra_columns import unpack_one
 from dataset.recipe.image_rules import ImageRules
 from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store, StoreError

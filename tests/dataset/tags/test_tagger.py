@@ -239,12 +239,12 @@ def test_a_head_that_is_not_the_crawls_is_refused(store: Store, models: dict[str
     [
         ({"tags": {"fr": {}}}, "unknown key 'fr'"),
         ({"tags": {"en": {"funny": None}}}, "unknown key 'funny'"),
-        ({"tags": {"en": {"punsafe": {}}}}, "names no head"),
-        ({"tags": {"en": {"punsafe": {"head": ""}}}}, "has no place"),
+        ({"tags": {"en": {"punsafe": {}}}}, "has no head"),
+        ({"tags": {"en": {"punsafe": {"head": ""}}}}, "is empty"),
         ({"tags": {"en": {"punsafe": "x"}}}, "give a JSON object"),
-        ({"tags": {"en": {"punsafe": {"head": "x", "sha256": "abc"}}}}, "is no sha256"),
-        ({"safety": {"prompts": ""}}, "names nothing"),
-        ({"safety": {"prompts": 3}}, "names nothing"),
+        ({"tags": {"en": {"punsafe": {"head": "x", "sha256": "abc"}}}}, "is not a sha256"),
+        ({"safety": {"prompts": ""}}, "is empty"),
+        ({"safety": {"prompts": 3}}, "is empty"),
         ({"safety": {"rule": "x"}}, "unknown key 'rule'"),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_head_on_pictures_wants_one_for_each_embedding() -> None:
 
     tagger = Tagger(picture_heads={Tag.PWATERMARK: Looks()})  # type: ignore[dict-item]
     rows = unit_rows(2, 8, np.random.default_rng(0))
-    with pytest.raises(HeadError, match="looks at pictures"):
+    with pytest.raises(HeadError, match="reads pictures"):
         tagger.tags(rows, rows)
     assert tagger.side == 4
     assert tagger.tags(rows, rows, np.zeros((2, 4, 4, 3), np.uint8))["pwatermark"].tolist() == [0.5, 0.5]

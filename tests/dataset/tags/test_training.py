@@ -92,10 +92,10 @@ def test_rows_that_are_told_apart_perfectly_give_a_finite_slope() -> None:
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (np.zeros((4, 3), np.float32), "without a direction"),
-        (np.full((4, 3), np.nan, np.float32), "without a direction"),
-        (np.ones((4, 3), np.int64), "give floats"),
-        (np.ones(4, np.float32), "give floats"),
+        (np.zeros((4, 3), np.float32), "zero or not finite"),
+        (np.full((4, 3), np.nan, np.float32), "zero or not finite"),
+        (np.ones((4, 3), np.int64), "matrix of floats"),
+        (np.ones(4, np.float32), "matrix of floats"),
     ],
 )
 def test_embeddings_without_a_direction_are_refused(tmp_path: Path, rows: Any, sentence: str) -> None:
@@ -122,7 +122,7 @@ def test_too_few_of_a_label_are_refused() -> None:
 
 def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(LabelledError, match="cannot be read"):
+    with pytest.raises(LabelledError, match="Cannot read"):
         read_embedding_column(tmp_path / "e.npy")
 
 
@@ -159,7 +159,7 @@ def test_rows_of_a_parquet_are_as_good_as_npy(folder: Path) -> None:
     pq.write_table(pa.table({"embedding": list(rows)}), folder / "e.parquet")
     np.testing.assert_array_equal(read_embedding_column(folder / "e.parquet"), read_embedding_column(folder / "e.npy"))
     pq.write_table(pa.table({"embedding": [[1.0], [1.0, 2.0]]}), folder / "odd.parquet")
-    with pytest.raises(LabelledError, match="one length"):
+    with pytest.raises(LabelledError, match="several lengths"):
         read_embedding_column(folder / "odd.parquet")
 
 

@@ -30,12 +30,12 @@ def embeddings_command(
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of a file.")] = 1_000_000,
     workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.2, help="GiB for the rows that are matched at a time.")] = 2.0,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, also where embeddings are there.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start again, even if embeddings exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each batch.")] = False,
 ) -> None:
     """Gather a model's embeddings of a release into one folder for each batch, by id.
 
-    A call that was ended goes on where it was when it is repeated.
+    An interrupted call continues when it is repeated.
     """
     opened = open_named_release(release, store)
     for name in batch or [one.name for one in opened.record.batches]:

@@ -48,7 +48,7 @@ def stats_command(
     run: Annotated[str | None, typer.Option(help="Without SOURCE: only this run of the store; default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots to this file.")] = None,
-    save: Annotated[bool, typer.Option(help="Save the counts of a release's files beside it.")] = True,
+    save: Annotated[bool, typer.Option(help="Save the counts of a release's files in the release.")] = True,
 ) -> None:
     """Print the statistics of a release, of a run, or of any parquet files.
 

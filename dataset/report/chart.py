@@ -1,4 +1,4 @@
-"""The report's histograms of similarity, as SVG: kept upon dropped, with the threshold that parts them."""
+"""Histograms of similarity as SVG: dropped and kept pairs, with the threshold between them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def histograms(funnel: Funnel) -> list[Histogram]:
 
 
 def draw_histograms(drawn: Sequence[Histogram]) -> str:
-    """Draw one figure a model."""
+    """Draw one figure per model."""
     return f'<div class="columns">{"".join(_figure(histogram) for histogram in drawn)}</div>'
 
 

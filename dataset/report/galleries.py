@@ -1,7 +1,7 @@
-"""Galleries by score bucket for the statistics page: random pictures of each bucket, from a run's stored pictures.
+"""Galleries by score for the statistics page: random pictures of each bucket, from the pictures that a run has stored.
 
-A few parts are read, spread over the subsets, and the shards of the pictures that are shown. A score has galleries if
-some part has it. Source: LAION's pages of aesthetic scores, which people liked best of its statistics.
+A few parts of all subsets are read, and the shards of the pictures shown. A score has galleries if any part has it.
+Source: LAION's pages of aesthetic scores, the most popular of its statistics.
 """
 
 import heapq
@@ -25,7 +25,7 @@ BUCKET_SAMPLES = 12
 
 
 class Drawn(NamedTuple):
-    """A pair that may be shown; ordered by a hash that is as good as chance."""
+    """A pair that may be shown, ordered by a hash, which is as good as random."""
 
     hash: int
     key: str
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """Scores of a column from `low` on, and below `high`; None is no bound."""
+    """A range of scores of a column: `low` and above, below `high`; None means no limit."""
 
     column: str
     low: float | None

@@ -1,6 +1,6 @@
 """Building blocks of the pages: one self-contained document, its sections, tiles, tables, bars and galleries.
 
-Whatever strangers wrote is escaped here, and the document forbids scripts and anything from elsewhere.
+Untrusted text is escaped here, and the document forbids scripts and external content.
 """
 
 import base64
@@ -46,12 +46,12 @@ def section(heading: str, body: str, note: str = "") -> str:
 
 
 def tiles(values: Iterable[tuple[str, str]]) -> str:
-    """Draw large numbers, each with what it counts."""
+    """Draw large numbers, each with a label."""
     return '<div class="tiles">' + "".join(f"<div><b>{n}</b><span>{of}</span></div>" for n, of in values) + "</div>"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table; cells are HTML, the first of a row is its heading."""
+    """Return a table; cells are HTML, the first of a row is its heading."""
     head = "".join(f"<th>{each}</th>" for each in heads)
     body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,6 +1,6 @@
-"""Plots of the statistics page, as SVG in CSS classes: histograms, quantiles, the grid of sizes, languages.
+"""Plots of the statistics page as SVG with CSS classes: histograms, quantiles, the grid of sizes, languages.
 
-Each shape has its numbers in a `title`, which a browser shows on hover and a screen reader reads.
+Each shape has its numbers in a `title`, which browsers show on hover and screen readers read.
 """
 
 from collections.abc import Mapping, Sequence

@@ -39,7 +39,7 @@ def write_statistics_page(
     try:
         out.write_text(render_statistics(title, figures, funnel, galleries), encoding="utf-8")
     except OSError as error:
-        raise ReportError(f"{out} cannot be written ({error.strerror}): name another file.") from error
+        raise ReportError(f"Cannot write {out} ({error.strerror}): name another file.") from error
 
 
 def render_statistics(

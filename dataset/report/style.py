@@ -1,4 +1,4 @@
-"""The style of the report's page, light and dark; what is kept is teal, what is dropped grey, in all charts."""
+"""The style of the report's page, light and dark. In all charts kept is teal and dropped is grey."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f8; --card: #fff; --ink: #1c2329; --soft: #5d6872; --line: #dfe3e6;

@@ -1,8 +1,7 @@
-"""Which pairs a page shows, and their thumbnails, from the pictures that are still stored.
+"""Choose the pairs that a page shows, and read their thumbnails from stored pictures.
 
-Only a few shards are read, spread over the subsets. Which pairs are shown is settled by `hash`, which is as good as
-chance and the same each time. Rejected: the best and the worst similarities, which flatter and frighten, and say
-nothing of the middle, where the threshold is.
+Only a few shards of all subsets are read. Pairs are chosen by `hash`, which is as good as random and the same each
+time. Rejected: the best and the worst similarities, which are not typical, and show nothing near the threshold.
 """
 
 import heapq

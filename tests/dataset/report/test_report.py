@@ -218,7 +218,7 @@ def test_an_output_that_is_gone_is_an_error(store: Store, tmp_path: Path) -> Non
 
 
 def test_a_report_that_cannot_be_written_is_one_sentence(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="cannot be written"):
+    with pytest.raises(ReportError, match="Cannot write"):
         report(store, [write_shard(store, 1, [row(0, Outcome.SUCCESS)])], tmp_path / "missing")
 
 

@@ -103,4 +103,4 @@ def test_a_source_and_a_run_at_once_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written_is_one_sentence(folder: Path) -> None:
-    assert "cannot be written" in str(run(str(folder), "--html", str(folder / "no" / "page.html")).exception)
+    assert "Cannot write" in str(run(str(folder), "--html", str(folder / "no" / "page.html")).exception)

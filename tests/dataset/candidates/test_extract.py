@@ -179,13 +179,13 @@ def test_a_truncated_file_gives_the_pack_of_what_came_before(store: Store) -> No
     assert len(table) == 2
 
 
-def test_what_is_no_wat_file_leaves_no_pack(store: Store) -> None:
+def test_a_file_that_is_not_a_wat_file_leaves_no_pack(store: Store) -> None:
     with pytest.raises(WarcError):
         extract(store, b"<html>404</html>", slots=2)
     assert store.list() == []
 
 
-def test_who_watches_is_told_of_every_image_and_may_end_it(store: Store) -> None:
+def test_progress_covers_every_image_and_may_stop_the_work(store: Store) -> None:
     wat = wat_bytes(*[page_json(f"https://{n}.example/", [image("/1.jpg", "text")] * (n + 1)) for n in range(3)])
     seen: list[int] = []
 

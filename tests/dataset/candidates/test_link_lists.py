@@ -70,7 +70,7 @@ def not_utf8(values: Sequence[bytes | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
 
 
-def test_a_missing_column_is_told_with_those_that_are_there() -> None:
+def test_a_missing_column_is_named_with_the_existing_ones() -> None:
     data = parquet({"url": ["http://a.example/1.jpg"], "caption": ["one"]})
     with pytest.raises(ListReadError, match=r"no column 'URL'; it has url, caption"):
         read(data, "parquet")

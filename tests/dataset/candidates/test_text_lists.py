@@ -179,7 +179,7 @@ def test_json_lines_that_are_called_json_are_read_as_lines() -> None:
     [lambda data: data[:-12], lambda data: data[:40] + bytes(40) + data[80:], lambda data: data + b"rest"],
     ids=["cut", "overwritten", "something behind"],
 )
-def test_half_a_gzip_file_is_no_list(damage: Any) -> None:
+def test_half_a_gzip_file_is_refused_as_a_list(damage: Any) -> None:
     content = "".join(f"http://a/{zlib.crc32(bytes([n]))}\n" for n in range(200)).encode()
     with pytest.raises(TextListError, match=r"gzip data that is damaged or breaks off .*: fetch it again"):
         rows(damage(gzip.compress(content)), "txt", ("url",))

@@ -175,7 +175,7 @@ def test_an_address_is_resolved_as_browsers_do(src: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(("src", "reason"), UNRESOLVED.items())
-def test_what_is_no_address_has_its_reason(src: str, reason: Unresolved) -> None:
+def test_an_invalid_url_has_its_reason(src: str, reason: Unresolved) -> None:
     assert resolve(src, PAGE) is reason
 
 

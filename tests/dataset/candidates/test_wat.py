@@ -48,7 +48,7 @@ def test_a_page_comes_with_its_base_and_its_images_in_order_as_they_stand() -> N
     assert (page.images, page.images_without_alt) == ([(" /1.jpg\n", "eine &amp; zwei")], 2)
 
 
-def test_links_of_odd_types_are_no_images() -> None:
+def test_links_of_odd_types_are_not_images() -> None:
     links: list[object] = [
         "IMG@/src",
         None,
@@ -98,7 +98,7 @@ def test_images_are_the_same_however_their_links_are_written(links: list[dict[st
         {"IMG@/src": None},
     ],
 )
-def test_a_record_without_links_is_no_page_and_not_corrupt(body: object) -> None:
+def test_a_record_without_links_is_neither_a_page_nor_corrupt(body: object) -> None:
     assert read(wat_bytes(json.dumps(body).encode(), PAGES[1])) == ([URLS[1]], 0, False)
 
 
@@ -149,7 +149,7 @@ DAMAGE = {
 @pytest.mark.parametrize("group_bytes", [1, len(PAGES[0]) + 1, warc.GROUP_BYTES])
 @pytest.mark.parametrize("source", [io.BytesIO, Dribble])
 @pytest.mark.parametrize(("hurt", "left", "corrupt"), DAMAGE.values(), ids=DAMAGE)
-def test_reading_goes_on_behind_damage(
+def test_reading_continues_after_damage(
     hurt: bytes,
     left: list[int],
     corrupt: int,
@@ -218,7 +218,7 @@ def test_a_file_that_is_compressed_as_a_whole_or_not_at_all_is_read_too() -> Non
     ],
     ids=["empty", "html", "empty gzip", "zipped html", "cut in the first record", "cut in the first header"],
 )
-def test_what_holds_no_record_is_no_wat_file(source: bytes) -> None:
+def test_a_file_without_records_is_not_a_wat_file(source: bytes) -> None:
     with pytest.raises(WarcError, match="holds no WARC record"):
         read(source)
 

@@ -270,14 +270,14 @@ def test_a_model_that_is_not_the_crawls_scores_nothing(
     assert store.list("parts") == []
 
 
-def test_progress_is_told_in_samples(store: Store, models: dict[str, ClipModel], recipe: Recipe) -> None:
+def test_progress_is_counted_in_samples(store: Store, models: dict[str, ClipModel], recipe: Recipe) -> None:
     write_shard(store, planted(2))
     told: list[int] = []
     filter_shard(store, SHARD, OUTPUT, models=models, recipe=recipe, on_progress=told.append)
     assert sum(told) == 4
 
 
-def test_a_hash_that_the_shard_lacks_is_computed_and_what_has_none_is_not_looked_at(
+def test_a_hash_that_the_shard_lacks_is_computed_and_pictures_without_one_are_not_scored(
     store: Store, models: dict[str, ClipModel], recipe: Recipe
 ) -> None:
     rows = planted(20)

@@ -61,7 +61,7 @@ def test_the_head_names_the_tracker_and_its_runs(store: Store) -> None:
     assert ManifestHead.read(store) == ManifestHead(TRACKER, ("a", "b"))
 
 
-def test_an_unknown_run_is_told_at_once_with_those_there_are(store: Store) -> None:
+def test_an_unknown_run_is_refused_at_once_with_the_known_ones(store: Store) -> None:
     put_manifest(store, LISTED)
     with pytest.raises(ManifestError, match=r"no run 'c', only a, b: check the name, or write the manifest again"):
         outputs(store, run="c")
@@ -72,7 +72,7 @@ def test_a_missing_manifest_says_how_it_is_written(store: Store) -> None:
         outputs(store)
 
 
-def test_a_manifest_of_an_older_version_is_to_be_written_anew(store: Store) -> None:
+def test_a_manifest_of_an_older_version_is_refused(store: Store) -> None:
     before = MANIFEST_SCHEMA.remove(MANIFEST_SCHEMA.get_field_index("source"))
     store.write_table(MANIFEST, before.empty_table())
     with pytest.raises(ManifestError, match=r"another version .*source is missing.* again with tracker manifest"):
@@ -82,7 +82,7 @@ def test_a_manifest_of_an_older_version_is_to_be_written_anew(store: Store) -> N
         outputs(store)
 
 
-def test_what_is_no_parquet_is_to_be_written_anew(store: Store) -> None:
+def test_a_manifest_that_is_not_parquet_is_refused(store: Store) -> None:
     store.put(MANIFEST, b"PAR1 and then nothing")
     with pytest.raises(ManifestError, match="again with tracker manifest"):
         outputs(store)
@@ -107,7 +107,7 @@ def test_a_part_that_cannot_be_read_is_not_called_deleted(store: Store, tmp_path
         open_output(store, part)
 
 
-def test_a_manifest_that_is_written_anew_while_it_is_read_does_not_change_what_is_read(store: Store) -> None:
+def test_rewriting_a_manifest_while_it_is_read_does_not_change_the_rows(store: Store) -> None:
     put_manifest(store, LISTED)
     reading = outputs(store)
     assert next(reading).path == "a/packs/1"

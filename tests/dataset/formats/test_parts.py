@@ -78,11 +78,11 @@ def test_a_row_tells_what_a_release_needs_of_picture_and_link(tmp_path: Path) ->
         ("nothing", None),
     ],
 )
-def test_a_host_is_told_without_port_and_credentials(url: str, host: str | None) -> None:
+def test_a_host_has_neither_port_nor_credentials(url: str, host: str | None) -> None:
     assert host_of(url) == host
 
 
-def test_a_lists_columns_come_along_in_their_types_and_beside_those_of_ours(tmp_path: Path) -> None:
+def test_a_lists_columns_are_carried_in_their_types_next_to_ours(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     types = {
         "uid": "string",

@@ -104,7 +104,7 @@ def test_webdataset_reads_a_shard(store: Store, tmp_path: Path) -> None:
     gc.collect()  # its open file is this test's to forgive
 
 
-def test_a_number_of_a_list_that_is_none_is_null_in_the_json_member(store: Store) -> None:
+def test_a_number_that_is_not_finite_is_null_in_the_json_member(store: Store) -> None:
     types = {"punsafe": "double", "similarity": "float"}
     packed = '{"punsafe": NaN, "similarity": 0.5}'
     with ShardWriter(store, "shards/a", job_id=42, subset="multi", extra=types) as shard:

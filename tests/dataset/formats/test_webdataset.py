@@ -43,7 +43,7 @@ def read(store: Store, data: bytes) -> list[tuple[str, ...]]:
     return found
 
 
-def test_samples_of_a_tar_are_told_by_their_names(store: Store) -> None:
+def test_samples_of_a_tar_are_recognised_by_their_names(store: Store) -> None:
     members = {
         "x/1.JPG": b"one",
         "x/1.txt": "é".encode(),
@@ -64,7 +64,7 @@ def test_samples_of_a_tar_are_told_by_their_names(store: Store) -> None:
     ]
 
 
-def test_what_a_mac_puts_beside_each_member_belongs_to_no_sample(store: Store) -> None:
+def test_files_that_a_mac_adds_for_each_member_belong_to_no_sample(store: Store) -> None:
     members = {"._a.jpg": b"x", "a.jpg": b"one", "._a.txt": b"x", "a.txt": b"a dog", ".DS_Store": b"x", "b": b"x"}
     found = read(store, tar_bytes(members))
     assert [item for item in found if item[0] != "other"] == [("a", "one", "a dog", "")]
@@ -82,7 +82,7 @@ def test_one_json_that_cannot_be_read_costs_its_own_sample(store: Store, odd: by
     ]
 
 
-def test_a_value_that_is_no_text_is_none_and_half_a_character_is_replaced(store: Store) -> None:
+def test_a_value_that_is_not_a_text_is_empty_and_a_lone_surrogate_is_replaced(store: Store) -> None:
     members = {"1.jpg": b"one", "1.json": b'{"url": ["a"], "caption": "\\ud800!"}', "2.jpg": b"two", "2.txt": b"\xff"}
     assert read(store, tar_bytes(members)) == [("1", "one", "?!", ""), ("2", "two", "\ufffd", "")]
 

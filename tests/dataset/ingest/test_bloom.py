@@ -66,7 +66,7 @@ def test_a_snapshot_comes_back_as_it_was_saved(added: list[list[int]], asked: li
 
 
 @given(hash_lists, hash_lists)
-def test_first_seen_marks_each_new_key_once_where_it_first_stands(added: list[int], asked: list[int]) -> None:
+def test_first_seen_marks_each_new_key_at_its_first_occurrence(added: list[int], asked: list[int]) -> None:
     bloom = BloomFilter(10, 1e-9)
     bloom.add(hashes_of(added))
     known = set(added)

@@ -64,7 +64,7 @@ def decoders() -> Iterator[Decoders]:
 
 
 @pytest.mark.parametrize("fate", [2, 3, 4, 5, 9])
-def test_a_picture_that_ends_its_decoder_is_none_and_all_others_are_done(decoders: Decoders, fate: int) -> None:
+def test_a_picture_that_ends_its_decoder_is_undecodable_and_all_others_are_done(decoders: Decoders, fate: int) -> None:
     pictures = [png(1)] * CHUNK_SAMPLES + [png(1), png(fate), png(1)]
     assert decoders.each(Odd(), pictures) == [b"well"] * (CHUNK_SAMPLES + 1) + [None, b"well"]
 

@@ -108,7 +108,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_until_it_does(
     assert network.sizes[6:] == [3, 3, 3, 3]  # it remembers
 
 
-def test_a_device_without_memory_for_one_sample_is_given_up(
+def test_a_device_without_memory_for_one_sample_is_an_error(
     model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(model, monkeypatch, lambda _: torch.OutOfMemoryError("out of memory"))
@@ -116,9 +116,7 @@ def test_a_device_without_memory_for_one_sample_is_given_up(
         embedded(model, samples)
 
 
-def test_a_device_that_is_gone_is_said_to_be(
-    model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_device_is_an_error(model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     failing(model, monkeypatch, lambda _: torch.AcceleratorError("CUDA error: unspecified launch failure"))
     with pytest.raises(DeviceError, match="unspecified launch failure"):
         embedded(model, samples)
@@ -222,7 +220,7 @@ def test_pixels_normalised_on_the_device_are_open_clips_to_the_bit(model: ClipMo
     assert np.array_equal(embedded(model, samples).image_features, torch.nn.functional.normalize(rows, dim=-1).numpy())
 
 
-def test_what_is_embedded_beside_it_changes_no_row(model: ClipModel, samples: list[Sample]) -> None:
+def test_other_samples_do_not_change_a_row(model: ClipModel, samples: list[Sample]) -> None:
     alone = embedded(model, samples)
     with Pipeline() as pipeline:
         beside = threading.Thread(target=lambda: list(pipeline.embed([(model, samples[:5])] * 5)))
@@ -269,7 +267,7 @@ def test_no_more_is_begun_than_was_allowed_ahead() -> None:
     executor.close()
 
 
-def test_who_waits_for_its_turn_can_be_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_work_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     class StopError(Exception):
         pass
 

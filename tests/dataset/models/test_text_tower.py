@@ -76,7 +76,7 @@ def by_hand(published: Path, tokens: list[int]) -> Any:
     return row / np.linalg.norm(row)
 
 
-def test_each_text_is_the_mean_of_its_own_tokens_whatever_stands_beside_it(published: Path, tmp_path: Path) -> None:
+def test_each_text_is_the_mean_of_its_own_tokens_whatever_the_batch(published: Path, tmp_path: Path) -> None:
     tower = load_text_tower(laid_out(published, tmp_path / "model"), CPU)
     rows = tower.embed_texts(["Ein roter Stern", "star", ""])
     expected = [by_hand(published, tokens) for tokens in ([2, 4, 5, 6, 3], [2, 9, 3], [2, 3])]

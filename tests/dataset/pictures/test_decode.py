@@ -190,7 +190,7 @@ def test_every_profile_is_applied_to_the_modes_that_it_describes(
         b"XX",
     ],
 )
-def test_what_is_no_orientation_of_exif_leaves_a_picture_as_it_lies(said: bytes) -> None:
+def test_an_invalid_exif_orientation_rotates_nothing(said: bytes) -> None:
     assert read_orientation(said) == 1
     data = encoded("PNG", "RGB")
     assert differ(shown(with_exif(data, "PNG", said)), decoded(data)) == 0
@@ -262,7 +262,7 @@ def test_a_png_whose_own_chunks_are_damaged_is_not_shown() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("key", [0, 1])
-def test_the_grey_that_is_transparent_is_told_at_the_depth_of_the_file(depth: int, key: int) -> None:
+def test_the_transparent_grey_is_compared_at_the_depth_of_the_file(depth: int, key: int) -> None:
     steps = 1 << depth if depth < 16 else 4  # 0, 1, 2, 3: at 16 bits all four are black
     values = [step % steps for step in range(16)]
     bits = "".join(f"{value:0{depth}b}" for value in values)

@@ -72,7 +72,7 @@ def test_dhash_weighs_colours_as_eyes_do() -> None:
     assert dhash_of(halves) > 0
 
 
-def test_a_picture_encoded_anew_keeps_its_fingerprint_nearly() -> None:
+def test_a_re_encoded_picture_nearly_keeps_its_fingerprint() -> None:
     before = waves(640, 480)
     sent = io.BytesIO()
     Image.fromarray(before).resize((341, 256), Image.Resampling.BICUBIC).save(sent, "JPEG", quality=80)

@@ -98,7 +98,7 @@ def test_a_header_without_an_end_is_left_soon(kind: str, data: bytes) -> None:
     assert time.process_time() - began < 0.5
 
 
-def test_zero_pixels_are_no_picture() -> None:
+def test_a_picture_without_pixels_is_refused() -> None:
     data = SEEDS["png"][:16] + bytes(8) + SEEDS["png"][24:]
     assert keep_received(data, RULES) is Outcome.UNDECODABLE
 

@@ -123,7 +123,7 @@ def test_other_colours_come_out_as_srgb(make: Callable[[], bytes]) -> None:
     assert near(image, (290, 128), RIGHT, 20)
 
 
-def test_a_damaged_profile_is_no_reason_to_lose_the_picture() -> None:
+def test_a_damaged_profile_does_not_cost_the_picture() -> None:
     assert near(opened(saved(halves(), "JPEG", icc_profile=b"no profile" * 50)), (60, 128), LEFT)
 
 
@@ -236,7 +236,7 @@ def _bomb(width: int, height: int) -> bytes:
         (saved(Image.effect_noise((300, 300), 90), "WEBP")[:-9_000], Outcome.UNDECODABLE),
     ],
 )
-def test_what_is_no_picture_has_its_outcome(data: bytes, outcome: Outcome) -> None:
+def test_a_file_that_is_not_a_picture_has_its_outcome(data: bytes, outcome: Outcome) -> None:
     assert prepare(data, ImageRules()) is outcome
 
 

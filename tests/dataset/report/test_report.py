@@ -121,7 +121,7 @@ def test_the_page_needs_nothing_from_elsewhere(store: Store, tmp_path: Path) -> 
     assert "default-src &#x27;none&#x27;" in page
 
 
-def test_outcomes_count_final_rows_and_other_attempts_are_said_apart(store: Store, tmp_path: Path) -> None:
+def test_outcomes_count_final_rows_and_other_attempts_separately(store: Store, tmp_path: Path) -> None:
     rows = [row(0, Outcome.SUCCESS), row(1, Outcome.NOT_FOUND), row(2, Outcome.TIMEOUT, final=False)]
     page = report(store, [write_shard(store, 1, rows)], tmp_path)
     assert "1 of 2 links gave a picture" in page
@@ -190,7 +190,7 @@ def test_stages_are_listed_with_their_rate(store: Store, tmp_path: Path) -> None
     assert "<td>–</td>" in page
 
 
-def test_what_was_measured_beside_the_run_is_a_table(store: Store, tmp_path: Path) -> None:
+def test_measurements_are_shown_in_a_table(store: Store, tmp_path: Path) -> None:
     shard = write_shard(store, 1, [row(0, Outcome.SUCCESS)])
     measured = [MeasuredRow("punsafe: <recall>", "97.5 %", "412 pictures")]
     write_report(store, pa.Table.from_pylist([shard]), tmp_path / "page.html", "A run", measured=measured)

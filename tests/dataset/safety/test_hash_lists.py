@@ -69,7 +69,7 @@ def test_exact_hashes_are_found_and_others_are_not(store: Store) -> None:
     assert not found.needs_pdq
 
 
-def test_several_lists_are_one_and_none_matches_nothing(store: Store) -> None:
+def test_several_lists_work_as_one_and_no_list_matches_nothing(store: Store) -> None:
     for name, digest in (("a", SHA256), ("b", "1" * 64)):
         store.put(f"restricted/{name}", pack([("sha256", digest)])[0])
     found = HashLists.load(store, ["restricted/a", "restricted/b"])

@@ -130,7 +130,7 @@ def test_a_file_that_does_not_hold_together_is_refused(old: str, new: str, sente
         parse_safety_prompts(SMALL.replace(old, new, 1).encode())
 
 
-def test_the_reviewed_file_is_whole_and_no_wording_stands_under_two_labels(tmp_path: Path) -> None:
+def test_the_reviewed_file_is_complete_and_no_prompt_has_two_labels(tmp_path: Path) -> None:
     prompts = read_safety_prompts(SafetyRecipe(), Store.open(str(tmp_path)))
     assert prompts is not None
     assert prompts.version == 1

@@ -96,7 +96,7 @@ def test_packs_shards_parts_and_the_manifest_come_back_as_they_went(s3: S3, stor
     ],
     ids=["whole", "part", "completion"],
 )
-def test_an_upload_goes_on_after_a_fault_that_passes(s3: S3, store: Store, fault: Fault, which: dict[str, str]) -> None:
+def test_an_upload_continues_after_a_transient_fault(s3: S3, store: Store, fault: Fault, which: dict[str, str]) -> None:
     s3.fail(fault, 1, **which)
     path, data = ("small", b"small") if "path" in which else ("big", BIG)
     store.put(path, data)
@@ -104,7 +104,7 @@ def test_an_upload_goes_on_after_a_fault_that_passes(s3: S3, store: Store, fault
 
 
 @pytest.mark.parametrize("fault", [INTERNAL, SLOW_DOWN, CUT_DOWN], ids=["500", "SlowDown", "cut"])
-def test_a_download_goes_on_after_a_fault_that_passes(s3: S3, store: Store, fault: Fault) -> None:
+def test_a_download_continues_after_a_transient_fault(s3: S3, store: Store, fault: Fault) -> None:
     store.put("big", BIG)
     s3.fail(fault, times=1, method="GET")
     assert store.read("big") == BIG
@@ -186,7 +186,7 @@ def test_a_spool_that_cannot_be_read_to_its_end_leaves_no_half_object(
     assert "run/half" not in s3.stored()
 
 
-def test_a_server_that_says_nothing_is_given_up(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("SHOAL_S3_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)

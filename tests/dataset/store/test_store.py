@@ -113,7 +113,7 @@ def test_no_path_leads_out_of_the_store(store: Store, path: str) -> None:
         store.read(path)
 
 
-def test_what_is_no_parquet_is_said_to_be_unreadable(store: Store) -> None:
+def test_a_file_that_is_not_parquet_is_unreadable(store: Store) -> None:
     store.put("runs/t.parquet", b"<html>")
     with pytest.raises(StoreError, match=r"Cannot read runs/t\.parquet"):
         store.read_table("runs/t.parquet")

@@ -149,7 +149,7 @@ def test_embeddings_of_another_length_are_refused_with_the_models_name() -> None
         head.score(np.zeros((2, 768), np.float32))
 
 
-def test_a_file_of_tensors_alone_is_no_head(tmp_path: Path) -> None:
+def test_a_file_with_only_tensors_is_not_a_head(tmp_path: Path) -> None:
     save_file({"weight": np.zeros((1, 8), np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(HeadError, match="is not a head"):
         read_head_file(tmp_path / "x.safetensors")

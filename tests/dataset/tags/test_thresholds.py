@@ -54,7 +54,7 @@ def test_a_share_is_kept_as_asked(rate: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.array([]), np.array([0.1, np.nan]), np.array([0.1, 28.0]), np.zeros((2, 2))])
-def test_what_is_no_cosine_is_refused(bad: Any) -> None:
+def test_a_number_that_is_not_a_cosine_is_refused(bad: Any) -> None:
     with pytest.raises(LabelledError):
         propose_by_rate(bad, 0.5)
 

@@ -54,7 +54,7 @@ def test_a_split_has_every_row_once_and_the_same_mix_in_each_part() -> None:
     assert not np.array_equal(split_rows(labels, seed=4).test, split.test)
 
 
-def test_a_head_learns_what_can_be_told_apart_and_says_it_with_honest_probabilities() -> None:
+def test_a_head_learns_separable_labels_with_calibrated_probabilities() -> None:
     rows, labels = blobs(2_000, noise=2.0)
     head, measured = train_head(rows, labels, Tag.PUNSAFE, Embedder("demo"), Schedule(max_epochs=30))
     fresh, truth = blobs(4_000, noise=2.0, seed=9)

@@ -68,10 +68,7 @@ PART_SCHEMA = pa.schema(
         ("pdq", pa.binary(32)),  # null if the picture has too little contrast
         ("dhash", pa.int64()),
         ("final_host", pa.string()),  # the host that sent the picture, after redirects
-        (
-            "fetched",
-            pa.timestamp("ms", tz="UTC"),
-        ),  # when the shard was completed, to the second
+        ("fetched", pa.timestamp("ms", tz="UTC")),  # when the shard was completed, to the second
         ("key", pa.string()),
         ("pack", pa.int64()),
         ("pack_row", pa.int32()),

@@ -2,7 +2,7 @@
 
 Texts and rules are data: one TOML file per version, which explains how it is applied (`prompts_1.toml`). Invariant:
 labels are looked up by name and prompts belong to a label, so the order of a list never matters, and no text can move
-from one category to another (in LAION's original, a missing comma merged two prompts).
+from one category to another (in the original worker, a missing comma merged two prompts).
 
 Picture and caption are judged separately; either is sufficient. Source: LAION-5B's filter, which drops sexual content
 with minors or animals, by positions in one list and by the picture alone.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from itertools import islice
 
 from dataset.embed.sources import Source
 from dataset.errors import DatasetError
@@ -25,6 +24,7 @@ from dataset.formats.embeddings import (
 )
 from dataset.formats.parts import Verdict
 from dataset.formats.shards import LostSample, Sample
+from dataset.models.batches import in_batches
 from dataset.models.clip import ClipModel
 from dataset.models.files import ModelError
 from dataset.models.oldest_first import prefetch
@@ -98,7 +98,8 @@ def embed(
     lost: Counter[Verdict] = Counter()
     others: Counter[str] = Counter()
     items = source.read(lambda _name: others.update(members=1))
-    batches = _batches(_readable(items, lost), model, pipeline.batch_samples(model))
+    readable = in_batches(_readable(items, lost), lambda _: model.name, lambda _: pipeline.batch_samples(model))
+    batches = ((model, batch) for _, batch in readable)
     for batch in pipeline.embed(batches, while_waiting=lambda: on_progress(0)):
         samples += [replace(sample, image=b"") for sample in batch.samples]
         rows += pair_rows(batch.image_features, batch.text_features)
@@ -133,8 +134,3 @@ def _is_done(target: Store, output: str, made_with: dict[str, str]) -> bool:
     raise EmbeddingsError(
         f"{path} was made by another model of the same name: give this model another name, or another target."
     )
-
-
-def _batches(samples: Iterator[Sample], model: ClipModel, size: int) -> Iterator[tuple[ClipModel, list[Sample]]]:
-    while batch := list(islice(samples, size)):
-        yield model, batch

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
-from itertools import islice, repeat
+from itertools import repeat
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from dataset import strict_json
 from dataset.formats.embeddings import pair_rows
 from dataset.formats.parts import REMOVED, KeptSample, ScoredPair, Verdict, write_part
 from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
+from dataset.models.batches import in_batches
 from dataset.models.clip import ClipModel
 from dataset.models.decoders import Decoders
 from dataset.models.inputs import PictureFingerprint, PictureHash, Pixels, Square
@@ -76,7 +77,11 @@ def filter_shard(
     pairs: list[ScoredPair] = []
     with nullcontext(pipeline) if pipeline else Pipeline() as line:
         sieve = _Sieve(read_removed(store, shard), hash_lists or HashLists(), line.decoders)
-        batches = _batches(sieve.through(read_samples(store, shard, extra=recipe.extra)), models, line.batch_samples)
+        samples = sieve.through(read_samples(store, shard, extra=recipe.extra))
+        by_role = in_batches(
+            samples, lambda sample: role_of(sample.subset), lambda role: line.batch_samples(models[role])
+        )
+        batches = ((models[role], batch) for role, batch in by_role)
         for batch in line.embed(batches, while_waiting=lambda: on_progress(0)):
             judged = judge(batch, recipe, taggers, line.decoders)
             pairs += judged
@@ -228,8 +233,7 @@ class _Sieve:
     held_back: list[ScoredPair] = field(default_factory=list)
 
     def through(self, samples: Iterable[Sample | LostSample]) -> Iterator[Sample]:
-        waiting = iter(samples)
-        while some := list(islice(waiting, self.decoders.pictures_at_once)):
+        for _, some in in_batches(samples, lambda _: None, lambda _: self.decoders.pictures_at_once):
             hashes = self._missing_hashes(some)
             for sample in some:
                 verdict = self._verdict(sample, hashes)
@@ -258,17 +262,3 @@ class _Sieve:
             pdq = computed.decode("ascii") or None
         is_listed = self.hash_lists.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
         return Verdict.RESTRICTED if is_listed else None
-
-
-def _batches(
-    samples: Iterable[Sample], models: Mapping[str, ClipModel], batch_samples: Callable[[ClipModel], int]
-) -> Iterator[tuple[ClipModel, list[Sample]]]:
-    """Yield full batches of one role each; the remaining samples come at the end."""
-    waiting: dict[ModelRole, list[Sample]] = {role: [] for role in ModelRole}
-    for sample in samples:
-        role = role_of(sample.subset)
-        waiting[role].append(sample)
-        if len(waiting[role]) == batch_samples(models[role]):
-            yield models[role], waiting[role]
-            waiting[role] = []
-    yield from ((models[role], left) for role, left in waiting.items() if left)

@@ -6,12 +6,18 @@ final outcomes in the parquet files of every shard that the manifest lists. A sh
 its parquet for that; so nothing here changes when they go. The links of a discarded batch are in no shard: they are
 counted in the batch, which stays.
 
+The list of outputs is written to a local file in that snapshot, because shards are read for hours after it: what is in
+memory is bounded by a row group, also of 15 million outputs.
+
 Counts alone would not see a row of the pool that has taken another's place; so the links' keys are compared, too.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +29,7 @@ from tracker.accounts.balance import BloomCost, bloom_cost
 from tracker.accounts.ledger import Accounts, accounts, total
 from tracker.accounts.link_keys import Keys, KeysOfRuns, LinkKeys, opened_keys
 from tracker.database.database import Connection, query, translated
-from tracker.storage.manifest import outputs
+from tracker.storage.manifest import ListedOutputs, list_outputs
 from tracker.storage.open import open_store
 
 DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
@@ -77,17 +83,17 @@ def audit(connection: Connection) -> Audit:
 
 def audit_exact(connection: Connection, store: str) -> Audit:
     """Sum the ledger, count the rows, read the shards; all of one moment."""
-    with opened_keys() as keys:
-        return _audit_exact(connection, store, keys)
+    with opened_keys() as keys, tempfile.TemporaryDirectory(prefix="shoal-audit-") as folder:
+        return _audit_exact(connection, store, keys, Path(folder))
 
 
-def _audit_exact(connection: Connection, store: str, keys: KeysOfRuns) -> Audit:
+def _audit_exact(connection: Connection, store: str, keys: KeysOfRuns, folder: Path) -> Audit:
     with translated(), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = audit(connection)
         rows = connection.execute(query("counted")).fetchall()
         piled = connection.execute(query("piled")).fetchall()
-        listed = outputs(connection)
+        listed = list_outputs(connection, folder / "outputs.parquet")
         runs = {row["name"]: row["run_id"] for row in connection.execute("SELECT name, run_id FROM tracker.run")}
         keys.add_alive(connection)
     counted = {(row["run"], row["subset"], row["account"]): int(row["n"]) for row in rows}
@@ -110,11 +116,11 @@ def _audit_exact(connection: Connection, store: str, keys: KeysOfRuns) -> Audit:
     return found
 
 
-def _compare_shards(booked: Accounts, listed: pa.Table, store: str, keys: Mapping[str, LinkKeys]) -> list[str]:
+def _compare_shards(booked: Accounts, listed: ListedOutputs, store: str, keys: Mapping[str, LinkKeys]) -> list[str]:
     filesystem = open_store(store)
     differences: list[str] = []
     finals: Counter[tuple[str, str, str]] = Counter()
-    for output in listed.to_pylist():
+    for output in listed:
         path = f"{output['path']}{TABLES.get(output['kind'], '.parquet')}"
         try:
             if output["kind"] == "shard":
@@ -156,13 +162,12 @@ def _compare_keys(run: str, keys: LinkKeys) -> Iterator[str]:
         yield f"run {run}: {found.alive_and_final} links are in the pool, in batches or waiting again, although final"
 
 
-def _missing_tars(connection: Connection, listed: pa.Table, store: str) -> list[str]:
+def _missing_tars(connection: Connection, listed: ListedOutputs, store: str) -> list[str]:
     """Look for every tar that was there; one that is deleted meanwhile is looked up in the manifest again."""
     filesystem = open_store(store)
-    there = listed.filter((pc.field("tar_bytes") > 0) & pc.field("tar_deleted_at").is_null())["path"].to_pylist()
+    there = (row["path"] for row in listed if row["tar_bytes"] > 0 and row["tar_deleted_at"] is None)
     missing: list[str] = []
-    for start in range(0, len(there), TARS_AT_ONCE):
-        some = there[start : start + TARS_AT_ONCE]
+    while some := list(islice(there, TARS_AT_ONCE)):
         found = filesystem.get_file_info([f"{path}.tar" for path in some])
         missing += [path for path, info in zip(some, found, strict=True) if info.type != pafs.FileType.File]
     with translated():

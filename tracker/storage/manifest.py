@@ -6,6 +6,9 @@ test compares the two: neither imports the other.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +43,36 @@ TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
 """In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
 ROW_GROUP_ROWS = 32_768
 """Fetched at once and written as one row group: 30 MB while it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedOutputs:
+    """The manifest of one moment in a local file, read a row group at a time, as often as it is iterated."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group).to_pylist()
+
+
+def list_outputs(connection: Connection, path: Path) -> ListedOutputs:
+    """Write the manifest, as the open transaction sees it, into a local file; no more than a row group is in memory.
+
+    Raises:
+        TrackerError: there is no room on the disk.
+    """
+    try:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            for batch in _batches(connection):
+                writer.write_batch(batch)
+    except OSError as error:
+        raise TrackerError(
+            f"the list of outputs cannot be kept in {path.parent} ({error}): it needs some 100 bytes an output; set "
+            f"TMPDIR to a folder with room"
+        ) from error
+    return ListedOutputs(path)
 
 
 def outputs(connection: Connection) -> pa.Table:

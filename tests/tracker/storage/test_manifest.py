@@ -53,6 +53,27 @@ def test_what_is_written_is_read_over_the_borders_of_row_groups(
     assert head.tracker == scalar(admin, "SELECT tracker FROM tracker.identity")
 
 
+def test_the_outputs_of_a_moment_are_kept_in_a_file_and_read_a_row_group_at_a_time(
+    admin: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "ROW_GROUP_ROWS", 2)
+    run_id = new_run(admin)
+    job = finished_job(admin, run_id)
+    admin.execute(LIST, (run_id, job, 5))
+    whole = writing.outputs(admin).to_pylist()
+    with admin.transaction():
+        listed = writing.list_outputs(admin, tmp_path / "outputs.parquet")
+    admin.execute("DELETE FROM tracker.manifest")
+    assert len(whole) == 5
+    assert list(listed) == list(listed) == whole
+    assert pq.ParquetFile(tmp_path / "outputs.parquet").num_row_groups == 3
+
+
+def test_a_list_of_outputs_for_which_there_is_no_room_is_one_sentence(admin: Connection, tmp_path: Path) -> None:
+    with admin.transaction(), pytest.raises(TrackerError, match="set TMPDIR to a folder with room"):
+        writing.list_outputs(admin, tmp_path / "none" / "outputs.parquet")
+
+
 def test_embeddings_name_what_was_embedded(admin: Connection, tmp_path: Path) -> None:
     run_id = new_run(admin)
     job = finished_job(admin, run_id)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from dataset.commands.options import StoreOption
-from dataset.formats.manifest import MANIFEST
 from dataset.report.report import write_report
 from dataset.store.store import Store
 
@@ -15,13 +14,11 @@ from dataset.store.store import Store
 def report_command(
     store: StoreOption,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    manifest: Annotated[str, typer.Option(help="Path in the store; `tracker manifest` writes it.")] = MANIFEST,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Shoal",
 ) -> None:
     """Write an HTML page: samples kept and dropped, similarities, outcomes, languages.
 
     It covers everything that the manifest lists.
     """
-    source = Store.open(store, writable=False)
-    write_report(source, source.read_table(manifest), out, title)
+    write_report(Store.open(store, writable=False), out, title)
     sys.stdout.write(f"{out}\n")

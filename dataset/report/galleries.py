@@ -6,12 +6,12 @@ Source: LAION's pages of aesthetic scores, the most popular of its statistics.
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-from dataset.formats.manifest import Output, OutputKind, outputs
+from dataset.formats.manifest import Output
 from dataset.report.html import Thumbnail
-from dataset.report.thumbnails import GALLERY_PARTS, find_tars, read_thumbnails
+from dataset.report.thumbnails import read_pictures, spread_parts
 from dataset.store.store import Store
 
 BUCKETS = {
@@ -52,29 +52,14 @@ def read_galleries(store: Store, run: str | None) -> dict[Bucket, list[Thumbnail
 
     Raises: StoreError when a part cannot be read; ShardError when a shard cannot.
     """
-    parts = _spread_parts(store, run)
+    parts = spread_parts(store, run)
     drawn = _draw(store, parts)
-    jobs = {int(each.key[:10]) for samples in drawn.values() for each in samples}  # a key begins with its shard's job
-    shards = [shard for shard in outputs(store, kind=OutputKind.SHARD, run=run) if shard.job in jobs]
-    tars = find_tars(store, [asdict(each) for each in [*shards, *parts]], [part.path for part in parts])
-    wanted = {each.key: each.score for samples in drawn.values() for each in samples}
-    pictures = read_thumbnails(store, {shard.job: shard.path for shard in shards}, tars, wanted)
+    pictures = read_pictures(store, parts, {each.key: each.score for samples in drawn.values() for each in samples})
     galleries = {
         bucket: [replace(pictures[each.key], similarity=each.score) for each in samples if each.key in pictures]
         for bucket, samples in drawn.items()
     }
     return {bucket: shown for bucket, shown in galleries.items() if shown}
-
-
-def _spread_parts(store: Store, run: str | None) -> list[Output]:
-    """Choose GALLERY_PARTS parts, the subsets in turn."""
-    by_subset: dict[str | None, list[Output]] = {}
-    for part in outputs(store, kind=OutputKind.PART, run=run):
-        kept = by_subset.setdefault(part.subset, [])
-        if len(kept) < GALLERY_PARTS:
-            kept.append(part)
-    ranked = [(at, str(subset), part) for subset, parts in by_subset.items() for at, part in enumerate(parts)]
-    return [part for _, _, part in sorted(ranked, key=lambda each: each[:2])[:GALLERY_PARTS]]
 
 
 def _draw(store: Store, parts: list[Output]) -> dict[Bucket, list[Drawn]]:

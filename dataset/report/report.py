@@ -1,19 +1,19 @@
 """The report: one HTML file that shows what a run has made, from the outputs that its manifest lists.
 
-Memory does not grow with the run: tables are read one at a time, and thumbnails come from a few shards of all subsets.
-The file is self-contained. Captions and URLs are untrusted: they are escaped, and the page forbids scripts and external
-content.
+Memory does not grow with the run: the manifest is streamed, tables are read one at a time, and thumbnails come from a
+few shards of all subsets. The file is self-contained. Captions and URLs are untrusted: they are escaped, and the page
+forbids scripts and external content.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-
 from dataset.errors import DatasetError, said_by
+from dataset.formats.manifest import OutputKind, outputs
 from dataset.report.page import Findings, MeasuredRow, StageRow, render_page
-from dataset.report.thumbnails import by_similarity, choose_samples, find_tars, read_thumbnails, spread
+from dataset.report.thumbnails import by_similarity, choose_samples, read_pictures, spread_parts
 from dataset.stats.funnel import gather_funnel
 from dataset.store.store import Store
 
@@ -26,43 +26,39 @@ class ReportError(DatasetError):
 
 def write_report(
     store: Store,
-    manifest: pa.Table,
     out: Path,
     title: str,
     stages: Sequence[StageRow] = (),
     measured: Sequence[MeasuredRow] = (),
 ) -> None:
-    """Write the report on the outputs that `manifest` lists to the local file `out`.
+    """Write the report on the outputs that the store's manifest lists to the local file `out`.
 
-    It reads the manifest's columns kind ('shard' and 'part'), path (without extension), job and subset, and, if
-    present, tar_bytes and tar_deleted_at: if a shard's pictures are deleted, those that its part kept are shown.
+    If a shard's pictures are deleted, those that its part kept are shown.
 
-    Raises: ReportError when the manifest lists no shard or `out` cannot be written; StoreError when an output is
-    missing.
+    Raises: ManifestError when there is no manifest; ReportError when it lists no shard or `out` cannot be written;
+    StoreError when an output is missing.
     """
-    columns = ["kind", "path", "job", "subset", "tar_bytes", "tar_deleted_at"]
-    missing = [name for name in columns[:4] if name not in manifest.column_names]
-    if missing:
-        raise ReportError(f"The manifest has no column {missing[0]}: write it again with `tracker manifest`.")
-    outputs = manifest.select([name for name in columns if name in manifest.column_names]).to_pylist()
     with _translated("The manifest"):
-        shards = {row["job"]: row["path"] for row in outputs if row["kind"] == "shard"}
-    parts = [row for row in outputs if row["kind"] == "part"]
-    if not shards:
+        counted = Counter(output.kind for output in outputs(store))
+    if not counted[OutputKind.SHARD]:
         raise ReportError(
             "The manifest lists no shard, so there is nothing to report on: let a download worker finish."
         )
     with _translated("An output that the manifest lists"):
-        funnel = gather_funnel(store, shards.values(), [(part["path"], part["subset"]) for part in parts])
-        shown = spread(parts)
-        kept, dropped = choose_samples(store, shown)
-        tars = find_tars(store, outputs, shown)
-        pictures = read_thumbnails(store, shards, tars, {score.key: score.similarity for score in [*kept, *dropped]})
+        funnel = gather_funnel(
+            store,
+            (shard.path for shard in outputs(store, kind=OutputKind.SHARD)),
+            ((part.path, part.subset) for part in outputs(store, kind=OutputKind.PART)),
+        )
+        parts = spread_parts(store)
+        kept, dropped = choose_samples(store, [part.path for part in parts])
+        wanted = {score.key: score.similarity for score in [*kept, *dropped]}
+        pictures = read_pictures(store, parts, wanted)
     page = render_page(
         Findings(
             title=title,
-            shards=len(shards),
-            parts=len(parts),
+            shards=counted[OutputKind.SHARD],
+            parts=counted[OutputKind.PART],
             funnel=funnel,
             kept=by_similarity(kept, pictures),
             dropped=by_similarity(dropped, pictures),

@@ -5,10 +5,10 @@ time. Rejected: the best and the worst similarities, which are not typical, and 
 """
 
 import heapq
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from dataset.formats.manifest import Output, OutputKind, outputs
 from dataset.formats.parts import Verdict
 from dataset.formats.shards import Sample, read_samples
 from dataset.models.decoders import Decoders
@@ -30,14 +30,15 @@ class Score:
     similarity: float
 
 
-def spread(parts: Sequence[dict[str, str]]) -> list[str]:
-    """Choose the paths of GALLERY_PARTS parts, the subsets in turn."""
-    seen: Counter[str] = Counter()
-    ranked: list[tuple[int, str, str]] = []
-    for part in parts:
-        ranked.append((seen[part["subset"]], part["subset"], part["path"]))
-        seen[part["subset"]] += 1
-    return [path for _, _, path in sorted(ranked)[:GALLERY_PARTS]]
+def spread_parts(store: Store, run: str | None = None) -> list[Output]:
+    """Choose GALLERY_PARTS parts, the subsets in turn."""
+    by_subset: dict[str | None, list[Output]] = {}
+    for part in outputs(store, kind=OutputKind.PART, run=run):
+        first = by_subset.setdefault(part.subset, [])
+        if len(first) < GALLERY_PARTS:
+            first.append(part)
+    ranked = [(at, str(subset), part) for subset, parts in by_subset.items() for at, part in enumerate(parts)]
+    return [part for _, _, part in sorted(ranked, key=lambda each: each[:2])[:GALLERY_PARTS]]
 
 
 def choose_samples(store: Store, paths: Sequence[str]) -> tuple[list[Score], list[Score]]:
@@ -60,29 +61,20 @@ def _first(before: list[Score], more: list[Score]) -> list[Score]:
     return heapq.nsmallest(GALLERY_SAMPLES, before + more)
 
 
-def find_tars(store: Store, outputs: Sequence[dict[str, object]], shown: Sequence[str]) -> dict[str, str]:
-    """Return by shard the tar that has its pictures: its own or, of what is shown, its part's."""
-    tars = {str(row["path"]): str(row["path"]) for row in outputs if row.get("tar_deleted_at") is None}
-    for row in outputs:
-        path = str(row["path"])
-        if row["kind"] == "part" and row.get("tar_bytes") and path in shown:
-            for shard in store.read_table(f"{path}.parquet", ["shard"])["shard"].unique().to_pylist():
-                tars.setdefault(shard, path)
-    return tars
+def read_pictures(store: Store, parts: Sequence[Output], wanted: Mapping[str, float]) -> dict[str, Thumbnail]:
+    """Make thumbnails of the samples with the `wanted` keys; one that cannot be read or decoded is left out.
 
-
-def read_thumbnails(
-    store: Store, shards: dict[int, str], tars: dict[str, str], wanted: dict[str, float]
-) -> dict[str, Thumbnail]:
-    """Make thumbnails of the samples with the `wanted` keys; one that cannot be read or decoded is left out."""
+    Keys are of the shards of `parts`. The pictures are in the shard's own tar or, once that is deleted, in the part's.
+    """
     by_job: dict[int, set[str]] = {}
     for key in wanted:
         by_job.setdefault(int(key[:10]), set()).add(key)  # a key begins with ten digits of the download job
+    shards = [shard for shard in outputs(store, kind=OutputKind.SHARD) if shard.job in by_job]
+    tars = _find_tars(store, shards, parts)
     made: dict[str, Thumbnail] = {}
     with Decoders() as decoders:
-        for job, keys in by_job.items():
-            shard = shards.get(job)
-            for sample in _samples(store, shard, tars.get(shard or ""), keys):
+        for shard in shards:
+            for sample in _samples(store, shard.path, tars.get(shard.path), by_job[shard.job]):
                 (jpeg,) = decoders.each(SmallJpeg(THUMBNAIL_PIXELS), [sample.image])
                 if jpeg is not None:
                     size = (sample.original_width, sample.original_height)
@@ -92,9 +84,19 @@ def read_thumbnails(
     return made
 
 
-def _samples(store: Store, shard: str | None, tar: str | None, keys: set[str]) -> Iterator[Sample]:
+def _find_tars(store: Store, shards: Sequence[Output], parts: Sequence[Output]) -> dict[str, str]:
+    """Return by shard the tar that has its pictures."""
+    tars = {shard.path: shard.path for shard in shards if shard.tar_deleted_at is None}
+    for part in parts:
+        if part.tar_bytes:
+            for path in store.read_table(f"{part.path}.parquet", ["shard"])["shard"].unique().to_pylist():
+                tars.setdefault(path, part.path)
+    return tars
+
+
+def _samples(store: Store, shard: str, tar: str | None, keys: set[str]) -> Iterator[Sample]:
     """Read the samples with these keys from a shard, and no further than the last of them."""
-    if shard is None or tar is None:
+    if tar is None:
         return
     missing = set(keys)
     for sample in read_samples(store, shard, tar):

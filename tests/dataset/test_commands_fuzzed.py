@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from dataset.main import main
+from tests.manifests import manifest_table
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
 WEIGHTS, CONFIG = DEMO / "open_clip_model.safetensors", DEMO / "open_clip_config.json"
@@ -36,8 +37,12 @@ def npz(**arrays: Any) -> bytes:
 
 
 def parquet(columns: Mapping[str, list[object]], metadata: Mapping[bytes, bytes] = {}) -> bytes:
+    return table_bytes(pa.table(dict(columns)).replace_schema_metadata(metadata))
+
+
+def table_bytes(table: pa.Table) -> bytes:
     file = io.BytesIO()
-    pq.write_table(pa.table(dict(columns)).replace_schema_metadata(metadata), file)
+    pq.write_table(table, file)
     return file.getvalue()
 
 
@@ -206,7 +211,7 @@ def test_names_in_the_store(folder: Path, capsys: pytest.CaptureFixture[str], na
     store = str(folder / "folder")
     ends(["heads", "add", name, "--weights", str(folder / "empty"), "--store", store], capsys)
     ends(["heads", "list", "--store", name], capsys)
-    ends(["report", "--store", store, "--manifest", name, "--out", str(folder / "report.html")], capsys)
+    ends(["report", "--store", name or store, "--out", str(folder / "report.html")], capsys)
     ends(["embed", "--target", store, "--model", "m", "--store", store, "--run", name], capsys)
     ends(["embed", "--target", store, "--model", "ViT-B-32", "--pretrained", f"./{name}", "--folder", store], capsys)
     ends(["stats", name], capsys)
@@ -240,18 +245,15 @@ def test_models_are_not_added_by_odd_names(tmp_path: Path, capsys: pytest.Captur
     assert ends(["models", "add", name, *given], capsys)
 
 
-COLUMNS: dict[str, list[object]] = {
-    "kind": ["shard", "part"],
-    "path": ["s", "p"],
-    "job": [1, 2],
-    "subset": ["en", "en"],
-}
+LISTED = manifest_table(
+    [{"kind": "shard", "run": "r", "path": "s", "job": 1}, {"kind": "part", "run": "r", "path": "p", "job": 2}]
+)
 SHARD: dict[str, list[object]] = {"outcome": ["success"], "final": [True], "language": ["en"]}
 SCORES: dict[str, list[object]] = {"similarity": [0.3], "reason": ["kept"], "hash": [1], "key": ["odd"]}
 
 
 def _stores() -> Iterator[tuple[str, dict[str, bytes]]]:
-    manifest, shard, part = parquet(COLUMNS), parquet(SHARD), parquet({"LANGUAGE": ["en"], "shard": ["s"]})
+    manifest, shard, part = table_bytes(LISTED), parquet(SHARD), parquet({"LANGUAGE": ["en"], "shard": ["s"]})
     whole = {"manifest.parquet": manifest, "s.parquet": shard, "p.parquet": part, "p.scores.parquet": parquet(SCORES)}
     yield "odd keys", whole
     yield "other columns", whole | {"s.parquet": parquet({"a": [1]})}
@@ -269,10 +271,15 @@ def _stores() -> Iterator[tuple[str, dict[str, bytes]]]:
         yield f"models {models[:30]!r}", whole | {"p.scores.parquet": parquet(SCORES, {b"shoal.models": models})}
     for verdicts in (b"[]", b"3", b'{"kept": "x"}', b"{"):
         yield f"verdicts {verdicts!r}", whole | {"p.scores.parquet": parquet(SCORES, {b"shoal.verdicts": verdicts})}
-    for name in COLUMNS:
-        yield f"no {name}", whole | {"manifest.parquet": parquet({k: v for k, v in COLUMNS.items() if k != name})}
-        yield f"null {name}", whole | {"manifest.parquet": parquet(COLUMNS | {name: [None, None]})}
-        yield f"odd {name}", whole | {"manifest.parquet": parquet(COLUMNS | {name: [[1], [2]]})}
+    for name in ("kind", "path", "job", "subset"):
+        at = LISTED.column_names.index(name)
+        odd, null = pa.array([[1], [2]]), pa.nulls(2, LISTED.schema.field(name).type)
+        yield f"no {name}", whole | {"manifest.parquet": table_bytes(LISTED.drop_columns([name]))}
+        yield f"null {name}", whole | {"manifest.parquet": table_bytes(LISTED.set_column(at, name, null))}
+        yield f"odd {name}", whole | {"manifest.parquet": table_bytes(LISTED.set_column(at, name, odd))}
+    kinds = pa.array(["shard", "rumour"])
+    yield "other kinds", whole | {"manifest.parquet": table_bytes(LISTED.set_column(1, "kind", kinds))}
+    yield "no head", whole | {"manifest.parquet": table_bytes(LISTED.replace_schema_metadata(None))}
     for name in ("s.parquet", "p.parquet", "p.scores.parquet", "manifest.parquet"):
         yield f"{name} is junk", whole | {name: b"junk" * 9}
 

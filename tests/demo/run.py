@@ -290,7 +290,7 @@ def judge(demo: Demo, swarm: Swarm, status: dict[str, Any]) -> tuple[list[Check]
     report = demo.folder / "report.html"
     found = read_tags(store, manifest)
     measured = measured_rows(found, json.loads((demo.folder / "heads.json").read_text(encoding="utf-8")))
-    write_report(store, manifest, report, "Shoal: the mini crawl", stage_rows(status), measured)
+    write_report(store, report, "Shoal: the mini crawl", stage_rows(status), measured)
     checks = check_results(read_expected(demo.folder / "crawl"), read_results(store, manifest)) + check_tags(found)
     dead = sum(queue["dead"] for queue in status["queues"].values())
     return [audited(swarm), Check("no job is dead", dead == 0, f"{dead} dead"), *checks], report

@@ -12,7 +12,7 @@ from tests.swarm.swarm import Swarm
 from tests.tracker.filling import scalar
 from tracker.database.database import Connection
 from tracker.duties.serve import tick
-from tracker.storage.manifest import outputs
+from tracker.storage.manifest import write_manifest
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -46,7 +46,8 @@ def test_at_the_end_no_picture_of_a_dropped_pair_is_left_anywhere(swarm: Swarm, 
     assert found.holds, found.differences
     assert swarm.results() == before
     report = swarm.folder / "report.html"
-    write_report(Store.open(swarm.store), outputs(admin), report, "After retention")
+    write_manifest(admin, swarm.store)
+    write_report(Store.open(swarm.store), report, "After retention")
     kept, dropped_page = report.read_text().split("<h2>Kept</h2>")[1].split("<h2>Dropped</h2>")
     assert "data:image/jpeg" in kept
     assert "data:image/jpeg" not in dropped_page

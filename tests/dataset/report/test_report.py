@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -20,6 +19,7 @@ from dataset.pictures.picture import Picture
 from dataset.report.report import MeasuredRow, ReportError, StageRow, write_report
 from dataset.report.thumbnails import GALLERY_SAMPLES
 from dataset.store.store import Store, StoreError
+from tests.manifests import put_manifest
 
 MODELS = '{"en": {"model": "tiny", "threshold": 0.28}, "other": {"model": "tiny-multi", "threshold": 0.26}}'
 HOSTILE = "<script>alert(1)</script> \"quoted\" <img src=https://example.org/x onerror=alert(1)> & 'more'"
@@ -71,7 +71,8 @@ def write_scores(store: Store, job: int, similarities: Sequence[float | None], s
 
 def report(store: Store, outputs: Sequence[dict[str, object]], folder: Path, stages: Sequence[StageRow] = ()) -> str:
     out = folder / "report.html"
-    write_report(store, pa.Table.from_pylist([*outputs]), out, "A run", stages)
+    put_manifest(store, [{"run": "test"} | output for output in outputs])
+    write_report(store, out, "A run", stages)
     return out.read_text(encoding="utf-8")
 
 
@@ -193,7 +194,8 @@ def test_stages_are_listed_with_their_rate(store: Store, tmp_path: Path) -> None
 def test_measurements_are_shown_in_a_table(store: Store, tmp_path: Path) -> None:
     shard = write_shard(store, 1, [row(0, Outcome.SUCCESS)])
     measured = [MeasuredRow("punsafe: <recall>", "97.5 %", "412 pictures")]
-    write_report(store, pa.Table.from_pylist([shard]), tmp_path / "page.html", "A run", measured=measured)
+    put_manifest(store, [{"run": "test"} | shard])
+    write_report(store, tmp_path / "page.html", "A run", measured=measured)
     page = (tmp_path / "page.html").read_text()
     assert "<th>punsafe: &lt;recall&gt;</th><td>97.5 %</td><td>412 pictures</td>" in page
     assert "<h2>Measured</h2>" not in report(store, [shard], tmp_path)

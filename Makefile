@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -41,6 +41,9 @@ bench-release: .venv/installed  ## publish and stats beside DuckDB, 10 million r
 
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run
+bench-select: .venv/installed  ## embeddings, side tables and tars of a release beside a copy and DuckDB; SELECT='--rows 2000000' for fewer
+	"$(BIN)/python" -m tests.benchmarks.bench_select $(SELECT)
+
 bench-filter: .venv/installed  ## the filter end to end beside the bare forward pass
 	"$(BIN)/python" -m tests.benchmarks.bench_filter
 
@@ -49,6 +52,9 @@ compose-test:  ## docker-compose up, workers killed on the way, nothing lost; ne
 
 stack-test:  ## docker stack deploy, download scaled up and down at work, nothing lost; needs a Docker engine
 	tests/compose/stack
+
+kill-select: .venv/installed  ## embeddings, side tables, selections and tars killed at 30 random moments; the bytes have to be equal
+	"$(BIN)/python" -m tests.dataset.select.killing
 
 kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.publish.killing

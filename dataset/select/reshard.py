@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import Release
 from dataset.formats.selections import SelectionRecord, read_selection
+from dataset.formats.shard_writer import tar_header
 from dataset.select.candidates import priorities
 from dataset.select.errors import SelectError
 from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, source_rows
@@ -40,6 +42,10 @@ RECORD = "reshard.json"
 MISSING = "missing.parquet"
 _SAMPLE_BYTES = 100_000
 """Of a picture, for the number of buckets: twice the mean of LAION at 256 pixels leaves room."""
+
+_SAMPLES_AT_ONCE = 100
+_TEXTS = frozenset({"URL", "TEXT", "LANGUAGE", "sha256", "subset"})
+"""'' where they are null, as in shards: `datasets` infers types from the first samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +187,11 @@ def _write_all(
                 rows = spool.rows(bucket).sort_by("id")
                 known = rows["id"].to_numpy()
                 seen = np.zeros(len(rows), bool)
-                for picture in spool.pictures(bucket):
-                    at = int(np.searchsorted(known, picture.id))
-                    seen[at] = True
-                    yield picture, rows.slice(at, 1).to_pylist()[0]
+                pictures = spool.pictures(bucket)
+                while some := list(islice(pictures, _SAMPLES_AT_ONCE)):
+                    places = np.searchsorted(known, np.array([picture.id for picture in some], np.int64))
+                    seen[places] = True
+                    yield from zip(some, rows.take(pa.array(places)).to_pylist(), strict=True)
                 missing.write(rows.filter(pa.array(~seen)))
                 on_progress("writing", bucket + 1, spool.buckets)
 
@@ -218,15 +225,14 @@ class _Hashed:
 
 def _write_sample(file: _Hashed, picture: Picture, row: Mapping[str, Any]) -> None:
     """Write a sample's three members, named by its id."""
+    about = {name: "" if value is None and name in _TEXTS else value for name, value in row.items()}
     members = {
         picture.ending: picture.data,
         "txt": (row["TEXT"] or "").encode(),
-        "json": strict_json.dumps(row, ensure_ascii=False).encode(),
+        "json": strict_json.dumps(about, ensure_ascii=False).encode(),
     }
     for ending, data in members.items():
-        header = tarfile.TarInfo(f"{picture.id:015d}.{ending}")
-        header.size = len(data)
-        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        file.write(tar_header(f"{picture.id:015d}.{ending}", len(data)))
         file.write(data)
         file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 

@@ -32,7 +32,7 @@ COMMITTED = (
     b"tracker.bloom_hold",
     b"COMMIT",
 )
-NEEDLES = (*COMMITTED, b"tracker.hold", b"PGCOPY", b"tracker.complete_ingest")
+NEEDLES = (*COMMITTED, b"tracker.lock_lease", b"PGCOPY", b"tracker.complete_ingest")
 
 
 class Fault(StrEnum):

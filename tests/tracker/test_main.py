@@ -64,10 +64,9 @@ def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str, 
     assert_one_sentence(finished, home, "set SHOAL_HOME")
 
 
-def test_an_argument_that_is_not_utf8_is_one_sentence(database: str, tmp_path: Path) -> None:
-    (tmp_path / "a.warc.wat.gz").write_bytes(b"")
-    wat = str(tmp_path / "a.warc.wat.gz")
-    finished = command("tracker", "seed", wat, "--run", os.fsdecode(b"caf\xe9"), SHOAL_DATABASE_URL=database)
+def test_an_argument_that_is_not_utf8_is_one_sentence(database: str) -> None:
+    reason = os.fsdecode(b"caf\xe9")
+    finished = command("tracker", "block", "example.com", "--reason", reason, SHOAL_DATABASE_URL=database)
     assert_one_sentence(finished, "is not UTF-8")
 
 

@@ -13,10 +13,6 @@ from psycopg.types.json import Jsonb
 
 from tracker.database.database import Connection, Row, query, translated
 
-INSERT = """
-INSERT INTO tracker.change (who, command, subject, before, after)
-VALUES (%(who)s, %(command)s, %(subject)s, %(before)s, %(after)s)
-"""
 # Of a change that hits many jobs the log keeps the first ids and the number: a change of all dead jobs may be millions.
 MAX_IDS = 1000
 
@@ -25,7 +21,7 @@ def record(connection: Connection, command: str, subject: str, *, before: Any, a
     """Note a change, in the caller's transaction; None for what was not there before, or is not after."""
     entry = {"who": _person(), "command": command, "subject": subject}
     values = {"before": _json(before), "after": _json(after)}
-    connection.execute(INSERT, entry | values)
+    connection.execute(query("insert_change"), entry | values)
 
 
 def changes(connection: Connection, *, command: str | None, limit: int) -> list[Row]:

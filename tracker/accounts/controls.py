@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from psycopg.types.json import Jsonb
 
 from tracker.accounts.changes import record
-from tracker.database.database import Connection, translated
+from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 
 # A filter that has keys stays as it was made: with another kind of key it would know none of them.
@@ -15,13 +15,6 @@ FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"}
 # What may be any number; all other settings count something.
 FRACTIONS = ("_seconds", "_share", "_factor", "_rate", "_hours", "weight_en", "weight_multi", "weight_nolang")
 
-# A queue that a later version added has no row until somebody sets something.
-HAVE_ROWS = """
-INSERT INTO tracker.control (queue) SELECT unnest(%s::tracker.queue[]) ON CONFLICT (queue) DO NOTHING
-"""
-ALIVE = """
-SELECT count(*) AS n FROM tracker.worker WHERE state <> 'gone' AND seen_at > now() - make_interval(secs => %s::float8)
-"""
 SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
 
 
@@ -90,7 +83,7 @@ def _require_nobody_alive(connection: Connection, lease_seconds: float) -> None:
     Raises:
         TrackerError: workers are alive.
     """
-    row = connection.execute(ALIVE, (lease_seconds,)).fetchone()
+    row = connection.execute(query("beating_workers"), {"seconds": lease_seconds}).fetchone()
     if row is not None and row["n"]:
         raise TrackerError(f"lease_seconds cannot be shorter while {row['n']} workers beat by it: drain them first")
 
@@ -109,7 +102,7 @@ def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -
     """Let queues give nothing out, or work again; those that this changed."""
     changed = []
     with translated(), connection.transaction():
-        connection.execute(HAVE_ROWS, (list(queues),))
+        connection.execute(query("insert_controls"), {"queues": list(queues)})
         for queue in queues:
             if connection.execute(
                 "UPDATE tracker.control SET paused = %(paused)s WHERE queue = %(queue)s AND paused <> %(paused)s",
@@ -127,7 +120,7 @@ def set_limit(connection: Connection, queue: str, most: int | None) -> int | Non
     What is leased already goes on, also above the limit.
     """
     with translated(), connection.transaction():
-        connection.execute(HAVE_ROWS, ([queue],))
+        connection.execute(query("insert_controls"), {"queues": [queue]})
         row = connection.execute(
             "SELECT max_leased FROM tracker.control WHERE queue = %s FOR UPDATE", (queue,)
         ).fetchone()

@@ -44,11 +44,7 @@ def find(connection: Connection, name: str) -> list[Row]:
 def drain(connection: Connection, found: Sequence[Row]) -> int:
     """Let workers end what they hold and leave; how many were not draining before."""
     with translated(), connection.transaction():
-        drained = connection.execute(
-            "UPDATE tracker.worker SET state = 'draining' WHERE worker_id = ANY (%s) AND state = 'active' "
-            "RETURNING worker_id::text AS worker",
-            (_ids(found),),
-        ).fetchall()
+        drained = connection.execute(query("drain"), {"workers": _ids(found)}).fetchall()
         for row in drained:
             record(connection, "drain", row["worker"], before={"state": "active"}, after={"state": "draining"})
     return len(drained)

@@ -6,7 +6,7 @@ worked on by one recipe. `tracker seed` opens a run's first leaves, `tracker ser
 
 from psycopg import sql
 
-from tracker.database.database import Connection, translated
+from tracker.database.database import Connection, query, translated
 from tracker.database.enums import SUBSETS
 
 # A batch empties whole pages, so vacuum pays early; and a leaf churns far faster than the defaults expect.
@@ -15,14 +15,6 @@ STORAGE = (
     "autovacuum_vacuum_cost_delay = 0"
 )
 
-LEAST_FULL = """
-SELECT leaf.subset, min(coalesce(held.n, 0)) AS least
-FROM tracker.leaf
-LEFT JOIN (SELECT leaf, sum(n) AS n FROM tracker.tally WHERE account = 'pool' GROUP BY leaf) AS held USING (leaf)
-WHERE leaf.run_id = %(run_id)s
-GROUP BY leaf.subset
-"""
-
 
 def open_leaves(connection: Connection, run_id: int) -> list[str]:
     """Open a leaf for each subset of a run whose leaves are all full (or that has none); the new relations' names."""
@@ -30,7 +22,7 @@ def open_leaves(connection: Connection, run_id: int) -> list[str]:
         connection.execute("SET LOCAL ROLE shoal_owner")
         connection.execute("SELECT FROM tracker.run WHERE run_id = %s FOR NO KEY UPDATE", (run_id,))
         full_at = _setting(connection, "leaf_rows")
-        least = {row["subset"]: row["least"] for row in connection.execute(LEAST_FULL, {"run_id": run_id})}
+        least = {row["subset"]: row["least"] for row in connection.execute(query("least_full"), {"run_id": run_id})}
         return [_open(connection, run_id, subset) for subset in SUBSETS if least.get(subset, full_at) >= full_at]
 
 

@@ -7,7 +7,6 @@ lose work or let a worker do what it must not; a warning costs speed, or will be
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +14,10 @@ from rich.text import Text
 from tracker.admin import server_health
 from tracker.admin.findings import Finding, Level
 from tracker.database.database import Connection, query, translated
-from tracker.database.enums import QUEUES
-from tracker.database.version import function_files, require_head
+from tracker.database.enums import LOGINS
+from tracker.database.version import function_files, require_head, script
 from tracker.errors import SchemaBehind
 
-LOGINS = tuple(f"shoal_{queue}" for queue in QUEUES)
 OWNER = "shoal_owner"
 CONFIG = ["search_path=pg_catalog, tracker, pg_temp", "jit=off"]
 BODY = re.compile(r"\$\$(.*)\$\$", re.DOTALL)
@@ -72,14 +70,7 @@ def _functions(connection: Connection) -> Iterator[Finding]:
 
 def _grants(connection: Connection) -> Iterator[Finding]:
     """Hold what the class logins may do against grants.sql, and against nothing else."""
-    roles = {
-        row["name"]: row["powers"]
-        for row in connection.execute(
-            "SELECT rolname AS name, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls "
-            "AS powers FROM pg_roles WHERE rolname = ANY (%s)",
-            (list(LOGINS),),
-        )
-    }
+    roles = {row["name"]: row["powers"] for row in connection.execute(query("doctor_roles"), {"logins": list(LOGINS)})}
     there = {
         (row["login"], row["privilege"], row["thing"])
         for row in connection.execute(query("doctor_grants"), {"logins": list(LOGINS)})
@@ -101,7 +92,7 @@ def _grants(connection: Connection) -> Iterator[Finding]:
 @cache
 def granted() -> frozenset[tuple[str, str]]:
     """Login and function, as grants.sql has them."""
-    text = re.sub(r"--.*", "", files("tracker.database").joinpath("grants.sql").read_text(encoding="utf-8"))
+    text = re.sub(r"--.*", "", script("grants.sql"))
     return frozenset(
         (login.strip(), function.strip().removeprefix("tracker."))
         for functions, logins in GRANT.findall(text)

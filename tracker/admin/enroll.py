@@ -9,16 +9,12 @@ from psycopg.errors import UniqueViolation
 
 from tracker.accounts.changes import record
 from tracker.accounts.fleet import give_back, workers
-from tracker.database.database import Connection, Row, translated
+from tracker.database.database import Connection, Row, query, translated
+from tracker.database.enums import login_of
 from tracker.errors import TrackerError
 
 PASSED_ON = ("sslmode", "sslrootcert", "target_session_attrs", "load_balance_hosts")
 """What an admin's URL says of TLS and of several servers, its machines' URLs say too."""
-
-# A beat of long ago: what a claim under way still gets may be taken over by the next one.
-SILENCE = """
-UPDATE tracker.worker SET seen_at = '-infinity', state = 'draining' WHERE machine = %(machine)s AND state <> 'gone'
-"""
 
 
 def enroll(connection: Connection, name: str, kind: str) -> str:
@@ -55,7 +51,7 @@ def login_url(connection: Connection, kind: str, admins: str = "") -> str:
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)
         )
     asked = f"?{urlencode(more, quote_via=quote, safe='')}" if more else ""
-    return f"postgresql://shoal_{kind}:PASSWORD@{place}/{quote(known.dbname, safe='')}{asked}"
+    return f"postgresql://{login_of(kind)}:PASSWORD@{place}/{quote(known.dbname, safe='')}{asked}"
 
 
 def machine_workers(connection: Connection, name: str) -> list[Row]:
@@ -83,7 +79,7 @@ def revoke(connection: Connection, name: str) -> int:
         )
         had = connection.execute("SELECT worker_id FROM tracker.worker WHERE machine = %s AND state <> 'gone'", (name,))
         returned = give_back(connection, [row["worker_id"] for row in had.fetchall()])
-        n = connection.execute(SILENCE, {"machine": name}).rowcount
+        n = connection.execute(query("silence_machine"), {"machine": name}).rowcount
         if machine["revoked_at"] is None:
             before = {"kind": machine["kind"], "workers": n, "leases": returned}
             record(connection, "revoke", name, before=before, after=None)

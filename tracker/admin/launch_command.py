@@ -13,8 +13,9 @@ from tracker.admin import enroll as enrolling
 from tracker.admin import launch as launching
 from tracker.admin.console import Json, Queue, app, open_tracker, show, tell
 from tracker.admin.launch import Form, Machine
-from tracker.admin.passwords import LOGIN, read_password
+from tracker.admin.passwords import read_password
 from tracker.database.database import translated
+from tracker.database.enums import login_of
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 
@@ -96,7 +97,7 @@ def _with_login(url: str, kind: str) -> str:
     """The URL with the class's login in it, unless it names one."""
     scheme, separator, rest = url.partition("://")
     host = rest.partition("/")[0]
-    return url if not separator or "@" in host else f"{scheme}://{LOGIN.format(kind=kind)}@{rest}"
+    return url if not separator or "@" in host else f"{scheme}://{login_of(kind)}@{rest}"
 
 
 def _without_authority(url: str) -> str:

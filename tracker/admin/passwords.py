@@ -13,10 +13,10 @@ import psycopg
 from psycopg import sql
 
 from tracker.database.database import Connection, translated
+from tracker.database.enums import login_of
 from tracker.errors import TrackerError
 
 SCRAM = b"scram-sha-256"
-LOGIN = "shoal_{kind}"
 
 
 def read_password(path: Path) -> str:
@@ -39,7 +39,7 @@ def rotate(connection: Connection, kind: str, password: str) -> str:
     """
     if not password or "\0" in password:
         raise TrackerError("a password has at least one character, and no NUL: write another into the file")
-    login = LOGIN.format(kind=kind)
+    login = login_of(kind)
     try:
         verifier = connection.pgconn.encrypt_password(password.encode(), login.encode(), SCRAM)
     except psycopg.Error as error:

@@ -14,17 +14,13 @@ from rich.text import Text
 
 from tracker.accounts.changes import record
 from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
-from tracker.database.database import Row, translated
+from tracker.database.database import Row, query, translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 from tracker.storage.hash_lists import read_list
 
-INSERT = """
-INSERT INTO tracker.restriction (name, reason, path, sha256, hashes)
-VALUES (%(name)s, %(reason)s, %(path)s, %(sha256)s, %(hashes)s)
-"""
 WRITE = "restrict write"
-SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.restriction ORDER BY name"
+SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.hash_list ORDER BY name"
 
 restrict = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
 app.add_typer(restrict, name="restrict", rich_help_panel="Data")
@@ -54,12 +50,12 @@ def add(
         row = values | {"hashes": Jsonb(listed.hashes)}
         with _refused_by_name(name), connection.transaction():
             with connection.transaction(force_rollback=True):
-                connection.execute(INSERT, row)  # a name that cannot be taken is refused before anything is written
+                connection.execute(query("insert_hash_list"), row)  # refuses a name before anything is written
             # The file's path is logged first: should this process die before the list is in force, the sweep knows it.
             record(connection, WRITE, listed.path, before=None, after={"list": name})
         listed.write(settings.store)
         with _refused_by_name(name), connection.transaction():
-            connection.execute(INSERT, row)
+            connection.execute(query("insert_hash_list"), row)
             record(connection, "restrict add", name, before=None, after=values | {"hashes": listed.hashes})
     counts = ", ".join(f"{n:,} {kind}" for kind, n in listed.hashes.items() if n)
     tell({"name": name, "hashes": listed.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
@@ -82,7 +78,7 @@ def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Js
             raise TrackerError(f"there is no list {name}: `tracker restrict list` shows them")
         agree({"lists": found}, "Remove this list?", yes=yes, as_json=as_json, text=lambda: _render(found))
         with connection.transaction():
-            connection.execute("DELETE FROM tracker.restriction WHERE name = %s", (name,))
+            connection.execute("DELETE FROM tracker.hash_list WHERE name = %s", (name,))
             before = {key: found[0][key] for key in ("name", "reason", "path", "sha256", "hashes")}
             record(connection, "restrict remove", name, before=before, after=None)
     tell({"name": name, "changed": True}, as_json, f"list {name} is no longer in force")

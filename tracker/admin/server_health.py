@@ -137,10 +137,7 @@ def _settings(connection: Connection) -> Iterator[Finding]:
 
 
 def _connections(connection: Connection) -> Finding:
-    row = connection.execute(
-        "SELECT count(*) AS n, current_setting('max_connections')::int AS most FROM pg_stat_activity "
-        "WHERE backend_type = 'client backend'"
-    ).fetchone()
+    row = connection.execute(query("doctor_connections")).fetchone()
     assert row is not None
     said = f"{row['n']} of {row['most']} connections are in use"
     if row["n"] > BUSY_CONNECTIONS * row["most"]:

@@ -1,6 +1,39 @@
-"""The closed sets of words that the schema's enums hold, for those who speak them without needing its tables."""
+"""The table of queues, and the values of the schema's other enums."""
 
-QUEUES = ("extract", "ingest", "download", "filter", "embed")
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue. Its name is also the class of its workers, whose login is `shoal_<name>`."""
+
+    name: str
+    folder: str
+    """Where its outputs lie, below the folder of their run."""
+    payload_keys: tuple[str, ...] = ()
+    """Keys of a job's payload, whose values name the folders below `folder`."""
+
+    @property
+    def login(self) -> str:
+        return login_of(self.name)
+
+
+def login_of(queue: str) -> str:
+    """Return the login of a queue's workers."""
+    return f"shoal_{queue}"
+
+
+# In the order of the enum, which is that of the stages: jobs of the first four beget those of the next one; jobs of
+# all others are seeded by the admin (see tracker/functions/is_idle.sql).
+QUEUE_TABLE = (
+    Queue("extract", "packs"),
+    Queue("ingest", "packs"),
+    Queue("download", "shards"),
+    Queue("filter", "parts"),
+    Queue("embed", "embeddings", ("embedding",)),
+)
+QUEUES = tuple(queue.name for queue in QUEUE_TABLE)
+LOGINS = tuple(queue.login for queue in QUEUE_TABLE)
 JOB_STATES = ("ready", "leased", "done", "dead", "discarded")
 WORKER_STATES = ("active", "draining", "gone")
 LEASE_ENDINGS = ("completed", "released", "failed", "taken_over", "evicted")

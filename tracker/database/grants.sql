@@ -1,13 +1,12 @@
 -- What each class of worker may do: execute its functions, and read or write no table (ingest: insert into the pool).
-GRANT USAGE ON SCHEMA tracker TO shoal_extract, shoal_ingest, shoal_download, shoal_filter, shoal_embed;
+GRANT USAGE ON SCHEMA tracker TO {logins};
 GRANT EXECUTE ON FUNCTION
-    tracker.register, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
-    tracker.settle_recipe, tracker.restrictions
-TO shoal_extract, shoal_ingest, shoal_download, shoal_filter, shoal_embed;
-GRANT EXECUTE ON FUNCTION tracker.claim TO shoal_extract, shoal_ingest, shoal_filter, shoal_embed;
+    tracker.register, tracker.claim, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
+    tracker.settle_recipe, tracker.hash_lists
+TO {logins};
 GRANT EXECUTE ON FUNCTION tracker.complete_extract TO shoal_extract;
 GRANT EXECUTE ON FUNCTION
-    tracker.hold, tracker.complete_ingest, tracker.complete_list, tracker.open_leaves,
+    tracker.lock_lease, tracker.complete_ingest, tracker.complete_list, tracker.open_leaves,
     tracker.bloom_hold, tracker.bloom_release, tracker.bloom_snapshot
 TO shoal_ingest;
 GRANT EXECUTE ON FUNCTION

@@ -5,7 +5,6 @@ catalog always equals the files, whatever version was there before. One whose si
 identity, so that workers that are calling it do not notice.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
 import psycopg
@@ -20,13 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import migrations
-from tracker.database.database import Connection, as_ours, connect, connect_for_alembic
-from tracker.database.version import function_files, require_not_newer
+from tracker import strict_json
+from tracker.database.database import Connection, as_ours, connect, connect_for_alembic, query
+from tracker.database.enums import QUEUE_TABLE
+from tracker.database.version import function_files, require_not_newer, script
 from tracker.errors import DatabaseDown, TrackerError
 
-FUNCTIONS = """
-SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace
-"""
+FUNCTIONS = query("functions").decode()
 # Two migrations at once: the second waits. The number is only a name.
 LOCK = "SELECT pg_advisory_xact_lock(7264931)"
 
@@ -46,11 +45,12 @@ def migrate(url: str) -> str:
     try:
         with engine.begin() as connection:
             _execute(connection, LOCK)
-            _execute(connection, _text("roles.sql"))
+            _execute(connection, script("roles.sql"))
             _execute(connection, "SET LOCAL ROLE shoal_owner")
             command.upgrade(_configuration(connection), "head")
             _replace_functions(connection)
-            _execute(connection, _text("grants.sql"))
+            _fill_queue_folders(connection)
+            _execute(connection, script("grants.sql"))
             known = MigrationContext.configure(connection, opts={"version_table_schema": "tracker"})
             return str(known.get_current_revision())
     except (psycopg.Error, DBAPIError, CommandError) as error:
@@ -119,5 +119,8 @@ def _configuration(connection: AlchemyConnection) -> Config:
     return configuration
 
 
-def _text(name: str) -> str:
-    return files("tracker.database").joinpath(name).read_text(encoding="utf-8")
+def _fill_queue_folders(connection: AlchemyConnection) -> None:
+    told = [{"queue": of.name, "folder": of.folder, "payload_keys": of.payload_keys} for of in QUEUE_TABLE]
+    cursor = connection.connection.cursor()
+    cursor.execute(query("fill_queue_folders"), {"queues": strict_json.dumps(told)})
+    cursor.close()

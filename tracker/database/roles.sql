@@ -7,7 +7,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shoal_owner') THEN
         CREATE ROLE shoal_owner NOLOGIN;
     END IF;
-    FOREACH class IN ARRAY ARRAY['extract', 'ingest', 'download', 'filter', 'embed'] LOOP
+    FOREACH class IN ARRAY ARRAY[{queues}] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shoal_' || class) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', 'shoal_' || class);
             -- A worker's longest statement is ingest's COPY of some packs; all others end in well under a second.

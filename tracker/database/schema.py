@@ -26,7 +26,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from tracker.database.enums import (
     ACCOUNTS,
@@ -76,7 +76,8 @@ run = Table(
     # own tar; `forever`.
     Column("keep_shards", Text, nullable=False, server_default=text("'24h'")),
     CheckConstraint("keep_shards ~ '^(kept|forever|[0-9]{1,6}[smhdw])$'", name="run_keeps_shards_for_a_time"),
-    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="run_name_fits_a_path"),
+    # The run of a release's jobs is called releases/NAME, as the release's folder.
+    CheckConstraint("name ~ '^(releases/)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="run_name_fits_a_path"),
     CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
 )
 
@@ -100,6 +101,16 @@ control = Table(
     # Most jobs leased at once; null: any number.
     Column("max_leased", Integer),
     CheckConstraint("max_leased >= 0", name="control_limit_is_a_number"),
+)
+
+# Where the outputs of each queue lie; filled by `tracker migrate` from QUEUE_TABLE. Values of the payload's keys name
+# the folders below `folder`.
+queue_folder = Table(
+    "queue_folder",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("folder", Text, nullable=False),
+    Column("payload_keys", ARRAY(Text), nullable=False),
 )
 
 machine = Table(
@@ -203,6 +214,14 @@ Index(
     unique=True,
     postgresql_where=text("payload ->> 'embedding' IS NOT NULL"),
 )
+Index(
+    "job_unit_for_seed",
+    job.c.run_id,
+    job.c.queue,
+    text("(payload ->> 'unit')"),
+    unique=True,
+    postgresql_where=text("payload ->> 'unit' IS NOT NULL"),
+)
 Index("job_error_for_status", job.c.job_id, postgresql_where=text("error IS NOT NULL AND state <> 'done'"))
 Index("job_dead_for_admin", job.c.queue, postgresql_where=text("state = 'dead'"))
 
@@ -216,6 +235,9 @@ lease = Table(
     Column("granted_at", Moment, nullable=False, server_default=NOW),
     Column("ended_at", Moment),
     Column("ending", lease_ending),
+    # What the job took and gave, of a lease that ended with its completion; null for a piece of a link list.
+    Column("rows_in", BigInteger),
+    Column("rows_out", BigInteger),
     CheckConstraint("(ending IS NULL) = (ended_at IS NULL)", name="lease_ending_has_a_moment"),
 )
 Index("lease_by_request_for_repeat", lease.c.request)
@@ -430,8 +452,8 @@ resting = Table(
 Index("resting_changed_for_beat", resting.c.changed_at)
 
 # The operator's lists of hashes never to keep; the hashes themselves lie in the store.
-restriction = Table(
-    "restriction",
+hash_list = Table(
+    "hash_list",
     metadata,
     Column("name", Text, primary_key=True),
     Column("reason", Text, nullable=False),
@@ -439,7 +461,7 @@ restriction = Table(
     Column("sha256", Text, nullable=False),  # of the file at `path`
     Column("hashes", JSONB, nullable=False),  # how many of each kind
     Column("added_at", Moment, nullable=False, server_default=NOW),
-    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="restriction_name_fits_a_path"),
+    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="hash_list_name_fits_a_path"),
 )
 
 # What the admin's commands changed; `tracker log` shows it.

@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from tracker.database.database import Connection, translated
+from tracker.database.database import Connection, query, translated
+from tracker.database.enums import LOGINS, QUEUES
 from tracker.errors import Refused, SchemaBehind
-
-REVISION_TABLE = """
-SELECT to_regclass('tracker.alembic_version') AS there,
-       has_table_privilege(to_regclass('tracker.alembic_version'), 'SELECT') AS readable
-"""
-# The owner is missing where nothing has been migrated.
-OWNER = """
-SELECT session_user AS login,
-       coalesce((SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'shoal_owner'), false) AS may
-"""
 
 
 def head_revision() -> str:
@@ -63,7 +54,7 @@ def require_owner(connection: Connection) -> None:
         Refused: it is a worker's login.
     """
     with translated():
-        row = connection.execute(OWNER).fetchone()
+        row = connection.execute(query("may_own")).fetchone()
     assert row is not None
     if not row["may"]:
         raise Refused(
@@ -80,7 +71,7 @@ class _Revision:
 
 def _read_revision(connection: Connection) -> _Revision:
     with translated():
-        there = connection.execute(REVISION_TABLE).fetchone()
+        there = connection.execute(query("revision_table")).fetchone()
         assert there is not None
         if not there["readable"]:
             return _Revision(there["there"] is not None, False, None)
@@ -94,6 +85,12 @@ def _refuse_newer(there: _Revision) -> None:
             f"this program works with revision {head_revision()} and is older than the database, which is at "
             f"{there.revision}: upgrade Shoal"
         )
+
+
+def script(name: str) -> str:
+    """Return roles.sql or grants.sql, with the queues and logins of the table of queues filled in."""
+    text = files("tracker.database").joinpath(name).read_text(encoding="utf-8")
+    return text.replace("{queues}", ", ".join(f"'{queue}'" for queue in QUEUES)).replace("{logins}", ", ".join(LOGINS))
 
 
 def function_files() -> dict[str, str]:

@@ -66,7 +66,7 @@ def tick(connection: Connection, store: str) -> None:
     """
     with translated(), answered_within(connection, ANSWER_SECONDS):
         fold(connection)
-        runs = [row["run_id"] for row in connection.execute("SELECT run_id FROM tracker.run")]
+        runs = [row["run_id"] for row in connection.execute("SELECT DISTINCT run_id FROM tracker.leaf")]
         for run_id in runs:
             for relation in open_leaves(connection, run_id):
                 log.info("tracker.leaf_opened relation=%s", relation)

@@ -6,7 +6,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, 
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM tracker.allow('download');
+    PERFORM tracker.require_class('download');
     PERFORM tracker.require_worker(p_worker);
     RETURN QUERY
     SELECT (SELECT coalesce(max(version), 0) FROM tracker.block),

@@ -9,13 +9,13 @@ DECLARE
     asking tracker.worker := tracker.require_worker(p_worker);
     held_slot int := 0;
 BEGIN
-    PERFORM tracker.allow(p_queue);
+    PERFORM tracker.require_class(p_queue);
     -- The same request may be in flight twice, its first connection cut: one after the other, they get one lease.
     SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     IF asking.kind <> p_queue OR p_queue = 'download' THEN
         RAISE EXCEPTION 'a % worker may not claim from queue %', asking.kind, p_queue USING ERRCODE = 'SH003';
     END IF;
-    RETURN QUERY SELECT seen.* FROM tracker.repeated(p_worker, p_request) AS job, tracker.describe(job) AS seen;
+    RETURN QUERY SELECT seen.* FROM tracker.leases_of_request(p_worker, p_request) AS job, tracker.claimed_job(job) AS seen;
     IF FOUND OR asking.state <> 'active' OR tracker.is_closed(p_queue) THEN
         RETURN;
     END IF;
@@ -27,7 +27,7 @@ BEGIN
     END IF;
     RETURN QUERY
     SELECT seen.*
-    FROM tracker.lease_jobs(p_worker, p_request, p_queue, held_slot, least(p_want, 100, tracker.room(p_queue))) AS job,
-         tracker.describe(job) AS seen;
+    FROM tracker.lease_jobs(p_worker, p_request, p_queue, held_slot, least(p_want, 100, tracker.leases_left(p_queue))) AS job,
+         tracker.claimed_job(job) AS seen;
 END
 $$;

@@ -24,12 +24,13 @@ BEGIN
     -- Its worker's row first, which count_hosts updates at the end: an eviction locks worker and jobs in this order.
     PERFORM FROM tracker.worker
     WHERE worker_id = (SELECT worker_id FROM tracker.job WHERE job_id = p_job AND lease = p_lease) FOR NO KEY UPDATE;
-    IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned' - 'later' - 'refused') THEN
+    SELECT coalesce(sum(value::bigint), 0) INTO finished_n FROM jsonb_each_text(p_result -> 'finished');
+    IF NOT tracker.finish('download', p_job, p_lease, p_result - 'again' - 'returned' - 'later' - 'refused',
+                          finished_n + cardinality(again_at), samples_n) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
     SELECT * INTO held FROM tracker.batch WHERE job_id = p_job;
-    SELECT coalesce(sum(value::bigint), 0) INTO finished_n FROM jsonb_each_text(p_result -> 'finished');
     IF finished_n + cardinality(again_at) + cardinality(returned_at) + cardinality(later_at) <> held.n
        OR (SELECT count(DISTINCT at) FROM unnest(again_at || returned_at || later_at) AS at WHERE at BETWEEN 0 AND held.n - 1)
           <> cardinality(again_at) + cardinality(returned_at) + cardinality(later_at)
@@ -47,7 +48,7 @@ BEGIN
         SELECT now() + make_interval(secs => pause * 2 ^ (line.attempt - 1)),
                done.run_id, held.subset, line.attempt + 1, line.pack, line.pack_row, line.language, line.url, line.text,
                line.extra
-        FROM tracker.lines(held.payload, again_at) AS line
+        FROM tracker.payload_links(held.payload, again_at) AS line
         WHERE line.attempt < held.max_tries;
         GET DIAGNOSTICS moved = ROW_COUNT;
         IF moved <> cardinality(again_at) THEN
@@ -59,7 +60,7 @@ BEGIN
         SELECT now() + make_interval(secs => least(greatest((told ->> 1)::float8, 0), 86400)),
                done.run_id, held.subset, line.attempt, line.pack, line.pack_row, line.language, line.url, line.text,
                line.extra
-        FROM tracker.lines(held.payload, later_at) AS line
+        FROM tracker.payload_links(held.payload, later_at) AS line
         JOIN jsonb_array_elements(p_result -> 'later') AS told ON (told ->> 0)::int = line.place;
     END IF;
     IF cardinality(returned_at) > 0 THEN
@@ -67,7 +68,7 @@ BEGIN
         WHERE run_id = done.run_id AND subset = held.subset ORDER BY leaf DESC LIMIT 1;
         EXECUTE format(
             'INSERT INTO tracker.%I (pack, pack_row, leaf, run_id, attempt, subset, language, url, text, extra)
-             SELECT pack, pack_row, $1, $2, attempt, $3, language, url, text, extra FROM tracker.lines($4, $5)', home.relation)
+             SELECT pack, pack_row, $1, $2, attempt, $3, language, url, text, extra FROM tracker.payload_links($4, $5)', home.relation)
         USING home.leaf, done.run_id, held.subset, held.payload, returned_at;
     END IF;
     DELETE FROM tracker.batch WHERE job_id = p_job;
@@ -75,8 +76,6 @@ BEGIN
     PERFORM tracker.post(done.run_id, p_job, 'leased', NULL, held.subset, -held.n);
     PERFORM tracker.post(done.run_id, p_job, 'again', NULL, held.subset, cardinality(again_at) + cardinality(later_at));
     PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, held.subset, cardinality(returned_at), home.leaf);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'download', NULL, held.n - cardinality(returned_at) - cardinality(later_at));
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'download', NULL, samples_n);
     IF finished_n + cardinality(again_at) > 0 THEN
         INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes, tar_bytes)
         VALUES ('shard', done.run_id, p_job, p_lease, held.subset,

@@ -11,7 +11,7 @@ DECLARE
     samples_n bigint := embedded_n + lost_n;
     reasons_n bigint;
 BEGIN
-    IF NOT tracker.finish('embed', p_job, p_lease, p_result) THEN
+    IF NOT tracker.finish('embed', p_job, p_lease, p_result, samples_n, embedded_n) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
@@ -29,8 +29,6 @@ BEGIN
         RAISE EXCEPTION 'job % was embedded by another model than the others of embeddings %',
             p_job, done.payload ->> 'embedding' USING ERRCODE = 'SH002', HINT = 'give the worker the weights that the others have';
     END IF;
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'embed', NULL, samples_n);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'embed', NULL, embedded_n);
     INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes)
     VALUES ('embeddings', done.run_id, p_job, p_lease, (done.payload ->> 'subset')::tracker.subset,
             tracker.output_path('embed', done.run_id, p_job, p_lease), embedded_n, samples_n,

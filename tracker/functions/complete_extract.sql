@@ -8,7 +8,8 @@ DECLARE
     part record;
     listed bigint;
 BEGIN
-    IF NOT tracker.finish('extract', p_job, p_lease, p_result) THEN
+    IF NOT tracker.finish('extract', p_job, p_lease, p_result,
+                          (p_result ->> 'images')::bigint, (p_result ->> 'candidates')::bigint) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
@@ -33,7 +34,5 @@ BEGIN
         FROM tracker.manifest WHERE output_id = listed;
         PERFORM tracker.post(done.run_id, p_job, 'packed', NULL, NULL, part.n);
     END LOOP;
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'extract', NULL, (p_result ->> 'images')::bigint);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'extract', NULL, (p_result ->> 'candidates')::bigint);
 END
 $$;

@@ -12,13 +12,13 @@ DECLARE
     dropped_n bigint;
     of_subset tracker.subset;
 BEGIN
-    IF NOT tracker.finish('filter', p_job, p_lease, p_result) THEN
+    SELECT coalesce(sum(value::bigint), 0) INTO dropped_n FROM jsonb_each_text(p_result -> 'dropped');
+    IF NOT tracker.finish('filter', p_job, p_lease, p_result, kept_n + dropped_n, kept_n) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
     samples_n := (done.payload ->> 'samples')::bigint;
     of_subset := (done.payload ->> 'subset')::tracker.subset;
-    SELECT coalesce(sum(value::bigint), 0) INTO dropped_n FROM jsonb_each_text(p_result -> 'dropped');
     IF kept_n IS NULL OR kept_n < 0 OR kept_n + dropped_n <> samples_n
        OR EXISTS (SELECT FROM jsonb_each_text(p_result -> 'dropped') WHERE value::bigint < 0) THEN
         RAISE EXCEPTION '% kept and % dropped do not account for the % samples of job %',
@@ -28,8 +28,6 @@ BEGIN
     INSERT INTO tracker.ledger (run_id, job_id, account, label, subset, n)
     SELECT done.run_id, p_job, 'filtered', left(key, 60), of_subset, value::bigint
     FROM jsonb_each_text(p_result -> 'dropped') WHERE value::bigint <> 0;
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'filter', NULL, samples_n);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'filter', NULL, kept_n);
     INSERT INTO tracker.manifest (kind, run_id, job_id, lease, subset, path, rows, samples, bytes, tar_bytes)
     VALUES ('part', done.run_id, p_job, p_lease, of_subset,
             tracker.output_path('filter', done.run_id, p_job, p_lease), kept_n, samples_n,

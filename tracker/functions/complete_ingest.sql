@@ -9,10 +9,10 @@ DECLARE
     done tracker.job;
     entry record;
     next_ordinal bigint;
-    added bigint := 0;
     duplicates_n bigint := (p_result ->> 'duplicates')::bigint;
+    added bigint := (SELECT coalesce(sum((value ->> 'n')::bigint), 0) FROM jsonb_array_elements(p_result -> 'added'));
 BEGIN
-    IF NOT tracker.finish('ingest', p_job, p_lease, p_result) THEN
+    IF NOT tracker.finish('ingest', p_job, p_lease, p_result, added + duplicates_n, added) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
@@ -34,7 +34,6 @@ BEGIN
         END IF;
         PERFORM tracker.post(done.run_id, p_job, 'in', NULL, entry.subset, entry.n);
         PERFORM tracker.post(done.run_id, p_job, 'pool', NULL, entry.subset, entry.n, entry.leaf);
-        added := added + entry.n;
     END LOOP;
     IF duplicates_n IS NULL OR duplicates_n < 0 OR added + duplicates_n <> (done.payload ->> 'rows')::bigint THEN
         RAISE EXCEPTION 'the pack has % rows, but % were added and % were duplicates',
@@ -43,7 +42,5 @@ BEGIN
     PERFORM tracker.post(done.run_id, p_job, 'packed', NULL, NULL, -(done.payload ->> 'rows')::bigint);
     PERFORM tracker.post(done.run_id, p_job, 'bloom', 'expected', NULL,
                          round(1000 * greatest(coalesce((p_result ->> 'expected_wrong')::numeric, 0), 0))::bigint);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'ingest', NULL, (done.payload ->> 'rows')::bigint);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'ingest', NULL, added);
 END
 $$;

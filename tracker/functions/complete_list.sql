@@ -14,7 +14,7 @@ DECLARE
     dropped_n bigint;
     packed_n bigint := 0;
 BEGIN
-    IF NOT tracker.finish('ingest', p_job, p_lease, p_result) THEN
+    IF NOT tracker.finish('ingest', p_job, p_lease, p_result, rows_n, candidates_n) THEN
         RETURN;
     END IF;
     SELECT * INTO done FROM tracker.job WHERE job_id = p_job;
@@ -55,7 +55,5 @@ BEGIN
             USING ERRCODE = 'SH003';
     END IF;
     PERFORM tracker.post(done.run_id, p_job, 'packed', NULL, NULL, packed_n);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_in', 'list', NULL, rows_n);
-    PERFORM tracker.post(done.run_id, p_job, 'rows_out', 'list', NULL, candidates_n);
 END
 $$;

@@ -32,10 +32,10 @@ DECLARE
     percent float8;
     alone boolean := false;
 BEGIN
-    PERFORM tracker.allow('download');
+    PERFORM tracker.require_class('download');
     -- The same request may be in flight twice, its first connection cut: one after the other, they get one batch.
     SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
-    SELECT array_agg(job_id) INTO mine FROM tracker.repeated(p_worker, p_request);
+    SELECT array_agg(job_id) INTO mine FROM tracker.leases_of_request(p_worker, p_request);
     IF mine IS NULL THEN
         IF asking.state <> 'active' OR tracker.is_closed('download') THEN
             RETURN;
@@ -119,7 +119,7 @@ BEGIN
     SELECT seen.job_id, seen.lease, seen.attempt, seen.run_id, seen.run, seen.recipe, seen.output,
            batch.subset, batch.n, batch.max_tries, coalesce(drawn, batch.payload)
     FROM tracker.job
-    JOIN tracker.batch USING (job_id), tracker.describe(job) AS seen
+    JOIN tracker.batch USING (job_id), tracker.claimed_job(job) AS seen
     WHERE job.job_id = ANY (mine);
 END
 $$;

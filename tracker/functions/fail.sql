@@ -6,7 +6,7 @@ DECLARE
     failed tracker.job;
     last_try boolean;
 BEGIN
-    IF NOT tracker.hold(p_job, p_lease) THEN
+    IF NOT tracker.lock_lease(p_job, p_lease) THEN
         RETURN 'done';
     END IF;
     SELECT * INTO failed FROM tracker.job WHERE job_id = p_job;

@@ -1,13 +1,18 @@
--- End a job under its lease. True: ended now. False: it had ended before under the same lease (the reply was lost), and
--- the caller changes nothing. A lease that was taken over raises, so that a transaction that did more cannot commit.
-CREATE FUNCTION tracker.finish(p_queue tracker.queue, p_job bigint, p_lease uuid, p_result jsonb)
-RETURNS boolean
+-- End a job under its lease, and book the rows that it took and gave. Return true if the job ended now, false if it had
+-- ended before under the same lease (the reply was lost), and then the caller changes nothing. A lease that was taken
+-- over raises, so that a transaction that did more cannot commit.
+CREATE FUNCTION tracker.finish(
+    p_queue tracker.queue, p_job bigint, p_lease uuid, p_result jsonb, p_rows_in bigint, p_rows_out bigint
+) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
     done tracker.job;
+    -- Reading a link list is booked apart, or ingest's rate would be too low. Its rows come in again with its packs.
+    is_list boolean;
+    label text;
 BEGIN
-    PERFORM tracker.allow(p_queue);
+    PERFORM tracker.require_class(p_queue);
     UPDATE tracker.job SET state = 'done', finished_at = now(), result = p_result, error = NULL
     WHERE job_id = p_job AND lease = p_lease AND state = 'leased' AND queue = p_queue
     RETURNING * INTO done;
@@ -20,11 +25,16 @@ BEGIN
             USING ERRCODE = 'SH001', HINT = 'drop the work: another worker has it';
     END IF;
     PERFORM tracker.require_worker(done.worker_id);
-    UPDATE tracker.lease SET ending = 'completed', ended_at = now() WHERE lease = p_lease;
+    is_list := done.payload ? 'list';
+    label := CASE WHEN is_list THEN 'list' ELSE p_queue::text END;
+    UPDATE tracker.lease
+    SET ending = 'completed', ended_at = now(),
+        rows_in = CASE WHEN NOT is_list THEN p_rows_in END, rows_out = CASE WHEN NOT is_list THEN p_rows_out END
+    WHERE lease = p_lease;
     PERFORM tracker.post(done.run_id, p_job, 'jobs', p_queue::text, NULL, 1);
-    -- Reading a list is told apart, as its rows are: ingest's rate would else be too low by the time it took.
-    PERFORM tracker.post(done.run_id, p_job, 'milliseconds',
-                         CASE WHEN done.payload ? 'list' THEN 'list' ELSE p_queue::text END, NULL,
+    PERFORM tracker.post(done.run_id, p_job, 'rows_in', label, NULL, p_rows_in);
+    PERFORM tracker.post(done.run_id, p_job, 'rows_out', label, NULL, p_rows_out);
+    PERFORM tracker.post(done.run_id, p_job, 'milliseconds', label, NULL,
                          (1000 * extract(epoch FROM clock_timestamp() - done.leased_at))::bigint);
     RETURN true;
 END

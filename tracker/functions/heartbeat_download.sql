@@ -18,7 +18,7 @@ DECLARE
     well text[];
     wanted text[];
 BEGIN
-    PERFORM tracker.allow('download');
+    PERFORM tracker.require_class('download');
     state := tracker.heartbeat(p_worker, p_progress);
     -- In one order across all three lists, so that two beats do not wait for each other.
     PERFORM FROM tracker.resting

@@ -9,10 +9,10 @@ DECLARE
     is_above boolean;
 BEGIN
     SELECT coalesce(bool_or(amount >= high), false), coalesce(bool_or(amount > resume), false)
-    INTO is_full, is_above FROM tracker.piles(p_queue);
+    INTO is_full, is_above FROM tracker.watermarks(p_queue);
     UPDATE tracker.control SET held = CASE WHEN held THEN is_above ELSE is_full END
     WHERE queue = p_queue AND held <> CASE WHEN held THEN is_above ELSE is_full END;
     SELECT paused OR held INTO now_closed FROM tracker.control WHERE queue = p_queue;
-    RETURN coalesce(now_closed, false) OR coalesce(tracker.room(p_queue) < 1, false);
+    RETURN coalesce(now_closed, false) OR coalesce(tracker.leases_left(p_queue) < 1, false);
 END
 $$;

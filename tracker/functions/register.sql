@@ -10,7 +10,7 @@ DECLARE
     oldest int := tracker.setting('oldest_protocol');
     newest int := tracker.setting('newest_protocol');
 BEGIN
-    PERFORM tracker.allow(p_kind);
+    PERFORM tracker.require_class(p_kind);
     IF p_protocol NOT BETWEEN oldest AND newest THEN
         RAISE EXCEPTION 'protocol % is not spoken here (% to % are)', p_protocol, oldest, newest
             USING ERRCODE = 'SH003', HINT = 'upgrade the worker, or run tracker migrate if the worker is the newer one';

@@ -3,7 +3,7 @@ CREATE FUNCTION tracker.release(p_job bigint, p_lease uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 BEGIN
-    IF NOT tracker.hold(p_job, p_lease) THEN
+    IF NOT tracker.lock_lease(p_job, p_lease) THEN
         RETURN;
     END IF;
     UPDATE tracker.job

@@ -10,7 +10,7 @@ BEGIN
         RAISE EXCEPTION 'worker % is not registered', p_worker
             USING ERRCODE = 'SH003', HINT = 'start the worker again: it was evicted or has left';
     END IF;
-    PERFORM tracker.allow(known.kind);
+    PERFORM tracker.require_class(known.kind);
     IF EXISTS (SELECT FROM tracker.machine WHERE name = known.machine AND revoked_at IS NOT NULL) THEN
         RAISE EXCEPTION 'machine % is revoked', known.machine USING ERRCODE = 'SH003', HINT = 'enroll it anew under another name';
     END IF;

@@ -8,7 +8,7 @@ AS $$
 DECLARE
     asking tracker.job;
 BEGIN
-    PERFORM tracker.hold(p_job, p_lease);
+    PERFORM tracker.lock_lease(p_job, p_lease);
     SELECT * INTO asking FROM tracker.job WHERE job_id = p_job;
     UPDATE tracker.embedding SET sha256 = p_sha256, config_sha256 = p_config_sha256
     WHERE run_id = asking.run_id AND name = asking.payload ->> 'embedding' AND sha256 IS NULL

@@ -8,12 +8,6 @@ from tracker.planning.plan import STAGES, Assumptions, with_given
 # Less says more about the start of a process than about its rate.
 LEAST_SECONDS = 10.0
 
-ALIVE = """
-SELECT kind::text AS kind, count(*) AS n FROM tracker.worker
-WHERE state = 'active' AND seen_at > now() - make_interval(secs => tracker.setting('lease_seconds')::float8)
-GROUP BY kind
-"""
-SETTINGS = "SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting WHERE name = ANY (%s)"
 # A plan's number by the setting that it follows.
 FROM_SETTINGS = {
     "batch_size": "batch_size",
@@ -30,12 +24,10 @@ def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptio
     """
     with translated():
         rows = connection.execute(query("measured")).fetchall()
-        alive = {row["kind"]: float(row["n"]) for row in connection.execute(ALIVE)}
-        settings = {
-            FROM_SETTINGS[row["name"]]: row["value"] for row in connection.execute(SETTINGS, ([*FROM_SETTINGS],))
-        }
+        alive = {row["kind"]: float(row["n"]) for row in connection.execute(query("alive_workers"))}
+        numbers = {row["name"]: row["value"] for row in connection.execute(query("numbers"))}
     seen: Counter[tuple[str, str]] = Counter({(row["account"], row["label"] or ""): row["n"] for row in rows})
-    found: dict[str, float] = dict(settings)
+    found: dict[str, float] = {number: numbers[setting] for setting, number in FROM_SETTINGS.items()}
     for stage in STAGES:
         seconds = seen["milliseconds", stage] / 1000
         moved = seen["rows_out" if stage == "extract" else "rows_in", stage]

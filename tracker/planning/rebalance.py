@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tracker.accounts.changes import record
 from tracker.accounts.controls import change_setting
 from tracker.accounts.fleet import evict, workers
-from tracker.database.database import Connection, Row, translated
+from tracker.database.database import Connection, Row, query, translated
 from tracker.database.enums import SUBSETS
 from tracker.planning.measured_rates import with_measured
 from tracker.planning.plan import ORDINARY, STAGES, Assumptions, Stage
@@ -24,12 +24,6 @@ LOW_SHARE = 0.04
 # Shards of a subset that wait for its filter: more than this many times the mean of all, and fewer of it are drawn.
 PILED_UP = 2.0
 LEAST_PILE = 10
-
-WAITING = """
-SELECT payload ->> 'subset' AS subset, count(*) AS n FROM tracker.job
-WHERE queue = 'filter' AND state = 'ready' GROUP BY 1
-"""
-SETTINGS = "SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +58,8 @@ def propose(connection: Connection) -> Proposal:
     """Look at the swarm and say what would balance it; nothing is changed."""
     known = with_measured(connection, ORDINARY)
     with translated():
-        settings = {row["name"]: row["value"] for row in connection.execute(SETTINGS)}
-        waiting = {row["subset"]: row["n"] for row in connection.execute(WAITING.encode())}
+        settings = {row["name"]: row["value"] for row in connection.execute(query("numbers"))}
+        waiting = {row["subset"]: row["n"] for row in connection.execute(query("shards_waiting"))}
     kinds, bottleneck = _kinds(known)
     proposal = Proposal(bottleneck, kinds)
     proposal.unmeasured = [stage for stage in STAGES if known.rates[stage].source != "measured"]

@@ -24,7 +24,7 @@ from tracker.database.database import Connection, answered_within, connect, tran
 from tracker.errors import DatabaseDown
 from tracker.protocol.copy_rows import Buffer, copy_into
 
-PROTOCOL = 2
+PROTOCOL = 3
 # A broken connection is tried again after 0.1 s, then twice as long each time, for a minute in all: Postgres restarts
 # or fails over in less, and beyond it the lease has expired anyway.
 FIRST_PAUSE_SECONDS = 0.1
@@ -189,9 +189,9 @@ class Session:
         """End a piece of a list, which has become packs; see tracker/functions/complete_list.sql."""
         self._work.value("SELECT tracker.complete_list(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
 
-    def restrictions(self) -> dict[str, str]:
+    def hash_lists(self) -> dict[str, str]:
         """The lists of hashes never to keep: sha256 (hex) by path in the store."""
-        rows = self._work.rows("SELECT * FROM tracker.restrictions(%s)", self.worker_id)
+        rows = self._work.rows("SELECT * FROM tracker.hash_lists(%s)", self.worker_id)
         return {row["path"]: row["sha256"] for row in rows}
 
     def fail(self, job: Job | Batch, error: str) -> str:
@@ -260,7 +260,7 @@ class Session:
 
 
 def _held(connection: Connection, job: Job) -> bool:
-    row = connection.execute("SELECT tracker.hold(%s, %s) AS held", (job.job_id, job.lease)).fetchone()
+    row = connection.execute("SELECT tracker.lock_lease(%s, %s) AS held", (job.job_id, job.lease)).fetchone()
     return bool(row and row["held"])
 
 

@@ -5,7 +5,6 @@ more parts have come. What a model is, a worker settles with its checksums; unti
 calling again.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,34 +16,15 @@ from psycopg.types.json import Jsonb
 
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
+from tracker.seeding.names import NAME, path_name
 from tracker.storage.open import open_store
 
 HUB_PREFIX = "hf-hub:"
 TARS = (".tar", ".tar.gz", ".tgz")
 TARS_AT_ONCE = 1_000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 SELECT_RUN = "SELECT run_id FROM tracker.run WHERE name = %s"
-# A run of tars alone keeps no shards; its recipe says nothing.
-INSERT_RUN = """
-INSERT INTO tracker.run (name, recipe, keep_shards) VALUES (%s, '{}', 'forever') ON CONFLICT (name) DO NOTHING
-"""
-INSERT_MODEL = """
-INSERT INTO tracker.embedding (run_id, name, model, pretrained)
-VALUES (%(run_id)s, %(name)s, %(model)s, %(pretrained)s)
-ON CONFLICT (run_id, name) DO UPDATE SET model = EXCLUDED.model, pretrained = EXCLUDED.pretrained
-    WHERE embedding.sha256 IS NULL
-"""
 SELECT_MODEL = "SELECT model, pretrained FROM tracker.embedding WHERE run_id = %(run_id)s AND name = %(name)s"
-INSERT_TARS = """
-INSERT INTO tracker.job (queue, run_id, payload)
-SELECT 'embed', %(run_id)s,
-       jsonb_build_object('embedding', %(name)s::text, 'kind', 'tar', 'source', tar ->> 'source',
-                          'folder', %(folder)s::text, 'path', tar ->> 'path')
-FROM jsonb_array_elements(%(tars)s::jsonb) AS tar
-ON CONFLICT (run_id, (payload ->> 'embedding'), (payload ->> 'source')) WHERE payload ->> 'embedding' IS NOT NULL
-    DO NOTHING
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +47,7 @@ class Model:
                 f"the weights of {model} are not clear: an {HUB_PREFIX} id brings its own, any other name needs "
                 "--pretrained with a tag, a file, a folder or store:models/NAME"
             )
-        wanted = name if name is not None else _path_name(model.removeprefix(HUB_PREFIX))
+        wanted = name if name is not None else path_name(model.removeprefix(HUB_PREFIX))
         if not NAME.fullmatch(wanted):
             raise TrackerError(
                 f"'{wanted}' cannot name embeddings: give --name up to 64 letters, digits, '.', '_' and '-'"
@@ -109,12 +89,12 @@ def embed_folder(connection: Connection, folder: str, model: Model, run: str | N
     """
     place = folder if "://" in folder else str(Path(folder).expanduser().absolute())
     tars = _tars(place)
-    name = run if run is not None else _path_name(place.rstrip("/").rpartition("/")[2])
+    name = run if run is not None else path_name(place.rstrip("/").rpartition("/")[2])
     if not NAME.fullmatch(name):
         raise TrackerError(f"'{name}' cannot be a run's name: name one, of letters, digits, '.', '_' and '-'")
     new = 0
     with translated(), connection.transaction():
-        connection.execute(INSERT_RUN, (name,))
+        connection.execute(query("insert_bare_run"), {"name": name})
         run_id = _run_id(connection, name)
         assert run_id is not None
         _settle(connection, name, run_id, model)
@@ -123,7 +103,7 @@ def embed_folder(connection: Connection, folder: str, model: Model, run: str | N
             {"path": path, "source": f"{place.rstrip('/')}/{path}"} for path in islice(pieces, TARS_AT_ONCE)
         ]:
             values = {"run_id": run_id, "name": model.name, "folder": place, "tars": Jsonb(some)}
-            new += connection.execute(INSERT_TARS, values).rowcount
+            new += connection.execute(query("insert_tar_jobs"), values).rowcount
     return Seeded(name, len(tars), new)
 
 
@@ -134,7 +114,7 @@ def _run_id(connection: Connection, run: str) -> int | None:
 
 def _settle(connection: Connection, run: str, run_id: int, model: Model) -> None:
     values = {"run_id": run_id, "name": model.name, "model": model.model, "pretrained": model.pretrained}
-    connection.execute(INSERT_MODEL, values)
+    connection.execute(query("insert_embedding"), values)
     known: Row | None = connection.execute(SELECT_MODEL, values).fetchone()
     assert known is not None
     if (known["model"], known["pretrained"]) != (model.model, model.pretrained):
@@ -159,8 +139,3 @@ def _tars(folder: str) -> Sequence[str]:
 
 def _files(infos: Sequence[pafs.FileInfo]) -> Iterator[str]:
     return (info.path for info in infos if info.is_file and info.path.endswith(TARS))
-
-
-def _path_name(text: str) -> str:
-    """A text with what is no part of a file's name made '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")

@@ -2,41 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import CheckViolation
 from psycopg.types.json import Jsonb
 
 from tracker.accounts.pool import open_leaves
-from tracker.database.database import Connection, translated
+from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 from tracker.seeding.link_list import Columns, Piece
+from tracker.seeding.names import NAME
 from tracker.storage.retention import checked
 
 CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
-INSERT_RUN = """
-INSERT INTO tracker.run (name, recipe, keep_shards)
-VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'), coalesce(%(keep)s, '24h'))
-ON CONFLICT (name) DO NOTHING
-"""
 SELECT_RUN = "SELECT run_id, recipe, keep_shards FROM tracker.run WHERE name = %s"
-INSERT_JOBS = """
-INSERT INTO tracker.job (queue, run_id, payload)
-SELECT 'extract', %(run_id)s, jsonb_build_object('wat', wat) FROM unnest(%(wats)s::text[]) AS wat
-ON CONFLICT (run_id, (payload ->> 'wat')) WHERE queue = 'extract' DO NOTHING
-"""
-INSERT_LIST_JOBS = """
-INSERT INTO tracker.job (queue, run_id, slot, payload)
-SELECT 'ingest', %(run_id)s, piece.at %% tracker.setting('bloom_slots')::int, piece.value
-FROM jsonb_array_elements(%(pieces)s::jsonb) WITH ORDINALITY AS piece (value, at)
-ON CONFLICT (run_id, (payload ->> 'list'), (payload ->> 'first_group'))
-    WHERE queue = 'ingest' AND payload ->> 'list' IS NOT NULL DO NOTHING
-"""
 PIECES_AT_ONCE = 1_000
 
 
@@ -61,9 +43,9 @@ def seed(
         TrackerError: the run exists with another recipe or keeps its shards for another time, or its name does not
             fit a path.
     """
-    with _named(run), translated(), connection.transaction():
+    with translated(), connection.transaction():
         run_id = _open_run(connection, run, recipe, keep_shards)
-        new = connection.execute(INSERT_JOBS, {"run_id": run_id, "wats": list(wats)}).rowcount
+        new = connection.execute(query("insert_wat_jobs"), {"run_id": run_id, "wats": list(wats)}).rowcount
     return Seeded(run, len(wats), new)
 
 
@@ -99,34 +81,26 @@ def seed_list(
     }
     jobs = [asdict(piece) | common for piece in pieces]
     new = 0
-    with _named(run), translated(), connection.transaction():
+    with translated(), connection.transaction():
         run_id = _open_run(connection, run, recipe, keep_shards)
         for at in range(0, len(jobs), PIECES_AT_ONCE):
             values = {"run_id": run_id, "pieces": Jsonb(jobs[at : at + PIECES_AT_ONCE])}
-            new += connection.execute(INSERT_LIST_JOBS, values).rowcount
+            new += connection.execute(query("insert_list_jobs"), values).rowcount
     return new
 
 
 def _open_run(connection: Connection, run: str, recipe: dict[str, Any] | None, keep_shards: str | None) -> int:
+    if not NAME.fullmatch(run):
+        raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'")
     keep = None if keep_shards is None else checked(keep_shards)
     values = {"name": run, "recipe": None if recipe is None else Jsonb(recipe), "keep": keep}
-    connection.execute(INSERT_RUN, values)
+    connection.execute(query("insert_run"), values)
     row = connection.execute(SELECT_RUN, (run,)).fetchone()
     assert row is not None
     _require_agreement(run, recipe, row["recipe"])
     _require_same_time(run, keep, row["keep_shards"])
     open_leaves(connection, row["run_id"])
     return int(row["run_id"])
-
-
-@contextmanager
-def _named(run: str) -> Iterator[None]:
-    try:
-        yield
-    except TrackerError as error:
-        if isinstance(error.__cause__, CheckViolation):
-            raise TrackerError(f"'{run}' cannot be a run's name: use letters, digits, '.', '_' and '-'") from error
-        raise
 
 
 def run_name(sources: Sequence[str]) -> str:

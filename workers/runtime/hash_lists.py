@@ -15,7 +15,7 @@ class HashListCache:
 
     def current(self, context: WorkContext) -> HashLists:
         """Return the lists in force; load them again if they have changed. Called before each job."""
-        lists = context.session.restrictions()
+        lists = context.session.hash_lists()
         if lists != self._lists:
             self._loaded = HashLists.load(context.store, lists, sha256=lists)
             self._lists = lists

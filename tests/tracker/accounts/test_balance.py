@@ -114,7 +114,7 @@ def test_batches_under_way_count_in_bytes_as_what_a_link_came_to_so_far(admin: C
     stored = int(str(scalar(admin, "SELECT sum(tar_bytes) FROM tracker.manifest WHERE kind = 'shard'")))
     assert high <= stored < high + held[-1][1].n * PICTURE_BYTES
     assert worker.draw() is None
-    row = admin.execute("SELECT amount FROM tracker.piles('download') WHERE what = 'bytes in shards'").fetchone()
+    row = admin.execute("SELECT amount FROM tracker.watermarks('download') WHERE what = 'bytes in shards'").fetchone()
     assert row == {"amount": stored}
 
 

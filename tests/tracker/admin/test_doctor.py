@@ -15,6 +15,7 @@ from tracker.admin import doctor, server_health
 from tracker.admin.findings import Finding, Level
 from tracker.admin.server_health import NEEDS, horizon
 from tracker.database.database import Connection, connect
+from tracker.database.enums import LOGINS
 from tracker.database.migrate import migrate
 
 # The tests' server does without them, since its data need not outlive a power cut; and a database's rights are not
@@ -133,7 +134,7 @@ def test_a_right_too_many_is_found_and_its_remedy_takes_it(admin: Connection, ha
 
 def test_a_function_that_anyone_may_call_is_found_for_each_login(admin: Connection) -> None:
     admin.execute("GRANT EXECUTE ON FUNCTION tracker.post TO PUBLIC")
-    assert [finding.said.split()[0] for finding in faults(admin)] == sorted(doctor.LOGINS)
+    assert [finding.said.split()[0] for finding in faults(admin)] == sorted(LOGINS)
     for finding in faults(admin):
         admin.execute(finding.remedy.encode())
     assert faults(admin) == []
@@ -150,7 +151,7 @@ def test_a_right_that_is_missing_is_found_and_migrate_gives_it(database: str, ad
 def test_the_rights_that_are_meant_are_read_from_the_grants() -> None:
     granted = doctor.granted()
     assert {("shoal_download", "draw"), ("shoal_ingest", "complete_ingest")} <= granted
-    assert {login for login, _ in granted} == set(doctor.LOGINS)
+    assert {login for login, _ in granted} == set(LOGINS)
 
 
 def test_a_table_that_autovacuum_may_not_touch_is_found(admin: Connection) -> None:

@@ -71,7 +71,7 @@ def test_a_worker_waits_for_a_database_that_takes_no_writes(
     """As the old primary of a failover does, or a standby; connections that are open go on."""
     writes = f"ALTER DATABASE {admin.info.dbname} SET default_transaction_read_only".encode()
     new_run(admin, wats=1)
-    row = admin.execute("SELECT * FROM tracker.register('extract', 'here', 1, '1', 2, NULL)").fetchone()
+    row = admin.execute("SELECT * FROM tracker.register('extract', 'here', 1, '1', 3, NULL)").fetchone()
     assert row is not None
     admin.execute(writes + b" = on")
     worker = Session(database, "extract", row["worker_id"], row["settings"])

@@ -14,12 +14,11 @@ from tracker.database.database import Connection
 
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
 
-SHARED = {"register", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe", "restrictions"}
+SHARED = {"register", "claim", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe", "hash_lists"}
 OWN = {
-    "extract": {"claim", "complete_extract"},
+    "extract": {"complete_extract"},
     "ingest": {
-        "claim",
-        "hold",
+        "lock_lease",
         "complete_ingest",
         "complete_list",
         "open_leaves",
@@ -28,8 +27,8 @@ OWN = {
         "bloom_snapshot",
     },
     "download": {"draw", "complete_download", "heartbeat_download", "blocks"},
-    "filter": {"claim", "complete_filter"},
-    "embed": {"claim", "settle_model", "complete_embed"},
+    "filter": {"complete_filter"},
+    "embed": {"settle_model", "complete_embed"},
 }
 KINDS = sorted(OWN)
 
@@ -71,7 +70,7 @@ def test_a_login_may_touch_no_table(admin: Connection, kind: str) -> None:
         "SELECT pg_advisory_lock(1)",
         "SELECT lo_from_bytea(0, 'x')",
         "SELECT tracker.post(1, 1, 'in', NULL, 'en', 1000)",
-        "SELECT tracker.finish('extract', 1, gen_random_uuid(), '{}')",
+        "SELECT tracker.finish('extract', 1, gen_random_uuid(), '{}', 1, 1)",
         "SET ROLE shoal_owner",
     ],
 )
@@ -91,7 +90,7 @@ def test_a_login_may_make_no_temporary_table(admin: Connection, template: str, k
 def test_a_login_cannot_register_for_another_class(admin: Connection, login: Login) -> None:
     token = enroll(admin, "vm-1", "extract")
     with login("download") as connection, pytest.raises(psycopg.Error, match="may not work on queue extract"):
-        connection.execute("SELECT * FROM tracker.register('extract', 'h', 1, '1', 2, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('extract', 'h', 1, '1', 3, %s)", (token,))
 
 
 def test_the_url_of_a_server_on_a_socket_names_its_folder_and_port(admin: Connection) -> None:
@@ -120,13 +119,13 @@ def test_a_machines_url_names_every_server_that_the_admins_does(admin: Connectio
 @pytest.mark.parametrize("token", [None, "guessed"])
 def test_a_login_without_an_enrolled_machines_token_is_refused(login: Login, token: str | None) -> None:
     with login("download") as connection, pytest.raises(psycopg.Error, match="not enrolled"):
-        connection.execute("SELECT * FROM tracker.register('download', 'h', 1, '1', 2, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('download', 'h', 1, '1', 3, %s)", (token,))
 
 
 def test_a_token_of_one_class_does_not_open_another(admin: Connection, login: Login) -> None:
     token = enroll(admin, "vm-1", "download")
     with login("filter") as connection, pytest.raises(psycopg.Error, match="not enrolled"):
-        connection.execute("SELECT * FROM tracker.register('filter', 'h', 1, '1', 2, %s)", (token,))
+        connection.execute("SELECT * FROM tracker.register('filter', 'h', 1, '1', 3, %s)", (token,))
 
 
 def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login: Login) -> None:
@@ -134,7 +133,7 @@ def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login:
     token = enroll(admin, "vm-1", "extract")
     with login("extract") as connection:
         row = connection.execute(
-            "SELECT worker_id FROM tracker.register('extract', 'h', 1, '1', 2, %s)", (token,)
+            "SELECT worker_id FROM tracker.register('extract', 'h', 1, '1', 3, %s)", (token,)
         ).fetchone()
         assert row is not None
         claim = "SELECT * FROM tracker.claim(%s, %s, 'extract')"
@@ -148,4 +147,4 @@ def test_an_enrolled_machine_works_until_it_is_revoked(admin: Connection, login:
         with pytest.raises(psycopg.Error, match=r"revoked|no longer held"):
             connection.execute("SELECT tracker.complete_extract(%s, %s, %s)", (held["job_id"], held["lease"], done))
         with pytest.raises(psycopg.Error, match="not enrolled"):
-            connection.execute("SELECT tracker.register('extract', 'h', 1, '1', 2, %s)", (token,))
+            connection.execute("SELECT tracker.register('extract', 'h', 1, '1', 3, %s)", (token,))

@@ -89,7 +89,7 @@ def test_a_login_cannot_end_what_another_class_holds(admin: Connection, way: Log
         token = enroll(admin, f"vm-{kind}", kind)
         with way(kind) as connection:
             row = connection.execute(
-                "SELECT worker_id FROM tracker.register(%s, 'h', 1, '1', 2, %s)", (kind, token)
+                "SELECT worker_id FROM tracker.register(%s, 'h', 1, '1', 3, %s)", (kind, token)
             ).fetchone()
             assert row is not None
             held[kind] = (
@@ -116,7 +116,7 @@ def test_a_forged_path_or_count_goes_nowhere(admin: Connection, way: Login) -> N
     token = enroll(admin, "vm", "download")
     with way("download") as connection:
         row = connection.execute(
-            "SELECT worker_id FROM tracker.register('download', 'h', 1, '1', 2, %s)", (token,)
+            "SELECT worker_id FROM tracker.register('download', 'h', 1, '1', 3, %s)", (token,)
         ).fetchone()
         assert row is not None
         batch = connection.execute("SELECT * FROM tracker.draw(%s, %s)", (row["worker_id"], uuid4())).fetchone()

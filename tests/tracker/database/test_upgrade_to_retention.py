@@ -15,7 +15,7 @@ from tests.tracker.filling import scalar
 from tracker.accounts.audit import audit
 from tracker.database.database import Connection, connect
 from tracker.database.migrate import _configuration, migrate
-from tracker.database.version import function_files
+from tracker.database.version import function_files, script
 from tracker.storage.retention import Deleted, retain
 
 BEFORE = """
@@ -43,7 +43,7 @@ def old(server: str) -> Iterator[str]:
     with connect(server) as admin:
         admin.execute(f"CREATE DATABASE {name}".encode())
         with connect(url) as connection:
-            connection.execute((Path(__file__).parents[3] / "tracker" / "database" / "roles.sql").read_bytes())
+            connection.execute(script("roles.sql").encode())
         engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
         with engine.begin() as begun:
             begun.exec_driver_sql("SET LOCAL ROLE shoal_owner")

@@ -167,7 +167,7 @@ def test_a_copy_whose_connection_is_closed_leaves_no_row_and_the_job_to_others(
     statement = COPY.format(leaf=Identifier(rows.relation), columns=SQL(", ").join(map(Identifier, COLUMNS)))
     dying = connect(database)
     dying.autocommit = False
-    dying.execute("SELECT tracker.hold(%s, %s)", (job.job_id, job.lease))
+    dying.execute("SELECT tracker.lock_lease(%s, %s)", (job.job_id, job.lease))
 
     def copy_half() -> None:
         with dying.cursor() as cursor, cursor.copy(statement) as copy:

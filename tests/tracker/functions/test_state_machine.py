@@ -146,7 +146,7 @@ class Tracker(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(QUEUES))
     def register(self, kind: str) -> None:
-        (row,) = self.call("SELECT worker_id FROM tracker.register(%s, 'host', 1, '1', 2)", kind)
+        (row,) = self.call("SELECT worker_id FROM tracker.register(%s, 'host', 1, '1', 3)", kind)
         self.model.workers.append(Worker(row["worker_id"], kind))
 
     @rule(seed=SEEDS)

@@ -46,22 +46,22 @@ def test_a_list_reaches_workers_until_it_is_removed(
     console: Console, tmp_path: Path, register: Callable[[str], Session]
 ) -> None:
     worker = register("download")
-    assert worker.restrictions() == {}
+    assert worker.hash_lists() == {}
     (tmp_path / "police.txt").write_text(f"# from them\n{MD5.upper()}\n{SHA256}\n{SHA256}\n")
     added = console.json("restrict", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "a court's order")
     assert added["hashes"] == {"sha256": 1, "md5": 1, "pdq": 0}
     pq.write_table(pa.table({"pdq": [PDQ, None], "note": ["x", "y"]}), tmp_path / "near.parquet")
     console.json("restrict", "add", tmp_path / "near.parquet", "--reason", "test")
     (given,) = [row for row in console.json("restrict", "list")["lists"] if row["name"] == "police"]
-    assert len(worker.restrictions()) == 2
-    assert worker.restrictions()[given["path"]] == given["sha256"]
+    assert len(worker.hash_lists()) == 2
+    assert worker.hash_lists()[given["path"]] == given["sha256"]
     assert "there is a list police already" in console.refusal(
         "restrict", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "again"
     )
     assert "nothing was changed" in console("restrict", "remove", "police").err
-    assert len(worker.restrictions()) == 2
+    assert len(worker.hash_lists()) == 2
     console.json("restrict", "remove", "police", "--yes")
-    assert given["path"] not in worker.restrictions()
+    assert given["path"] not in worker.hash_lists()
     assert "there is no list police" in console.refusal("restrict", "remove", "police", "--yes")
     logged = console("log", "--json").out
     assert [row["command"] for row in console.json("log")["changes"]] == [
@@ -86,4 +86,4 @@ def test_a_list_that_cannot_be_written_is_not_in_force(
     (tmp_path / "a.txt").write_text(f"{MD5}\n")
     (tmp_path / "store").write_text("a file where the store's folder should be")
     assert "the list cannot be written to" in console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "test")
-    assert register("download").restrictions() == {}
+    assert register("download").hash_lists() == {}

@@ -76,7 +76,7 @@ class Lists:
     def __init__(self) -> None:
         self.lists: dict[str, str] = {}
 
-    def restrictions(self) -> dict[str, str]:
+    def hash_lists(self) -> dict[str, str]:
         return self.lists
 
 

@@ -173,7 +173,7 @@ VERBS: dict[str, tuple[str, tuple[object, ...]]] = {
     "open_leaves": ("ingest", (1,)),
     "release": ("extract", (NOBODYS,)),
     "release_slot": ("ingest", ()),
-    "restrictions": ("download", ()),
+    "hash_lists": ("download", ()),
     "settle_model": ("embed", (NOBODYS, "0" * 64, "0" * 64)),
     "settle_recipe": ("extract", (1, {})),
 }

@@ -1,6 +1,6 @@
 -- Lock a job that is held under this lease until the transaction ends. False: it is done already under the same lease
 -- (the reply to its completion was lost). A lease that was taken over raises.
-CREATE FUNCTION tracker.hold(p_job bigint, p_lease uuid) RETURNS boolean
+CREATE FUNCTION tracker.lock_lease(p_job bigint, p_lease uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
@@ -11,7 +11,7 @@ BEGIN
         RAISE EXCEPTION 'job % is no longer held under lease %', p_job, p_lease
             USING ERRCODE = 'SH001', HINT = 'drop the work: another worker has it';
     END IF;
-    PERFORM tracker.allow(held.queue);
+    PERFORM tracker.require_class(held.queue);
     IF held.state = 'leased' THEN
         PERFORM tracker.require_worker(held.worker_id);
     END IF;

@@ -1,10 +1,10 @@
 -- The lists of hashes that no worker may keep a picture of, as they lie in the store; asked for before each batch.
-CREATE FUNCTION tracker.restrictions(p_worker uuid) RETURNS TABLE (path text, sha256 text)
+CREATE FUNCTION tracker.hash_lists(p_worker uuid) RETURNS TABLE (path text, sha256 text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM tracker.require_worker(p_worker);
-    RETURN QUERY SELECT path, sha256 FROM tracker.restriction ORDER BY path;
+    RETURN QUERY SELECT path, sha256 FROM tracker.hash_list ORDER BY path;
 END
 $$;

@@ -1,5 +1,5 @@
 -- Refuse a login whose class is not that of the queue. The owner's members (the admin, the embedded server) may do all.
-CREATE FUNCTION tracker.allow(p_queue tracker.queue) RETURNS void
+CREATE FUNCTION tracker.require_class(p_queue tracker.queue) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 BEGIN

@@ -1,5 +1,5 @@
 -- The candidates at these positions (from 0) of a batch's payload.
-CREATE FUNCTION tracker.lines(p_payload text, p_positions int[])
+CREATE FUNCTION tracker.payload_links(p_payload text, p_positions int[])
 RETURNS TABLE (
     pack bigint, pack_row int, attempt smallint, language text, url text, text text, extra text, place int
 )

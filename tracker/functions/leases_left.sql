@@ -1,7 +1,7 @@
 -- How many more jobs of a queue may be leased; NULL: the admin has set no limit. With a limit, claims that find room pass
 -- one at a time until they commit, so that two never take the same place. What stale workers hold is not counted: it is
 -- up for taking over, and a queue full of dead workers' leases would else stay closed for ever.
-CREATE FUNCTION tracker.room(p_queue tracker.queue) RETURNS int
+CREATE FUNCTION tracker.leases_left(p_queue tracker.queue) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE

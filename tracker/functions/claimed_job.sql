@@ -1,7 +1,7 @@
 -- A leased job as its worker sees it: with its run's recipe and the stem of its output; a filter worker learns, too,
 -- what is to be kept of the shard and when its pictures were fetched (the second at which the shard's job completed,
 -- in Unix time), and an embed worker its model, with the checksums if they are settled.
-CREATE FUNCTION tracker.describe(p_job tracker.job) RETURNS tracker.claimed
+CREATE FUNCTION tracker.claimed_job(p_job tracker.job) RETURNS tracker.claimed
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
     SELECT (p_job.job_id, p_job.lease, p_job.queue, p_job.attempt, p_job.run_id, run.name, run.recipe,

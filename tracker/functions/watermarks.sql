@@ -5,7 +5,7 @@
 -- in bytes by as much as those under way are larger than usual.
 -- The shards of a run without a filter, or that keeps its shards for ever, are what is wanted and never go: they do not
 -- pile up, and a queue that they held would be held for ever.
-CREATE FUNCTION tracker.piles(p_queue tracker.queue)
+CREATE FUNCTION tracker.watermarks(p_queue tracker.queue)
 RETURNS TABLE (what text, amount numeric, high numeric, resume numeric)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,0 +1,3 @@
+-- Note a change by an admin command.
+INSERT INTO tracker.change (who, command, subject, before, after)
+VALUES (%(who)s, %(command)s, %(subject)s, %(before)s, %(after)s)

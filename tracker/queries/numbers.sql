@@ -1,0 +1,2 @@
+-- All settings as numbers.
+SELECT name, (value #>> '{}')::float8 AS value FROM tracker.setting

@@ -1,0 +1,74 @@
+"""Runs over a release: the jobs that index, deduplicate or tag one, seeded by the admin.
+
+Invariant: such a run is named `releases/NAME`, as the release's folder in the store is. So a job's output lies in that
+folder (tracker/functions/output_path.sql), the manifest lists it under the run, and no crawl can have the same name.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from psycopg.types.json import Jsonb
+
+from tracker.database.database import Connection, query, translated
+from tracker.errors import TrackerError
+from tracker.seeding.names import NAME
+from tracker.storage.open import open_existing_store
+
+FOLDER = "releases"
+UNITS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRun:
+    """A release's run, and release.json, which says what there is to work on."""
+
+    run_id: int
+    run: str
+    release: Mapping[str, Any]
+
+
+def open_release_run(connection: Connection, store: str, name: str) -> ReleaseRun:
+    """Return the run of a published release; the first call makes it.
+
+    Raises:
+        TrackerError: the store has no such release, or its release.json cannot be read.
+    """
+    if not NAME.fullmatch(name):
+        raise TrackerError(f"{name!r} cannot be a release's name: give the name of a folder in {FOLDER}/ of the store")
+    run = f"{FOLDER}/{name}"
+    release = _read_release(store, f"{run}/release.json")
+    with translated(), connection.transaction():
+        connection.execute(query("insert_bare_run"), {"name": run})
+        row = connection.execute("SELECT run_id FROM tracker.run WHERE name = %s", (run,)).fetchone()
+    assert row is not None
+    return ReleaseRun(row["run_id"], run, release)
+
+
+def seed_units(connection: Connection, run_id: int, queue: str, payloads: Iterable[Mapping[str, Any]]) -> int:
+    """Add a job for each payload and return how many are new.
+
+    The value `unit` of a payload names its work within run and queue: a unit that the run has is left out.
+    """
+    left, new = iter(payloads), 0
+    with translated(), connection.transaction():
+        while some := [dict(payload) for payload in islice(left, UNITS_AT_ONCE)]:
+            values = {"queue": queue, "run_id": run_id, "payloads": Jsonb(some)}
+            new += connection.execute(query("seed_units"), values).rowcount
+    return new
+
+
+def _read_release(store: str, path: str) -> Mapping[str, Any]:
+    try:
+        with open_existing_store(store).open_input_file(path) as file:
+            release = json.loads(file.read())
+    except FileNotFoundError:
+        raise TrackerError(f"the store {store} has no {path}: publish the release, or check SHOAL_STORE") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TrackerError(f"cannot read {path} in {store}: {error}; publish the release again") from error
+    if not isinstance(release, dict):
+        raise TrackerError(f"{path} in {store} is not a JSON object: publish the release again")
+    return release

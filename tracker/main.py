@@ -21,12 +21,12 @@ from tracker.admin import (  # noqa: F401
     block_commands,
     control_commands,
     embed_command,
+    hash_list_commands,
     job_commands,
     launch_command,
     list_commands,
     passwords,
     plan_commands,
-    restrict_commands,
     store_commands,
     worker_commands,
 )
@@ -53,7 +53,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
     try:
         app()
-    except (TrackerError, wat_paths.SourceError) as error:
+    except TrackerError as error:
         sys.stderr.write(f"tracker: {error}\n")
         raise SystemExit(1) from None
 

@@ -66,7 +66,7 @@ def sweep(
             show=MAX_IN_JSON if as_json else MAX_SHOWN,
             on_files=_progress,
         )
-        files, size = swept.goes
+        files, size = swept.to_delete
         if yes and files:
             with translated(), connection.transaction():
                 record(connection, "sweep", older_than, before={"files": files, "bytes": size}, after=None)
@@ -76,7 +76,7 @@ def sweep(
         "deleted": yes,
         "files": files,
         "bytes": size,
-        "seen": {why.value: {"files": swept.files[why], "bytes": swept.bytes[why]} for why in sweeping.Why},
+        "seen": {why.value: {"files": swept.files[why], "bytes": swept.bytes[why]} for why in sweeping.Reason},
         "first": [{"path": path, "bytes": n, "why": why.value} for path, n, why in swept.first],
     }
     show(data, as_json, lambda: _render(data))

@@ -8,7 +8,7 @@ published. LAION's are kept as presets, so that a plan can be held against what 
 
 - LAION-5B: 50 billion candidates came down to 5.85 billion pairs; some 300 workers of 1 to 2 vCPU did 10,000 links in
   10 to 15 minutes each (Schuhmann et al. 2022, https://arxiv.org/abs/2210.08402, and the authors' own notes).
-- Fetching the finished list of 5.85 billion: 10 nodes of 16 cores at 9,500 pictures/s together, 7 days; 240 TB at 384
+- Fetching the link list of 5.85 billion: 10 nodes of 16 cores at 9,500 pictures/s together, 7 days; 240 TB at 384
   px, 80 TB at 224 (img2dataset's README).
 - CLIP ViT-L/14 on an A100: 312 samples/s; ViT-B/32: 1,800 (clip-retrieval's README).
 """
@@ -182,13 +182,13 @@ ORDINARY = Assumptions(
     },
 )
 
-# The finished list of LAION-5B, fetched by ten nodes: nothing to extract, no duplicates, no filter behind.
+# The link list of LAION-5B, fetched by ten nodes: nothing to extract, no duplicates, no filter behind.
 LAION_5B = replace(
     ORDINARY,
     links=_published(5.85e9, "LAION-5B's pairs"),
-    new_share=_published(1, "a finished list"),
+    new_share=_published(1, "a link list"),
     success_share=_assumed(1, "LAION's sizes are for all of them"),
-    kept_share=_published(1, "a finished list"),
+    kept_share=_published(1, "a link list"),
     image_bytes=_published(jpeg_bytes(384), "JPEG, 384 px on the shorter side"),
     shards_high_bytes=_assumed(1e15, "everything is kept"),
     keep_shards_days=_assumed(36_500, "everything is kept"),

@@ -55,12 +55,6 @@ def copy_into(connection: Connection, relation: str, buffer: Buffer) -> None:
             copy.write(piece)
 
 
-def copy_buffer(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> bytes:
-    """Turn the candidates of one subset into the whole buffer that copies them into a leaf; else as `copy_rows`."""
-    rows = copy_rows(candidates, leaf=leaf, run_id=run_id, subset=subset, attempt=attempt)
-    return b"".join((SIGNATURE, rows, TRAILER))
-
-
 def copy_rows(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> memoryview:
     """Turn the candidates of one subset into rows for a leaf: a piece that goes between SIGNATURE and TRAILER.
 

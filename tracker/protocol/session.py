@@ -69,7 +69,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class DownloadBeat:
     """What the fleet knows of the web that is new; see tracker/functions/heartbeat_download.sql."""
 
     state: str
@@ -114,8 +114,10 @@ class Session:
         self.kind = kind
         self.worker_id = worker_id
         self.settings = settings
-        self._work = _Line(url, INGEST_ANSWER_SECONDS if kind == "ingest" else ANSWER_SECONDS)
-        self._beat = _Line(url, float(settings["lease_seconds"]) / 2)  # a second try may still save the lease
+        self._work = _RetryingConnection(url, INGEST_ANSWER_SECONDS if kind == "ingest" else ANSWER_SECONDS)
+        self._beat = _RetryingConnection(
+            url, float(settings["lease_seconds"]) / 2
+        )  # a second try may still save the lease
 
     @classmethod
     def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
@@ -137,13 +139,13 @@ class Session:
         """Tell that we live and how far we are; the answer is 'active' or 'draining'."""
         return str(self._beat.value("SELECT tracker.heartbeat(%s, %s)", self.worker_id, progress))
 
-    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> News:
+    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> DownloadBeat:
         """The beat of a download worker: tell what hosts did, and hear what is new since the cursor (None: all)."""
         rows = self._beat.rows(
             "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s, %s)",
             self.worker_id, uuid4(), progress, since, Jsonb(dict(report)),
         )  # fmt: skip
-        return News(**rows[0])
+        return DownloadBeat(**rows[0])
 
     def blocks(self, since: int) -> tuple[int, list[str], list[str]]:
         """The list's version, and what has been blocked and lifted since an earlier one (0: all that is blocked)."""
@@ -264,7 +266,7 @@ def _held(connection: Connection, job: Job) -> bool:
     return bool(row and row["held"])
 
 
-class _Line:
+class _RetryingConnection:
     """One connection, opened when it is needed and again when it broke."""
 
     def __init__(self, url: str, answer_seconds: float) -> None:

@@ -3,6 +3,6 @@
 SELECT path AS name, 'listed' AS why FROM tracker.hash_list WHERE path = ANY (%(paths)s)
 UNION ALL
 SELECT before ->> 'path', CASE WHEN changed_at > now() - interval '1 hour' THEN 'listed' ELSE 'known' END
-FROM tracker.change WHERE command = 'restrict remove' AND before ->> 'path' = ANY (%(paths)s)
+FROM tracker.change WHERE command = 'hash-lists remove' AND before ->> 'path' = ANY (%(paths)s)
 UNION ALL
-SELECT subject, 'known' FROM tracker.change WHERE command = 'restrict write' AND subject = ANY (%(paths)s)
+SELECT subject, 'known' FROM tracker.change WHERE command = 'hash-lists write' AND subject = ANY (%(paths)s)

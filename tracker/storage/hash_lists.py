@@ -30,12 +30,12 @@ HEAD_BYTES = 64
 Numbers = npt.NDArray[np.uint64]
 
 
-class RestrictedListError(TrackerError):
+class HashListError(TrackerError):
     """A file of hashes that cannot be taken."""
 
 
 @dataclass(frozen=True, slots=True)
-class RestrictedList:
+class HashList:
     """A list as it is to lie in the store; `hashes` counts its distinct ones by kind."""
 
     path: str
@@ -59,16 +59,16 @@ class RestrictedList:
             raise TrackerError(f"the list cannot be written to {store}: {error}; check SHOAL_STORE") from error
 
 
-def read_list(file: Path, kind: str | None) -> RestrictedList:
+def read_list(file: Path, kind: str | None) -> HashList:
     """Read a file of hashes; `kind` is that of a text file's 64-digit hashes. Nothing is written.
 
     Raises:
-        RestrictedListError: it cannot be read, a line is no hash, or nothing is in it.
+        HashListError: it cannot be read, a line is no hash, or nothing is in it.
     """
     data, counts = pack(_read(file, kind))
     if not any(counts.values()):
-        raise RestrictedListError(f"{file} holds no hash: give one a line, or columns named {', '.join(DIGITS)}")
-    return RestrictedList(f"restricted/{uuid4().hex}.hashes", data, counts)
+        raise HashListError(f"{file} holds no hash: give one a line, or columns named {', '.join(DIGITS)}")
+    return HashList(f"hash_lists/{uuid4().hex}.hashes", data, counts)
 
 
 def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
@@ -101,7 +101,7 @@ def _read(file: Path, kind: str | None) -> Iterator[tuple[str, str]]:
                 with file.open(encoding="utf-8-sig") as lines:
                     yield from _lines(file, lines, kind)
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise RestrictedListError(f"{file} cannot be read: {error}; give text, csv, tsv or parquet") from error
+        raise HashListError(f"{file} cannot be read: {error}; give text, csv, tsv or parquet") from error
 
 
 def _parquet_rows(file: Path) -> Iterator[dict[str, object]]:
@@ -124,7 +124,7 @@ def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple
             continue
         found = "md5" if len(digest) == DIGITS["md5"] else kind
         if found is None:
-            raise RestrictedListError(
+            raise HashListError(
                 f"line {number} of {file} may be a sha256 or a PDQ: say which with --kind, if it is a hash"
             )
         yield found, _hash(digest, found, f"line {number} of {file}")
@@ -133,5 +133,5 @@ def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple
 def _hash(digest: str, kind: str, where: str) -> str:
     digest = digest.strip().lower()
     if len(digest) != DIGITS[kind] or not set(digest) <= set("0123456789abcdef"):
-        raise RestrictedListError(f"{where} is no {kind}: it needs {DIGITS[kind]} hexadecimal digits")
+        raise HashListError(f"{where} is no {kind}: it needs {DIGITS[kind]} hexadecimal digits")
     return digest

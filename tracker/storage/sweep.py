@@ -37,17 +37,14 @@ MIN_AGE = timedelta(hours=1)
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>\.embeddings/.+|(?:\.[^/]*)?)")
 SNAPSHOT = re.compile(rf"bloom/\d+-\d{{10}}-(?P<worker>{UUID})\.bloom")
-HASH_LIST = re.compile(r"restricted/[0-9a-f]{32}\.hashes")
-ASIDE = re.compile(
-    r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial"
-    r"|\.manifest\.parquet\.[0-9a-f]{32}|restricted/[0-9a-f]{32}\.hashes\.partial"  # of earlier versions
-)
+HASH_LIST = re.compile(r"hash_lists/[0-9a-f]{32}\.hashes")
+ASIDE = re.compile(r"(?:.*/)?(?:\.|probe-)[0-9a-f]{32}\.partial")
 
 T = TypeVar("T")
 
 
-class Why(StrEnum):
-    """Why a file is in the store, as far as this tracker can tell."""
+class Reason(StrEnum):
+    """Reason a file is in the store, as far as this tracker can tell."""
 
     LISTED = "listed"
     LIVE = "live"
@@ -67,7 +64,7 @@ class Why(StrEnum):
     """The manifest has written it off."""
 
 
-DELETED = frozenset({Why.LEFT, Why.ASIDE, Why.SNAPSHOT, Why.HASH_LIST, Why.TAR})
+DELETED = frozenset({Reason.LEFT, Reason.ASIDE, Reason.SNAPSHOT, Reason.HASH_LIST, Reason.TAR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +80,12 @@ class StoredFile:
 class Swept:
     """How many files there are of each kind, their bytes, and the first of those that go."""
 
-    files: Counter[Why] = field(default_factory=Counter)
-    bytes: Counter[Why] = field(default_factory=Counter)
-    first: list[tuple[str, int, Why]] = field(default_factory=list)
+    files: Counter[Reason] = field(default_factory=Counter)
+    bytes: Counter[Reason] = field(default_factory=Counter)
+    first: list[tuple[str, int, Reason]] = field(default_factory=list)
 
     @property
-    def goes(self) -> tuple[int, int]:
+    def to_delete(self) -> tuple[int, int]:
         """Files and bytes that are deleted, or would be."""
         return sum(self.files[why] for why in DELETED), sum(self.bytes[why] for why in DELETED)
 
@@ -126,9 +123,9 @@ def sweep(
     return swept
 
 
-def judge(connection: Connection, files: Iterable[StoredFile], before: datetime) -> dict[str, Why]:
+def judge(connection: Connection, files: Iterable[StoredFile], before: datetime) -> dict[str, Reason]:
     """Say of each file, by its path, why it is there; what was changed since `before` is young unless it is listed."""
-    reasons: dict[str, Why] = {}
+    reasons: dict[str, Reason] = {}
     outputs: dict[str, re.Match[str]] = {}
     snapshots: dict[str, str] = {}
     hash_lists: list[str] = []
@@ -142,11 +139,11 @@ def judge(connection: Connection, files: Iterable[StoredFile], before: datetime)
         elif HASH_LIST.fullmatch(file.path):
             hash_lists.append(file.path)
         else:
-            reasons[file.path] = Why.ASIDE if ASIDE.fullmatch(file.path) else Why.FOREIGN
+            reasons[file.path] = Reason.ASIDE if ASIDE.fullmatch(file.path) else Reason.FOREIGN
     reasons |= _judge_outputs(connection, outputs)
     reasons |= _judge_snapshots(connection, snapshots)
     reasons |= _judge_hash_lists(connection, hash_lists)
-    return {path: Why.YOUNG if why in DELETED and path in young else why for path, why in reasons.items()}
+    return {path: Reason.YOUNG if why in DELETED and path in young else why for path, why in reasons.items()}
 
 
 def list_files(store: pafs.SubTreeFileSystem) -> Iterator[StoredFile]:
@@ -182,7 +179,7 @@ def _walk_objects(store: pafs.FileSystem, folder: str) -> Iterator[StoredFile]:
             yield StoredFile(info.path, info.size, info.mtime)
 
 
-def _judge_outputs(connection: Connection, outputs: dict[str, re.Match[str]]) -> dict[str, Why]:
+def _judge_outputs(connection: Connection, outputs: dict[str, re.Match[str]]) -> dict[str, Reason]:
     """Of files named for a job and its lease: listed under the stem, or (packs) under the stem and a slot."""
     stems = {stem for match in outputs.values() for stem in _stems(match)}
     leases = {match["lease"] for match in outputs.values()}
@@ -192,12 +189,14 @@ def _judge_outputs(connection: Connection, outputs: dict[str, re.Match[str]]) ->
     return {path: _why(path, match, known) for path, match in outputs.items()}
 
 
-def _why(path: str, match: re.Match[str], known: dict[str, str]) -> Why:
+def _why(path: str, match: re.Match[str], known: dict[str, str]) -> Reason:
     for stem in _stems(match):
         if stem in known:
             is_given_up = known[stem] == "deleted" and path == f"{stem}.tar"
-            return Why.TAR if is_given_up else Why.LISTED
-    return {"live": Why.LIVE, f"ended {int(match['job'])}": Why.LEFT}.get(known.get(match["lease"], ""), Why.FOREIGN)
+            return Reason.TAR if is_given_up else Reason.LISTED
+    return {"live": Reason.LIVE, f"ended {int(match['job'])}": Reason.LEFT}.get(
+        known.get(match["lease"], ""), Reason.FOREIGN
+    )
 
 
 def _stems(match: re.Match[str]) -> tuple[str, ...]:
@@ -205,26 +204,29 @@ def _stems(match: re.Match[str]) -> tuple[str, ...]:
     return (match["stem"], *(f"{match['stem']}.{number}" for number in slot if number.isdecimal()))
 
 
-def _judge_snapshots(connection: Connection, snapshots: dict[str, str]) -> dict[str, Why]:
+def _judge_snapshots(connection: Connection, snapshots: dict[str, str]) -> dict[str, Reason]:
     if not snapshots:
         return {}
     values = {"paths": list(snapshots), "workers": list(set(snapshots.values()))}
     with translated():
         known = {row["name"]: row["why"] for row in connection.execute(query("sweep_snapshots"), values)}
     return {
-        path: Why.LISTED if path in known else Why.SNAPSHOT if worker in known else Why.FOREIGN
+        path: Reason.LISTED if path in known else Reason.SNAPSHOT if worker in known else Reason.FOREIGN
         for path, worker in snapshots.items()
     }
 
 
-def _judge_hash_lists(connection: Connection, paths: list[str]) -> dict[str, Why]:
+def _judge_hash_lists(connection: Connection, paths: list[str]) -> dict[str, Reason]:
     if not paths:
         return {}
     with translated():
         rows = connection.execute(query("sweep_hash_lists"), {"paths": paths}).fetchall()
     known = {row["name"] for row in rows}
     listed = {row["name"] for row in rows if row["why"] == "listed"}
-    return {path: Why.LISTED if path in listed else Why.HASH_LIST if path in known else Why.FOREIGN for path in paths}
+    return {
+        path: Reason.LISTED if path in listed else Reason.HASH_LIST if path in known else Reason.FOREIGN
+        for path in paths
+    }
 
 
 def _delete(store: pafs.FileSystem, path: str) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from tracker.protocol.blocklist import Blocklist
-from tracker.protocol.session import News
+from tracker.protocol.session import DownloadBeat
 
 MAX_TOLD = 100
 """Hosts per report, the worst first; the tracker accepts no more."""
@@ -148,7 +148,7 @@ class HostRests:
         self._well.update(report.well)
         self._probes.update(report.probes)
 
-    def apply_news(self, news: News, now: float) -> None:
+    def apply_news(self, news: DownloadBeat, now: float) -> None:
         """Apply the answer to a heartbeat. Refusals recorded since it was sent are newer, and win."""
         self.since = news.since
         for host, (seconds, refusals) in (news.rests or {}).items():

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from tracker.errors import LeaseLost
-from tracker.protocol.session import Added, Batch, Job, News, Session
+from tracker.protocol.session import Added, Batch, DownloadBeat, Job, Session
 from workers.runtime import metrics
 
 
@@ -117,7 +117,7 @@ class InstrumentedSession(Session):
         self._count_progress(progress)
         return state
 
-    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> News:
+    def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> DownloadBeat:
         news = super().heartbeat_download(progress, since, report)
         self._count_progress(progress)
         return news

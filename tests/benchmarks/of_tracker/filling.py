@@ -9,11 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import finished_job
 from tracker.accounts.ledger import fold
 from tracker.accounts.pool import open_leaves
 from tracker.database.database import Connection
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 
 CHUNK = 500_000
 LEAF_ROWS = 20_000_000

@@ -20,9 +20,10 @@ from dataset.ingest.shuffle import number_rows, shuffled_rows
 from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import book
 from tests.benchmarks.of_tracker.server import Server
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import new_run, set_setting
 from tracker.database.database import Connection, connect
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 from tracker.protocol.payload import read_payload
 from tracker.protocol.session import Session
 

@@ -17,10 +17,11 @@ from multiprocessing.synchronize import Event
 from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import candidates, fill
 from tests.benchmarks.of_tracker.server import Server
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import listed_pack, new_run, set_setting
 from tracker.database.database import Connection, connect
 from tracker.duties.serve import tick
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 from tracker.protocol.session import Added, Session
 
 BATCH = 10_000

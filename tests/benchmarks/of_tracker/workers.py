@@ -27,10 +27,11 @@ from tests.benchmarks.of_tracker.figures import tell
 from tests.benchmarks.of_tracker.filling import book, candidates, fill
 from tests.benchmarks.of_tracker.server import Server
 from tests.bouncer import Bouncer
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import new_run, set_setting
 from tracker.database.database import connect
 from tracker.duties.serve import tick
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 
 BATCH = 10_000
 THINK_SECONDS = (600.0, 900.0)

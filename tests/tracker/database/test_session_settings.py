@@ -11,12 +11,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.bouncer import Bouncer
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import fill_pool, new_run, scalar
 from tests.tracker.talking import Console
 from tracker.database.database import SESSION, Connection, connect
 from tracker.database.migrate import migrate
 from tracker.errors import TrackerError
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 from tracker.protocol.session import Session
 
 ODD = {

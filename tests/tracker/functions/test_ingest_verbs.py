@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import fill_pool, listed_pack, new_run, scalar, set_setting
 from tracker.accounts.audit import audit
 from tracker.database.database import Connection, connect, translated
 from tracker.errors import LeaseLost, Refused
-from tracker.protocol.copy_rows import copy_buffer, copy_into
+from tracker.protocol.copy_rows import copy_into
 from tracker.protocol.session import Added, Job, Session
 
 Register = Callable[[str], Session]

@@ -19,7 +19,7 @@ from tracker.database.database import Connection
 from tracker.duties.burnt_workers import Counts, find_burnt, least_share
 from tracker.duties.serve import tick
 from tracker.errors import Refused
-from tracker.protocol.session import Batch, News, Session
+from tracker.protocol.session import Batch, DownloadBeat, Session
 
 Register = Callable[[str], Session]
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
@@ -30,11 +30,11 @@ def console(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return Console(database, monkeypatch, capsys)
 
 
-def beat(worker: Session, since: datetime | None = None, **report: Any) -> News:
+def beat(worker: Session, since: datetime | None = None, **report: Any) -> DownloadBeat:
     return worker.heartbeat_download(1, since, {"refused": {}, "well": [], "probes": [], **report})
 
 
-def left(news: News, host: str) -> float:
+def left(news: DownloadBeat, host: str) -> float:
     assert news.rests is not None
     return news.rests[host][0]
 

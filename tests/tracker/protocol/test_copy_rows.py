@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 from psycopg import sql
 
+from tests.copy_buffer import copy_buffer
 from tests.server_home import server_home
 from tracker.database import embedded_postgres
 from tracker.database.schema import candidate
-from tracker.protocol.copy_rows import COLUMNS, CopyError, copy_buffer
+from tracker.protocol.copy_rows import COLUMNS, CopyError
 
 ODD_TEXTS = [
     "plain words",

@@ -1,4 +1,4 @@
-"""`tracker restrict`: a list is taken whole or not at all, is logged, and reaches workers; no hash is shown."""
+"""`tracker hash-lists`: a list is taken whole or not at all, is logged, and reaches workers; no hash is shown."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,10 +36,10 @@ def test_a_file_that_is_no_list_of_hashes_is_refused_whole(
     console: Console, tmp_path: Path, name: str, content: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    said = console.refusal("restrict", "add", tmp_path / name, "--reason", "test")
+    said = console.refusal("hash-lists", "add", tmp_path / name, "--reason", "test")
     assert sentence in said
     assert not any(digest in said for digest in (MD5, SHA256))
-    assert console.json("restrict", "list") == {"lists": []}
+    assert console.json("hash-lists", "list") == {"lists": []}
 
 
 def test_a_list_reaches_workers_until_it_is_removed(
@@ -48,35 +48,37 @@ def test_a_list_reaches_workers_until_it_is_removed(
     worker = register("download")
     assert worker.hash_lists() == {}
     (tmp_path / "police.txt").write_text(f"# from them\n{MD5.upper()}\n{SHA256}\n{SHA256}\n")
-    added = console.json("restrict", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "a court's order")
+    added = console.json(
+        "hash-lists", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "a court's order"
+    )
     assert added["hashes"] == {"sha256": 1, "md5": 1, "pdq": 0}
     pq.write_table(pa.table({"pdq": [PDQ, None], "note": ["x", "y"]}), tmp_path / "near.parquet")
-    console.json("restrict", "add", tmp_path / "near.parquet", "--reason", "test")
-    (given,) = [row for row in console.json("restrict", "list")["lists"] if row["name"] == "police"]
+    console.json("hash-lists", "add", tmp_path / "near.parquet", "--reason", "test")
+    (given,) = [row for row in console.json("hash-lists", "list")["lists"] if row["name"] == "police"]
     assert len(worker.hash_lists()) == 2
     assert worker.hash_lists()[given["path"]] == given["sha256"]
     assert "there is a list police already" in console.refusal(
-        "restrict", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "again"
+        "hash-lists", "add", tmp_path / "police.txt", "--kind", "sha256", "--reason", "again"
     )
-    assert "nothing was changed" in console("restrict", "remove", "police").err
+    assert "nothing was changed" in console("hash-lists", "remove", "police").err
     assert len(worker.hash_lists()) == 2
-    console.json("restrict", "remove", "police", "--yes")
+    console.json("hash-lists", "remove", "police", "--yes")
     assert given["path"] not in worker.hash_lists()
-    assert "there is no list police" in console.refusal("restrict", "remove", "police", "--yes")
+    assert "there is no list police" in console.refusal("hash-lists", "remove", "police", "--yes")
     logged = console("log", "--json").out
     assert [row["command"] for row in console.json("log")["changes"]] == [
-        "restrict remove",
-        *2 * ["restrict add", "restrict write"],
+        "hash-lists remove",
+        *2 * ["hash-lists add", "hash-lists write"],
     ]
     assert not any(digest in logged for digest in (MD5, SHA256, PDQ))
 
 
 def test_a_list_that_is_refused_for_its_name_leaves_no_file(console: Console, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(f"{MD5}\n")
-    console.json("restrict", "add", tmp_path / "a.txt", "--reason", "test")
+    console.json("hash-lists", "add", tmp_path / "a.txt", "--reason", "test")
     (first,) = (tmp_path / "store").rglob("*.*")
-    console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "again")
-    console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "test", "--name", "no name/for a list")
+    console.refusal("hash-lists", "add", tmp_path / "a.txt", "--reason", "again")
+    console.refusal("hash-lists", "add", tmp_path / "a.txt", "--reason", "test", "--name", "no name/for a list")
     assert [*(tmp_path / "store").rglob("*.*")] == [first]
 
 
@@ -85,5 +87,7 @@ def test_a_list_that_cannot_be_written_is_not_in_force(
 ) -> None:
     (tmp_path / "a.txt").write_text(f"{MD5}\n")
     (tmp_path / "store").write_text("a file where the store's folder should be")
-    assert "the list cannot be written to" in console.refusal("restrict", "add", tmp_path / "a.txt", "--reason", "test")
+    assert "the list cannot be written to" in console.refusal(
+        "hash-lists", "add", tmp_path / "a.txt", "--reason", "test"
+    )
     assert register("download").hash_lists() == {}

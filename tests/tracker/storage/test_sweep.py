@@ -16,7 +16,7 @@ from tracker.database.database import Connection
 from tracker.errors import TrackerError
 from tracker.protocol.session import Batch, Session
 from tracker.storage import sweep as sweeping
-from tracker.storage.sweep import Swept, Why, list_files, sweep
+from tracker.storage.sweep import Reason, Swept, list_files, sweep
 
 Register = Callable[[str], Session]
 Expire = Callable[[Session], None]
@@ -77,9 +77,9 @@ def test_what_a_late_worker_left_goes_and_what_is_listed_stays(
         for ending in ("tar", "parquet"):
             put(tmp_path, f"{batch.output}.{ending}")
     swept = sweep_all(admin, tmp_path)
-    assert swept.goes == (2, 20)
+    assert swept.to_delete == (2, 20)
     assert left(tmp_path) == {f"{taken.output}.tar", f"{taken.output}.parquet"}
-    assert sweep_all(admin, tmp_path).goes == (0, 0)
+    assert sweep_all(admin, tmp_path).to_delete == (0, 0)
 
 
 def test_what_a_live_lease_is_writing_stays_whatever_its_age(
@@ -88,9 +88,9 @@ def test_what_a_live_lease_is_writing_stays_whatever_its_age(
     worker = register("download")
     batch = batch_of(admin, worker)
     path = put(tmp_path, f"{batch.output}.tar")
-    assert sweep_all(admin, tmp_path).files == {Why.LIVE: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.LIVE: 1}
     worker.release(batch)
-    assert sweep_all(admin, tmp_path).files == {Why.LEFT: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.LEFT: 1}
     assert path not in left(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_what_is_younger_than_the_bound_stays(admin: Connection, register: Regis
     batch = batch_of(admin, worker)
     worker.release(batch)
     path = put(tmp_path, f"{batch.output}.tar", hours=23)
-    assert sweep_all(admin, tmp_path).files == {Why.YOUNG: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.YOUNG: 1}
     assert left(tmp_path) == {path}
 
 
@@ -113,7 +113,7 @@ def test_what_another_swarm_or_a_person_put_there_is_not_touched(admin: Connecti
         put(tmp_path, "manifest.parquet"),
         put(tmp_path, "notes.partial"),
     }
-    assert sweep_all(admin, tmp_path).files == {Why.FOREIGN: 6}
+    assert sweep_all(admin, tmp_path).files == {Reason.FOREIGN: 6}
     assert left(tmp_path) == foreign
 
 
@@ -124,7 +124,7 @@ def test_a_known_lease_under_another_jobs_name_is_foreign(
     batch = batch_of(admin, worker)
     worker.release(batch)
     put(tmp_path, f"test/shards/{batch.job_id + 1:010d}-{batch.lease}.tar")
-    assert sweep_all(admin, tmp_path).files == {Why.FOREIGN: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.FOREIGN: 1}
 
 
 def test_unfinished_files_go(admin: Connection, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_unfinished_files_go(admin: Connection, tmp_path: Path) -> None:
     put(tmp_path, f"probe-{uuid4().hex}.partial")
     put(tmp_path, f".manifest.parquet.{uuid4().hex}")
     under_way = put(tmp_path, f"test/shards/.{uuid4().hex}.partial", hours=0)
-    assert sweep_all(admin, tmp_path).goes == (3, 30)
+    assert sweep_all(admin, tmp_path).to_delete == (3, 30)
     assert left(tmp_path) == {under_way}
 
 
@@ -144,7 +144,7 @@ def test_packs_are_listed_slot_by_slot(admin: Connection, register: Register, tm
     slots = [{"rows": 3, "bytes": 1}, {"rows": 0, "bytes": 1}]
     worker.complete(job, {"images": 3, "candidates": 3, "slots": slots})
     listed, empty = (put(tmp_path, f"{job.output}.{slot}.parquet") for slot in range(2))
-    assert sweep_all(admin, tmp_path).files == {Why.LISTED: 1, Why.LEFT: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.LISTED: 1, Reason.LEFT: 1}
     assert left(tmp_path) == {listed}
     assert empty not in left(tmp_path)
 
@@ -158,7 +158,7 @@ def test_a_tar_that_was_written_off_goes_and_its_parquet_stays(
     put(tmp_path, f"{batch.output}.tar")
     table = put(tmp_path, f"{batch.output}.parquet")
     admin.execute("UPDATE tracker.manifest SET tar_deleting_at = now(), tar_deleted_at = now()")
-    assert sweep_all(admin, tmp_path).files == {Why.TAR: 1, Why.LISTED: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.TAR: 1, Reason.LISTED: 1}
     assert left(tmp_path) == {table}
 
 
@@ -170,7 +170,7 @@ def test_the_filters_old_snapshots_go_and_the_one_to_replay_from_stays(
     assert worker.hold_slot() is not None
     now, before = (put(tmp_path, f"bloom/0-000000000{n}-{worker.worker_id}.bloom") for n in (2, 1))
     admin.execute("UPDATE tracker.bloom SET snapshot_path = %s", (now,))
-    assert sweep_all(admin, tmp_path).files == {Why.LISTED: 1, Why.SNAPSHOT: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.LISTED: 1, Reason.SNAPSHOT: 1}
     assert left(tmp_path) == {now}
     assert before not in left(tmp_path)
 
@@ -235,20 +235,20 @@ def test_hash_lists_that_nobody_may_need_any_more_go(admin: Connection, console:
     hashes = tmp_path / "outside" / "a.txt"
     hashes.write_text("0123456789abcdef" * 2)
     for name in ("kept", "removed", "just-removed"):
-        console.json("restrict", "add", hashes, "--reason", "test", "--name", name)
+        console.json("hash-lists", "add", hashes, "--reason", "test", "--name", name)
     hashes.unlink()
-    paths = {row["name"]: row["path"] for row in console.json("restrict", "list")["lists"]}
+    paths = {row["name"]: row["path"] for row in console.json("hash-lists", "list")["lists"]}
     for name in ("removed", "just-removed"):
-        console.json("restrict", "remove", name, "--yes")
+        console.json("hash-lists", "remove", name, "--yes")
     admin.execute("UPDATE tracker.change SET changed_at = changed_at - interval '2 hours' WHERE subject = 'removed'")
-    orphan = put(tmp_path, f"restricted/{uuid4().hex}.hashes")  # its command died before the list was in force
-    admin.execute("INSERT INTO tracker.change (who, command, subject) VALUES ('x', 'restrict write', %s)", (orphan,))
-    partial = put(tmp_path, f"restricted/{uuid4().hex}.hashes.partial")
-    aside = put(tmp_path, f"restricted/.{uuid4().hex}.partial")
-    foreign = put(tmp_path, f"restricted/{uuid4().hex}.hashes")
-    assert sweep_all(admin, tmp_path).files[Why.YOUNG] == 1
+    orphan = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes")  # its command died before the list was in force
+    admin.execute("INSERT INTO tracker.change (who, command, subject) VALUES ('x', 'hash-lists write', %s)", (orphan,))
+    partial = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes.partial")
+    aside = put(tmp_path, f"hash_lists/.{uuid4().hex}.partial")
+    foreign = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes")
+    assert sweep_all(admin, tmp_path).files[Reason.YOUNG] == 1
     for path in paths.values():
         age(tmp_path / path, 48)
-    assert sweep_all(admin, tmp_path).files == {Why.LISTED: 2, Why.HASH_LIST: 1, Why.FOREIGN: 1}
+    assert sweep_all(admin, tmp_path).files == {Reason.LISTED: 2, Reason.HASH_LIST: 1, Reason.FOREIGN: 1}
     assert left(tmp_path) == {paths["kept"], paths["just-removed"], foreign}
     assert not {orphan, partial, aside, paths["removed"]} & left(tmp_path)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dataset.pictures.outcomes import Outcome
-from tracker.protocol.session import News
+from tracker.protocol.session import DownloadBeat
 from workers.download.host_rests import HostRests
 from workers.download.politeness import GIVE_UP_RESTS, Politeness
 from workers.fetching.fetch import Failure, Fetched
@@ -40,8 +40,8 @@ def fetched(link: Place) -> Fetched:
 def news(
     rests: dict[str, tuple[float, int]] | None = None,
     probes: dict[str, Literal["free", "probe"] | float] | None = None,
-) -> News:
-    return News("active", 0, NOW, rests, probes)
+) -> DownloadBeat:
+    return DownloadBeat("active", 0, NOW, rests, probes)
 
 
 def take(politeness: Politeness[Place], now: float) -> list[Place]:

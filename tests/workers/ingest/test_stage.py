@@ -13,13 +13,14 @@ import trio
 from dataset.formats.packs import PACK_SCHEMA
 from dataset.ingest.shuffle import Shuffled, shuffled_rows
 from dataset.store.store import Store, StoreError
+from tests.copy_buffer import copy_buffer
 from tests.tracker.filling import listed_pack, new_run, scalar, set_setting
 from tracker.accounts.audit import audit
 from tracker.accounts.controls import change_setting
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, TrackerError
 from tracker.main import _audit_lines
-from tracker.protocol.copy_rows import CopyError, copy_buffer
+from tracker.protocol.copy_rows import CopyError
 from tracker.protocol.session import Job, Session
 from workers.ingest.copy_stream import CopyStream
 from workers.ingest.stage import Ingest, UnreadableError

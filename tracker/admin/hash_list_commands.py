@@ -1,4 +1,4 @@
-"""The commands for hashes never to keep: restrict add, list, remove. Workers learn of them with their next batch."""
+"""The commands for hashes never to keep: hash-lists add, list, remove. Workers learn of them with their next batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ from tracker.errors import TrackerError
 from tracker.settings import Settings
 from tracker.storage.hash_lists import read_list
 
-WRITE = "restrict write"
+WRITE = "hash-lists write"
 SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.hash_list ORDER BY name"
 
-restrict = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
-app.add_typer(restrict, name="restrict", rich_help_panel="Data")
+hash_lists = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
+app.add_typer(hash_lists, name="hash-lists", rich_help_panel="Data")
 
 
 class Kind(StrEnum):
@@ -33,7 +33,7 @@ class Kind(StrEnum):
     PDQ = "pdq"
 
 
-@restrict.command("add")
+@hash_lists.command("add")
 def add(
     file: Annotated[Path, typer.Argument(help="Text with a hash a line; csv, tsv, parquet: columns sha256, md5, pdq.")],
     reason: Annotated[str, typer.Option(help="Whose list it is, and why.")],
@@ -56,12 +56,12 @@ def add(
         listed.write(settings.store)
         with _refused_by_name(name), connection.transaction():
             connection.execute(query("insert_hash_list"), row)
-            record(connection, "restrict add", name, before=None, after=values | {"hashes": listed.hashes})
+            record(connection, "hash-lists add", name, before=None, after=values | {"hashes": listed.hashes})
     counts = ", ".join(f"{n:,} {kind}" for kind, n in listed.hashes.items() if n)
     tell({"name": name, "hashes": listed.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
 
 
-@restrict.command("list")
+@hash_lists.command("list")
 def list_all(as_json: Json = False) -> None:
     """Show the lists that are in force; never the hashes."""
     with open_tracker() as connection, translated():
@@ -69,18 +69,18 @@ def list_all(as_json: Json = False) -> None:
     show({"lists": rows}, as_json, lambda: _render(rows))
 
 
-@restrict.command("remove")
+@hash_lists.command("remove")
 def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Json = False) -> None:
     """Let a list no longer be in force; its file stays, for workers that are loading it, until `tracker sweep`."""
     with open_tracker() as connection, translated():
         found = [row for row in connection.execute(SELECT).fetchall() if row["name"] == name]
         if not found:
-            raise TrackerError(f"there is no list {name}: `tracker restrict list` shows them")
+            raise TrackerError(f"there is no list {name}: `tracker hash-lists list` shows them")
         agree({"lists": found}, "Remove this list?", yes=yes, as_json=as_json, text=lambda: _render(found))
         with connection.transaction():
             connection.execute("DELETE FROM tracker.hash_list WHERE name = %s", (name,))
             before = {key: found[0][key] for key in ("name", "reason", "path", "sha256", "hashes")}
-            record(connection, "restrict remove", name, before=before, after=None)
+            record(connection, "hash-lists remove", name, before=before, after=None)
     tell({"name": name, "changed": True}, as_json, f"list {name} is no longer in force")
 
 

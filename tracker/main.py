@@ -1,7 +1,7 @@
-"""The command `tracker`: the swarm's life, from migrate and seed to audit and stop. Exit 0, 1 (failed) or 2 (usage).
+"""The command `tracker`. Exit codes: 0, 1 (failed), 2 (usage).
 
-The other commands are in modules of their own, and join the same app when they are imported. Alembic, the web server
-and what counts rows are imported by the commands that need them: `tracker status` has better to do.
+The commands of tracker/admin join the app when they are imported. Alembic, the web server and the audit are imported by
+the commands that need them, so that `tracker status` starts fast.
 """
 
 import io
@@ -50,7 +50,7 @@ def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a character gets a ? for it
+            stream.reconfigure(errors="replace")  # print ? for what the terminal cannot show
     try:
         app()
     except TrackerError as error:
@@ -60,7 +60,7 @@ def main() -> None:
 
 @app.command()
 def migrate(as_json: Json = False) -> None:
-    """Bring the database to this version's schema: roles, tables, functions, grants."""
+    """Install or upgrade the database's schema."""
     from tracker.database import migrate as migrating
 
     revision = migrating.migrate(database_url(Settings.from_environment()))
@@ -72,31 +72,40 @@ def seed(
     sources: Annotated[
         list[str], typer.Argument(help="WAT files, wat.paths.gz or link lists: a path, https:// or s3://.")
     ],
-    run: Annotated[str | None, typer.Option(help="The run's name; default: the crawl's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="JSON from `dataset recipe`; default: LAION's rules.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run; default: the crawl's name.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="JSON file from `dataset recipe`; default: LAION's rules.")
+    ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the WAT files, drawn at random.")
+        int | None, typer.Option(min=1, metavar="N", help="Take only N of the WAT files, drawn at random.")
     ] = None,
-    random_seed: Annotated[int, typer.Option(help="Of --sample; the same one draws the same files.")] = 0,
+    random_seed: Annotated[int, typer.Option(help="Seed of --sample; the same seed draws the same files.")] = 0,
     keep_shards: Annotated[
-        str | None, typer.Option(help="How long pictures stay once their part is in: 24h (default), kept or forever.")
+        str | None,
+        typer.Option(help="How long pictures stay after filtering: a time like 24h (default), kept or forever."),
     ] = None,
-    url_col: Annotated[str | None, typer.Option(help="The sources are link lists; this is their URL column.")] = None,
-    caption_col: Annotated[str | None, typer.Option(help="A list's caption column.")] = None,
+    url_col: Annotated[str | None, typer.Option(help="URL column; the sources are then link lists.")] = None,
+    caption_col: Annotated[str | None, typer.Option(help="Caption column of a link list.")] = None,
     sha256_col: Annotated[
-        str | None, typer.Option(help="A list's column with the sha256 of its pictures: others end as changed.")
+        str | None, typer.Option(help="Column with the sha256 of a link list's pictures; other pictures end as changed.")
     ] = None,
-    extra_cols: Annotated[str, typer.Option(help="A list's columns that come along, with commas between.")] = "",
-    language_col: Annotated[str | None, typer.Option(help="A list's language column; default: none, nolang.")] = None,
-    detect_language: Annotated[bool, typer.Option("--detect-language", help="Tell a list's languages.")] = False,
-    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Keep links seen before.")] = False,
-    with_filter: Annotated[bool, typer.Option("--filter", help="Score a list's pairs, as a crawl's are.")] = False,
+    extra_cols: Annotated[str, typer.Option(help="Other columns of a link list to keep, separated by commas.")] = "",
+    language_col: Annotated[
+        str | None, typer.Option(help="Language column of a link list; without it, all rows are nolang.")
+    ] = None,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Detect the languages of a link list's captions.")
+    ] = False,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Keep links of a link list that were seen before.")
+    ] = False,
+    with_filter: Annotated[bool, typer.Option("--filter", help="Score a link list's pairs, as a crawl's are.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add WAT files to a run, one extract job each; or link lists, given --url-col."""
+    """Add WAT files or link lists to a run."""
     if url_col is not None:
         if sample is not None:
-            raise TrackerError("--sample draws WAT files, a list is read whole: leave it out, or name fewer files")
+            raise TrackerError("--sample is for WAT files: leave it out, or name fewer files of the list")
         columns = Columns(url_col, caption_col, language_col, split_names(extra_cols), sha256_col)
         asked = list_commands.Asked(
             columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter,
@@ -135,7 +144,7 @@ def seed(
 def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
-    every_seconds: Annotated[float, typer.Option(min=0.1)] = 2.0,
+    every_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two refreshes.")] = 2.0,
 ) -> None:
     """Show queues, pool, outcomes and workers."""
     with open_tracker() as connection:
@@ -157,10 +166,13 @@ def _screen(connection: Connection) -> StatusView:
 
 @app.command()
 def audit(
-    exact: Annotated[bool, typer.Option("--exact", help="Count rows and read the shards, too.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Also count rows and read all shards.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that nothing was lost: in = pool + again + leased + finished. Exit 1 when it does not hold."""
+    """Check that no link was lost or counted twice.
+
+    The law is in = pool + again + leased + finished. The exit code is 1 if it does not hold.
+    """
     from tracker.accounts import audit as auditing
 
     settings = Settings.from_environment()
@@ -174,7 +186,7 @@ def audit(
 
 @app.command()
 def manifest(as_json: Json = False) -> None:
-    """Write manifest.parquet, the list of what exists, into the store."""
+    """Write manifest.parquet, the list of all outputs."""
     settings = Settings.from_environment()
     with open_tracker() as connection:
         n = manifests.write_manifest(connection, settings.store)
@@ -184,19 +196,19 @@ def manifest(as_json: Json = False) -> None:
 
 @app.command()
 def serve(
-    every_seconds: Annotated[float, typer.Option(min=0.1, help="Pause between two rounds.")] = 5.0,
+    every_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two rounds.")] = 5.0,
     http: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
             envvar="SHOAL_HTTP",
-            help=f"For the status page, /metrics and /healthz; off: nowhere. Default: {HTTP_PLACE}, if free.",
+            help=f"Where to serve the status page, /metrics and /healthz, or off. Default: {HTTP_PLACE}, if free.",
         ),
     ] = None,
 ) -> None:
-    """Do the tracker's duties and show the swarm over HTTP; until SIGTERM or Ctrl-C.
+    """Do the tracker's duties, and serve the status page.
 
-    The ledger is folded, leaves are opened, dead workers forgotten, and pictures deleted whose time is over.
+    It folds the ledger, opens leaves, forgets dead workers and deletes pictures whose time is over. Ctrl-C ends it.
     """
     from tracker.duties import serve as serving
     from tracker.watch import site
@@ -218,10 +230,13 @@ def serve(
 @app.command()
 def rotate(
     kind: Queue,
-    password_file: Annotated[Path, typer.Option(help="Its first line is the new password.")],
+    password_file: Annotated[Path, typer.Option(help="File whose first line is the new password.")],
     as_json: Json = False,
 ) -> None:
-    """Give a class of worker's login a new password; connections that are open go on."""
+    """Set the password of a worker class's login.
+
+    Open connections continue.
+    """
     password = passwords.read_password(password_file)
     with open_tracker() as connection, translated(), connection.transaction():
         login = passwords.rotate(connection, kind.value, password)
@@ -233,17 +248,17 @@ def rotate(
 def stop(as_json: Json = False) -> None:
     """Stop the embedded Postgres."""
     stopped = embedded_postgres.stop(Settings.from_environment().home)
-    tell({"stopped": stopped}, as_json, "stopped" if stopped else "the embedded Postgres does not run")
+    tell({"stopped": stopped}, as_json, "stopped" if stopped else "the embedded Postgres is not running")
 
 
 def _audit_lines(data: dict[str, Any]) -> list[str]:
     finished = sum(data["finished"].values())
     waiting = f"pool {data['pool']:,} + again {data['again']:,} + leased {data['leased']:,}"
     law = f"in {data['in']:,} = {waiting} + finished {finished:,}"
-    return [law, _bloom_line(data["bloom"]), *(data["differences"] or ["nothing is lost, nothing is there twice"])]
+    return [law, _bloom_line(data["bloom"]), *(data["differences"] or ["no link is lost, and none is counted twice"])]
 
 
 def _bloom_line(cost: dict[str, Any]) -> str:
-    """What the Bloom filter dropped, and at what cost."""
+    """Return what the Bloom filter dropped, and how many links of it were probably new."""
     lost = f"about {cost['expected_wrong']:,.1f} of them wrongly ({cost['expected_rate']:.4%} of new links"
     return f"Bloom filter: {cost['dropped']:,} of {cost['read']:,} dropped, {lost}; bloom_rate is {cost['rate']:.4%})"

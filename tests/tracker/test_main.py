@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
+from typer.main import get_command
 
 from tests.tracker.filling import fill_pool, new_run, scalar
+from tracker.admin.console import GROUPS, GroupedCommands
 from tracker.database.database import Connection
+from tracker.main import app
 
 
 def command(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -170,3 +174,30 @@ def test_a_command_starts_the_embedded_server_in_a_long_path_with_a_space(home: 
         stopped = command("tracker", "stop", SHOAL_HOME=str(spaced), SHOAL_DATABASE_URL="")
     assert stopped.stderr.strip() == "stopped"
     assert not (spaced / "postgres" / "postmaster.pid").exists()
+
+
+def test_every_command_is_in_one_group_of_the_help() -> None:
+    group = get_command(app)
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert isinstance(group, GroupedCommands)
+    assert list(group.commands) == grouped
+    assert len(app.registered_commands) + len(app.registered_groups) == len(grouped)
+
+
+def test_without_arguments_each_command_is_one_line_of_80_columns_and_the_most_used_come_first() -> None:
+    said = command("tracker", COLUMNS="80").stdout
+    summaries = re.findall(r"^│ ([a-z-]+) +[A-Z]", said, re.MULTILINE)
+    assert summaries == [name for names in GROUPS.values() for name in names]
+    assert not re.search(r"^│ {5}", said.split("Most used")[1], re.MULTILINE)
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_TRACKER_COMPLETE": "complete_bash", "COMP_WORDS": "tracker keep", "COMP_CWORD": "1"}
+    said = subprocess.run(
+        [str(Path(sys.executable).with_name("tracker"))],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stdout.split() == ["keep-shards"]

@@ -1,6 +1,5 @@
-"""The commands for what nobody of the fleet may contact: block, unblock, blocks."""
+"""The commands for hosts and URLs that no worker may contact: block, unblock, blocks."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,38 +13,39 @@ Patterns = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[HOST|URL-PREFIX]...",
-        help="A host, which blocks its subdomains too (example.com), or a URL prefix (example.com/photos).",
+        help="A host with its subdomains (example.com), or a URL prefix (example.com/photos).",
     ),
 ]
-FromFile = Annotated[Path | None, typer.Option("--file", help="More of them, one a line; # begins a comment.")]
-
-command = partial(app.command, rich_help_panel="Steering")
+FromFile = Annotated[Path | None, typer.Option("--file", help="File with one of them per line; # starts a comment.")]
 
 
-@command()
+@app.command()
 def block(
-    reason: Annotated[str, typer.Option(help="Why; kept in the list and in the log.")],
+    reason: Annotated[str, typer.Option(help="Why it is blocked; shown by `tracker blocks` and `tracker log`.")],
     patterns: Patterns = None,
     file: FromFile = None,
     as_json: Json = False,
 ) -> None:
-    """Contact hosts (and their subdomains) or URL prefixes no more: every worker hears of it with its next beat."""
+    """Block hosts or URL prefixes for all download workers.
+
+    A blocked host includes its subdomains. Workers learn of a change with their next heartbeat.
+    """
     with open_tracker() as connection:
         changed = blocking.block(connection, [*(patterns or ()), *_lines(file)], reason)
     tell({"blocked": changed}, as_json, f"blocked: {_brief(changed)}")
 
 
-@command()
+@app.command()
 def unblock(patterns: Patterns = None, file: FromFile = None, as_json: Json = False) -> None:
-    """Lift blocks; links that have ended as blocked meanwhile stay so."""
+    """Lift blocks; links that ended as blocked stay so."""
     with open_tracker() as connection:
         changed = blocking.unblock(connection, [*(patterns or ()), *_lines(file)])
     tell({"unblocked": changed}, as_json, f"no longer blocked: {_brief(changed)}")
 
 
-@command("blocks")
+@app.command("blocks")
 def list_blocks(as_json: Json = False) -> None:
-    """List what is blocked, since when and why."""
+    """List blocked hosts and prefixes, with date and reason."""
     with open_tracker() as connection:
         rows = blocking.blocks(connection)
     show({"blocks": rows}, as_json, lambda: blocking.render(rows))
@@ -57,12 +57,12 @@ def _lines(file: Path | None) -> list[str]:
     try:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrackerError(f"{file} cannot be read as a list of blocks: {error}") from error
+        raise TrackerError(f"{file} cannot be read ({error}): give a text file, one host per line") from error
     return [text for line in lines if (text := line.partition("#")[0].strip())]
 
 
 def _brief(patterns: list[str]) -> str:
     if not patterns:
-        return "nothing that was not before"
+        return "nothing new"
     more = f" and {len(patterns) - 5} more" if len(patterns) > 5 else ""
     return ", ".join(patterns[:5]) + more

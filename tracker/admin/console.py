@@ -1,6 +1,7 @@
-"""How the command `tracker` speaks: stdout is data, for people or as JSON, stderr is talk.
+"""The command `tracker`: its groups, and how it prints. Data goes to stdout, as text or JSON; messages go to stderr.
 
-Invariant: what destroys shows what it would hit and changes nothing, until --yes or a person's yes at a terminal.
+Invariant: a command that destroys something shows what it would change, and changes nothing without --yes or a
+person's yes at a terminal.
 """
 
 import sys
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from typer.core import TyperGroup
 
 from tracker import strict_json
 from tracker.database.database import Connection, connect, database_url
@@ -18,29 +20,52 @@ from tracker.database.version import require_head
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 
+GROUPS = {
+    "Most used": ("migrate", "seed", "status", "serve", "audit", "doctor"),
+    "Workers and machines": ("workers", "drain", "evict", "enroll", "revoke", "rotate", "launch"),
+    "Jobs": ("jobs", "job", "retry", "discard", "priority", "lists", "embed"),
+    "Steering": ("set", "pause", "resume", "limit", "log"),
+    "What must not be fetched or kept": ("block", "unblock", "blocks", "hash-lists"),
+    "Planning": ("plan", "rebalance"),
+    "Store and server": ("manifest", "keep-shards", "sweep", "stop"),
+}
+"""The commands as the help lists them."""
+
+
+class GroupedCommands(TyperGroup):
+    """The commands in the order and under the headings of GROUPS."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for heading, names in GROUPS.items():
+            for name in names:
+                self.commands[name].rich_help_panel = heading  # type: ignore[attr-defined]
+        self.commands = {name: self.commands[name] for names in GROUPS.values() for name in names}
+
+
 app = typer.Typer(
-    help="Who does what: monitor and steer the swarm.",
+    cls=GroupedCommands,
+    help="Run and steer the swarm: what there is to do, who does it, and what came of it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, passwords among them
 )
 out = Console()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this it only shows what it would hit.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only show what would change.")]
 Queue = StrEnum("Queue", {name: name for name in QUEUES})  # type: ignore[misc]
 QueueOrAll = StrEnum("QueueOrAll", {name: name for name in (*QUEUES, "all")})  # type: ignore[misc]
 
 
 def open_tracker() -> Connection:
-    """A connection to a database of this version's schema."""
+    """Open a connection to the database, and check that its schema is this version's."""
     connection = connect(database_url(Settings.from_environment()))
     require_head(connection)
     return connection
 
 
 def show(data: Mapping[str, Any], as_json: bool, text: Callable[[], RenderableType]) -> None:
-    """Print what a command found or did; moments and uuids are strings in JSON."""
+    """Print what a command found or did. In JSON, times and uuids are strings."""
     if as_json:
         out.print_json(strict_json.dumps(data, default=str), ensure_ascii=True)
     else:
@@ -49,7 +74,7 @@ def show(data: Mapping[str, Any], as_json: bool, text: Callable[[], RenderableTy
 
 
 def tell(data: Mapping[str, Any], as_json: bool, sentence: str) -> None:
-    """Say on stderr what was done; with --json it is data."""
+    """Write a sentence about what was done to stderr; with --json, print data instead."""
     if as_json:
         show(data, as_json, lambda: sentence)
     else:
@@ -59,10 +84,10 @@ def tell(data: Mapping[str, Any], as_json: bool, sentence: str) -> None:
 def agree(
     hit: Mapping[str, Any], question: str, *, yes: bool, as_json: bool, text: Callable[[], RenderableType]
 ) -> None:
-    """Return if it may be done; else show what it would hit.
+    """Return if the user agrees; otherwise show what would change.
 
     Raises:
-        TrackerError: nobody has said yes.
+        TrackerError: the user did not agree.
     """
     if yes:
         return

@@ -1,6 +1,5 @@
-"""The commands that steer the whole: set, pause, resume, limit, log, doctor."""
+"""The commands that steer the whole swarm: set, pause, resume, limit, log, doctor."""
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,38 +12,42 @@ from tracker.database.database import connect, database_url
 from tracker.database.enums import QUEUES
 from tracker.settings import Settings
 
-command = partial(app.command, rich_help_panel="Steering")
 
-
-@command("set", context_settings={"ignore_unknown_options": True})
+@app.command("set", context_settings={"ignore_unknown_options": True})
 def set_value(name: str, value: float, as_json: Json = False) -> None:
-    """Change a setting; `tracker status --json` lists them. Workers read settings when they register."""
+    """Change a setting (docs/settings.md).
+
+    `tracker status --json` shows all settings. Workers read them when they register.
+    """
     with open_tracker() as connection:
         before = controls.change_setting(connection, name, value)
     tell({"setting": name, "before": before, "after": value}, as_json, f"{name} is {value:g}, it was {before}")
 
 
-@command()
+@app.command()
 def pause(queue: QueueOrAll, as_json: Json = False) -> None:
-    """Give nothing out of a queue, or of all; what is leased goes on."""
+    """Stop handing out jobs of a queue; leased jobs continue."""
     _set_paused(queue, paused=True, as_json=as_json)
 
 
-@command()
+@app.command()
 def resume(queue: QueueOrAll, as_json: Json = False) -> None:
-    """Give work out of a queue, or of all, again."""
+    """Hand out jobs of a paused queue again."""
     _set_paused(queue, paused=False, as_json=as_json)
 
 
-@command()
+@app.command()
 def limit(
     queue: Queue,
-    most: Annotated[str, typer.Argument(metavar="N|none", help="Most jobs leased at once; none: any number.")],
+    most: Annotated[str, typer.Argument(metavar="N|none", help="Most jobs leased at once; none means no limit.")],
     as_json: Json = False,
 ) -> None:
-    """Let at most N jobs of a queue be leased at once; what is leased already goes on."""
+    """Limit how many jobs of a queue are leased at once.
+
+    Jobs that are leased already continue, also above the limit.
+    """
     if most != "none" and not (most.isascii() and most.isdecimal() and len(most) < 10):
-        raise typer.BadParameter(f"'{most}' is neither a number nor none")
+        raise typer.BadParameter(f"'{most}' is neither a number nor 'none'")
     wanted = None if most == "none" else int(most)
     with open_tracker() as connection:
         before = controls.set_limit(connection, queue.value, wanted)
@@ -53,21 +56,24 @@ def limit(
     tell(data, as_json, f"{queue.value}: {number} may be leased at once")
 
 
-@command("log")
+@app.command("log")
 def list_changes(
-    by: Annotated[str | None, typer.Option("--command", help="Only those by a command, like set.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 50,
+    by: Annotated[str | None, typer.Option("--command", help="Only changes by this command, for example set.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many changes to show, the latest first.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List what admin commands changed: who, when, before and after."""
+    """List what was changed, by whom and when."""
     with open_tracker() as connection:
         entries = changes.changes(connection, command=by, limit=limit)
     show({"changes": entries}, as_json, lambda: change_log.render(entries))
 
 
-@command()
+@app.command()
 def doctor(as_json: Json = False) -> None:
-    """Examine the database that the swarm stands on, with a remedy for each fault. Exit 1 if any is bad."""
+    """Check the database, with a remedy for each fault.
+
+    The exit code is 1 if a finding is bad: it can lose work, or lets a worker do what it must not.
+    """
     with connect(database_url(Settings.from_environment())) as connection:
         findings = doctors.examine(connection)
     data = {"healthy": doctors.is_healthy(findings), "findings": [finding.to_json() for finding in findings]}
@@ -81,4 +87,8 @@ def _set_paused(queue: QueueOrAll, *, paused: bool, as_json: bool) -> None:
     with open_tracker() as connection:
         changed = controls.set_paused(connection, queues, paused=paused)
     state = "paused" if paused else "open"
-    tell({"paused": paused, "changed": changed}, as_json, f"{', '.join(changed) or 'no queue'} became {state}")
+    tell(
+        {"paused": paused, "changed": changed},
+        as_json,
+        f"now {state}: {', '.join(changed) or 'nothing new'}",
+    )

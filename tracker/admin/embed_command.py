@@ -13,20 +13,25 @@ from tracker.errors import TrackerError
 from tracker.seeding import embed_jobs
 
 
-@app.command(rich_help_panel="Jobs")
+@app.command()
 def embed(
-    model: Annotated[str, typer.Option(help="One of open_clip's names, or an hf-hub: id.")],
+    model: Annotated[str, typer.Option(help="Model name of open_clip, or an hf-hub: id.")],
     run: Annotated[
-        str | None, typer.Argument(help="Its kept samples are embedded; with --folder, where they are listed.")
+        str | None, typer.Argument(help="Run whose kept samples are embedded; with --folder, the run of the new jobs.")
     ] = None,
-    folder: Annotated[str | None, typer.Option(help="WebDataset tars of anyone's, in it and below it.")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="Tag, file, folder or store:models/NAME.")] = None,
-    name: Annotated[str | None, typer.Option(help="What the embeddings are kept under; default: the model's.")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Folder with WebDataset tars, searched with its subfolders.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Weights: a tag, file, folder or store:models/NAME.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the embeddings; default: the model's name.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Let workers embed a run's kept samples, or a folder of tars, with a second model; called again, what is new."""
+    """Embed a run's kept samples with a second model.
+
+    With --folder, the tars of a folder. Called again, it adds jobs for what is new.
+    """
     if run is None and folder is None:
-        raise TrackerError("name a run, or the tars' --folder")
+        raise TrackerError("name a run, or give --folder with tars")
     wanted = embed_jobs.Model.checked(model, pretrained, name)
     with open_tracker() as connection, translated(), connection.transaction():
         if folder is not None:
@@ -36,10 +41,10 @@ def embed(
         data = asdict(seeded) | {"name": wanted.name, "model": model, "pretrained": pretrained}
         if seeded.new:
             record(connection, "embed", seeded.run, before=None, after=data)
-    said = f"run {seeded.run}: {seeded.new} new of {seeded.sources} to embed as {wanted.name}; start worker embed"
+    said = f"run {seeded.run}: {seeded.new} new jobs of {seeded.sources} as {wanted.name}; start `worker embed`"
     tell(data, as_json, said)
     if seeded.gone:
         sys.stderr.write(
-            f"tracker: the pictures of {seeded.gone} more are deleted, so nobody can embed them: another time let the "
-            "run keep them with tracker keep-shards\n"
+            f"tracker: {seeded.gone} more cannot be embedded, because their pictures are deleted: keep those of "
+            "the next run longer with tracker keep-shards\n"
         )

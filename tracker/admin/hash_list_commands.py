@@ -1,4 +1,4 @@
-"""The commands for hashes never to keep: hash-lists add, list, remove. Workers learn of them with their next batch."""
+"""The commands for pictures never to keep: hash-lists add, list, remove. Workers load changes before their next job."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ from tracker.storage.hash_lists import read_list
 WRITE = "hash-lists write"
 SELECT = "SELECT name, reason, hashes, path, sha256, added_at FROM tracker.hash_list ORDER BY name"
 
-hash_lists = typer.Typer(no_args_is_help=True, help="Hashes of pictures that no worker may keep.")
-app.add_typer(hash_lists, name="hash-lists", rich_help_panel="Data")
+hash_lists = typer.Typer(no_args_is_help=True, help="Lists of hashes of pictures that no worker may keep.")
+app.add_typer(hash_lists, name="hash-lists")
 
 
 class Kind(StrEnum):
@@ -35,13 +35,16 @@ class Kind(StrEnum):
 
 @hash_lists.command("add")
 def add(
-    file: Annotated[Path, typer.Argument(help="Text with a hash a line; csv, tsv, parquet: columns sha256, md5, pdq.")],
-    reason: Annotated[str, typer.Option(help="Whose list it is, and why.")],
-    name: Annotated[str | None, typer.Option(help="The list's name; default: the file's.")] = None,
-    kind: Annotated[Kind | None, typer.Option(help="What a text file's 64 digits are.")] = None,
+    file: Annotated[Path, typer.Argument(help="Text, a hash per line; csv, tsv, parquet: columns sha256, md5, pdq.")],
+    reason: Annotated[str, typer.Option(help="Whose list it is, and why it is used.")],
+    name: Annotated[str | None, typer.Option(help="Name of the list; default: the file's name.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of a text file's hashes of 64 digits.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add a list of hashes: pictures that match it end as blocked, and nothing of them is kept."""
+    """Add a list; pictures that match it are not kept.
+
+    Their links end as blocked.
+    """
     name = name or file.stem
     settings = Settings.from_environment()
     with open_tracker() as connection:
@@ -58,12 +61,16 @@ def add(
             connection.execute(query("insert_hash_list"), row)
             record(connection, "hash-lists add", name, before=None, after=values | {"hashes": listed.hashes})
     counts = ", ".join(f"{n:,} {kind}" for kind, n in listed.hashes.items() if n)
-    tell({"name": name, "hashes": listed.hashes}, as_json, f"list {name}: {counts}, from every worker's next batch on")
+    tell(
+        {"name": name, "hashes": listed.hashes},
+        as_json,
+        f"list {name}: {counts}; used from the next job on",
+    )
 
 
 @hash_lists.command("list")
 def list_all(as_json: Json = False) -> None:
-    """Show the lists that are in force; never the hashes."""
+    """Show the lists in force, without their hashes."""
     with open_tracker() as connection, translated():
         rows = connection.execute(SELECT).fetchall()
     show({"lists": rows}, as_json, lambda: _render(rows))
@@ -71,7 +78,10 @@ def list_all(as_json: Json = False) -> None:
 
 @hash_lists.command("remove")
 def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Json = False) -> None:
-    """Let a list no longer be in force; its file stays, for workers that are loading it, until `tracker sweep`."""
+    """Stop using a list.
+
+    Its file stays, for workers that are loading it, until `tracker sweep` deletes it.
+    """
     with open_tracker() as connection, translated():
         found = [row for row in connection.execute(SELECT).fetchall() if row["name"] == name]
         if not found:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,22 +14,20 @@ from tracker.database.enums import JOB_STATES
 
 State = StrEnum("State", {name: name for name in JOB_STATES})  # type: ignore[misc]
 
-Ids = Annotated[list[int] | None, typer.Argument(help="Jobs by their ids.", min=1)]
-OfQueue = Annotated[Queue | None, typer.Option("--queue", help="Only those of a queue.")]
-OfRun = Annotated[str | None, typer.Option("--run", help="Only those of a run.")]
-Preview = Annotated[bool, typer.Option("--preview", help="Show what it would hit, and change nothing.")]
-EveryDead = Annotated[bool, typer.Option("--all", help="All that are dead.")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", min=1)]
+OfQueue = Annotated[Queue | None, typer.Option("--queue", help="Only jobs of this queue.")]
+OfRun = Annotated[str | None, typer.Option("--run", help="Only jobs of this run.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Show what would change, and change nothing.")]
+EveryDead = Annotated[bool, typer.Option("--all", help="All dead jobs.")]
 SMALLEST, LARGEST = -(2**15), 2**15 - 1  # a smallint
 
-command = partial(app.command, rich_help_panel="Jobs")
 
-
-@command("jobs")
+@app.command("jobs")
 def list_jobs(
     queue: OfQueue = None,
-    state: Annotated[list[State] | None, typer.Option(help="Only those in a state; may be repeated.")] = None,
+    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state. Repeatable.")] = None,
     run: OfRun = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many jobs to show.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List jobs, the latest first."""
@@ -40,15 +37,15 @@ def list_jobs(
     show({"jobs": rows}, as_json, lambda: queue_jobs.render(rows))
 
 
-@command("job")
+@app.command("job")
 def show_job(job_id: Annotated[int, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
-    """Show a job: what it is to do, what came of it, and who held it when."""
+    """Show a job: its payload, result, error and history."""
     with open_tracker() as connection:
         found = queue_jobs.job(connection, job_id)
     show(found, as_json, lambda: queue_jobs.render_job(found))
 
 
-@command()
+@app.command()
 def retry(
     jobs: Ids = None,
     queue: OfQueue = None,
@@ -57,14 +54,14 @@ def retry(
     preview: Preview = False,
     as_json: Json = False,
 ) -> None:
-    """Make dead jobs ready again, with all their attempts before them."""
+    """Make dead jobs ready again, with all their attempts."""
     choice = _choice(jobs, queue, run, every)
     with open_tracker() as connection:
         chosen = queue_jobs.choose(connection, choice, "retry", ("dead",))
         _do(chosen, connection, queue_jobs.retry, "jobs ready again", preview=preview, as_json=as_json)
 
 
-@command()
+@app.command()
 def discard(
     jobs: Ids = None,
     queue: OfQueue = None,
@@ -73,7 +70,10 @@ def discard(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End dead jobs for good; they are kept as discarded, with their reason. A batch's links end as discarded."""
+    """End dead jobs for good.
+
+    They are kept as discarded, with their error. The links of a download batch end as discarded.
+    """
     choice = _choice(jobs, queue, run, every)
     with open_tracker() as connection:
         chosen = queue_jobs.choose(connection, choice, "discard", ("dead",))
@@ -88,17 +88,20 @@ def discard(
         _do(chosen, connection, queue_jobs.discard, "jobs discarded", preview=False, as_json=as_json)
 
 
-@command(context_settings={"ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True})
 def priority(
-    number: Annotated[int, typer.Argument(min=SMALLEST, max=LARGEST, help="0 is usual; a higher one comes first.")],
+    number: Annotated[int, typer.Argument(min=SMALLEST, max=LARGEST, help="Default 0; higher numbers come first.")],
     jobs: Ids = None,
     queue: OfQueue = None,
     run: OfRun = None,
-    every: Annotated[bool, typer.Option("--all", help="All that have not ended.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All jobs that have not ended.")] = False,
     preview: Preview = False,
     as_json: Json = False,
 ) -> None:
-    """Let jobs that have not ended come sooner or later; what follows from them inherits it."""
+    """Change the priority of jobs that have not ended.
+
+    Jobs that follow from them inherit it.
+    """
     choice = _choice(jobs, queue, run, every)
 
     def prioritise(connection: Connection, chosen: Sequence[Row]) -> int:
@@ -111,7 +114,7 @@ def priority(
 
 def _choice(jobs: list[int] | None, queue: Queue | None, run: str | None, every: bool) -> Choice:
     if not (jobs or queue or run or every):
-        raise typer.BadParameter("say which: ids, --queue, --run or --all")
+        raise typer.BadParameter("choose jobs: give ids, --queue, --run or --all")
     return Choice(ids=tuple(jobs or ()), queue=_value(queue), run=run)
 
 

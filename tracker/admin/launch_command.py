@@ -1,7 +1,6 @@
 """The command `tracker launch`."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -19,48 +18,52 @@ from tracker.database.enums import login_of
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 
-command = partial(app.command, rich_help_panel="Workers and machines")
 
-
-@command()
+@app.command()
 def launch(
-    name: Annotated[str, typer.Argument(help="Of the machine; of several, NAME-001 and so on.")],
+    name: Annotated[str, typer.Argument(help="Name of the machine; several are called NAME-001 and so on.")],
     kind: Annotated[Queue, typer.Option(help="What its workers do.")],
-    image: Annotated[str, typer.Option(help="What they run, as registry/name:tag.")],
-    password_file: Annotated[Path, typer.Option(help="Its first line is the class's password; see tracker rotate.")],
+    image: Annotated[str, typer.Option(help="Image of the workers, as registry/name:tag.")],
+    password_file: Annotated[
+        Path, typer.Option(help="File whose first line is the class's password; see tracker rotate.")
+    ],
     form: Annotated[Form, typer.Option("--format", help="What to print.")] = Form.CLOUD_INIT,
-    count: Annotated[int, typer.Option(min=1, help="How many machines; each gets a token of its own.")] = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="On each; default: one for each processor.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many machines; each gets its own token.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers per machine; default: one per processor.")] = None,
     database: Annotated[
-        str | None, typer.Option("--database-url", help="As the machines reach it, without a password.")
+        str | None,
+        typer.Option("--database-url", help="URL by which the machines reach the database, without a password."),
     ] = None,
     ca_file: Annotated[
         Path | None,
-        typer.Option(help="Certificate of the authority that vouches for the database, if not a public one."),
+        typer.Option(help="Certificate of the authority that signed the database's, unless it is a public one."),
     ] = None,
-    user_agent: Annotated[str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="Who fetches.")] = None,
+    user_agent: Annotated[
+        str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="User agent of the download workers.")
+    ] = None,
     environment: Annotated[
         list[str] | None,
-        typer.Option(
-            "--env", metavar="NAME=VALUE", help="More of the workers' environment; no secret. May be repeated."
-        ),
+        typer.Option("--env", metavar="NAME=VALUE", help="Variable for the workers; not for secrets. Repeatable."),
     ] = None,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="-- OPTIONS", help="More of the worker's own options.")
+        list[str] | None, typer.Argument(metavar="-- OPTIONS", help="Options for the worker command.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Write files into a folder instead.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Write files into this folder, not to stdout.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Enroll machines, and print what they boot with: a provider's user-data, or files for a machine that runs."""
+    """Enroll machines, and print what they boot with.
+
+    The output is user-data for cloud-init, a script for a running machine, or a folder for docker-compose.
+    """
     alone = count == 1 and form is not Form.COMPOSE
     if folder is None and not alone and not as_json:
-        raise TrackerError("these are several files: give --out FOLDER, or --json")
+        raise TrackerError("the output is several files: give --out FOLDER, or --json")
     names = launching.machine_names(name, count)
     with open_tracker() as connection:
         own = Settings.from_environment().database_url or ""
         url = database or enrolling.login_url(connection, kind.value, own).replace(":PASSWORD@", "@")
         if folder is not None and (there := [path for path in _places(folder, form, names) if path.exists()]):
-            raise TrackerError(f"{there[0]} is there already: give another --out, or another name")
+            raise TrackerError(f"{there[0]} exists already: give another --out, or another name")
         machine = Machine(
             kind=kind.value,
             image=image,
@@ -94,21 +97,21 @@ def _places(folder: Path, form: Form, names: list[str]) -> list[Path]:
 
 
 def _with_login(url: str, kind: str) -> str:
-    """The URL with the class's login in it, unless it names one."""
+    """Return the URL with the class's login in it, unless it names one."""
     scheme, separator, rest = url.partition("://")
     host = rest.partition("/")[0]
     return url if not separator or "@" in host else f"{scheme}://{login_of(kind)}@{rest}"
 
 
 def _without_authority(url: str) -> str:
-    """The URL without the place of a certificate: where it is read here says nothing of where the machines have it."""
+    """Return the URL without the path of a certificate, which is another path on the machines."""
     parts = urlsplit(url)
     asked = [(name, value) for name, value in parse_qsl(parts.query) if name != "sslrootcert"]
     return urlunsplit(parts._replace(query=urlencode(asked)))
 
 
 def _endpoint() -> dict[str, str]:
-    """Where the store is that this shell speaks of, if it is another S3 than AWS's."""
+    """Return the variables that name an S3 endpoint other than AWS's."""
     return {name: os.environ[name] for name in ("SHOAL_S3_ENDPOINT", "AWS_ENDPOINT_URL") if os.environ.get(name)}
 
 
@@ -117,7 +120,7 @@ def _assignments(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise TrackerError(f"--env {text!r} sets nothing: give NAME=VALUE")
+            raise TrackerError(f"--env {text!r} has no value: give NAME=VALUE")
         settings[name] = value
     return settings
 
@@ -130,7 +133,7 @@ def _certificate(path: Path) -> str:
             f"the certificate {path} cannot be read ({error}): give a PEM file with --ca-file"
         ) from error
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise TrackerError(f"{path} holds no certificate: give a PEM file with --ca-file")
+        raise TrackerError(f"{path} is not a certificate: give a PEM file with --ca-file")
     return text
 
 

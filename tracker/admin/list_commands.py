@@ -89,9 +89,11 @@ def _recipe(rules: dict[str, Any], listing: Listing, asked: Asked) -> dict[str, 
     return chosen | ({"extra": dict(listing.extra)} if listing.extra else {})
 
 
-@app.command("lists", rich_help_panel="Jobs")
-def lists(run: Annotated[str | None, typer.Option(help="Only those of a run.")] = None, as_json: Json = False) -> None:
-    """Show what became of link lists: rows read, candidates, and rows dropped, by reason."""
+@app.command("lists")
+def lists(
+    run: Annotated[str | None, typer.Option(help="Only lists of this run.")] = None, as_json: Json = False
+) -> None:
+    """Show the rows read and dropped of each link list."""
     with open_tracker() as connection, translated():
         rows = connection.execute(query("lists"), {"run": run}).fetchall()
     show({"lists": rows}, as_json, lambda: _render(rows))

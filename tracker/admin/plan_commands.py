@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -16,19 +15,18 @@ from tracker.planning import rebalance as balancing
 from tracker.planning.measured_rates import with_measured
 from tracker.planning.plan import PRESETS, STAGES, Number, Plan, make_plan, with_given
 
-command = partial(app.command, rich_help_panel="Looking ahead")
 
-
-@command()
+@app.command()
 def plan(
     given: Annotated[
-        list[str] | None, typer.Option("--set", help="A number of your own: links=5e9, workers.download=300.")
+        list[str] | None,
+        typer.Option("--set", help="Your own number, for example links=5e9 or workers.download=300. Repeatable."),
     ] = None,
-    preset: Annotated[str, typer.Option(help=f"Where the other numbers begin: {', '.join(PRESETS)}.")] = "crawl",
-    measured: Annotated[bool, typer.Option(help="Take what this swarm has shown so far.")] = True,
+    preset: Annotated[str, typer.Option(help=f"Where the other numbers come from: {', '.join(PRESETS)}.")] = "crawl",
+    measured: Annotated[bool, typer.Option(help="Use the rates that this swarm has measured.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Simulate a crawl: days, bottleneck, database, store and cost, with the source of each number."""
+    """Simulate a crawl: days, bottleneck, sizes and cost."""
     if preset not in PRESETS:
         raise typer.BadParameter(f"'{preset}' is none of {', '.join(PRESETS)}")
     assumptions = PRESETS[preset]
@@ -39,12 +37,12 @@ def plan(
     show(asdict(made), as_json, lambda: _render_plan(made))
 
 
-@command()
+@app.command()
 def rebalance(
-    apply: Annotated[bool, typer.Option("--apply", help="Set what the tracker can set itself.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Make the changes that the tracker can make itself.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the bottleneck from measured rates; propose workers, watermarks and weights."""
+    """Find the bottleneck, and propose what would mend it."""
     with open_tracker() as connection:
         found = balancing.propose(connection)
         returned = balancing.apply(connection, found) if apply else None

@@ -1,8 +1,7 @@
-"""The commands for what lies in the store: keep-shards, sweep."""
+"""The commands for files in the store: keep-shards, sweep."""
 
 import sys
 from datetime import timedelta
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -17,22 +16,28 @@ from tracker.settings import Settings
 from tracker.storage import retention
 from tracker.storage import sweep as sweeping
 
-command = partial(app.command, rich_help_panel="Store")
-
 MAX_SHOWN = 20
 MAX_IN_JSON = 1000
 SET_KEEP = "UPDATE tracker.run SET keep_shards = %s WHERE name = %s"
 OLD_KEEP = "SELECT keep_shards FROM tracker.run WHERE name = %s FOR NO KEY UPDATE"
 
 
-@command("keep-shards")
+@app.command("keep-shards")
 def keep_shards(
     run: str,
-    time: Annotated[str, typer.Argument(metavar="24h|kept|forever", help="A time like 24h or 7d; kept: kept pairs'.")],
+    time: Annotated[
+        str,
+        typer.Argument(
+            metavar="24h|kept|forever", help="A time like 24h or 7d; kept: only the pictures of kept pairs."
+        ),
+    ],
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Say how long a run's pictures stay once their part is in; --yes where some would be deleted at once."""
+    """Set how long a run's pictures stay after filtering.
+
+    It needs --yes if some would be deleted at once.
+    """
     with open_tracker() as connection:
         at_once = retention.due(connection, run, time)
         hit = {"run": run, "keep_shards": time, "shards": at_once.shards, "bytes": at_once.bytes}
@@ -49,13 +54,17 @@ def keep_shards(
     tell({"changed": before != time, "before": before, **hit}, as_json, f"{run}: shards are kept {time}, was {before}")
 
 
-@command()
+@app.command()
 def sweep(
-    older_than: Annotated[str, typer.Option(help="Only what has been as it is for longer, like 24h or 7d.")] = "24h",
-    yes: Annotated[bool, typer.Option("--yes/--dry-run", help="Delete; without this it only shows.")] = False,
+    older_than: Annotated[
+        str, typer.Option(help="Only files that have not changed for this time, like 24h or 7d.")
+    ] = "24h",
+    yes: Annotated[
+        bool, typer.Option("--yes/--dry-run", help="Delete the files; without this, only show them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the files that the manifest does not list, left by dead or late workers, and with --yes delete them."""
+    """Find files that dead workers left, and delete them."""
     age = _duration(older_than)
     with open_tracker() as connection:
         swept = sweeping.sweep(
@@ -85,7 +94,7 @@ def sweep(
 def _duration(text: str) -> timedelta:
     word = retention.checked(text)
     if word in (retention.KEPT, retention.FOREVER):
-        raise typer.BadParameter(f"'{text}' is no time: give one like 24h or 7d")
+        raise typer.BadParameter(f"'{text}' is not a time: give one like 24h or 7d")
     return timedelta(seconds=int(word[:-1]) * retention.SECONDS[word[-1]])
 
 

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker.accounts.changes import MAX_IDS, record
+from tracker.admin.listing import text_table
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 from tracker.protocol.blocklist import read_pattern
@@ -43,9 +44,9 @@ def blocks(connection: Connection) -> list[Row]:
 
 
 def render(rows: Sequence[Row]) -> Table:
-    table = Table("blocked", "since", "reason")
+    table = text_table("since", "blocked", "reason")
     for row in rows:
-        table.add_row(*map(Text, (row["pattern"], row["blocked_at"].strftime("%Y-%m-%d %H:%M"), row["reason"])))
+        table.add_row(f"{row['blocked_at']:%Y-%m-%d}", Text(row["pattern"]), Text(row["reason"]))
     return table
 
 

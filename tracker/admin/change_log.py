@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
+from tracker.admin.listing import Column, Listing
 from tracker.database.database import Row
 
 
-def render(entries: Sequence[Row]) -> Table:
-    table = Table("when", "who", "command", "subject", "before", "after")
+def render(entries: Sequence[Row]) -> Listing:
+    table = Listing([Column("when"), Column("command"), Column("who"), Column("subject", shrinks=True)])
     for entry in entries:
-        when = entry["changed_at"].strftime("%Y-%m-%d %H:%M:%S")
-        who = f"{entry['who']} as {entry['login']}"
-        cells = (when, who, entry["command"], entry["subject"], *_sides(entry))
-        table.add_row(*map(Text, cells))
+        before, after = _sides(entry)
+        table.add(
+            f"{entry['changed_at']:%Y-%m-%d %H:%M:%S}", entry["command"], f"{entry['who']} as {entry['login']}",
+            entry["subject"], note=f"{before} → {after}".strip(),
+        )  # fmt: skip
     return table
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tracker.admin import server_health
 from tracker.admin.findings import Finding, Level
+from tracker.admin.listing import text_table
 from tracker.database.database import Connection, query, translated
 from tracker.database.enums import LOGINS
 from tracker.database.version import function_files, require_head, script
@@ -114,9 +115,10 @@ def _revocation(login: str, privilege: str, thing: str) -> str:
 
 
 def render(findings: Sequence[Finding]) -> Table:
-    table = Table("", "what", "found", "remedy")
+    table = text_table("", "what", "found")
     colours = {Level.GOOD: "green", Level.WARNING: "yellow", Level.BAD: "red"}
     for finding in findings:
         level = Text(finding.level.value, style=colours[finding.level])
-        table.add_row(level, Text(finding.what), Text(finding.said), Text(finding.remedy))
+        found = f"{finding.said}\n→ {finding.remedy}" if finding.remedy else finding.said
+        table.add_row(level, Text(finding.what), Text(found))
     return table

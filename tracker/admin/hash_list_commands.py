@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tracker.accounts.changes import record
 from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
+from tracker.admin.listing import text_table
 from tracker.database.database import Row, query, translated
 from tracker.errors import TrackerError
 from tracker.settings import Settings
@@ -109,8 +110,8 @@ def _refused_by_name(name: str) -> Iterator[None]:
 
 
 def _render(rows: Sequence[Row]) -> Table:
-    table = Table("list", "sha256", "md5", "pdq", "since", "reason")
+    table = text_table("list", "sha256", "md5", "pdq", "since", "reason")
     for row in rows:
         counts = (f"{row['hashes'][kind]:,}" for kind in ("sha256", "md5", "pdq"))
-        table.add_row(Text(row["name"]), *counts, f"{row['added_at']:%Y-%m-%d %H:%M}", Text(row["reason"]))
+        table.add_row(Text(row["name"]), *counts, f"{row['added_at']:%Y-%m-%d}", Text(row["reason"]))
     return table

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from tracker.accounts.changes import MAX_IDS, record
-from tracker.admin.listing import Column, Listing
+from tracker.admin.listing import Column, Listing, text_table
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
@@ -130,14 +129,14 @@ def render_chosen(rows: Sequence[Row], links: int = 0) -> RenderableType:
 
 
 def render_job(found: Row) -> RenderableType:
-    facts = Table("job", str(found["job_id"]), show_header=True)
+    facts = text_table("job", str(found["job_id"]))
     for key, value in found.items():
         if key not in {"job_id", "history"} and value not in (None, [], {}):
             facts.add_row(key, Text(str(value)))
-    history = Table("leased", "until", "ending", "worker", "host", title="History", title_justify="left")
+    history = text_table("leased", "until", "ending", "worker", "host")
     for lease in found["history"]:
         moments = (lease["granted_at"], lease["ended_at"])
         cells = ["" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S") for moment in moments]
         cells += [lease["ending"] or "holds it", lease["worker"][:8], f"{lease['host']}:{lease['pid']}"]
         history.add_row(*map(Text, cells))
-    return Group(facts, history) if found["history"] else facts
+    return Group(facts, "", history) if found["history"] else facts

@@ -1,9 +1,9 @@
-"""Tables for people: whole at 80 columns and in a pipe, with more columns where there is room.
+"""Tables that fit 80 columns, and show more columns on a wider terminal.
 
-Invariant: no heading and no number is ever cut. Where the width does not suffice, the optional columns go, the last
-first, then the space between columns, and at last the columns with a `shrinks` are cut to what is left.
+Invariant: no heading and no number is ever cut. Where the width does not suffice, the optional columns are left out,
+the last first; then the gap between columns shrinks; then the columns with `shrinks` are cut.
 
-Rich's own tables cut every column alike: at 80 columns "ready", "leased" and "queue" became "rea…", "lea…", "que…".
+Rejected: Rich's own layout, which cuts every column alike ("ready" became "rea…").
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,22 +26,22 @@ class Column:
     heading: str
     right: bool = False
     optional: bool = False
-    """Left out where there is no room."""
+    """Left out if the width does not suffice."""
     shrinks: bool = False
-    """Cut where there is no room."""
+    """Cut if the width does not suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     cells: Sequence[str]
     note: str = ""
-    """A sentence below the row, over the whole width."""
+    """A sentence below the row, wrapped at the full width."""
     style: str = ""
 
 
 @dataclass(slots=True)
 class Listing:
-    """Rows under headings, without lines between them."""
+    """Rows under headings, each on one line."""
 
     columns: Sequence[Column]
     rows: list[Row] = field(default_factory=list)
@@ -88,9 +88,17 @@ class Listing:
         return Text((" " * gap).join(said).rstrip(), style, no_wrap=True, overflow="ignore")
 
 
+def text_table(*headings: str) -> Table:
+    """Return a table without lines whose cells are sentences or paths: they wrap, and no character is cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Two renderables side by side, or one below the other where the width does not suffice."""
+    """Two renderables side by side, or below each other if the width does not suffice."""
 
     left: RenderableType
     right: RenderableType

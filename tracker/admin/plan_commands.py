@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tracker.admin.console import Json, app, open_tracker, show
-from tracker.admin.listing import span
+from tracker.admin.listing import Column, Listing, span, text_table
 from tracker.errors import TrackerError
 from tracker.planning import rebalance as balancing
 from tracker.planning.measured_rates import with_measured
@@ -85,12 +85,11 @@ def _render_plan(made: Plan) -> RenderableType:
         ("statistics", f"{span(made.release.stats_seconds)} to count all rows; publish saves its own counts"),
     ):
         facts.add_row(name, value)
-    stages = Table("stage", title="Stages", title_justify="left")
-    for heading in ("workers", "rows", "rows/s together", "busy", "days", "$"):
-        stages.add_column(heading, justify="right")
+    numbers = ("workers", "rows", "rows/s together", "busy", "days", "$")
+    stages = Listing([Column("stage"), *(Column(heading, right=True) for heading in numbers)])
     for stage in STAGES:
         one = made.stages[stage]
-        stages.add_row(
+        stages.add(
             stage,
             f"{one.workers:,.0f}",
             f"{one.rows:,.0f}",
@@ -99,7 +98,7 @@ def _render_plan(made: Plan) -> RenderableType:
             f"{one.days:,.1f}",
             f"{one.cost:,.0f}",
         )
-    return Group(facts, stages, _render_sources(made), *made.notes)
+    return Group(facts, "", stages, "", _render_sources(made), *made.notes)
 
 
 def _release_line(made: Plan) -> str:
@@ -110,7 +109,7 @@ def _release_line(made: Plan) -> str:
 
 
 def _render_sources(made: Plan) -> Table:
-    table = Table("number", "value", "source", title="What it stands on", title_justify="left")
+    table = text_table("number", "value", "source")
     for name, value in asdict(made.assumptions).items():
         entries = {name: value} if "source" in value else {f"{name}.{stage}": one for stage, one in value.items()}
         for label, one in entries.items():
@@ -120,12 +119,11 @@ def _render_sources(made: Plan) -> Table:
 
 
 def _render_proposal(found: balancing.Proposal, returned: int | None) -> RenderableType:
-    kinds = Table("kind", title="Workers", title_justify="left")
-    for heading in ("alive", "rows/s each", "new links/s together", "enough"):
-        kinds.add_column(heading, justify="right")
+    numbers = ("alive", "rows/s each", "new links/s together", "enough")
+    kinds = Listing([Column("workers"), *(Column(heading, right=True) for heading in numbers)])
     for kind in found.kinds:
         name = f"{kind.stage} (bottleneck)" if kind.stage == found.bottleneck else kind.stage
-        kinds.add_row(name, str(kind.alive), f"{kind.rate:,.0f}", f"{kind.links_per_second:,.0f}", str(kind.enough))
+        kinds.add(name, str(kind.alive), f"{kind.rate:,.0f}", f"{kind.links_per_second:,.0f}", str(kind.enough))
     parts: list[RenderableType] = [kinds]
     if found.bottleneck is None:
         parts.append("no worker is alive: start one of each kind")

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from tracker.accounts.changes import record
 from tracker.admin.console import Json, Yes, agree, app, open_tracker, show, tell
+from tracker.admin.listing import text_table
 from tracker.database.database import translated
 from tracker.settings import Settings
 from tracker.storage import retention
@@ -104,9 +104,9 @@ def _progress(files: int) -> None:
 
 
 def _render(data: dict[str, Any]) -> RenderableType:
-    table = Table("file", "bytes", "why")
+    table = text_table("reason", "bytes", "file")
     for row in data["first"]:
-        table.add_row(Text(row["path"]), f"{row['bytes']:,}", row["why"])
+        table.add_row(row["why"], f"{row['bytes']:,}", Text(row["path"]))
     seen = ", ".join(f"{of['files']:,} {why}" for why, of in data["seen"].items() if of["files"])
     did = "deleted" if data["deleted"] else "to delete (add --yes)"
     said = Text(f"{data['files']:,} files with {data['bytes']:,} bytes {did}; in the store: {seen or 'nothing'}")

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from dataset.embed.embed import folder_name
+from dataset.formats.release_embeddings import model_folder_name
 from dataset.recipe import recipe
 from tests.tracker.filling import new_run, scalar
 from tests.tracker.talking import Console
@@ -244,4 +244,4 @@ def test_the_queue_is_idle_by_itself_and_can_be_limited(
 @pytest.mark.parametrize("model", ["ViT-B-32", "hf-hub:apple/DFN5B-CLIP-ViT-H-14", "xlm-roberta-base-ViT-B-32_"])
 def test_a_models_embeddings_lie_under_one_name_by_both_commands(model: str) -> None:
     assert embed_jobs.HUB_PREFIX == recipe.HUB_PREFIX
-    assert path_name(model.removeprefix(embed_jobs.HUB_PREFIX)) == folder_name(model)
+    assert path_name(model.removeprefix(embed_jobs.HUB_PREFIX)) == model_folder_name(model)

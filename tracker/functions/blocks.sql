@@ -1,5 +1,6 @@
--- What has been blocked and unblocked since a version (0: all that is blocked now), a pattern a line. A worker asks only
--- when its beat tells of another version, so that 3,000 workers do not fetch 100,000 patterns for each change.
+-- Return the current version of the blocklist, and what was blocked and lifted since `p_since` (0: everything that is
+-- blocked), one pattern per line. A worker calls this only when its heartbeat names a new version, so that 3,000
+-- workers do not fetch 100,000 patterns for each change.
 CREATE FUNCTION tracker.blocks(p_worker uuid, p_since bigint)
 RETURNS TABLE (version bigint, blocked text, lifted text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -1,6 +1,6 @@
--- Give an ingest worker a slot of the Bloom filter to hold: its own, or one that nobody alive holds and that has packs
--- waiting first. The answer is what the slot's filter is made of: a snapshot, and the packs committed since, in order
--- and without a gap, so that packs[i] is ordinal snapshot_ordinal + i.
+-- Give an ingest worker a slot of the Bloom filter: the one it holds, or one without a living holder, preferably with
+-- packs waiting. The result says what the slot's filter consists of: a snapshot, and the packs committed since, in
+-- order and without a gap, so that packs[i] has ordinal snapshot_ordinal + 1 + i (i from 0).
 CREATE FUNCTION tracker.bloom_hold(p_worker uuid)
 RETURNS TABLE (slot smallint, ordinal bigint, snapshot_ordinal bigint, snapshot_path text, packs text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -14,8 +14,9 @@ BEGIN
     IF asking.kind <> 'ingest' THEN
         RAISE EXCEPTION 'a % worker holds no slot of the Bloom filter', asking.kind USING ERRCODE = 'SH003';
     END IF;
-    -- Locked, as an eviction locks it: a slot that is given to a worker that is gone would never be free again. While
-    -- ingest is held, who asks and holds no pack does not stand still: else two would take the slot from each other.
+    -- Lock the worker's row, as an eviction does: a slot given to a worker that is gone would never become free. While
+    -- the ingest queue is held, a worker without packs still counts as making progress; otherwise two workers would
+    -- keep taking the slot from each other.
     UPDATE tracker.worker
     SET seen_at = now(),
         progressed_at = CASE WHEN EXISTS (
@@ -29,7 +30,7 @@ BEGIN
     IF NOT FOUND THEN
         SELECT slot, holder INTO got, before FROM tracker.bloom
         WHERE holder IS NULL OR holder = ANY (ARRAY(SELECT tracker.stale_workers('ingest')))
-        -- Two looks, each into an index of its own: with IN all jobs that ever were are gone through.
+        -- Two EXISTS, each served by a partial index; state IN (…) would scan all jobs.
         ORDER BY NOT (EXISTS (SELECT FROM tracker.job
                               WHERE state = 'ready' AND queue = 'ingest' AND job.slot = bloom.slot)
                       OR EXISTS (SELECT FROM tracker.job
@@ -41,7 +42,7 @@ BEGIN
         END IF;
         UPDATE tracker.bloom SET holder = p_worker WHERE slot = got;
         IF before IS NOT NULL THEN
-            PERFORM tracker.take_back('ingest', got, ARRAY[before]);  -- without the slot it cannot complete them
+            PERFORM tracker.take_back('ingest', got, ARRAY[before]);  -- it cannot complete them without the slot
         END IF;
     END IF;
     RETURN QUERY

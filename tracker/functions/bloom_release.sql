@@ -1,4 +1,4 @@
--- Let go of the slot, so that a worker for a slot with packs waiting can take it.
+-- Give the worker's slot back, so that a worker for a slot with packs waiting can take it.
 CREATE FUNCTION tracker.bloom_release(p_worker uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

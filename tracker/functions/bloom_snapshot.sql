@@ -1,4 +1,4 @@
--- A snapshot of the slot's filter, with every pack up to an ordinal in it, lies in the store; a replay starts from it.
+-- Record a snapshot of the slot's filter, which holds every pack up to an ordinal; the next holder replays from there.
 CREATE FUNCTION tracker.bloom_snapshot(p_worker uuid, p_slot int, p_ordinal bigint, p_path text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

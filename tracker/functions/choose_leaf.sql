@@ -1,8 +1,8 @@
--- The leaf that the next batch comes from, at random in proportion to what waits in it, times its subset's weight; none
--- of those that were tried.
--- Now and then (again_share) it is one of the run and subset whose second try has been due longest, so that a run whose
--- pool has run dry is finished beside others that are full; without such a leaf, waiting is 0.
--- Efraimidis and Spirakis 2006: the largest of ln(u)/w is a draw with probability in proportion to w.
+-- Choose the leaf of the next batch at random, with probability in proportion to its candidates times its subset's
+-- weight, leaving out the leaves in p_tried.
+-- With probability again_share, choose a leaf of the run and subset whose links have been due for another try longest,
+-- so that a run whose pool is empty gets finished while others are full. If there is no such leaf, `waiting` is 0.
+-- Source: Efraimidis and Spirakis 2006: the largest ln(u)/w is a draw with probability in proportion to w.
 CREATE FUNCTION tracker.choose_leaf(p_tried int[] DEFAULT '{}')
 RETURNS TABLE (run_id int, subset tracker.subset, leaf int, relation text, waiting bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -12,7 +12,7 @@ DECLARE
     due record;
     for_due boolean := random() < tracker.setting('again_share');
 BEGIN
-    -- One look into the index for each run and subset: a stopped subset's links, however many, are not gone through.
+    -- One index lookup for each run and subset, so that the links of a stopped subset are not scanned.
     SELECT run.run_id, drawn.subset INTO due
     FROM tracker.run CROSS JOIN unnest(enum_range(NULL::tracker.subset)) AS drawn (subset),
          LATERAL (SELECT due_at FROM tracker.again

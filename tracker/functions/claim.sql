@@ -1,6 +1,6 @@
--- Lease up to p_want jobs (at most 100) of a queue to a worker. Asking again with the same request gives the same leases.
--- Nothing comes back while the queue is paused, held or at its limit, or while the worker drains. Ingest gets the packs
--- of the slot of the Bloom filter that the worker holds. Batches are not claimed here: see draw.
+-- Lease up to p_want jobs (at most 100) of a queue to a worker. The same request again returns the same leases. Return
+-- no job while the queue is paused, held or at its limit, or while the worker drains. Ingest gets packs of the slot
+-- that the worker holds. Download batches come from `draw` instead.
 CREATE FUNCTION tracker.claim(p_worker uuid, p_request uuid, p_queue tracker.queue, p_want int DEFAULT 1)
 RETURNS SETOF tracker.claimed
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -10,7 +10,8 @@ DECLARE
     held_slot int := 0;
 BEGIN
     PERFORM tracker.require_class(p_queue);
-    -- The same request may be in flight twice, its first connection cut: one after the other, they get one lease.
+    -- The same request can arrive twice, if its first connection was cut. The lock lets one pass after the other, so
+    -- that both get the same lease.
     SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     IF asking.kind <> p_queue OR p_queue = 'download' THEN
         RAISE EXCEPTION 'a % worker may not claim from queue %', asking.kind, p_queue USING ERRCODE = 'SH003';

@@ -1,6 +1,6 @@
--- A leased job as its worker sees it: with its run's recipe and the stem of its output; a filter worker learns, too,
--- what is to be kept of the shard and when its pictures were fetched (the second at which the shard's job completed,
--- in Unix time), and an embed worker its model, with the checksums if they are settled.
+-- Return a leased job as its worker sees it, with the run's recipe and the output's stem. A filter worker also learns
+-- what to keep of the shard and when its pictures were fetched (the second at which the shard's job completed, in Unix
+-- time); an embed worker learns its model, with the checksums if they are settled.
 CREATE FUNCTION tracker.claimed_job(p_job tracker.job) RETURNS tracker.claimed
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,9 +1,9 @@
--- A batch has become a shard. Every link is accounted for once: finished with an outcome, waiting again for its next
--- try, kept for later because its host rests (no try is used up), or returned to the pool untried; else this raises.
--- Links are named by their position in the stored payload, so that a worker cannot put others in their place.
--- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …], "samples": n,
---            "bytes": n as received, "tar_bytes": n as they lie in the store}, and of workers that know of the fleet's
--- rests: "later": [[position, seconds], …], "refused": as in heartbeat_download, "hosts": {"asked": n, "refused": n}.
+-- Turn a batch into a shard. Every link is accounted for once: finished with an outcome, waiting for another try, kept
+-- for later because its host rests (which uses up no try), or returned to the pool untried; otherwise this raises.
+-- Links are named by their position in the stored payload, so a worker cannot substitute others.
+-- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …],
+--            "later": [[position, seconds], …], "samples": n, "bytes": n as received, "tar_bytes": n as stored,
+--            "refused": as in heartbeat_download, "hosts": {"asked": n, "refused": n}}
 CREATE FUNCTION tracker.complete_download(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -21,7 +21,7 @@ DECLARE
     pause float8 := tracker.setting('again_seconds');
     moved bigint;
 BEGIN
-    -- Its worker's row first, which count_hosts updates at the end: an eviction locks worker and jobs in this order.
+    -- Lock the worker's row first, which count_hosts updates at the end: an eviction locks in the same order.
     PERFORM FROM tracker.worker
     WHERE worker_id = (SELECT worker_id FROM tracker.job WHERE job_id = p_job AND lease = p_lease) FOR NO KEY UPDATE;
     SELECT coalesce(sum(value::bigint), 0) INTO finished_n FROM jsonb_each_text(p_result -> 'finished');
@@ -92,7 +92,7 @@ BEGIN
                                    'subset', held.subset, 'samples', samples_n));
     END IF;
     PERFORM tracker.count_hosts(done.worker_id, p_result -> 'hosts');
-    IF p_result -> 'refused' <> '{}' THEN  -- last: who waits for these rows waits for our commit
+    IF p_result -> 'refused' <> '{}' THEN  -- last, because others wait for these rows until this commits
         PERFORM tracker.note_refusals(p_result -> 'refused');
     END IF;
 END

@@ -1,5 +1,7 @@
--- A WAT file has become a pack, one file for each slot of the Bloom filter: each is listed and becomes an ingest job.
--- p_result: {"images": n, "candidates": n, "slots": [{"rows": n, "bytes": n}, …], …}; more is kept for the admin.
+-- Turn a WAT file into a pack, with one file for each slot of the Bloom filter: list each file and add an ingest job
+-- for it.
+-- p_result: {"images": n, "candidates": n, "slots": [{"rows": n, "bytes": n}, …], …}; other keys are kept for the
+-- admin.
 CREATE FUNCTION tracker.complete_extract(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,7 +1,7 @@
--- A pack's new candidates are in the pool: count them in, and note the pack as committed through its slot of the filter.
--- Only the slot's holder may; its row is locked, so that commits through a slot have an order that a replay can follow.
--- p_result: {"duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …], "expected_wrong": links among the
--- duplicates that are none, as the filter's rate has it}
+-- Count a pack's new candidates into the pool, and commit the pack to its slot of the filter. Only the slot's holder
+-- may do that; the slot's row is locked, so that commits have an order which a replay can follow.
+-- p_result: {"duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …], "expected_wrong": n, how many of the
+-- duplicates are probably new links, by the filter's error rate}
 CREATE FUNCTION tracker.complete_ingest(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,6 +1,6 @@
--- A piece of a link list has become packs, one file of each for each slot of the Bloom filter: each is listed and
--- becomes an ingest job. Every row is accounted for once: a candidate, or dropped for a reason. Packs come before what
--- is still to be read of lists, so that the store never holds much of a list twice.
+-- Turn a piece of a link list into packs, with one file of each for each slot of the Bloom filter: list each file and
+-- add an ingest job for it. Every row is accounted for once: a candidate, or dropped for a reason. Packs have priority
+-- over pieces, so that the store never holds much of a list twice.
 -- p_result: {"rows": n, "candidates": n, "dropped": {reason: n}, "packs": [[{"rows": n, "bytes": n}, …], …]}
 CREATE FUNCTION tracker.complete_list(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

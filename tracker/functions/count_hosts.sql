@@ -1,6 +1,6 @@
--- Count a batch's hosts for its worker: how many it asked, how many refused it. What was counted before fades by half an
--- hour, so that the two numbers speak of the last hour or two. p_hosts: {"asked": n, "refused": n}; null from workers
--- that do not count. Only functions of this schema call it.
+-- Add a batch's counts of hosts to its worker: how many it asked, and how many refused it. Older counts fade with a
+-- half-life of one hour, so the numbers describe the last hour or two. p_hosts: {"asked": n, "refused": n}, or null.
+-- Called only by functions of this schema.
 CREATE FUNCTION tracker.count_hosts(p_worker uuid, p_hosts jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -12,7 +12,7 @@ BEGIN
         UPDATE tracker.worker
         SET (hosts_asked, hosts_refused, hosts_counted_at) = (
             SELECT hosts_asked * kept + asked, hosts_refused * kept + refused, now()
-            -- 2^-1000 is still a number, the next thousand is an error
+            -- 0.5^1000 is a float8; far larger exponents raise an underflow
             FROM (SELECT 0.5 ^ least(extract(epoch FROM now() - hosts_counted_at)::float8 / 3600, 1000)) AS faded (kept))
         WHERE worker_id = p_worker;
     END IF;

@@ -1,14 +1,15 @@
 -- Draw a batch of candidates for a download worker and lease it, in one transaction.
 --
--- First the request's own batch, if its reply was lost; then one whose lease has expired or that was given back; else a
--- new one. A new batch comes from one leaf, chosen in proportion to what waits (times the weight of its subset), by
--- TABLESAMPLE SYSTEM without LIMIT, with the percentage from the leaf's exact count: LIMIT would stop at the first
--- pages and make the sample anything but uniform. (The one below, at twice a batch, is only reached when an ingest
--- commits between the count and the sample.) Sample and DELETE name the same leaf: a ctid is unique only in it.
--- A draw that has a leaf to itself deletes at once. One that meets another there locks its rows first and passes by what
--- is locked, so that it waits for nobody; that writes every row twice (38 ms a draw, not 30). One that finds nothing,
--- because others are just taking the last of its leaf, turns to another leaf.
--- Links whose second try is due go first, up to their share. An empty pool costs no scan.
+-- Order: the request's own batch, if its reply was lost; a batch whose lease expired or that was given back; a new
+-- batch.
+-- A new batch comes from one leaf (see choose_leaf) by TABLESAMPLE SYSTEM without a LIMIT, with the percentage computed
+-- from the leaf's exact count. A real LIMIT would stop at the first pages and bias the sample; the one below, twice a
+-- batch, is reached only when an ingest commits between count and sample. Sample and DELETE name the same leaf, because
+-- a ctid is unique only within it.
+-- A draw that has the leaf to itself deletes at once. Otherwise it first locks its rows, skipping locked ones, so that
+-- it waits for nobody; that writes every row twice (docs/performance.md). If others are taking the last rows of the
+-- leaf, it tries another leaf. Links that are due for another try go first, up to their share. An empty pool costs no
+-- scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
 RETURNS TABLE (
     job_id bigint, lease uuid, attempt smallint, run_id int, run text, recipe jsonb, output text,
@@ -27,13 +28,14 @@ DECLARE
     pool_n int := 0;
     again_lines text;
     again_n int := 0;
-    drawn text;  -- a new batch's payload: each copy of it costs half a millisecond, and to read it back 4
+    drawn text;  -- a new batch's payload; returned from here, because reading it back costs 4 ms
     share float8;
     percent float8;
     alone boolean := false;
 BEGIN
     PERFORM tracker.require_class('download');
-    -- The same request may be in flight twice, its first connection cut: one after the other, they get one batch.
+    -- The same request can arrive twice, if its first connection was cut. The lock lets one pass after the other, so
+    -- that both get the same batch.
     SELECT * INTO asking FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     SELECT array_agg(job_id) INTO mine FROM tracker.leases_of_request(p_worker, p_request);
     IF mine IS NULL THEN
@@ -64,12 +66,12 @@ BEGIN
             )
             SELECT string_agg(line, E'\n'), count(*) INTO again_lines, again_n FROM taken;
 
-            -- A leaf with less than one and a half batches is taken whole, so that it ends. A leaf of few pages can give
-            -- an empty sample: then another is drawn, twice as large.
+            -- A leaf with less than one and a half batches is taken whole, so that it gets empty. The sample of a leaf
+            -- with few pages can be empty; then the percentage is doubled.
             percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
                             ELSE 100 * (want - again_n) / target.waiting::float8 END;
-            -- Where a superuser's migrate took this function from PUBLIC, and a later one was no superuser's, it is
-            -- nobody's.
+            -- A migrate by a superuser revokes this function from PUBLIC; a role that is created later, by a migrate
+            -- without those rights, has no grant of it.
             IF has_function_privilege('pg_try_advisory_xact_lock(int, int)', 'EXECUTE') THEN
                 alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
             END IF;
@@ -89,7 +91,7 @@ BEGIN
                 percent := least(100, 2 * percent);
             END LOOP;
             EXIT WHEN pool_n + again_n > 0;
-            -- Others are just taking the last of this leaf.
+            -- Others are taking the last rows of this leaf.
             IF target.leaf IS NULL THEN
                 RETURN;
             END IF;

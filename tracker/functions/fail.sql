@@ -1,4 +1,5 @@
--- The try failed. The job is ready again after a pause that doubles with each attempt, or dead after the last one.
+-- Record that a try failed. The job is ready again after a pause that doubles with each attempt, or dead after the last
+-- attempt.
 CREATE FUNCTION tracker.fail(p_job bigint, p_lease uuid, p_error text) RETURNS tracker.job_state
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,4 +1,4 @@
--- The lists of hashes that no worker may keep a picture of, as they lie in the store; asked for before each batch.
+-- Return the files of the hash lists in force, whose pictures no worker may keep; called before each job.
 CREATE FUNCTION tracker.hash_lists(p_worker uuid) RETURNS TABLE (path text, sha256 text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

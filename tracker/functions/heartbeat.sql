@@ -1,4 +1,5 @@
--- The worker is alive and has come this far; the answer tells it to go on or to drain. One row, no index touched.
+-- Record that the worker is alive and how far it is; return whether it should go on or drain. Updates one row and no
+-- index.
 CREATE FUNCTION tracker.heartbeat(p_worker uuid, p_progress bigint) RETURNS tracker.worker_state
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

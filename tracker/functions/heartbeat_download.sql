@@ -1,12 +1,13 @@
--- A download worker's beat: what it met on the web, and what the fleet knows that is new since p_since (null: all).
--- A beat that is sent again under the same request, its reply lost, is answered anew, and counts no refusal twice.
+-- Heartbeat of a download worker: it reports how hosts behaved, and gets what the fleet learned since p_since (null:
+-- everything). A repeated request, its reply lost, is answered again but counts no refusal twice.
 --
--- p_report: {"refused": {host: [n, seconds]}, "well": [host], "probes": [host]}; "well" are hosts whose probe this
--- worker had and that answered, "probes" hosts whose rest is over, for which it has links: it may go first ("probe"), go
--- as everybody ("free"), or wait so many seconds for who goes first.
--- rests: {host: [seconds left, refusals]}, 0 refusals for a rest that has ended. The cursor `since` is a moment: a rest
--- that was written within 5 s before it is told again, because its transaction may have ended after this one looked.
--- Rejected: a counter of changes, on whose row all reports would queue.
+-- p_report: {"refused": {host: [n, seconds]}, "well": [host], "probes": [host]}. "well" are hosts that answered this
+-- worker's probe; "probes" are hosts whose rest is over and for which it has links. The answer for each of these:
+-- "probe" (this worker may ask first), "free" (everybody may ask), or the seconds to wait for the worker that asks
+-- first.
+-- rests: {host: [seconds left, refusals]}; 0 refusals means that the rest has ended. `since` is a time: a rest written
+-- within 5 s before it is reported again, because its transaction may have committed after this one read.
+-- Rejected: a counter of changes, because all reports would queue on its row.
 CREATE FUNCTION tracker.heartbeat_download(
     p_worker uuid, p_request uuid, p_progress bigint, p_since timestamptz, p_report jsonb
 ) RETURNS TABLE (state tracker.worker_state, blocks bigint, since timestamptz, rests jsonb, probes jsonb)
@@ -20,14 +21,14 @@ DECLARE
 BEGIN
     PERFORM tracker.require_class('download');
     state := tracker.heartbeat(p_worker, p_progress);
-    -- In one order across all three lists, so that two beats do not wait for each other.
+    -- Lock in one order across all three lists, so that two heartbeats cannot deadlock.
     PERFORM FROM tracker.resting
     WHERE host = ANY (ARRAY(SELECT jsonb_object_keys(p_report -> 'refused'))
                       || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well'))
                       || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'probes')))
     ORDER BY host FOR UPDATE;
     IF p_report -> 'refused' <> '{}' THEN
-        -- The beat has locked the worker's row, so that of one request in flight twice the second sees the first.
+        -- The heartbeat has locked the worker's row, so if a request arrives twice, the second sees the first.
         UPDATE tracker.worker SET reported = p_request WHERE worker_id = p_worker AND reported IS DISTINCT FROM p_request;
         IF FOUND THEN
             PERFORM tracker.note_refusals(p_report -> 'refused');

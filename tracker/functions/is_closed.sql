@@ -1,5 +1,6 @@
--- Whether a queue gives nothing out: paused by the admin, at its limit, or held by a watermark: from a high mark on,
--- until everything that piles up behind it has fallen to its resume mark. A queue without a row in control is open.
+-- Return whether a queue hands out no jobs: paused by the admin, at its limit, or held by a watermark. A queue is held
+-- from the high mark on, until everything that piles up behind it has fallen to its resume mark. A queue without a row
+-- in tracker.control is open.
 CREATE FUNCTION tracker.is_closed(p_queue tracker.queue) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

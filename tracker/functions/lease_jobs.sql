@@ -1,7 +1,7 @@
--- The one claim statement: take back what stale workers hold, then lease what is ready, at most p_want jobs in all.
--- Who asks is alive, whatever has become of its beats, and takes nothing back from itself. To ask is progress only for a
--- worker that holds nothing: else a job that it has forgotten would be held for ever.
--- Only functions of this schema call this one.
+-- The only statement that leases jobs: take back what stale workers hold, then lease ready jobs, at most p_want in all.
+-- The calling worker counts as alive, however old its last heartbeat is, and takes nothing back from itself. A claim
+-- counts as progress only for a worker that holds nothing; otherwise a job that it forgot would be held for ever.
+-- Called only by functions of this schema.
 CREATE FUNCTION tracker.lease_jobs(
     p_worker uuid, p_request uuid, p_queue tracker.queue, p_slot int, p_want int
 ) RETURNS SETOF tracker.job

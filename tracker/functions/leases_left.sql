@@ -1,6 +1,6 @@
--- How many more jobs of a queue may be leased; NULL: the admin has set no limit. With a limit, claims that find room pass
--- one at a time until they commit, so that two never take the same place. What stale workers hold is not counted: it is
--- up for taking over, and a queue full of dead workers' leases would else stay closed for ever.
+-- Return how many more jobs of a queue may be leased, or NULL if the admin has set no limit. With a limit, claims pass
+-- one at a time until they commit, so that two never take the same place. Leases of stale workers are not counted: they
+-- can be taken over, and would otherwise keep the queue closed for ever.
 CREATE FUNCTION tracker.leases_left(p_queue tracker.queue) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

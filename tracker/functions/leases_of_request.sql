@@ -1,5 +1,5 @@
--- The jobs that this request leased before, for a claim whose reply was lost; none if the request is new.
--- A lease that has been taken over, or has ended, raises: the worker must not work on it.
+-- Return the jobs that this request leased before, for a claim whose reply was lost; nothing for a new request.
+-- Raise if a lease of the request has ended or was taken over: the worker must not work on it.
 CREATE FUNCTION tracker.leases_of_request(p_worker uuid, p_request uuid) RETURNS SETOF tracker.job
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,4 +1,4 @@
--- The worker goes: whatever it still holds is ready again at once, without an attempt used up.
+-- Unregister a worker. What it still holds is ready again at once, without using up an attempt.
 CREATE FUNCTION tracker.leave(p_worker uuid) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -6,7 +6,7 @@ DECLARE
     held record;
     released int := 0;
 BEGIN
-    -- Locked as a claim locks it, so that a claim under way is seen here, or sees that its worker is gone.
+    -- Lock the row as a claim does: a concurrent claim is either seen here, or sees that its worker is gone.
     PERFORM FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     PERFORM tracker.require_worker(p_worker);
     FOR held IN SELECT job_id, lease FROM tracker.job WHERE worker_id = p_worker AND state = 'leased' ORDER BY job_id LOOP

@@ -1,5 +1,5 @@
--- Lock a job that is held under this lease until the transaction ends. False: it is done already under the same lease
--- (the reply to its completion was lost). A lease that was taken over raises.
+-- Lock a leased job until the transaction ends, and return true. Return false if it was completed under the same lease
+-- (the reply was lost). Raise if the lease was taken over.
 CREATE FUNCTION tracker.lock_lease(p_job bigint, p_lease uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,4 +1,4 @@
--- For each subset the leaf of a run that new candidates go to: the one with the least in it.
+-- Return, for each subset of a run, the leaf that new candidates go to: the emptiest one.
 CREATE FUNCTION tracker.open_leaves(p_run_id int)
 RETURNS TABLE (subset tracker.subset, leaf int, relation text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

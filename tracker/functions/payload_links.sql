@@ -1,4 +1,4 @@
--- The candidates at these positions (from 0) of a batch's payload.
+-- Return the candidates at these positions (from 0) of a batch's payload.
 CREATE FUNCTION tracker.payload_links(p_payload text, p_positions int[])
 RETURNS TABLE (
     pack bigint, pack_row int, attempt smallint, language text, url text, text text, extra text, place int

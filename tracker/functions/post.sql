@@ -1,4 +1,4 @@
--- One entry into the ledger; nothing for zero.
+-- Add an entry to the ledger, unless it is zero.
 CREATE FUNCTION tracker.post(
     p_run_id int, p_job bigint, p_account tracker.account, p_label text, p_subset tracker.subset, p_n bigint,
     p_leaf int DEFAULT NULL

@@ -1,4 +1,5 @@
--- Make a worker known, and tell it the settings. A class's login must show the token of an enrolled machine; a revoked one is refused.
+-- Register a worker, and return the settings. A class's login must show the token of an enrolled machine that is not
+-- revoked.
 CREATE FUNCTION tracker.register(
     p_kind tracker.queue, p_host text, p_pid int, p_version text, p_protocol int, p_token text DEFAULT NULL
 ) RETURNS TABLE (worker_id uuid, settings jsonb)

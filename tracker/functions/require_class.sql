@@ -1,4 +1,5 @@
--- Refuse a login whose class is not that of the queue. The owner's members (the admin, the embedded server) may do all.
+-- Refuse a login of another class than the queue's. Members of the owner role (the admin, the embedded server) may do
+-- everything.
 CREATE FUNCTION tracker.require_class(p_queue tracker.queue) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

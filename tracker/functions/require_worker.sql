@@ -1,4 +1,4 @@
--- The worker's row, if its login may speak for it and its machine is not revoked; else refuse.
+-- Return the worker's row. Raise if the login may not speak for the worker, or if its machine is revoked.
 CREATE FUNCTION tracker.require_worker(p_worker uuid) RETURNS tracker.worker
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,5 +1,5 @@
--- Settle what the model of an embed job is: the first worker that has loaded it says its checksums, and whoever has
--- loaded another is refused. So no two embeddings of a run and a name are of two models.
+-- Settle the model of an embed job: the first worker that has loaded it records the checksums, and a worker that has
+-- loaded another model is refused. So all embeddings of one name in a run come from one model.
 CREATE FUNCTION tracker.settle_model(
     p_job bigint, p_lease uuid, p_model text, p_pretrained text, p_sha256 text, p_config_sha256 text
 ) RETURNS void

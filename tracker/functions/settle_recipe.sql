@@ -1,7 +1,7 @@
--- Settle the run's recipe: the first worker of a class that reads a section spells out what it left open (defaults; of
--- models the checksums), and none may change what was said before it. Whoever would work by another recipe is refused.
--- A class settles no section that it does not read: a stolen login of extract can say nothing of the filter.
--- A recipe has no arrays, so that containment compares a section value by value.
+-- Settle a run's recipe: the first worker of a class that reads a section fills in what it left open (defaults,
+-- checksums of models), and nobody can change what is settled. A worker with another recipe is refused.
+-- A class settles only sections that it reads, so a stolen login of extract cannot say anything about the filter.
+-- A recipe has no arrays, so containment (<@) compares a section value by value.
 CREATE FUNCTION tracker.settle_recipe(p_worker uuid, p_run_id int, p_recipe jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

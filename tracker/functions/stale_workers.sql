@@ -1,4 +1,5 @@
--- Workers whose leases may be taken over: the beat is older than the lease, or progress has stood still too long.
+-- Return the workers whose leases may be taken over: their heartbeat is older than a lease, or they made no progress
+-- for too long.
 CREATE FUNCTION tracker.stale_workers(p_queue tracker.queue) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,10 +1,9 @@
--- What piles up behind a queue, against the marks that hold it: one row a measure, from one look at the ledger.
--- Extract fills packs, ingest the pool, download the shards. A batch that is under way counts as if it were in already:
--- a sample a link, and in bytes what a link has come to so far; before the first shard 14,000, which is 700 TB over the
--- 50 billion links of LAION's crawls. So the marks are overshot at most by the batches that are drawn at one moment, and
--- in bytes by as much as those under way are larger than usual.
--- The shards of a run without a filter, or that keeps its shards for ever, are what is wanted and never go: they do not
--- pile up, and a queue that they held would be held for ever.
+-- Return what piles up behind a queue, with the marks that hold the queue: one row for each measure.
+-- Extract fills packs, ingest the pool, download the shards. Batches under way count as if they were in the shards
+-- already: one sample for each link, and in bytes the average of a link so far, or 14,000 before the first shard (700
+-- TB over the 50 billion links of LAION's crawls). So a mark is exceeded at most by the batches drawn at one moment.
+-- Shards of a run without a filter, or that keeps its shards for ever, do not count: they are never deleted, so a queue
+-- that they held would be held for ever.
 CREATE FUNCTION tracker.watermarks(p_queue tracker.queue)
 RETURNS TABLE (what text, amount numeric, high numeric, resume numeric)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -1,20 +1,20 @@
-"""What can go wrong with the tracker; each message is one sentence that names the remedy."""
+"""The tracker's exceptions; each message is one sentence that names the remedy."""
 
 
 class TrackerError(Exception):
-    """The root; a command prints its message and exits with 1."""
+    """Root of the tracker's exceptions; a command prints the message and exits with 1."""
 
 
 class DatabaseDown(TrackerError):
-    """Postgres cannot be reached, or the connection was cut; what was under way is repeated or taken over."""
+    """Postgres cannot be reached, or the connection was cut; the call may be repeated."""
 
 
 class SchemaBehind(TrackerError):
-    """The database's schema is not the one that this version works with."""
+    """The database's schema is older or newer than this version's."""
 
 
 class LeaseLost(TrackerError):
-    """The lease expired and was taken over; the work is another's now, and nothing of ours was recorded."""
+    """The lease expired and another worker has the job; nothing was recorded."""
 
 
 class RecipeRefused(TrackerError):
@@ -22,4 +22,4 @@ class RecipeRefused(TrackerError):
 
 
 class Refused(TrackerError):
-    """The tracker will not do this: an unknown worker, a wrong class of login, a revoked token, forged counts."""
+    """The tracker refuses the call: unknown worker, wrong class of login, revoked token, counts that do not add up."""

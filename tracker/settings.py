@@ -1,11 +1,11 @@
-"""What the environment says: read when a command starts, never at import."""
+"""The settings in the environment, read when a command starts, never at import."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 HTTP_PLACE = "127.0.0.1:9464"
-"""Where `tracker serve` answers, if nobody else does and it is told nothing else."""
+"""The default address of `tracker serve`; it is skipped if another process listens there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +29,5 @@ class Settings:
 
 
 def _placed(store: str) -> str:
-    """A folder as an absolute path, so that every command means the same one; a URI as it is."""
+    """Return a folder as an absolute path, and a URI unchanged."""
     return store if "://" in store else str(Path(store).expanduser().absolute())

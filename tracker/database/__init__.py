@@ -1,1 +1,1 @@
-"""The connection, the schema, its migrations and roles, and the embedded server."""
+"""The connection, the schema with its migrations and roles, and the embedded server."""

@@ -1,1 +1,1 @@
-"""What `tracker serve` sees to at regular intervals."""
+"""What `tracker serve` does at regular intervals."""

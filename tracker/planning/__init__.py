@@ -1,1 +1,1 @@
-"""A crawl before it is run, and its machines while it runs."""
+"""A simulation of a crawl before it runs, and the balance of its machines while it runs."""

@@ -1,1 +1,1 @@
-"""What workers import of the tracker: the session, and the forms in which links travel."""
+"""All that workers import of the tracker: the session, and the forms in which links travel."""

@@ -1,14 +1,14 @@
-"""What nobody of the fleet may contact: hosts and URL prefixes, in one normal form for who blocks and who asks.
+"""Hosts and URL prefixes that no worker may contact, in one normal form for the admin and the workers.
 
 A host blocks itself and all its subdomains, on every port and by http and https. A URL prefix blocks that one host's
 paths under it: `example.com/photos` is /photos and /photos/1.jpg, not /photos2; the scheme does not matter. Paths are
 compared with percent-coding undone, dots resolved and slashes merged, so that no other spelling of a blocked path gets
-through; a server to which these spellings differ loses a little more than was meant.
+through. If a server distinguishes these spellings, a little more than intended is blocked.
 
-Hosts and paths are read by the URL standard's parser, as workers read the URLs that they ask for, so that a host has
-the same normal form on both sides (the tests compare it with `dataset.candidates.urls`).
+Hosts and paths are parsed by the URL standard, like the URLs that workers fetch, so that a host has one normal form on
+both sides (tests compare it with `dataset.candidates.urls`).
 
-Rejected: patterns with wildcards, of which 100,000 cannot be looked up in a few steps.
+Rejected: wildcards, because 100,000 such patterns cannot be looked up in a few steps.
 """
 
 import re
@@ -20,7 +20,7 @@ from ada_url import normalize_url
 from tracker.errors import TrackerError
 
 MAX_BYTES = 2_000
-"""Of a pattern; its column's index takes no more."""
+"""Longest pattern; the index of its column takes no more."""
 
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+|\[[0-9a-f:]+\])\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -29,20 +29,20 @@ _PORT = re.compile(r":([0-9]*)\Z")
 
 
 class PatternError(TrackerError):
-    """A pattern that blocks nothing, or more than anybody can mean."""
+    """The text is not a host or URL prefix that can be blocked."""
 
 
 def read_pattern(text: str) -> str:
     """Return a host (`example.com`) or URL prefix (`https://example.com/photos`) in its normal form.
 
     Raises:
-        PatternError: it is neither.
+        PatternError: it is neither, with the remedy.
     """
     text = text.strip()
     if "*" in text:
         raise PatternError(f"{text!r} cannot be blocked: leave off the *, a host blocks its subdomains too")
-    if not text.isprintable() or " " in text:  # the URL standard passes over some of them
-        raise PatternError(f"{text!r} cannot be blocked: it is no host and no URL")
+    if not text.isprintable() or " " in text:  # the URL standard ignores some of them
+        raise PatternError(f"{text!r} cannot be blocked: give a host or a URL")
     if text.count(":") > 1 and not any(mark in text for mark in "[]/\\"):
         text = f"[{text}]"  # IPv6, as the normal form has it
     parts = _PARTS.match(text)
@@ -67,18 +67,18 @@ def read_pattern(text: str) -> str:
 
 
 class Blocklist:
-    """The patterns a worker goes by; looked up in as many steps as a host has labels and a path has segments."""
+    """A set of patterns. A lookup takes as many steps as a host has labels and a path has segments."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self._hosts: set[str] = set()
-        self._paths: dict[str, set[str]] = {}  # by authority; '' is all of them
+        self._paths: dict[str, set[str]] = {}  # by authority; '' covers all paths
         self.update(patterns, ())
 
     def __bool__(self) -> bool:
         return bool(self._hosts or self._paths)
 
     def update(self, blocked: Iterable[str], lifted: Iterable[str]) -> None:
-        """Add and drop patterns, all in normal form."""
+        """Add and remove patterns, all in normal form."""
         for pattern in blocked:
             authority, slash, path = pattern.partition("/")
             if slash:
@@ -95,7 +95,7 @@ class Blocklist:
                 self._hosts.discard(pattern)
 
     def covers_host(self, host: str) -> bool:
-        """Say whether a host, as ASCII in lower case, or a domain above it is blocked."""
+        """Return whether a host (ASCII, lower case) or a domain above it is blocked."""
         if host in self._hosts:
             return True
         dot = host.find(".")
@@ -106,7 +106,7 @@ class Blocklist:
         return False
 
     def covers(self, host: str, authority: str, url: str) -> bool:
-        """Say whether a URL is blocked; `authority` is its host, with the port unless that is the scheme's own."""
+        """Return whether a URL is blocked; `authority` is its host, with the port unless it is the scheme's default."""
         if self.covers_host(host):
             return True
         prefixes = self._paths.get(authority)
@@ -121,7 +121,7 @@ class Blocklist:
 
 
 def _prefix(path: str) -> str:
-    """A path as patterns have it behind the host's slash (`photos/`), as prefixes are looked up (`/photos`)."""
+    """Convert a pattern's path (`photos/`) into the form of a lookup (`/photos`)."""
     return f"/{path}".rstrip("/")
 
 
@@ -130,17 +130,17 @@ def _read(authority: str, path: str, text: str) -> tuple[str, int | None, str]:
     try:
         url = normalize_url(f"http://{authority}{path}")
     except ValueError as error:
-        raise PatternError(f"{text!r} cannot be blocked: it is no host and no URL") from error
+        raise PatternError(f"{text!r} cannot be blocked: give a host or a URL") from error
     host, slash, rest = url.removeprefix("http://").partition("/")
     host = _PORT.sub("", host).removesuffix(".")
     if not _HOST.match(host):
-        raise PatternError(f"{text!r} cannot be blocked: its host is no address and no name like example.com")
+        raise PatternError(f"{text!r} cannot be blocked: its host is neither an address nor a name like example.com")
     port = _PORT.search(authority)
     return host, int(port[1]) if port and port[1] else None, slash + rest if path else ""
 
 
 def _normal_path(path: str) -> str:
-    """A path without a slash at its end, '' for all of a host."""
+    """Return a path without a slash at its end; '' means the whole host."""
     kept: list[bytes] = []
     for segment in unquote_to_bytes(path).split(b"/"):
         if segment == b"..":

@@ -1,14 +1,13 @@
-"""Candidates as one prepared buffer for COPY into a leaf of the pool, in Postgres's binary format.
+"""Prepare candidates for COPY into a leaf of the pool, in Postgres's binary format.
 
     COPY tracker.<leaf> (<COLUMNS>) FROM STDIN (FORMAT binary)
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html (signature, rows of length-prefixed fields in network
 order, trailer). Nothing is escaped, so no caption can break out of its field.
 
-Invariant: what Postgres or a batch's payload cannot hold is refused before the first byte of its piece is sent.
+Invariant: a value that Postgres or a batch's payload cannot hold is refused before the first byte of its piece is sent.
 
-Rejected: text, joined by Arrow in the same way. Build and COPY of 200,000 rows into a logged table, two busy cores:
-299,000-319,000 rows/s as text, 342,000-414,000 as binary, whose buffer alone is built at 2.8M rows/s.
+Rejected: the text format, which is slower by a fifth (docs/performance.md).
 """
 
 from collections.abc import Iterable
@@ -37,17 +36,17 @@ COPY = SQL("COPY tracker.{leaf} ({columns}) FROM STDIN (FORMAT binary)")
 Head = npt.NDArray[np.void]
 Piece = bytes | memoryview
 Buffer = bytes | Iterable[Piece]
-"""All that COPY is sent, whole, or in pieces of any size."""
+"""Everything that COPY is sent, in one piece or in several of any size."""
 
 
 class CopyError(TrackerError):
-    """Candidates that the pool cannot hold."""
+    """The pool cannot hold these candidates."""
 
 
 def copy_into(connection: Connection, relation: str, buffer: Buffer) -> None:
     """Copy a prepared buffer into a leaf's relation, in the connection's transaction.
 
-    Raises: whatever the buffer's pieces raise as they are asked for; the transaction is then to be given up.
+    Raises: what iterating over the buffer raises; the caller must then roll the transaction back.
     """
     statement = COPY.format(leaf=Identifier(relation), columns=SQL(", ").join(map(Identifier, COLUMNS)))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -56,13 +55,13 @@ def copy_into(connection: Connection, relation: str, buffer: Buffer) -> None:
 
 
 def copy_rows(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, attempt: int = 1) -> memoryview:
-    """Turn the candidates of one subset into rows for a leaf: a piece that goes between SIGNATURE and TRAILER.
+    """Return the candidates of one subset as rows for a leaf; the caller sends them between SIGNATURE and TRAILER.
 
-    `candidates` has the columns pack int64, pack_row int32, language (string or null), url and text (string), may have
-    extra (string or null, a list's other columns as JSON), and others.
+    `candidates` has the columns pack int64, pack_row int32, language (string or null), url and text (string), and
+    optionally extra (string or null, a list's other columns as JSON); other columns are ignored.
 
     Raises:
-        CopyError: a field is null, or a string holds NUL, tab or newline; extract the pack again.
+        CopyError: a field is null, or a string contains NUL, tab or newline.
     """
     for name in ("pack", "pack_row", "url", "text"):
         if candidates[name].null_count:
@@ -84,7 +83,7 @@ def copy_rows(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, atte
 
 
 def _extra(candidates: pa.Table) -> tuple[pa.Array | pa.Scalar, ...]:
-    """The field of a list's other columns, which a crawl's candidates have empty."""
+    """Return the field of a list's other columns; it is empty for a crawl."""
     if "extra" not in candidates.column_names:
         return (pa.scalar(bytes(4), pa.large_binary()),)
     extra = pc.fill_null(_strings(candidates, "extra"), b"")
@@ -92,7 +91,7 @@ def _extra(candidates: pa.Table) -> tuple[pa.Array | pa.Scalar, ...]:
 
 
 def _head_type(subset: str) -> np.dtype[np.void]:
-    """What a row begins with, up to the language's length: all that has one size in every row."""
+    """Return the type of a row's fixed part, up to the language's length."""
     return np.dtype(
         [
             ("fields", ">i2"),
@@ -119,10 +118,10 @@ def _fill(head: Head, name: str, values: npt.ArrayLike) -> None:
 
 
 def _strings(candidates: pa.Table, name: str) -> pa.Array:
-    """One column's strings as bytes, in one chunk; 64-bit offsets, since the joined rows may pass 2 GiB."""
+    """Return a column's strings as bytes in one chunk; 64-bit offsets, because the joined rows may exceed 2 GiB."""
     column = candidates[name].cast(pa.large_binary()).combine_chunks()
     content = np.frombuffer(_content(column), np.uint8)
-    if content.size == 0 or content.min() > max(FORBIDDEN):  # one pass, as good as always the only one
+    if content.size == 0 or content.min() > max(FORBIDDEN):  # one pass, which nearly always suffices
         return column
     for character in FORBIDDEN:
         if (content == character).any():
@@ -135,13 +134,13 @@ def _lengths(strings: pa.Array) -> pa.Array:
 
 
 def _as_binary(values: npt.NDArray[np.void] | npt.NDArray[np.int32]) -> pa.Array:
-    """Each value's own bytes as an element, without a copy."""
+    """Return each value's bytes as an element, without a copy."""
     offsets = np.arange(len(values) + 1, dtype=np.int64) * values.dtype.itemsize
     return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(values)])
 
 
 def _content(strings: pa.Array) -> memoryview:
-    """The bytes of all elements, one after the other; an array that was sliced keeps others around them."""
+    """Return the bytes of all elements; the buffer of a sliced array holds more than these."""
     _, offsets, content = strings.buffers()
     if not len(strings) or content is None:
         return memoryview(b"")

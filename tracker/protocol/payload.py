@@ -1,8 +1,8 @@
-r"""The payload of a batch: what a download worker is handed, one line a link, in the order that names the links.
+r"""The payload of a download batch: one line per link.
 
-A line is `pack \t pack_row \t attempt \t language \t url \t text`, as `tracker.draw` joins it; '' is no language. A
-link of a list may have one field more, its other columns as a JSON object, which holds neither tab nor newline. A
-link's position is its line's number, from 0: links are returned by position, so no line is ever skipped.
+A line is `pack \t pack_row \t attempt \t language \t url \t text`, as `tracker.draw` joins it; '' means no language. A
+link of a list may have one more field, its other columns as a JSON object without tabs and newlines. A link's position
+is its line's number, from 0. Workers name links by position, so no line is ever skipped.
 
 Rejected: `str.splitlines`, which also breaks at U+2028, U+0085 and other characters that captions do contain.
 """
@@ -13,12 +13,12 @@ from tracker.errors import TrackerError
 
 
 class PayloadError(TrackerError):
-    """A stored payload that is not what `tracker.draw` writes."""
+    """A stored payload is not what `tracker.draw` writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateLine:
-    """A link of a batch; `pack` and `pack_row` lead back to its page, `attempt` counts from 1."""
+    """A link of a batch; `pack` and `pack_row` name its row in a pack, `attempt` counts from 1."""
 
     position: int
     pack: int
@@ -34,7 +34,7 @@ def read_payload(payload: str) -> list[CandidateLine]:
     """Read a batch's payload; the empty payload has no links.
 
     Raises:
-        PayloadError: a line is not a link; the batch stays stored as it is, to be looked at.
+        PayloadError: a line is not a link; the batch stays stored.
     """
     lines = payload.split("\n") if payload else []
     return [_read_line(position, line) for position, line in enumerate(lines)]
@@ -45,4 +45,6 @@ def _read_line(position: int, line: str) -> CandidateLine:
         pack, pack_row, attempt, language, url, text, *extra = line.split("\t", maxsplit=6)
         return CandidateLine(position, int(pack), int(pack_row), int(attempt), language or None, url, text, *extra)
     except ValueError as error:
-        raise PayloadError(f"line {position} of the batch's payload is no link; look at it in tracker.batch") from error
+        raise PayloadError(
+            f"line {position} of the batch's payload is not a link: look at it in tracker.batch"
+        ) from error

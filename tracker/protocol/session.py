@@ -1,9 +1,9 @@
-"""A worker's conversation with the tracker: the verbs register, claim, draw, heartbeat, complete, fail, release, leave.
+"""A worker's session with the tracker: register, claim, draw, heartbeat, complete, fail, release, leave.
 
-Every verb is one call of an SQL function, and each may be repeated: a claim carries a request id, as a download
-worker's beat does, an ending its lease.
-So a call whose connection broke is made again on a new one, and nothing happens twice. The beat has a connection of
-its own, because a long COPY on the other must not cost the lease. All of it blocks: under trio, call it in a thread.
+Every method calls one SQL function, and every call may be repeated: a claim and a download worker's heartbeat carry a
+request id, the end of a job carries its lease. So a call whose connection broke is made again on a new connection, and
+nothing happens twice. Heartbeats have their own connection, because a long COPY on the other must not cost the lease.
+All methods block; under trio, call them in a thread.
 """
 
 import os
@@ -25,11 +25,12 @@ from tracker.errors import DatabaseDown
 from tracker.protocol.copy_rows import Buffer, copy_into
 
 PROTOCOL = 3
-# A broken connection is tried again after 0.1 s, then twice as long each time, for a minute in all: Postgres restarts
-# or fails over in less, and beyond it the lease has expired anyway.
+# A broken connection is retried after 0.1 s, then after twice as long each time, for one minute: Postgres restarts or
+# fails over in less, and afterwards the lease has expired.
 FIRST_PAUSE_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
-# A connection that is silent for longer counts as broken; the logins' statement_timeout is a minute, ingest's ten.
+# A connection that does not answer for this long counts as broken. The logins' statement_timeout is one minute, that of
+# ingest ten.
 ANSWER_SECONDS = 75.0
 INGEST_ANSWER_SECONDS = 660.0
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A leased job; `output` is the stem under which its output lies in the store."""
+    """A leased job; `output` is the stem of its output in the store."""
 
     job_id: int
     lease: UUID
@@ -70,23 +71,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class DownloadBeat:
-    """What the fleet knows of the web that is new; see tracker/functions/heartbeat_download.sql."""
+    """The answer to a download worker's heartbeat; see tracker/functions/heartbeat_download.sql."""
 
     state: str
     """'active' or 'draining'."""
     blocks: int
-    """The list's version."""
+    """The version of the blocklist."""
     since: datetime
-    """The cursor for the next beat."""
+    """The cursor for the next heartbeat."""
     rests: dict[str, tuple[float, int]] | None
-    """By host: the seconds left (less than 0: it is over), and the refusals; 0 for one that may be asked again."""
+    """By host: the seconds left (negative: it is over), and the refusals; 0 refusals: the host may be asked again."""
     probes: dict[str, Literal["free", "probe"] | float] | None
-    """By host that was asked for: whether to go on, to go first, or how many seconds to wait."""
+    """By host of the report's probes: free, ask first, or the seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterSlot:
-    """What the Bloom filter of a slot is made of: packs[i] has ordinal snapshot_ordinal + 1 + i."""
+    """What the Bloom filter of a slot consists of: packs[i] has ordinal snapshot_ordinal + 1 + i."""
 
     slot: int
     ordinal: int
@@ -99,7 +100,7 @@ class FilterSlot:
 class Added:
     """New candidates of one subset, for one leaf: `buffer` is a COPY of `n` rows.
 
-    A call that is made again asks for its pieces again: it is no iterator.
+    A repeated call iterates over the pieces again, so `buffer` must not be an iterator.
     """
 
     relation: str
@@ -110,6 +111,8 @@ class Added:
 
 
 class Session:
+    """A registered worker; see the module's docstring."""
+
     def __init__(self, url: str, kind: str, worker_id: UUID, settings: Mapping[str, Any]) -> None:
         self.kind = kind
         self.worker_id = worker_id
@@ -121,11 +124,11 @@ class Session:
 
     @classmethod
     def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
-        """Make this process known as a worker of a kind.
+        """Register this process as a worker of a kind.
 
         Raises:
-            DatabaseDown, SchemaBehind: at once, so that a wrong setting shows.
-            Refused: the login, the token or the protocol is not right.
+            DatabaseDown, SchemaBehind: at once and without retries, so that a wrong setting shows.
+            Refused: the login, the token or the protocol is wrong.
         """
         with translated(), connect(url) as connection:
             row = connection.execute(
@@ -136,11 +139,11 @@ class Session:
         return cls(url, kind, row["worker_id"], row["settings"])
 
     def heartbeat(self, progress: int) -> str:
-        """Tell that we live and how far we are; the answer is 'active' or 'draining'."""
+        """Report progress, and return the worker's state: 'active' or 'draining'."""
         return str(self._beat.value("SELECT tracker.heartbeat(%s, %s)", self.worker_id, progress))
 
     def heartbeat_download(self, progress: int, since: datetime | None, report: Mapping[str, Any]) -> DownloadBeat:
-        """The beat of a download worker: tell what hosts did, and hear what is new since the cursor (None: all)."""
+        """Report progress and what hosts did; return what is new since the cursor (None: everything)."""
         rows = self._beat.rows(
             "SELECT * FROM tracker.heartbeat_download(%s, %s, %s, %s, %s)",
             self.worker_id, uuid4(), progress, since, Jsonb(dict(report)),
@@ -148,21 +151,23 @@ class Session:
         return DownloadBeat(**rows[0])
 
     def blocks(self, since: int) -> tuple[int, list[str], list[str]]:
-        """The list's version, and what has been blocked and lifted since an earlier one (0: all that is blocked)."""
+        """Return the blocklist's version, and the patterns blocked and lifted since an earlier one (0: all blocked)."""
         (row,) = self._beat.rows("SELECT * FROM tracker.blocks(%s, %s)", self.worker_id, since)
         return row["version"], row["blocked"].splitlines(), row["lifted"].splitlines()
 
     def claim(self, want: int = 1) -> list[Job]:
+        """Lease up to `want` jobs of our queue."""
         request = uuid4()
         rows = self._work.rows("SELECT * FROM tracker.claim(%s, %s, %s, %s)", self.worker_id, request, self.kind, want)
         return [Job(**row) for row in rows]
 
     def draw(self) -> Batch | None:
+        """Draw and lease a batch of candidates; None if there are none to draw."""
         rows = self._work.rows("SELECT * FROM tracker.draw(%s, %s)", self.worker_id, uuid4())
         return Batch(**rows[0]) if rows else None
 
     def complete(self, job: Job | Batch, result: Mapping[str, Any]) -> None:
-        """End a job of extract, download, filter or embed with its result; see tracker/functions/complete_<queue>.sql.
+        """Complete a job with its result; see tracker/functions/complete_<queue>.sql. For ingest, see below.
 
         Raises:
             LeaseLost: another worker has the job; nothing was recorded.
@@ -171,13 +176,13 @@ class Session:
         self._work.value(f"SELECT tracker.complete_{self.kind}(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
 
     def complete_ingest(self, results: Sequence[tuple[Job, Mapping[str, Any]]], added: Sequence[Added]) -> None:
-        """Lock the jobs by their leases, COPY the candidates, complete the jobs: all in one transaction."""
+        """Lock the jobs, COPY the candidates and complete the jobs, all in one transaction."""
 
         def once(connection: Connection) -> None:
             with connection.transaction():
                 held = [_held(connection, job) for job, _ in results]
                 if not any(held):
-                    return  # the commit went through, its reply was lost
+                    return  # an earlier call was committed; its reply was lost
                 for rows in added:
                     copy_into(connection, rows.relation, rows.buffer)
                 for job, result in results:
@@ -188,41 +193,41 @@ class Session:
         self._work.call(once)
 
     def complete_list(self, job: Job, result: Mapping[str, Any]) -> None:
-        """End a piece of a list, which has become packs; see tracker/functions/complete_list.sql."""
+        """Complete the job of a piece of a link list; see tracker/functions/complete_list.sql."""
         self._work.value("SELECT tracker.complete_list(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
 
     def hash_lists(self) -> dict[str, str]:
-        """The lists of hashes never to keep: sha256 (hex) by path in the store."""
+        """Return the hash lists in force: sha256 (hex) by path in the store."""
         rows = self._work.rows("SELECT * FROM tracker.hash_lists(%s)", self.worker_id)
         return {row["path"]: row["sha256"] for row in rows}
 
     def fail(self, job: Job | Batch, error: str) -> str:
-        """Give the job back as failed; the answer is 'ready' or, after the last attempt, 'dead'.
+        """Give the job back as failed; return 'ready' or, after the last attempt, 'dead'.
 
-        The error is whatever an exception says, be it the name of a file in another encoding: what Postgres cannot hold
-        is escaped.
+        Characters of the error that Postgres cannot store are escaped.
         """
         storable = error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return str(self._work.value("SELECT tracker.fail(%s, %s, %s)", job.job_id, job.lease, storable))
 
     def release(self, job: Job | Batch) -> None:
-        """Give the job back untried; no attempt is used up."""
+        """Give the job back unfinished; no attempt is used up."""
         self._work.value("SELECT tracker.release(%s, %s)", job.job_id, job.lease)
 
     def is_idle(self) -> bool:
-        """Whether nothing can come to our queue any more."""
+        """Return whether no more work can come to our queue."""
         return bool(self._work.value("SELECT tracker.is_idle(%s)", self.kind))
 
     def leave(self) -> None:
+        """Unregister; what this worker holds is ready for others at once."""
         self._work.value("SELECT tracker.leave(%s)", self.worker_id)
 
     def open_leaves(self, run_id: int) -> dict[str, tuple[int, str]]:
-        """The leaf and its relation that new candidates of each subset go to."""
+        """Return, by subset, the leaf that new candidates go to and its table."""
         rows = self._work.rows("SELECT * FROM tracker.open_leaves(%s)", run_id)
         return {row["subset"]: (row["leaf"], row["relation"]) for row in rows}
 
     def hold_slot(self) -> FilterSlot | None:
-        """Hold a slot of the Bloom filter; None while others hold them all."""
+        """Take a slot of the Bloom filter; None while other workers hold all."""
         rows = self._work.rows("SELECT * FROM tracker.bloom_hold(%s)", self.worker_id)
         return FilterSlot(**rows[0]) if rows else None
 
@@ -233,10 +238,10 @@ class Session:
         self._work.value("SELECT tracker.bloom_snapshot(%s, %s, %s, %s)", self.worker_id, slot, ordinal, path)
 
     def settle_recipe(self, run_id: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """Settle what the run's recipe left open, or match what others settled; the recipe as it stands then.
+        """Settle what the run's recipe leaves open, or compare with what is settled; return the settled recipe.
 
         Raises:
-            RecipeRefused: it says otherwise.
+            RecipeRefused: the settled recipe is another one.
         """
         settled = self._work.value(
             "SELECT tracker.settle_recipe(%s, %s, %s)", self.worker_id, run_id, Jsonb(dict(recipe))
@@ -245,11 +250,11 @@ class Session:
         return settled
 
     def settle_model(self, job: Job, sha256: str, config_sha256: str) -> None:
-        """Settle the checksums of an embed job's model, or match what others settled.
+        """Settle the checksums of an embed job's model, or compare with what is settled.
 
         Raises:
-            RecipeRefused: another model has been settled.
-            LeaseLost: the job is another's.
+            RecipeRefused: another model is settled.
+            LeaseLost: another worker has the job.
         """
         self._work.value(
             "SELECT tracker.settle_model(%s, %s, %s, %s, %s, %s)",
@@ -267,7 +272,7 @@ def _held(connection: Connection, job: Job) -> bool:
 
 
 class _RetryingConnection:
-    """One connection, opened when it is needed and again when it broke."""
+    """A connection that is opened when needed, and again when it broke."""
 
     def __init__(self, url: str, answer_seconds: float) -> None:
         self._url = url
@@ -282,13 +287,13 @@ class _RetryingConnection:
         return next(iter(self.rows(statement, *values)[0].values()))
 
     def call(self, action: Callable[[Connection], T]) -> T:
-        """Do something over the connection, again on a new one while it breaks.
+        """Run an action on the connection, and again on a new one if it breaks.
 
         Raises:
-            DatabaseDown: it broke for a minute.
+            DatabaseDown: it kept breaking for a minute.
         """
         pause = FIRST_PAUSE_SECONDS
-        deadline = 0.0  # from when it first breaks: silence may have taken longer than patience
+        deadline = 0.0  # counted from the first break: waiting for an answer may have taken longer
         with self._lock:
             while True:
                 try:

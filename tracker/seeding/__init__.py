@@ -1,1 +1,1 @@
-"""What there is to do: runs of WAT files, link lists, embed jobs."""
+"""What adds work: runs of WAT files, link lists, embed jobs, jobs over a release."""

@@ -1,1 +1,1 @@
-"""The store as the tracker sees it: the manifest, what is deleted when, and hash lists."""
+"""The store as the tracker sees it: manifest, retention, sweep and hash lists."""

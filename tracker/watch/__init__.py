@@ -1,1 +1,1 @@
-"""Watching the swarm: what `tracker serve` answers over HTTP, and what `tracker status` counts with it."""
+"""The swarm at one moment, its alarms, and how `tracker serve` shows it over HTTP."""

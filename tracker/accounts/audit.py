@@ -1,15 +1,14 @@
-"""Prove that nothing was lost and nothing is there twice.
+"""Check that no link was lost or counted twice.
 
-The plain audit sums the ledger. The exact one holds the ledger against what is really there, so that it is no
-tautology: the rows of the pool, of `again` and of the batches, counted in one snapshot (REPEATABLE READ), and the
-final outcomes in the parquet files of every shard that the manifest lists. A shard whose pictures were deleted keeps
-its parquet for that; so nothing here changes when they go. The links of a discarded batch are in no shard: they are
-counted in the batch, which stays.
+The plain audit sums the ledger. The exact audit compares the ledger with what exists: the rows of the pool, of `again`
+and of the batches, counted in one snapshot (REPEATABLE READ), and the final outcomes in the parquet files of all shards
+that the manifest lists. A shard whose pictures were deleted keeps its parquet. The links of a discarded batch are in no
+shard; they are counted in the batch, which stays.
 
 The list of outputs is written to a local file in that snapshot, because shards are read for hours after it: what is in
 memory is bounded by a row group, also of 15 million outputs.
 
-Counts alone would not see a row of the pool that has taken another's place; so the links' keys are compared, too.
+Counts alone would not notice a row of the pool that replaced another, so the links' keys are compared, too.
 """
 
 import tempfile
@@ -32,16 +31,16 @@ from tracker.database.database import Connection, query, translated
 from tracker.storage.manifest import ListedOutputs, list_outputs
 from tracker.storage.open import open_store
 
-DISCARDED = "discarded"  # how the links of a discarded batch ended; no worker can say so
+DISCARDED = "discarded"  # the outcome of links of a discarded batch; no worker can report it
 TARS_AT_ONCE = 1000
 TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
-"""Where an output's rows are, if not in `<path>.parquet`."""
+"""The ending of the file with an output's rows, where it is not .parquet."""
 STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
 
 
 @dataclass(slots=True)
 class Audit:
-    """`differences` are sentences, one for each place where the law or the exact count is off."""
+    """The result; `differences` are sentences, one for each number that is wrong."""
 
     accounts: Accounts
     bloom: BloomCost
@@ -70,7 +69,7 @@ class Audit:
 
 
 def audit(connection: Connection) -> Audit:
-    """Sum the ledger."""
+    """Check the sums of the ledger."""
     found = Audit(accounts(connection), bloom_cost(connection))
     for (run, subset), of in sorted(found.accounts.items()):
         if of.missing:
@@ -82,7 +81,7 @@ def audit(connection: Connection) -> Audit:
 
 
 def audit_exact(connection: Connection, store: str) -> Audit:
-    """Sum the ledger, count the rows, read the shards; all of one moment."""
+    """Check the sums of the ledger, the rows of the database, and the shards in the store."""
     with opened_keys() as keys, tempfile.TemporaryDirectory(prefix="shoal-audit-") as folder:
         return _audit_exact(connection, store, keys, Path(folder))
 
@@ -163,7 +162,7 @@ def _compare_keys(run: str, keys: LinkKeys) -> Iterator[str]:
 
 
 def _missing_tars(connection: Connection, listed: ListedOutputs, store: str) -> list[str]:
-    """Look for every tar that was there; one that is deleted meanwhile is looked up in the manifest again."""
+    """Find listed tars that are missing. The manifest is asked again, because a tar may be deleted meanwhile."""
     filesystem = open_store(store)
     there = (row["path"] for row in listed if row["tar_bytes"] > 0 and row["tar_deleted_at"] is None)
     missing: list[str] = []
@@ -176,6 +175,6 @@ def _missing_tars(connection: Connection, listed: ListedOutputs, store: str) -> 
 
 
 def _keys(final: pa.Table) -> Keys:
-    """Name each link by its pack and its row there -> (N,) int64, a pack's rows below 2^32."""
+    """Return the key of each link, made of its pack and row: (N,) int64; a pack has fewer than 2^32 rows."""
     keys: Keys = (final["pack"].to_numpy() << 32) | final["pack_row"].to_numpy().astype(np.int64)
     return keys

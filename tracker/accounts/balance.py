@@ -1,11 +1,11 @@
-"""The balance of what comes in and goes out: what piles up against its marks, and how long the pool will last.
+"""The piles between the stages with their marks, and how long the pool will last.
 
-All numbers come from the ledger. `tracker serve` notes once a minute how much has been drawn; two such notes give the
-rate at which the pool empties, and the pool over the rate the hours of work left. The rate counts what left for good:
-links that a stopped worker returned are in the pool again.
+All numbers come from the ledger. `tracker serve` notes once a minute how much has been drawn; two notes give the rate
+at which the pool empties, and the pool divided by the rate gives the hours of work left. Links that a stopped worker
+returned to the pool do not count as drawn.
 
-Rejected: the rate from the jobs' own times (an index that every claim would have to write), and from the ledger's
-entries (they are folded every few seconds).
+Rejected: computing the rate from the jobs' times (every claim would have to update an index), or from the entries of
+the ledger (they are folded every few seconds).
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from typing import Any
 from tracker.database.database import Connection, query, translated
 
 PACE_SECONDS = 60
-"""Between two notes: of an hour's rate the error is then below 2 %."""
+"""Time between two notes; the error of a rate over one hour is then below 2 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pile:
-    """What piles up behind a queue, and the marks: the queue is held from `high` on until all of it is at `resume`."""
+    """What piles up behind a queue. The queue is held from `high` on, until all its piles have fallen to `resume`."""
 
     queue: str
     what: str
@@ -37,10 +37,9 @@ class Pile:
 class Balance:
     """The pool in rows and in hours of work left, and the piles between the stages.
 
-    `drawn_per_hour` and `came_in_per_hour` are of the last hour, or of what is known of it; None: not measured, for
-    `tracker serve` has not run for two minutes. `hours_left` is None when nothing is drawn: then the pool lasts for
-    ever. It counts on nothing coming in. `more_can_come`: extract or ingest have jobs, so a low pool is a fault and not
-    the end of the crawl.
+    `drawn_per_hour` and `came_in_per_hour` describe the last hour, or the known part of it; None means not measured,
+    because `tracker serve` has not run for two minutes. `hours_left` assumes that nothing comes in; it is None when
+    nothing is drawn. `more_can_come`: extract or ingest have jobs, so a low pool is a fault and not the crawl's end.
     """
 
     pool: int
@@ -65,7 +64,7 @@ class Balance:
 
     @property
     def alarm(self) -> str | None:
-        """One sentence when the pool runs low although more can come, else None."""
+        """Return a sentence if the pool is low although more can come, else None."""
         if not self.more_can_come or not (self.is_low_in_rows or self.is_low_in_hours):
             return None
         return (
@@ -75,7 +74,7 @@ class Balance:
 
     @property
     def runs_dry(self) -> str:
-        """When the pool will be empty, in words."""
+        """Return in words when the pool will be empty."""
         if self.drawn_per_hour is None:
             return "not measured"
         return "never" if self.hours_left is None else f"in {self.hours_left:,.1f} hours"
@@ -101,10 +100,10 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class BloomCost:
-    """What the Bloom filter dropped of the `read` rows, and how many links among them it is expected to have lost.
+    """How many of the `read` rows the Bloom filter dropped, and how many of these were probably new links.
 
-    `rate` is the setting: the most of new links that may be lost. `expected_rate` is what was expected to be lost, over
-    all that was new, from the stages' fill when each pack came in.
+    `rate` is the setting: the largest share of new links that may be lost. `expected_rate` is the share that was
+    probably lost, computed from the filter's fill when each pack came in.
     """
 
     rate: float
@@ -119,7 +118,7 @@ class BloomCost:
 
 
 def balance(connection: Connection) -> Balance:
-    """The balance of this moment."""
+    """Return the balance of this moment."""
     with translated():
         row = _one(connection, "balance")
         piles = [Pile(**pile) for pile in connection.execute(query("piles")).fetchall()]
@@ -127,13 +126,13 @@ def balance(connection: Connection) -> Balance:
 
 
 def note_pace(connection: Connection) -> bool:
-    """Note how much has been drawn, unless that was done within the last minute; whether it was noted."""
+    """Note how much has been drawn, unless there is a note of the last minute; return whether it was noted."""
     with translated():
         return connection.execute(query("note_pace"), {"seconds": PACE_SECONDS}).rowcount > 0
 
 
 def bloom_cost(connection: Connection) -> BloomCost:
-    """What the Bloom filter has cost, over all runs."""
+    """Return what the Bloom filter has dropped, over all runs."""
     with translated():
         row = _one(connection, "bloom_cost")
     return BloomCost(**row)

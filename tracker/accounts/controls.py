@@ -1,4 +1,4 @@
-"""What the admin sets: settings, and which queues give out how much. Every change is in the log."""
+"""What the admin sets: settings, paused queues, limits. Every change is logged."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from tracker.accounts.changes import record
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 
-# A filter that has keys stays as it was made: with another kind of key it would know none of them.
+# A filter that has keys cannot change these: with another kind of key it would recognise none of them.
 FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"})
 
-# What may be any number; all other settings count something.
+# Names of settings that may have a fraction; all others are counts.
 FRACTIONS = ("_seconds", "_share", "_factor", "_rate", "_hours", "weight_en", "weight_multi", "weight_nolang")
 
 SETTING = "SELECT value, least, most FROM tracker.setting WHERE name = %s FOR UPDATE"
 
 
 def change_setting(connection: Connection, name: str, value: float) -> object:
-    """Set a number and return the one before; workers read settings when they register.
+    """Change a setting and return the previous value; workers read settings when they register.
 
     Raises:
-        TrackerError: there is no such setting, or that is no number within its bounds.
+        TrackerError: there is no such setting, or the value is out of its bounds.
     """
     if not math.isfinite(value):
         raise TrackerError(f"{name} cannot be {value}: give a number")
@@ -50,10 +50,10 @@ def change_setting(connection: Connection, name: str, value: float) -> object:
 
 
 def _split_filter(connection: Connection, slots: int) -> None:
-    """Make the slots of the Bloom filter; packs are split by them, so it goes only before the first pack.
+    """Create the slots of the Bloom filter. Packs are split by slot, so this is possible only before the first pack.
 
     Raises:
-        TrackerError: there are packs already.
+        TrackerError: there are packs.
     """
     if connection.execute("SELECT FROM tracker.manifest WHERE kind = 'pack' LIMIT 1").fetchone() is not None:
         raise TrackerError("bloom_slots is fixed once there are packs, which are split by it: set it on a new database")
@@ -62,10 +62,10 @@ def _split_filter(connection: Connection, slots: int) -> None:
 
 
 def _require_order(connection: Connection, name: str, number: float) -> None:
-    """A queue is held from the high mark on until the resume mark: that one must be the lower.
+    """Check that a resume mark stays below its high mark.
 
     Raises:
-        TrackerError: it would not be.
+        TrackerError: it would not.
     """
     stem, _, mark = name.rpartition("_")
     other = {"high": f"{stem}_resume", "resume": f"{stem}_high"}.get(mark)
@@ -74,32 +74,34 @@ def _require_order(connection: Connection, name: str, number: float) -> None:
         return
     high, resume = (number, row["value"]) if mark == "high" else (row["value"], number)
     if resume >= high:
-        raise TrackerError(f"{name} cannot be {number}: {other} is {row['value']}, set it first; high is above resume")
+        raise TrackerError(
+            f"{name} cannot be {number}: {other} is {row['value']}, set that first, because high must be above resume"
+        )
 
 
 def _require_nobody_alive(connection: Connection, lease_seconds: float) -> None:
-    """A shorter lease goes only where nobody beats by the longer one, who would be up for taking over at once.
+    """Check that no worker is alive: workers that beat for the longer lease would lose their jobs at once.
 
     Raises:
-        TrackerError: workers are alive.
+        TrackerError: some are alive.
     """
     row = connection.execute(query("beating_workers"), {"seconds": lease_seconds}).fetchone()
     if row is not None and row["n"]:
-        raise TrackerError(f"lease_seconds cannot be shorter while {row['n']} workers beat by it: drain them first")
+        raise TrackerError(f"lease_seconds cannot be shorter while {row['n']} workers are alive: drain them first")
 
 
 def _require_no_filter(connection: Connection, name: str) -> None:
-    """What the Bloom filter is made with goes only before the first pack is through it.
+    """Check that no pack has gone through the Bloom filter, whose parameters are fixed from then on.
 
     Raises:
-        TrackerError: one is.
+        TrackerError: one has.
     """
     if connection.execute("SELECT FROM tracker.bloom WHERE ordinal > 0 LIMIT 1").fetchone() is not None:
         raise TrackerError(f"{name} is fixed once a pack has gone through the filter: set it on a new database")
 
 
 def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -> list[str]:
-    """Let queues give nothing out, or work again; those that this changed."""
+    """Pause or resume queues; return those that changed."""
     changed = []
     with translated(), connection.transaction():
         connection.execute(query("insert_controls"), {"queues": list(queues)})
@@ -115,9 +117,9 @@ def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -
 
 
 def set_limit(connection: Connection, queue: str, most: int | None) -> int | None:
-    """Let at most so many jobs of a queue be leased at once (None: any number), and return the limit before.
+    """Limit how many jobs of a queue are leased at once (None: no limit); return the previous limit.
 
-    What is leased already goes on, also above the limit.
+    Jobs that are leased already continue, also above the limit.
     """
     with translated(), connection.transaction():
         connection.execute(query("insert_controls"), {"queues": [queue]})

@@ -1,8 +1,8 @@
-"""The workers as the admin sees them, and how one is sent away.
+"""The workers, and how the admin sends them away.
 
-Drain: it gets nothing new, ends what it holds and leaves. Evict: what it holds is ready for others at once, and
-whatever it still sends is refused. An eviction locks the worker's row first, as a claim does, so that a claim under way
-is either seen here, or sees that its worker is gone.
+A drained worker gets nothing new, finishes what it holds and leaves. What an evicted worker holds is ready for others
+at once, and what it still sends is refused. An eviction locks the worker's row first, as a claim does: a concurrent
+claim is either seen here, or sees that its worker is gone.
 """
 
 from collections.abc import Sequence
@@ -13,36 +13,36 @@ from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 LOCK = "SELECT worker_id FROM tracker.worker WHERE worker_id = ANY (%s) ORDER BY worker_id FOR NO KEY UPDATE"
-# Of a worker's id nobody types more than its first letters, and with fewer it is too easily another's.
+# Fewer letters of a worker's id would too easily name another worker.
 FEWEST_LETTERS = 4
 
 
 def workers(connection: Connection, *, kind: str | None = None) -> list[Row]:
-    """Those that have not left, of a kind or all; keys as `tracker workers --json` prints them."""
+    """Return the workers of a kind, or all, that have not left; `tracker workers --json` prints these keys."""
     with translated():
         rows = connection.execute(query("fleet")).fetchall()
     return [row for row in rows if kind in {None, row["kind"]}]
 
 
 def find(connection: Connection, name: str) -> list[Row]:
-    """The worker whose id begins so, or all of a host or an enrolled machine.
+    """Return the worker whose id begins with `name`, or all workers of a host or an enrolled machine.
 
     Raises:
-        TrackerError: there is none, or more than one id begins so.
+        TrackerError: no worker matches, or several ids begin with `name`.
     """
     known = workers(connection)
     if together := [row for row in known if name in {row["host"], row["machine"]}]:
         return together
     found = [row for row in known if len(name) >= FEWEST_LETTERS and row["worker"].startswith(name.lower())]
     if not found:
-        raise TrackerError(f"no worker {name} is here: tracker workers lists their ids, hosts and machines")
+        raise TrackerError(f"there is no worker {name}: tracker workers lists ids, hosts and machines")
     if len(found) > 1:
         raise TrackerError(f"the ids of {len(found)} workers begin with {name}: give more of it")
     return found
 
 
 def drain(connection: Connection, found: Sequence[Row]) -> int:
-    """Let workers end what they hold and leave; how many were not draining before."""
+    """Drain workers; return how many were not draining before."""
     with translated(), connection.transaction():
         drained = connection.execute(query("drain"), {"workers": _ids(found)}).fetchall()
         for row in drained:
@@ -51,7 +51,7 @@ def drain(connection: Connection, found: Sequence[Row]) -> int:
 
 
 def evict(connection: Connection, found: Sequence[Row]) -> int:
-    """End workers' leases and refuse them from now on; the number of jobs that are ready again."""
+    """Evict workers; return how many jobs are ready again."""
     with translated(), connection.transaction():
         returned = give_back(connection, _ids(found))
         connection.execute("UPDATE tracker.worker SET state = 'gone' WHERE worker_id = ANY (%s)", (_ids(found),))
@@ -62,7 +62,7 @@ def evict(connection: Connection, found: Sequence[Row]) -> int:
 
 
 def give_back(connection: Connection, worker_ids: Sequence[UUID]) -> int:
-    """Make what workers hold ready again, in the caller's transaction; how many jobs that is."""
+    """Make the jobs of workers ready again, in the caller's transaction; return how many."""
     connection.execute(LOCK, (list(worker_ids),))
     row = connection.execute(query("give_back"), {"workers": list(worker_ids)}).fetchone()
     return int(row["n"]) if row else 0

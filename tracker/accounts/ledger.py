@@ -1,10 +1,10 @@
-"""The ledger: what came in, where it waits, how it ended, as +N and -N entries that are folded into counters.
+"""The ledger: what came in, where it waits and how it ended, as +N and -N entries that are folded into counters.
 
-Nothing counts rows on the way. The law of conservation, for each run and subset:
+The law of conservation holds for each run and subset:
 
     in = pool + again + leased + finished
 
-Folding moves entries into counters in one statement, so that whoever sums both sees either, never neither.
+Folding moves entries into counters in one statement, so a sum over both never misses an entry.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ class Account:
 
     @property
     def missing(self) -> int:
-        """How many links the law is off by: positive when some were lost, negative when some are there twice."""
+        """Return how many links are missing by the law; negative if some are there twice."""
         return self.came_in - self.pool - self.again - self.leased - sum(self.finished.values())
 
 
@@ -35,17 +35,17 @@ Accounts = dict[tuple[str, str], Account]  # by run's name and subset
 
 
 def fold(connection: Connection) -> int:
-    """Fold the ledger into the counters; the number of entries folded."""
+    """Fold the ledger into the counters; return the number of entries."""
     with translated(), connection.transaction():
         connection.execute("SET LOCAL ROLE shoal_owner")
-        # One fold at a time. An advisory lock would serve too, but any login can take one.
+        # One fold at a time. Not an advisory lock, because any login can take one.
         connection.execute("LOCK TABLE tracker.counter IN SHARE ROW EXCLUSIVE MODE")
         row = connection.execute(query("fold")).fetchone()
     return int(row["folded"]) if row else 0
 
 
 def accounts(connection: Connection) -> Accounts:
-    """What the ledger says, by run and subset."""
+    """Return what the ledger says, by run and subset."""
     found: Accounts = defaultdict(Account)
     with translated():
         for row in connection.execute(query("accounts")):
@@ -61,7 +61,7 @@ def accounts(connection: Connection) -> Accounts:
 
 
 def total(of: Accounts) -> Account:
-    """All runs and subsets together."""
+    """Return the sum over all runs and subsets."""
     whole = Account()
     for one in of.values():
         whole.came_in += one.came_in

@@ -1,9 +1,9 @@
-"""Hold the keys of all links against each other: none may be there twice, and none both alive and final.
+"""Compare the keys of all links: no key may occur twice, or be both alive and final.
 
-A link's key is its pack and its row there, in 63 bits. Keys are spilled into files by their hash, so that all with one
-key are in one file, and a file is compared at a time: 6 billion links take 48 GB of disk and 100 MB of memory.
+A link's key consists of its pack and its row there, in 63 bits. Keys are spilled into files by their hash, so equal
+keys are in one file, and files are compared one at a time: 6 billion links take 48 GB of disk and 100 MB of memory.
 
-Rejected: a set, or one sorted array in memory (8 bytes a link); sums of hashes, which do not say how many.
+Rejected: a set or a sorted array in memory (8 bytes per link); sums of hashes, which do not tell how many differ.
 """
 
 import tempfile
@@ -24,18 +24,18 @@ Keys = npt.NDArray[np.int64]
 Place = Literal["alive", "final"]
 
 FILES = 1024
-BUFFERED = 1 << 20  # keys of a run and place that are in memory
+BUFFERED = 1 << 20  # keys in memory, for each run and place
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, volume 3, 6.4
 ROWS_AT_ONCE = 100_000
 # https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS: a header, then rows, each with its number
-# of fields, and each field with its length before it.
+# of fields, and each field preceded by its length.
 HEADER_BYTES = 19
 ROW = np.dtype([("fields", ">i2"), ("run_bytes", ">i4"), ("run", ">i4"), ("key_bytes", ">i4"), ("key", ">i8")])
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """How many links of a run are where they must not be."""
+    """How many links of a run occur where they must not."""
 
     alive_twice: int
     final_twice: int
@@ -44,7 +44,7 @@ class Repeated:
 
 @dataclass(slots=True)
 class LinkKeys:
-    """The keys of one run, in `folder` once there are many."""
+    """The keys of one run; many keys are kept in `folder`."""
 
     folder: Path
     _buffers: dict[Place, list[Keys]] = field(default_factory=lambda: {"alive": [], "final": []})
@@ -52,10 +52,10 @@ class LinkKeys:
     _is_spilled: bool = False
 
     def add(self, place: Place, keys: Keys) -> None:
-        """Note the keys of links.
+        """Add the keys of links.
 
         Raises:
-            TrackerError: there is no room on the disk.
+            TrackerError: the disk is full.
         """
         self._buffers[place].append(keys)
         self._buffered[place] += len(keys)
@@ -63,7 +63,7 @@ class LinkKeys:
             self._spill(place)
 
     def repeated(self) -> Repeated:
-        """Compare all that were noted."""
+        """Compare all keys that were added."""
         alive_twice = final_twice = both = 0
         for alive, final in self._files():
             alive_once, final_once = np.unique(alive), np.unique(final)
@@ -87,7 +87,7 @@ class LinkKeys:
         return keys
 
     def _spill(self, place: Place) -> None:
-        """Append what is buffered to the files, each key to that of its hash."""
+        """Append the buffered keys to the files of their hashes."""
         self._is_spilled = True
         keys = self._take(place)
         numbers = (keys.view(np.uint64) * GOLDEN) >> np.uint64(64 - FILES.bit_length() + 1)
@@ -99,7 +99,7 @@ class LinkKeys:
                     file.write(keys[order[ends[number] : ends[number + 1]]].tobytes())
         except OSError as error:
             raise TrackerError(
-                f"the audit cannot keep the links' keys in {self.folder} ({error}): it needs 8 bytes a link; "
+                f"the audit cannot keep the links' keys in {self.folder} ({error}): it needs 8 bytes per link; "
                 f"set TMPDIR to a folder with room"
             ) from error
 
@@ -112,7 +112,7 @@ class LinkKeys:
 
 
 class KeysOfRuns:
-    """The keys of each run, by its id."""
+    """The keys of each run, by run_id."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -126,7 +126,7 @@ class KeysOfRuns:
         return self._runs[run_id]
 
     def add_alive(self, connection: Connection) -> None:
-        """Note the links that are in the database, as the caller's transaction sees them."""
+        """Add the links that are in the database, as the caller's transaction sees them."""
         for rows in read_rows(connection):
             for run_id in np.unique(rows["run"]).tolist():
                 self.of(run_id).add("alive", rows["key"][rows["run"] == run_id].astype(np.int64))
@@ -134,7 +134,7 @@ class KeysOfRuns:
 
 @contextmanager
 def opened_keys() -> Iterator[KeysOfRuns]:
-    """Keep keys in the system's folder for temporary files (TMPDIR) until the block ends."""
+    """Yield an empty collection of keys, kept in a temporary folder (TMPDIR) until the block ends."""
     with tempfile.TemporaryDirectory(prefix="shoal-audit-", ignore_cleanup_errors=True) as folder:
         yield KeysOfRuns(Path(folder))
 
@@ -152,4 +152,4 @@ def read_rows(connection: Connection) -> Iterator[npt.NDArray[np.void]]:
             whole = len(left) // ROW.itemsize
             if whole:
                 yield np.frombuffer(left, ROW, whole)
-            left = left[whole * ROW.itemsize :]  # at the end the trailer, two bytes
+            left = left[whole * ROW.itemsize :]  # at the end, the trailer of two bytes is left

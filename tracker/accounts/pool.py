@@ -1,7 +1,7 @@
-"""The leaves of the pool: small tables of at most about 20M candidates each, of one run and subset.
+"""The leaves of the pool: tables of about 20M candidates at most, each of one run and subset.
 
-A leaf is small so that TABLESAMPLE, which looks at every block number, stays cheap; and of one run, because a batch is
-worked on by one recipe. `tracker seed` opens a run's first leaves, `tracker serve` another when the last has filled.
+A leaf is small, because TABLESAMPLE visits every block number; and it belongs to one run, because a batch has one
+recipe. `tracker seed` opens a run's first leaves, `tracker serve` opens another when all are full.
 """
 
 from psycopg import sql
@@ -9,7 +9,7 @@ from psycopg import sql
 from tracker.database.database import Connection, query, translated
 from tracker.database.enums import SUBSETS
 
-# A batch empties whole pages, so vacuum pays early; and a leaf churns far faster than the defaults expect.
+# A batch empties whole pages, so early vacuums pay; the defaults are too slow for a leaf.
 STORAGE = (
     "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.2, "
     "autovacuum_vacuum_cost_delay = 0"
@@ -17,7 +17,7 @@ STORAGE = (
 
 
 def open_leaves(connection: Connection, run_id: int) -> list[str]:
-    """Open a leaf for each subset of a run whose leaves are all full (or that has none); the new relations' names."""
+    """Open a leaf for each subset of a run that has none or only full ones; return the new tables' names."""
     with translated(), connection.transaction():
         connection.execute("SET LOCAL ROLE shoal_owner")
         connection.execute("SELECT FROM tracker.run WHERE run_id = %s FOR NO KEY UPDATE", (run_id,))
@@ -35,7 +35,7 @@ def _open(connection: Connection, run_id: int, subset: str) -> str:
     leaf = row["leaf"]
     relation = f"candidate_{subset}_{leaf}"
     connection.execute("UPDATE tracker.leaf SET relation = %s WHERE leaf = %s", (relation, leaf))
-    # Made aside with the partition's own constraint, then attached: that locks the parent only lightly.
+    # Create the table with the partition's constraint, then attach it: that takes only a light lock on the parent.
     connection.execute(
         sql.SQL(
             "CREATE TABLE tracker.{relation} (LIKE tracker.candidate INCLUDING DEFAULTS, "

@@ -169,7 +169,7 @@ def test_shards_that_are_there_to_stay_hold_nothing(admin: Connection, register:
 def test_a_high_mark_is_never_set_below_its_resume_mark(admin: Connection) -> None:
     for stem, most in (("packs", 10**12), ("pool", 10**12), ("shard_bytes", 10**18), ("shard_samples", 10**12)):
         for name, value in ((f"{stem}_high", 10), (f"{stem}_resume", most)):
-            with pytest.raises(TrackerError, match="set it first"):
+            with pytest.raises(TrackerError, match="set that first"):
                 change_setting(admin, name, value)
         change_setting(admin, f"{stem}_resume", 9)
         change_setting(admin, f"{stem}_high", 10)

@@ -105,5 +105,5 @@ def test_spilled_or_not_the_same_links_are_found(
 
 def test_a_disk_without_room_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_keys, "BUFFERED", 1)
-    with pytest.raises(TrackerError, match="8 bytes a link; set TMPDIR"):
+    with pytest.raises(TrackerError, match="8 bytes per link; set TMPDIR"):
         LinkKeys(tmp_path / "gone").add("alive", np.arange(3))

@@ -204,7 +204,7 @@ def test_a_folder_that_holds_another_machines_files_is_left_alone(
     console: Console, asked: list[str], admin: Connection, tmp_path: Path
 ) -> None:
     (tmp_path / "vm.yaml").write_text("precious")
-    assert "is there already" in console.refusal("launch", "vm", *asked, "--out", tmp_path)
+    assert "exists already" in console.refusal("launch", "vm", *asked, "--out", tmp_path)
     (tmp_path / "file").touch()
     assert "cannot be written" in console.refusal("launch", "vm", *asked, "--out", tmp_path / "file" / "x")
     assert scalar(admin, "SELECT count(*) FROM tracker.machine") == 0

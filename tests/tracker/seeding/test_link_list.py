@@ -144,7 +144,7 @@ def test_how_long_a_lists_shards_stay_is_said_where_they_are_filtered(
 ) -> None:
     command = ("seed", write_list(tmp_path / "a.parquet"), "--url-col", "URL", "--run", "laion")
     assert "give --filter, too" in console.refusal(*command, "--keep-shards", "7d")
-    assert "a list is read whole" in console.refusal(*command, "--sample", 1)
+    assert "--sample is for WAT files" in console.refusal(*command, "--sample", 1)
     console.json(*command, "--filter", "--keep-shards", "7d")
     assert scalar(admin, "SELECT keep_shards FROM tracker.run") == "7d"
 

@@ -87,7 +87,7 @@ def seed(
     url_col: Annotated[str | None, typer.Option(help="URL column; the sources are then link lists.")] = None,
     caption_col: Annotated[str | None, typer.Option(help="Caption column of a link list.")] = None,
     sha256_col: Annotated[
-        str | None, typer.Option(help="Column with the sha256 of a link list's pictures; other pictures end as changed.")
+        str | None, typer.Option(help="Column with the sha256 of the pictures; others end as changed.")
     ] = None,
     extra_cols: Annotated[str, typer.Option(help="Other columns of a link list to keep, separated by commas.")] = "",
     language_col: Annotated[

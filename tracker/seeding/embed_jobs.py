@@ -1,8 +1,7 @@
-"""`tracker embed`: a second model over what is there, one job for each part of a run, or for each tar of a folder.
+"""`tracker embed`: seed jobs of a second model, one for each part of a run, or for each tar of a folder.
 
-Invariant: for a run and a name there is one model, and a source is seeded once; so the command may be called again when
-more parts have come. What a model is, a worker settles with its checksums; until then a wrong name can be mended by
-calling again.
+Invariant: a name has one model in a run, and a source is seeded once, so the command may be called again when there are
+more parts. A worker settles the model by its checksums; until then a wrong model can be corrected by calling again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ SELECT_MODEL = "SELECT model, pretrained FROM tracker.embedding WHERE run_id = %
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """As a recipe names one; `name` is what its embeddings are kept under."""
+    """A model as in a recipe; `name` is the name of its embeddings."""
 
     model: str
     pretrained: str | None
@@ -37,14 +36,14 @@ class Model:
 
     @classmethod
     def checked(cls, model: str, pretrained: str | None, name: str | None) -> "Model":
-        """The model that the command line names.
+        """Return the model that the command line names.
 
         Raises:
-            TrackerError: weights are missing or named twice, or the name fits no path.
+            TrackerError: weights are missing or named twice, or the name cannot be a folder.
         """
         if model.startswith(HUB_PREFIX) != (pretrained is None):
             raise TrackerError(
-                f"the weights of {model} are not clear: an {HUB_PREFIX} id brings its own, any other name needs "
+                f"the weights of {model} are not clear: an {HUB_PREFIX} id has its own, any other name needs "
                 "--pretrained with a tag, a file, a folder or store:models/NAME"
             )
         wanted = name if name is not None else path_name(model.removeprefix(HUB_PREFIX))
@@ -57,7 +56,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """`gone` sources are left out: their pictures are deleted."""
+    """What was seeded; `gone` sources are left out, because their pictures are deleted."""
 
     run: str
     sources: int
@@ -66,10 +65,10 @@ class Seeded:
 
 
 def embed_run(connection: Connection, run: str, model: Model) -> Seeded:
-    """Add a job for each part of a run with samples (without a filter: each shard) that has none for this model.
+    """Add a job for each part of a run with samples (without a filter: for each shard) that has none for this model.
 
     Raises:
-        TrackerError: there is no such run, or it has embeddings of another model under the name.
+        TrackerError: there is no such run, or the name belongs to another model.
     """
     with translated(), connection.transaction():
         run_id = _run_id(connection, run)
@@ -82,16 +81,16 @@ def embed_run(connection: Connection, run: str, model: Model) -> Seeded:
 
 
 def embed_folder(connection: Connection, folder: str, model: Model, run: str | None) -> Seeded:
-    """Add a job for each tar in a folder and below that has none for this model; the run is made if there is none.
+    """Add a job for each tar in a folder and its subfolders that has none for this model; create the run if needed.
 
     Raises:
-        TrackerError: the folder cannot be read or holds no tar, or the run's name fits no path, or as `embed_run`.
+        TrackerError: the folder cannot be read or contains no tar, the run's name is invalid, or as `embed_run`.
     """
     place = folder if "://" in folder else str(Path(folder).expanduser().absolute())
     tars = _tars(place)
     name = run if run is not None else path_name(place.rstrip("/").rpartition("/")[2])
     if not NAME.fullmatch(name):
-        raise TrackerError(f"'{name}' cannot be a run's name: name one, of letters, digits, '.', '_' and '-'")
+        raise TrackerError(f"'{name}' cannot be a run's name: give a RUN of letters, digits, '.', '_' and '-'")
     new = 0
     with translated(), connection.transaction():
         connection.execute(query("insert_bare_run"), {"name": name})
@@ -125,15 +124,15 @@ def _settle(connection: Connection, run: str, run_id: int, model: Model) -> None
 
 
 def _tars(folder: str) -> Sequence[str]:
-    """The paths, in a folder, of the tars in it and below, sorted."""
+    """Return the sorted paths of the tars in a folder and its subfolders."""
     store = open_store(folder)
     try:
         below = store.get_file_info(pafs.FileSelector("", recursive=True))
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the folder {folder} cannot be read: {error}; name one of WebDataset tars") from error
+        raise TrackerError(f"the folder {folder} cannot be read: {error}; give one with WebDataset tars") from error
     found = sorted(_files(below))
     if not found:
-        raise TrackerError(f"{folder} holds no tar: name a folder of WebDataset shards")
+        raise TrackerError(f"{folder} contains no tar: give a folder of WebDataset shards")
     return found
 
 

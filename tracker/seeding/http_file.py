@@ -1,11 +1,11 @@
-"""A file on a web server, as `tracker seed` reads it: the ends of a link list, or a list of WAT files.
+"""A file on a web server, for `tracker seed`: a link list of which parts are read, or a list of WAT files.
 
-Invariant: the bytes are those of one version of the file, or an error is raised; a part that breaks off is asked for
-again. Where the server gives parts, each read is a request for one, so that a parquet file's footer costs no download;
-where it does not, the file can only be read from its beginning.
+Invariant: all bytes come from one version of the file, or an error is raised; a part that breaks off is requested
+again. If the server supports ranges, each read requests one, so that reading a parquet file's footer needs no download.
+If it does not, the file can only be read from its beginning.
 
-The one module of this package that asks the network. Workers have their own, workers/files/http_file.py, which resumes
-one long body and holds a connection of the machine's for it.
+This is the only module of the package that uses the network. Workers have workers/files/http_file.py, which resumes one
+long body and takes one of the machine's connections.
 """
 
 import http.client
@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 TIMEOUT_SECONDS = 60.0
-"""Without a byte."""
+"""Time without a byte."""
 TRIES = 4
 PAUSE_SECONDS = 1.0  # after the first try, twice as long after each further one
 RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""403 is how Common Crawl's front answers whom it finds too fast."""
+"""Common Crawl answers 403 to clients that it finds too fast."""
 FIRST_BYTES = 64 << 10
-"""Of the first request, which is also to tell the size."""
+"""Size of the first request, which also finds out the file's size."""
 USER_AGENT = "shoal/0.1"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
@@ -32,7 +32,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 class HttpFile(io.RawIOBase):
     """A file at an http(s) URL.
 
-    Raises: OSError, also later, when it cannot be read.
+    Raises: OSError when it cannot be read, also later.
     """
 
     def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
@@ -40,15 +40,15 @@ class HttpFile(io.RawIOBase):
         self._pause = pause
         self._position = 0
         self._version: str | None = None
-        self._whole: http.client.HTTPResponse | None = None  # where the server does not give parts
-        self._given = 0  # of that
+        self._whole: http.client.HTTPResponse | None = None  # the whole body, if the server does not support ranges
+        self._given = 0  # bytes read of it
         self.size: int | None = None
-        """None: the server does not say."""
+        """None if the server does not say."""
         self._begin = self._tried(self._first)
 
     @property
     def gives_parts(self) -> bool:
-        """Whether the server does; else the file can only be read from its beginning."""
+        """Return whether the server supports ranges; otherwise the file can only be read from its beginning."""
         return self._whole is None
 
     def readable(self) -> bool:
@@ -93,7 +93,7 @@ class HttpFile(io.RawIOBase):
         return count
 
     def _tried(self, ask: Callable[[], bytes]) -> bytes:
-        """Ask until there is an answer, or TRIES times."""
+        """Call `ask` until it returns, at most TRIES times."""
         for left in reversed(range(TRIES)):
             try:
                 return ask()
@@ -102,19 +102,19 @@ class HttpFile(io.RawIOBase):
                 if error.code not in RETRIED_STATUSES or not left:
                     raise
             except (OSError, http.client.HTTPException) as error:
-                if not left or self.size is None:  # a host that was never reached
+                if not left or self.size is None:  # the host was never reached
                     raise OSError(str(error) or repr(error)) from error
             self._pause(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
         raise AssertionError("the last try returns or raises")
 
     def _first(self) -> bytes:
-        """Ask for the beginning, and find out the size and whether the server gives parts."""
+        """Request the beginning, and find out the size and whether the server supports ranges."""
         try:
             response = self._ask(0, FIRST_BYTES)
         except urllib.error.HTTPError as error:
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise
-            self.size = 0  # nothing has no first byte
+            self.size = 0  # an empty file has no first byte
             return b""
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             self.size, self._whole = response.length, response
@@ -140,7 +140,7 @@ class HttpFile(io.RawIOBase):
         return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))  # noqa: S310
 
     def _range(self, response: http.client.HTTPResponse) -> tuple[int, int, int]:
-        """Return which part an answer gives, and the size of the whole."""
+        """Return the first byte and the end of a response's range, and the size of the file."""
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if found is None:
             raise OSError("the server gives a part, and does not say which")

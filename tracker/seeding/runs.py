@@ -1,4 +1,4 @@
-"""`tracker seed`: make a run known, with its recipe, and one extract job for each WAT file."""
+"""`tracker seed`: create a run with its recipe, and a job for each WAT file or piece of a link list."""
 
 import json
 import re
@@ -37,11 +37,10 @@ def seed(
     recipe: dict[str, Any] | None,
     keep_shards: str | None = None,
 ) -> Seeded:
-    """Add a run's WAT files; those that it has already are left as they are.
+    """Add WAT files to a run; those that it already has are left out.
 
     Raises:
-        TrackerError: the run exists with another recipe or keeps its shards for another time, or its name does not
-            fit a path.
+        TrackerError: the run exists with another recipe or keeps its shards for another time, or its name is invalid.
     """
     with translated(), connection.transaction():
         run_id = _open_run(connection, run, recipe, keep_shards)
@@ -51,7 +50,7 @@ def seed(
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """How a list is read. Language: of its own column, detected by the recipe's rule, or none (subset nolang)."""
+    """How a link list is read. The language comes from a column, or is detected; without both, rows are nolang."""
 
     columns: Columns
     detect_language: bool = False
@@ -67,7 +66,7 @@ def seed_list(
     recipe: dict[str, Any],
     keep_shards: str | None = None,
 ) -> int:
-    """Add the pieces of a list to a run, one ingest job each; how many are new.
+    """Add the pieces of a link list to a run, one ingest job each; return how many are new.
 
     Raises:
         TrackerError: as `seed`.
@@ -104,29 +103,29 @@ def _open_run(connection: Connection, run: str, recipe: dict[str, Any] | None, k
 
 
 def run_name(sources: Sequence[str]) -> str:
-    """The crawl's name if a source tells it, else 'crawl'."""
+    """Return the name of the crawl that the sources belong to, or 'crawl'."""
     found = {match.group() for source in sources for match in [CRAWL.search(source)] if match}
     return found.pop() if len(found) == 1 else "crawl"
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe's JSON object; what it may hold is `dataset recipe`'s to say.
+    """Return the JSON object of a recipe file. Its content is checked by `dataset recipe` and by the workers.
 
     Raises:
-        TrackerError: there is no such file, or it is no JSON object.
+        TrackerError: there is no such file, or it is not a JSON object.
     """
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrackerError(f"the recipe {path} cannot be read: {error}; write one with dataset recipe") from error
     if not isinstance(recipe, dict):
-        raise TrackerError(f"the recipe {path} is no JSON object; write one with dataset recipe")
+        raise TrackerError(f"the recipe {path} is not a JSON object; write one with dataset recipe")
     return recipe
 
 
 def _require_agreement(run: str, recipe: dict[str, Any] | None, known: dict[str, Any]) -> None:
     if recipe is not None and not _agrees(recipe, known):
-        raise TrackerError(f"run {run} has another recipe, which is fixed: seed under another --run")
+        raise TrackerError(f"run {run} has another recipe, which is fixed: give another --run")
 
 
 def _require_same_time(run: str, keep: str | None, known: str) -> None:
@@ -135,7 +134,7 @@ def _require_same_time(run: str, keep: str | None, known: str) -> None:
 
 
 def _agrees(recipe: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether a known recipe is this one, apart from what workers have settled in it since."""
+    """Return whether a run's recipe is this one, apart from what workers have settled since."""
     return all(_within(value, known.get(key)) for key, value in recipe.items())
 
 

@@ -1,11 +1,10 @@
-"""What `tracker seed` is given: a WAT file, or a list of WAT files such as Common Crawl's wat.paths.gz.
+"""The WAT files that `tracker seed` gets: single files, or lists such as Common Crawl's wat.paths.gz.
 
-Invariant: what comes out names WAT files as a worker on any machine opens them: absolute paths or URIs, each once, in
-the order of the list.
+Invariant: the result names each WAT file once, in the order of the list, as a worker on any machine can open it: by an
+absolute path or a URI.
 
-A list holds paths relative to the root of the place that serves it (crawl-data/CC-MAIN-2024-22/…), which is the host
-or the bucket of the list; for a list on the disk it is the list's own folder if the file is there, else Common Crawl's
-server.
+The paths in a list (crawl-data/CC-MAIN-2024-22/…) are relative to the root of the host or bucket that serves it. For a
+local list they are relative to its folder, if the file exists there, and otherwise to Common Crawl's server.
 """
 
 import gzip
@@ -25,12 +24,12 @@ from tracker.storage.object_store import open_location
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 LIST_SUFFIXES = (".paths", ".paths.gz")
 MAX_LIST_BYTES = 64 << 20
-"""Unpacked; Common Crawl's lists are 10 MB for 100,000 files."""
+"""Largest list, unpacked; Common Crawl's have 10 MB for 100,000 files."""
 BUFFER_BYTES = 1 << 20
 
 
 class SourceError(TrackerError):
-    """A WAT file, or a list of them, is not where it was said to be."""
+    """A WAT file, or a list of WAT files, cannot be found or read."""
 
 
 def list_wats(source: str) -> list[str]:
@@ -70,7 +69,7 @@ def _existing(path: str) -> str:
 
 
 def _located(line: str, listing: str) -> str:
-    """Return where a line of a list points to."""
+    """Return the path or URI of a line of a list."""
     if "://" in line or line.startswith("/"):
         return line
     if _scheme(listing) != "file":
@@ -92,7 +91,7 @@ def _local(source: str) -> Path:
 
 
 def _read(listing: str) -> bytes:
-    """Return a list's bytes, one more than MAX_LIST_BYTES at most."""
+    """Return the bytes of a list, at most one more than MAX_LIST_BYTES."""
     try:
         match _scheme(listing):
             case "http" | "https":

@@ -1,10 +1,10 @@
-"""The operator's lists of hashes never to keep: read from a file, written into the store as workers load them.
+"""Hash lists: read the admin's file, and write it into the store in the form that workers load.
 
-Invariant: a file is taken whole or not at all, and no sentence and no log repeats a hash. A worker loads a list as
-sorted numbers; of sha256 and md5 the first 64 bits are kept, PDQs whole: `dataset.safety.hash_lists` says why.
+Invariant: a file is accepted whole or not at all, and neither messages nor logs contain a hash. A worker loads a list
+as sorted numbers: the first 64 bits of sha256 and md5, and whole PDQs (`dataset.safety.hash_lists` says why).
 
-A csv, tsv or parquet file has columns named sha256, md5 or pdq (others are left alone). A text file has a hash a line;
-32 hex digits are an md5, and of 64 digits somebody has to say whether they are a sha256 or a PDQ.
+A csv, tsv or parquet file has columns named sha256, md5 or pdq; others are ignored. A text file has one hash per line:
+32 hex digits are an md5; for 64 digits the caller says whether they are sha256 or PDQ.
 """
 
 import csv
@@ -31,12 +31,12 @@ Numbers = npt.NDArray[np.uint64]
 
 
 class HashListError(TrackerError):
-    """A file of hashes that cannot be taken."""
+    """The file cannot be used as a hash list."""
 
 
 @dataclass(frozen=True, slots=True)
 class HashList:
-    """A list as it is to lie in the store; `hashes` counts its distinct ones by kind."""
+    """A list as it is stored; `hashes` is the number of distinct hashes by kind."""
 
     path: str
     data: bytes
@@ -48,7 +48,7 @@ class HashList:
         return hashlib.sha256(self.data).hexdigest()
 
     def write(self, store: str) -> None:
-        """Put the file into the store.
+        """Write the file into the store.
 
         Raises:
             TrackerError: the store cannot be written.
@@ -60,19 +60,19 @@ class HashList:
 
 
 def read_list(file: Path, kind: str | None) -> HashList:
-    """Read a file of hashes; `kind` is that of a text file's 64-digit hashes. Nothing is written.
+    """Read a file of hashes; `kind` is the kind of a text file's 64-digit hashes. Nothing is written.
 
     Raises:
-        HashListError: it cannot be read, a line is no hash, or nothing is in it.
+        HashListError: it cannot be read, has a line that is not a hash, or is empty.
     """
     data, counts = pack(_read(file, kind))
     if not any(counts.values()):
-        raise HashListError(f"{file} holds no hash: give one a line, or columns named {', '.join(DIGITS)}")
+        raise HashListError(f"{file} contains no hash: give one per line, or columns named {', '.join(DIGITS)}")
     return HashList(f"hash_lists/{uuid4().hex}.hashes", data, counts)
 
 
 def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
-    """Make the file of these (kind, hex) pairs, and its counts: 64 bytes of magic and counts, then sorted uint64."""
+    """Return the file of these (kind, hex) pairs, and its counts: 64 bytes of magic and counts, then sorted uint64."""
     digests: dict[str, list[bytes]] = {kind: [] for kind in DIGITS}
     for kind, digest in hashes:
         digests[kind].append(bytes.fromhex(digest)[: 32 if kind == "pdq" else 8])
@@ -124,14 +124,12 @@ def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple
             continue
         found = "md5" if len(digest) == DIGITS["md5"] else kind
         if found is None:
-            raise HashListError(
-                f"line {number} of {file} may be a sha256 or a PDQ: say which with --kind, if it is a hash"
-            )
+            raise HashListError(f"line {number} of {file} may be a sha256 or a PDQ: say which with --kind")
         yield found, _hash(digest, found, f"line {number} of {file}")
 
 
 def _hash(digest: str, kind: str, where: str) -> str:
     digest = digest.strip().lower()
     if len(digest) != DIGITS[kind] or not set(digest) <= set("0123456789abcdef"):
-        raise HashListError(f"{where} is no {kind}: it needs {DIGITS[kind]} hexadecimal digits")
+        raise HashListError(f"{where} is not a {kind}: it needs {DIGITS[kind]} hexadecimal digits")
     return digest

@@ -1,8 +1,7 @@
-"""The manifest: the list of what exists in the store, written into it as manifest.parquet.
+"""The manifest: the list of all outputs in the store, written there as manifest.parquet.
 
-A worker that lost its lease can leave a complete file behind; so a file that the manifest does not list does not exist.
-Publish, embed, index and search read the manifest, never a folder's listing. `dataset.formats.manifest` reads it, and a
-test compares the two: neither imports the other.
+A worker that lost its lease can leave a complete file behind, so only listed files exist. `dataset.formats.manifest`
+reads the file; a test compares the two modules, since neither imports the other.
 """
 
 from collections.abc import Iterator
@@ -34,15 +33,15 @@ SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
-        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: there is none
-        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar is there
+        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: no tar
+        ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar exists
         ("source", pa.string()),  # of embeddings: the part, shard or tar that was embedded; null for other kinds
     ]
 )
 TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
 """In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
 ROW_GROUP_ROWS = 32_768
-"""Fetched at once and written as one row group: 30 MB while it is made."""
+"""Fetched and written at a time; it takes 30 MB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +75,18 @@ def list_outputs(connection: Connection, path: Path) -> ListedOutputs:
 
 
 def outputs(connection: Connection) -> pa.Table:
-    """Return the manifest as a table of SCHEMA, in memory as a whole; for crawls that fit, and for tests."""
+    """Return the manifest as a table of SCHEMA, all in memory: for small crawls and tests."""
     with translated(), connection.transaction():
         return pa.Table.from_batches(_batches(connection), SCHEMA)
 
 
 def write_manifest(connection: Connection, uri: str) -> int:
-    """Write manifest.parquet into the store, whole or not at all; return the number of outputs that it lists.
+    """Write manifest.parquet into the store, whole or not at all; return the number of outputs.
 
-    Runs and outputs are of one moment; no more than a row group is in memory.
+    Runs and outputs are read in one snapshot, and at most one row group is in memory.
 
     Raises:
-        TrackerError: the store does not take it.
+        TrackerError: the store cannot be written.
     """
     store = open_existing_store(uri)
     n = 0
@@ -100,12 +99,12 @@ def write_manifest(connection: Connection, uri: str) -> int:
                     writer.write_batch(batch)
                     n += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the manifest cannot be written to {uri}: {error}") from error
+        raise TrackerError(f"the manifest cannot be written to {uri}: {error}; check SHOAL_STORE") from error
     return n
 
 
 def _metadata(connection: Connection) -> dict[str, str]:
-    """Return what the file says of itself: which tracker wrote it, and which runs this one knows."""
+    """Return the file's metadata: the tracker's uuid, and the names of its runs."""
     identity = connection.execute("SELECT tracker::text AS tracker FROM tracker.identity").fetchone()
     runs = connection.execute("SELECT name FROM tracker.run ORDER BY run_id").fetchall()
     assert identity is not None
@@ -113,7 +112,7 @@ def _metadata(connection: Connection) -> dict[str, str]:
 
 
 def _batches(connection: Connection) -> Iterator[pa.RecordBatch]:
-    """Yield the outputs in the order of their ids, a row group's at a time, from a cursor of the open transaction."""
+    """Yield the outputs by id, one row group at a time, from a cursor of the open transaction."""
     with connection.cursor(name="outputs", row_factory=tuple_row) as cursor:
         cursor.execute(query("outputs"))
         while rows := cursor.fetchmany(ROW_GROUP_ROWS):

@@ -1,4 +1,4 @@
-"""How files are opened, in a folder or an object store; for S3: where, as whom, with which pauses.
+"""Open files in a folder or an object store, with S3 endpoints, credentials and retries.
 
 Credentials come from the usual places and from nowhere else: AWS_ACCESS_KEY_ID and its companions, ~/.aws and
 AWS_PROFILE, a web identity, the machine's role. A URI with a secret in it is refused: URIs are logged.

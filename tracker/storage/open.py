@@ -10,10 +10,10 @@ from tracker.storage.object_store import open_location
 
 
 def open_store(uri: str) -> pafs.FileSystem:
-    """The store as a file system rooted at it.
+    """Return the store as a file system that is rooted at it.
 
     Raises:
-        TrackerError: the URI names no file system that is known.
+        TrackerError: the file system is unknown.
     """
     try:
         filesystem, root = open_location(uri)
@@ -25,14 +25,14 @@ def open_store(uri: str) -> pafs.FileSystem:
 
 
 def open_existing_store(uri: str) -> pafs.FileSystem:
-    """The store as a file system rooted at it; a folder is not made here, since a wrong SHOAL_STORE would make one.
+    """Return the store like `open_store`, but do not create a missing folder: SHOAL_STORE is probably wrong.
 
     Raises:
-        TrackerError: the URI names no file system that is known, or a folder that is not there.
+        TrackerError: the file system is unknown, or the folder does not exist.
     """
     store = open_store(uri)
     if isinstance(store.base_fs, pafs.LocalFileSystem) and not Path(store.base_path).is_dir():
         raise TrackerError(
-            f"the store {uri} is not there: set SHOAL_STORE to the workers' folder; the first worker makes it"
+            f"the store {uri} is not there: set SHOAL_STORE to the workers' folder; the first worker creates it"
         )
     return store

@@ -1,19 +1,19 @@
-"""Retention: a shard's pictures go once its part has been in for as long as the run keeps them.
+"""Retention: delete a shard's pictures once its part has existed for as long as the run keeps them.
 
-What goes is the tar. The shard's parquet stays: it has the outcome of every link, which the exact audit and the report
-count, and nothing that anybody could look at. Under `kept` the filter worker has put the pictures of kept pairs into a
-tar beside the part, before its part was in; then the shard's own goes at once. A shard without a part keeps its tar, so
-of a run without a filter nothing is deleted.
+Only the tar is deleted. The shard's parquet stays: it has the outcome of every link, which the exact audit and the
+report count, and no pictures. If the run keeps `kept`, the filter worker has put the pictures of kept pairs into a tar
+beside the part, and the shard's tar is deleted at once. A shard without a part keeps its tar, so a run without a filter
+loses none.
 
-Invariant: the manifest gives a tar up first (`tar_deleting_at`), then it is deleted, then it is written off
-(`tar_deleted_at`, and its bytes out of the ledger). Whoever dies in between leaves the mark, and the next round goes on
-from it: no tar that the manifest vouches for is missing, and none that it gave up stays.
+Invariant: a tar is first marked in the manifest (`tar_deleting_at`), then deleted, then written off (`tar_deleted_at`,
+and its bytes leave the ledger). If the tracker dies in between, the next round continues from the mark. So no tar that
+the manifest lists is missing, and no marked tar stays.
 
-The tracker deletes nothing in a store that does not hold the shard's parquet: it would be another one, and the pictures
-would stay in the right one for ever.
+Nothing is deleted in a store that lacks the shard's parquet: that would be the wrong store, and the pictures would stay
+in the right one for ever.
 
-Rejected: a queue of its own for it (deleting 1,000 tars is two seconds' work); rewriting shards afterwards (each would
-be read a third time, and who rewrites needs to know pictures).
+Rejected: a queue for this (deleting 1,000 tars takes two seconds); rewriting shards afterwards (each would be read a
+third time, and the tracker would have to read pictures).
 """
 
 import logging
@@ -31,15 +31,13 @@ from tracker.storage.open import open_store
 log = logging.getLogger("shoal.tracker")
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-MOST_SECONDS = (
-    100 * 365 * SECONDS["d"]
-)  # a hundred years: earlier than Postgres's first moment is an error in every round
+MOST_SECONDS = 100 * 365 * SECONDS["d"]  # timestamps before Postgres's earliest would fail in every round
 FOREVER, KEPT = "forever", "kept"
 TARS_IN_A_ROUND = 1000
-"""A serve's round does other duties, too; 3,000 download workers make some 20 shards in its five seconds."""
+"""Bounds the time of a round; 3,000 download workers make about 20 shards in its five seconds."""
 
 DELETES_AT_ONCE = 16
-"""An object store takes some 50 ms for each."""
+"""Concurrent deletes; an object store takes about 50 ms for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,10 @@ class Deleted:
 
 
 def retain(connection: Connection, uri: str) -> Deleted:
-    """Delete the tars whose time is over, at most TARS_IN_A_ROUND of them.
+    """Delete tars whose time is over, at most TARS_IN_A_ROUND of them.
 
     Raises:
-        TrackerError: the store cannot be reached, or is not the one that the shards are in.
+        TrackerError: the store cannot be reached, or is not the store of the shards.
     """
     with translated():
         connection.execute(query("give_up_tars"), {"most": TARS_IN_A_ROUND})
@@ -73,10 +71,10 @@ def retain(connection: Connection, uri: str) -> Deleted:
 
 
 def due(connection: Connection, run: str, keep_shards: str) -> Deleted:
-    """What would be deleted at once if a run kept its shards for so long.
+    """Return what would be deleted at once if a run kept its shards for this time.
 
     Raises:
-        TrackerError: there is no such run, or that is no time.
+        TrackerError: there is no such run, or the time is invalid.
     """
     with translated():
         if connection.execute("SELECT FROM tracker.run WHERE name = %s", (run,)).fetchone() is None:
@@ -88,15 +86,15 @@ def due(connection: Connection, run: str, keep_shards: str) -> Deleted:
 
 
 def checked(keep_shards: str) -> str:
-    """The word as the database takes it.
+    """Return the time if it is valid: a number with a unit, `kept` or `forever`.
 
     Raises:
-        TrackerError: it is neither a time nor one of the two words.
+        TrackerError: it is invalid.
     """
     number, unit = keep_shards[:-1], keep_shards[-1:]
     is_time = number.isascii() and number.isdecimal() and len(number) <= 6 and unit in SECONDS
     if keep_shards not in (FOREVER, KEPT) and not (is_time and int(number) * SECONDS[unit] <= MOST_SECONDS):
-        raise TrackerError(f"'{keep_shards}' is no time to keep shards: give one like 24h or 7d, or kept, or forever")
+        raise TrackerError(f"shards cannot be kept '{keep_shards}': give a time like 24h or 7d, or kept, or forever")
     return keep_shards
 
 
@@ -105,7 +103,7 @@ def _require_ours(store: pafs.FileSystem, uri: str, rows: Sequence[Row]) -> None
     try:
         found = store.get_file_info(tables)
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the store {uri} cannot be reached: {error}; mend it, nothing was deleted") from error
+        raise TrackerError(f"the store {uri} cannot be reached: {error}; nothing was deleted") from error
     for table, info in zip(tables, found, strict=True):
         if info.type != pafs.FileType.File:
             raise TrackerError(
@@ -117,7 +115,7 @@ def _delete(store: pafs.FileSystem, row: Row) -> bool:
     try:
         store.delete_file(f"{row['path']}.tar")
     except FileNotFoundError:
-        return True  # whoever deleted it died before it was written off
+        return True  # it was deleted before, but not written off
     except (pa.ArrowException, OSError) as error:
         log.warning("tracker.tar_stays path=%s.tar error=%r", row["path"], str(error))
         return False

@@ -1,15 +1,14 @@
-"""Sweep the store: find what the manifest does not list, and delete what no one can need any more.
+"""Sweep the store: find files that the manifest does not list, and delete those that nobody can need.
 
-Invariant: a file goes only if this tracker knows the lease (or the worker) in its name, that lease is not live, the
-manifest does not list it, and it has been as it is for longer than a bound; of hash lists, only if its log has the
-path. What bears no such name is somebody else's, and is counted, not touched. So a wrong SHOAL_STORE costs nothing.
+Invariant: a file is deleted only if this tracker knows the lease (or the worker) in its name, the lease is not live,
+the manifest does not list the file, and it has not changed for a given time; a hash list only if the log of changes
+names it. Files with other names are counted, never touched, so a wrong SHOAL_STORE does no harm.
 
-The listing is read first and the tracker asked afterwards, some thousand files at a time: what has been completed in
-between is listed by then. Nothing is held but one such piece, and of an object store the listing of one folder.
+The listing is read first and the tracker asked afterwards, some thousand files at a time, so a job completed in between
+is known by then. Memory holds one such batch and, for an object store, the listing of one folder.
 
-Rejected: asking for the files that each failed lease could have left (it finds no aside file, and nothing of a worker
-whose lease ended well). What an object store keeps of an upload that was never finished is in no listing: give the
-bucket a lifecycle rule that aborts those after a day.
+Rejected: looking for the files that each failed lease could have left, which misses unfinished files. Unfinished
+uploads to an object store are in no listing: give the bucket a lifecycle rule that aborts them after a day.
 """
 
 import os
@@ -32,7 +31,7 @@ from tracker.storage.open import open_existing_store
 
 FILES_AT_ONCE = 5000
 MIN_AGE = timedelta(hours=1)
-"""A worker may be writing a file for as long; one that stands still for half of it loses its lease."""
+"""A worker may be writing a file for this long; after half of it without progress it loses its lease."""
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OUTPUT = re.compile(rf"(?P<stem>(?:.*/)?(?P<job>\d{{10}})-(?P<lease>{UUID}))(?P<ending>\.embeddings/.+|(?:\.[^/]*)?)")
@@ -48,20 +47,20 @@ class Reason(StrEnum):
 
     LISTED = "listed"
     LIVE = "live"
-    """Its lease is held: it may be listed any moment."""
+    """Its lease is live, so it may be listed any moment."""
     YOUNG = "young"
     FOREIGN = "foreign"
-    """No name of ours, or of a lease that this tracker never gave."""
+    """Not named like our files, or after a lease of another tracker."""
     LEFT = "left"
-    """Of a lease that has ended, and not listed."""
+    """Its lease has ended, and it is not listed."""
     ASIDE = "aside"
-    """Never finished: its writer died, or the disk was full."""
+    """An unfinished file: its writer died, or the disk was full."""
     SNAPSHOT = "snapshot"
-    """Of the Bloom filter, and replaced since."""
+    """A snapshot of the Bloom filter that has been replaced."""
     HASH_LIST = "hash_list"
-    """Removed, or its command ended before it was in force."""
+    """A hash list that was removed, or never came into force."""
     TAR = "tar"
-    """The manifest has written it off."""
+    """A tar that the manifest has written off."""
 
 
 DELETED = frozenset({Reason.LEFT, Reason.ASIDE, Reason.SNAPSHOT, Reason.HASH_LIST, Reason.TAR})
@@ -69,7 +68,7 @@ DELETED = frozenset({Reason.LEFT, Reason.ASIDE, Reason.SNAPSHOT, Reason.HASH_LIS
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as the listing has it; `changed_at` is aware."""
+    """A file in the store; `changed_at` has a time zone."""
 
     path: str
     bytes: int
@@ -78,7 +77,7 @@ class StoredFile:
 
 @dataclass(slots=True)
 class Swept:
-    """How many files there are of each kind, their bytes, and the first of those that go."""
+    """The files and bytes by reason, and the first of those to delete."""
 
     files: Counter[Reason] = field(default_factory=Counter)
     bytes: Counter[Reason] = field(default_factory=Counter)
@@ -86,20 +85,20 @@ class Swept:
 
     @property
     def to_delete(self) -> tuple[int, int]:
-        """Files and bytes that are deleted, or would be."""
+        """Return how many files and bytes are, or would be, deleted."""
         return sum(self.files[why] for why in DELETED), sum(self.bytes[why] for why in DELETED)
 
 
 def sweep(
     connection: Connection, uri: str, *, older_than: timedelta, delete: bool, show: int, on_files: Callable[[int], None]
 ) -> Swept:
-    """Go through the whole store; `on_files` is told how many files have been looked at.
+    """Examine the whole store; `on_files` is called with the number of files so far.
 
     Raises:
-        TrackerError: the bound is below MIN_AGE, or the store cannot be read.
+        TrackerError: `older_than` is below MIN_AGE, or the store cannot be read.
     """
     if older_than < MIN_AGE:
-        raise TrackerError(f"files younger than {MIN_AGE} may be under way: give --older-than at least 1h")
+        raise TrackerError(f"files younger than {MIN_AGE} may still be written: give --older-than at least 1h")
     store = open_existing_store(uri)
     before = datetime.now(UTC) - older_than
     swept = Swept()
@@ -119,12 +118,12 @@ def sweep(
             on_files(seen)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())
-        raise TrackerError(f"the store {uri} cannot be swept: {said}; mend it and sweep again") from error
+        raise TrackerError(f"the store {uri} cannot be swept: {said}; check it and sweep again") from error
     return swept
 
 
 def judge(connection: Connection, files: Iterable[StoredFile], before: datetime) -> dict[str, Reason]:
-    """Say of each file, by its path, why it is there; what was changed since `before` is young unless it is listed."""
+    """Return, by path, why each file is there; unlisted files that changed since `before` are young."""
     reasons: dict[str, Reason] = {}
     outputs: dict[str, re.Match[str]] = {}
     snapshots: dict[str, str] = {}
@@ -147,7 +146,7 @@ def judge(connection: Connection, files: Iterable[StoredFile], before: datetime)
 
 
 def list_files(store: pafs.SubTreeFileSystem) -> Iterator[StoredFile]:
-    """Every file of the store, in no order, while the listing is read."""
+    """Yield every file of the store, in no particular order."""
     if isinstance(store.base_fs, pafs.LocalFileSystem):
         yield from _walk_folder(Path(store.base_path), "")
     else:
@@ -165,14 +164,14 @@ def _walk_folder(root: Path, folder: str) -> Iterator[StoredFile]:
                     told = entry.stat(follow_symlinks=False)
                     yield StoredFile(path, told.st_size, datetime.fromtimestamp(told.st_mtime, UTC))
             except FileNotFoundError:
-                continue  # renamed into its place, or deleted, meanwhile
+                continue  # renamed or deleted meanwhile
 
 
 def _walk_objects(store: pafs.FileSystem, folder: str) -> Iterator[StoredFile]:
     listing = store.get_file_info(pafs.FileSelector(folder, recursive=False))
     listing.reverse()
     while listing:
-        info = listing.pop()  # what has been looked at is let go
+        info = listing.pop()  # popped, so that memory is freed on the way
         if info.type == pafs.FileType.Directory:
             yield from _walk_objects(store, info.path)
         elif info.type == pafs.FileType.File:
@@ -180,7 +179,7 @@ def _walk_objects(store: pafs.FileSystem, folder: str) -> Iterator[StoredFile]:
 
 
 def _judge_outputs(connection: Connection, outputs: dict[str, re.Match[str]]) -> dict[str, Reason]:
-    """Of files named for a job and its lease: listed under the stem, or (packs) under the stem and a slot."""
+    """Judge files named after job and lease, which are listed by stem, or (packs) by stem and slot."""
     stems = {stem for match in outputs.values() for stem in _stems(match)}
     leases = {match["lease"] for match in outputs.values()}
     values = {"stems": list(stems), "leases": list(leases)}

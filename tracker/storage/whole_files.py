@@ -1,8 +1,8 @@
 """Write a file into the store whole or not at all, as `dataset.store.store` does for workers.
 
-In a folder it is written aside, synced to the disk and renamed: a rename can reach the disk before the bytes do, and a
-crash then leaves an empty file under the final name. What a crash leaves aside, `tracker sweep` finds by its name. For
-an object store it is written to the local disk, and uploaded once it is whole.
+In a folder, the file is written under another name, synced to the disk, and renamed. Without the sync, a rename can
+reach the disk before the bytes, and a crash leaves an empty file under the final name. `tracker sweep` finds what a
+crash leaves behind. For an object store, the file is written to the local disk and then uploaded.
 """
 
 import os
@@ -21,10 +21,10 @@ UPLOAD_BYTES = 8 << 20
 
 
 def put_whole(store: pafs.SubTreeFileSystem, path: str, data: bytes | pa.Buffer) -> None:
-    """Put `data` at `path` of a store that `open_store` opened.
+    """Write `data` to `path` in a store.
 
     Raises:
-        OSError, pa.ArrowException: the store does not take it; then nothing is at `path`, or what was there before.
+        OSError, pa.ArrowException: the store cannot be written; `path` is unchanged.
     """
     with write_whole(store, path) as file:
         file.write(data)
@@ -32,10 +32,10 @@ def put_whole(store: pafs.SubTreeFileSystem, path: str, data: bytes | pa.Buffer)
 
 @contextmanager
 def write_whole(store: pafs.SubTreeFileSystem, path: str) -> Iterator[BinaryIO]:
-    """Yield a file to write, whose content is at `path` once the block has ended without an error.
+    """Yield a file to write; its content appears at `path` when the block ends without an error.
 
     Raises:
-        OSError, pa.ArrowException: as `put_whole`; what the block raises passes unchanged.
+        OSError, pa.ArrowException: as `put_whole`; exceptions of the block pass unchanged.
     """
     if isinstance(store.base_fs, pafs.LocalFileSystem):
         with _written_into_folder(Path(store.base_path) / path) as file:
@@ -73,7 +73,7 @@ def _upload(store: pafs.SubTreeFileSystem, path: str, file: BinaryIO) -> None:
             upload.write(piece)
     except BaseException:
         with suppress(OSError, pa.ArrowException):
-            upload.close()  # this completes the upload with what it has, so that is deleted
+            upload.close()  # this completes the upload with part of the data, so delete that
             store.delete_file(path)
         raise
     upload.close()

@@ -143,9 +143,9 @@ def test_the_tars_of_a_folder_are_seeded_once(admin: Connection, register: Regis
         (["none", "--model", "m", "--pretrained", "x"], "there is no run none"),
         (["--model", "m", "--pretrained", "x"], "name a run"),
         (["test", "--model", "m"], "needs --pretrained"),
-        (["test", "--model", "hf-hub:a/b", "--pretrained", "x"], "brings its own"),
+        (["test", "--model", "hf-hub:a/b", "--pretrained", "x"], "has its own"),
         (["test", "--model", "m", "--pretrained", "x", "--name", "../up"], "give --name"),
-        (["--folder", "/none/at/all", "--model", "m", "--pretrained", "x"], "name one of WebDataset tars"),
+        (["--folder", "/none/at/all", "--model", "m", "--pretrained", "x"], "give one with WebDataset tars"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused_with_the_remedy(

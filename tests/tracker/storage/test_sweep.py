@@ -130,7 +130,7 @@ def test_a_known_lease_under_another_jobs_name_is_foreign(
 def test_unfinished_files_go(admin: Connection, tmp_path: Path) -> None:
     put(tmp_path, f"test/shards/.{uuid4().hex}.partial")
     put(tmp_path, f"probe-{uuid4().hex}.partial")
-    put(tmp_path, f".manifest.parquet.{uuid4().hex}")
+    put(tmp_path, f".{uuid4().hex}.partial")
     under_way = put(tmp_path, f"test/shards/.{uuid4().hex}.partial", hours=0)
     assert sweep_all(admin, tmp_path).to_delete == (3, 30)
     assert left(tmp_path) == {under_way}
@@ -243,7 +243,6 @@ def test_hash_lists_that_nobody_may_need_any_more_go(admin: Connection, console:
     admin.execute("UPDATE tracker.change SET changed_at = changed_at - interval '2 hours' WHERE subject = 'removed'")
     orphan = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes")  # its command died before the list was in force
     admin.execute("INSERT INTO tracker.change (who, command, subject) VALUES ('x', 'hash-lists write', %s)", (orphan,))
-    partial = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes.partial")
     aside = put(tmp_path, f"hash_lists/.{uuid4().hex}.partial")
     foreign = put(tmp_path, f"hash_lists/{uuid4().hex}.hashes")
     assert sweep_all(admin, tmp_path).files[Reason.YOUNG] == 1
@@ -251,4 +250,4 @@ def test_hash_lists_that_nobody_may_need_any_more_go(admin: Connection, console:
         age(tmp_path / path, 48)
     assert sweep_all(admin, tmp_path).files == {Reason.LISTED: 2, Reason.HASH_LIST: 1, Reason.FOREIGN: 1}
     assert left(tmp_path) == {paths["kept"], paths["just-removed"], foreign}
-    assert not {orphan, partial, aside, paths["removed"]} & left(tmp_path)
+    assert not {orphan, aside, paths["removed"]} & left(tmp_path)

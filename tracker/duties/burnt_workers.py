@@ -1,13 +1,13 @@
-"""Workers whose address is burnt: refused (403, 429, 503) by far more hosts than the others are.
+"""Drain workers whose address is burnt: far more hosts refuse them (403, 429, 503) than refuse the others.
 
-The statistic: a worker's share is the hosts that refused it among the hosts that it asked, counted once a batch and
-fading by half an hour by hour. It is burnt when the lower end of its share's 99.9 % interval (Wilson's, for a share of
-n trials) is over `burnt_factor` times the fleet's median share, that median taken for 1 % at least. It takes
-`burnt_hosts` hosts asked, and five workers with as much evidence.
+The statistic: a worker's share is the number of hosts that refused it divided by the number of hosts it asked, counted
+once per batch, with a half-life of one hour. A worker is burnt if the lower end of the share's 99.9 % interval
+(Wilson's) exceeds `burnt_factor` times the median share of the fleet, which is taken as at least 1 %. That needs
+`burnt_hosts` hosts asked, and five workers with as many.
 
-The median is of workers, not of hosts, so that many burnt workers do not make themselves the measure until they are the
-half. Rejected: the fleet's mean, which they do move; a fixed limit, because the web's own share of refusals differs
-between crawls from under 1 to over 10 %.
+The median is over workers, not hosts, so burnt workers do not shift it until they are half of the fleet. Rejected: the
+fleet's mean, which they do shift; a fixed limit, because the web's share of refusals differs between crawls from under
+1 to over 10 %.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ FEWEST_WORKERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a worker met: hosts asked, and hosts that refused; both fade, so they are no whole numbers."""
+    """Hosts that a worker asked, and hosts that refused it; both counts fade, so they are fractions."""
 
     worker: str
     asked: float
@@ -39,14 +39,14 @@ class Counts:
 
 
 def least_share(refused: float, asked: float) -> float:
-    """The lower end of Wilson's interval for a share."""
+    """Return the lower end of Wilson's interval for a share."""
     share, z2 = refused / asked, Z * Z
     spread = Z * sqrt(share * (1 - share) / asked + z2 / (4 * asked * asked))
     return max(0.0, (share + z2 / (2 * asked) - spread) / (1 + z2 / asked))
 
 
 def find_burnt(fleet: Sequence[Counts], *, fewest_hosts: float, factor: float) -> dict[str, str]:
-    """The reason, by worker, of those that are burnt."""
+    """Return the reason for each burnt worker."""
     known = [one for one in fleet if one.asked >= fewest_hosts]
     if len(known) < FEWEST_WORKERS:
         return {}
@@ -60,7 +60,7 @@ def find_burnt(fleet: Sequence[Counts], *, fewest_hosts: float, factor: float) -
 
 
 def drain_burnt(connection: Connection) -> list[tuple[str, str]]:
-    """Mark and drain the workers that are burnt, each with an entry in the log of changes; worker and reason."""
+    """Mark, drain and log the burnt workers; return worker and reason of each."""
     with translated():
         rows = connection.execute(query("burnt_counts")).fetchall()
         limits = connection.execute(

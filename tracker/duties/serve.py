@@ -1,7 +1,7 @@
-"""`tracker serve`: the tracker's own duties, again and again until it is told to stop.
+"""`tracker serve`: do the tracker's duties in rounds until told to stop.
 
-Each duty is idempotent and takes no lock that a worker waits for, so any number of these may run, or none for a while:
-the swarm works on, its ledger only grows longer.
+Each duty is idempotent and takes no lock that a worker waits for. So several processes may do them at once, and if none
+does for a while, the swarm continues and only the ledger grows.
 """
 
 import logging
@@ -19,27 +19,27 @@ from tracker.storage.retention import retain
 
 log = logging.getLogger("shoal.tracker")
 
-ANSWER_SECONDS = 600.0  # for a round without the store; folding a day's ledger at once takes a minute
+ANSWER_SECONDS = 600.0  # for a round without the store; folding the ledger of a whole day takes a minute
 
 
 @dataclass(slots=True)
 class Duties:
-    """How the tracker's duties go; written by their thread, read by others."""
+    """The state of the tracker's duties; written by their thread, read by others."""
 
     every_seconds: float
     done_at: float | None = None
-    """Unix time of the last round that went well."""
+    """Unix time of the last successful round."""
     error: str | None = None
-    """Why the last round did not go well."""
+    """The error of the last round, if it failed."""
 
     @property
     def patience_seconds(self) -> float:
-        """After so long without a round something is wrong: a round may take a while, and a database restart."""
+        """After this time without a round something is wrong; a restart of the database may take a while."""
         return max(30.0, 5 * self.every_seconds)
 
 
 def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> None:
-    """Do the duties every so often until `stop` is set; a database that is down is waited for."""
+    """Do the duties in rounds until `stop` is set; wait for a database that is down."""
     connection: Connection | None = None
     while not stop.is_set():
         try:
@@ -51,7 +51,7 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
             log.warning("tracker.waiting error=%r", str(error))
             duties.error = str(error)
             if connection is not None:
-                connection.close()  # a standby's is still open
+                connection.close()  # the connection to a standby is still open
             connection = None
         stop.wait(duties.every_seconds)
     if connection is not None:
@@ -59,10 +59,8 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
 
 
 def tick(connection: Connection, store: str) -> None:
-    """One round: fold the ledger, open leaves where the last have filled, forget workers that are long gone and hosts
-    that have long rested, drain workers whose address is burnt.
-
-    Then delete the pictures whose time is over, and once a minute say whether the pool runs low.
+    """Do one round: fold the ledger, open leaves, forget dead workers and old rests, drain burnt workers, and delete
+    pictures whose time is over; once a minute, log whether the pool is low.
     """
     with translated(), answered_within(connection, ANSWER_SECONDS):
         fold(connection)
@@ -80,7 +78,7 @@ def tick(connection: Connection, store: str) -> None:
 
 
 def _retain(connection: Connection, store: str) -> None:
-    """Delete what is due; a store that is away or the wrong one keeps no other duty from being done."""
+    """Delete tars that are due; a store that is down or wrong does not stop the other duties."""
     try:
         gone = retain(connection, store)
     except DatabaseDown:

@@ -1,14 +1,14 @@
-"""What this swarm has shown so far, as numbers for a plan: rates a worker, shares, and who is at work."""
+"""The numbers of a plan that this swarm has measured: rates per worker, shares, and workers alive."""
 
 from collections import Counter
 
 from tracker.database.database import Connection, query, translated
 from tracker.planning.plan import STAGES, Assumptions, with_given
 
-# Less says more about the start of a process than about its rate.
+# Less working time says more about the start of a process than about its rate.
 LEAST_SECONDS = 10.0
 
-# A plan's number by the setting that it follows.
+# A plan's number, by the setting that it follows.
 FROM_SETTINGS = {
     "batch_size": "batch_size",
     "pool_high": "pool_high",
@@ -18,9 +18,9 @@ FROM_SETTINGS = {
 
 
 def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptions:
-    """Replace what the ledger, the settings and the living workers know better; the rest stays as assumed.
+    """Replace the numbers that the ledger, the settings and the living workers tell.
 
-    A rate is rows over the time that jobs were leased, so it is one worker's, its waiting for the store included.
+    A rate is rows divided by the time that jobs were leased: one worker's, with its waiting for the store.
     """
     with translated():
         rows = connection.execute(query("measured")).fetchall()

@@ -1,10 +1,10 @@
-"""A crawl before it is run: days, the stage that holds it up, database, store and cost.
+"""Simulate a crawl before it runs: days, bottleneck, database, store and cost.
 
-The swarm is simulated as stocks that stages move on, step by step: WAT files become packs, these the pool, this shards,
-these parts; a stage takes what waits before it, at its workers' rate, while what it makes stays under its high mark.
+The simulation moves stocks in equal time steps: WAT files become packs, the pool, shards and parts. A stage takes what
+waits before it, at its workers' rate, while its output stays under the high mark.
 
-Every number has a source: measured here (the ledger's rows and working time of each queue), given by the caller, or
-published. LAION's are kept as presets, so that a plan can be held against what happened:
+Every number has a source: measured here (rows and working time of each queue in the ledger), given by the caller, or
+published. LAION's numbers are presets, so that a plan can be compared with what happened:
 
 - LAION-5B: 50 billion candidates came down to 5.85 billion pairs; some 300 workers of 1 to 2 vCPU did 10,000 links in
   10 to 15 minutes each (Schuhmann et al. 2022, https://arxiv.org/abs/2210.08402, and the authors' own notes).
@@ -45,7 +45,7 @@ ASPECT = 4 / 3
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A value and where it is from."""
+    """A value and its source."""
 
     value: float
     source: Source
@@ -54,9 +54,9 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What the plan stands on; each field is a Number, and `with_given` replaces some of them.
+    """The numbers that a plan is computed from; `with_given` replaces some of them.
 
-    Rates are candidates a second and worker, shares are of what reaches the stage, prices are dollars.
+    Rates are candidates per second and worker, shares refer to what reaches the stage, prices are in dollars.
     """
 
     links: Number
@@ -84,7 +84,7 @@ class Assumptions:
 
 @dataclass(slots=True)
 class StagePlan:
-    """One stage of a plan; `busy` is the share of the whole time in which it could work at its full rate."""
+    """One stage of a plan; `busy` is the share of the whole time in which it works at its full rate."""
 
     workers: float
     rate: float
@@ -129,7 +129,7 @@ class Plan:
 
 
 def jpeg_bytes(side: int) -> float:
-    """Mean bytes of a JPEG whose shorter side is `side` pixels."""
+    """Return the mean bytes of a JPEG whose shorter side is `side` pixels."""
     return JPEG_BYTES_A_PIXEL * side * side * ASPECT
 
 
@@ -151,7 +151,7 @@ ORDINARY = Assumptions(
     part_row_bytes=_assumed(250, "URL, caption, sizes, similarity, tags"),
     pool_high=_assumed(6e8, "setting pool_high"),
     shards_high_bytes=_assumed(5e13, "setting shard_bytes_high"),
-    keep_shards_days=_assumed(1, "a shard goes a day after its part is in"),
+    keep_shards_days=_assumed(1, "a shard is deleted a day after filtering"),
     bloom_rate=_assumed(0.01, "setting bloom_rate"),
     store_price_tb_month=_assumed(20, "object store"),
     publish_cores=_assumed(16, "of the machine that publishes"),
@@ -212,7 +212,7 @@ def with_given(assumptions: Assumptions, given: Mapping[str, float], source: Sou
     """Replace numbers by name: `links`, `rates.download`, `workers.filter` and so on.
 
     Raises:
-        TrackerError: there is no such number, or its value cannot be.
+        TrackerError: there is no such number, or its value is out of bounds.
     """
     changed: dict[str, Any] = {}
     for name, value in given.items():
@@ -234,7 +234,7 @@ def with_given(assumptions: Assumptions, given: Mapping[str, float], source: Sou
 
 
 def names() -> list[str]:
-    """The names that `with_given` takes."""
+    """Return the names that `with_given` accepts."""
     single = [name for name in Assumptions.__dataclass_fields__ if name not in {"rates", "workers", "prices_hour"}]
     return single + [f"{group}.{stage}" for group in ("rates", "workers", "prices_hour") for stage in STAGES]
 
@@ -300,7 +300,7 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
 
 
 def bloom_bytes(keys: float, rate: float) -> float:
-    """What a Bloom filter of so many keys takes: 50 billion at 1 % are 72 GB in blocks, 60 GB in the classic form."""
+    """Return the bytes of a Bloom filter; 50 billion keys at 1 % take 72 GB in blocks, 60 GB in the classic form."""
     return keys * -math.log2(rate) / math.log(2) / 8 * BLOCKED if rate > 0 else 0.0
 
 
@@ -316,12 +316,12 @@ class _Flow:
 
 
 def _simulate(a: Assumptions, stages: Mapping[Stage, StagePlan]) -> _Flow:
-    """Move the stocks on in equal steps until the last part is in."""
+    """Move the stocks in equal steps until the last part is written."""
     slowest = max(one.rows / one.rate if one.rows else 0.0 for one in stages.values())
     step = max(slowest * 1.2, 1.0) / STEPS
     to_extract, packs, pool, shards = a.links.value, 0.0, 0.0, 0.0  # links, links, links, samples
     parts = 0.0
-    kept: list[float] = []  # bytes of shards whose part is in, by step, until they go
+    kept: list[float] = []  # bytes of filtered shards, by step, until they are deleted
     keep_steps = a.keep_shards_days.value * DAY / step
     flow = _Flow()
     while flow.seconds < MOST_DAYS * DAY:
@@ -364,7 +364,7 @@ def _simulate(a: Assumptions, stages: Mapping[Stage, StagePlan]) -> _Flow:
 
 
 def _spend(stage: StagePlan, moved: float, step: float) -> None:
-    """Note a step's work; a stage is paid for from the beginning to its last row."""
+    """Count a step's work; a stage is paid for from the beginning to its last row."""
     if stage.rate:
         stage.busy += moved / stage.rate
     if moved:
@@ -374,11 +374,13 @@ def _spend(stage: StagePlan, moved: float, step: float) -> None:
 def _note(plan: Plan) -> None:
     a = plan.assumptions
     if not plan.finished:
-        plan.notes.append(f"it does not end within {MOST_DAYS:.0f} days: more {plan.bottleneck} workers are needed")
+        plan.notes.append(f"it does not end within {MOST_DAYS:.0f} days: add {plan.bottleneck} workers")
     behind = [stage for stage in STAGES if plan.stages[stage].busy < 0.5 and plan.stages[stage].workers > 1]
     if behind:
         plan.notes.append(f"idle for more than half the time: {', '.join(behind)}")
     if plan.pool_rows < 2e7 < a.links.value * a.new_share.value:
-        plan.notes.append("the pool stays under 20 million: batches mix badly; slow download down or speed ingest up")
+        plan.notes.append(
+            "the pool stays under 20 million, so batches mix badly: use fewer download or more ingest workers"
+        )
     if plan.database_cores > 1:
-        plan.notes.append(f"Postgres needs {plan.database_cores:.1f} cores for its verbs alone")
+        plan.notes.append(f"Postgres needs {plan.database_cores:.1f} cores for the calls of workers alone")

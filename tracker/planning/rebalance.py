@@ -1,8 +1,8 @@
-"""Where the swarm is held up, and what would balance it: workers of each kind, watermarks, weights, dead leases.
+"""Find the swarm's bottleneck, and propose what would balance it: workers, watermarks, weights, dead leases.
 
-Rates are those that the ledger has measured. The stage that can move the fewest links a second is the bottleneck; of
-the other kinds as many workers are enough as keep up with it and a fifth more. What the tracker can set itself is a
-list of changes; workers are started and stopped by people.
+Rates are measured by the ledger. The bottleneck is the stage that moves the fewest links per second; of the other
+kinds, as many workers are enough as keep up with it, plus a fifth. The tracker can make the changes of settings itself;
+people start and stop workers.
 """
 
 import math
@@ -18,17 +18,17 @@ from tracker.planning.measured_rates import with_measured
 from tracker.planning.plan import ORDINARY, STAGES, Assumptions, Stage
 
 RESERVE = 1.2
-# The pool's alarm should ring while there is time to mend what has stopped, and LAION saw the mix go bad at 4 %.
+# The pool's alarm should ring early enough to repair what has stopped; LAION saw batches mix badly below 4 %.
 LEAST_HOURS = 6.0
 LOW_SHARE = 0.04
-# Shards of a subset that wait for its filter: more than this many times the mean of all, and fewer of it are drawn.
+# Fewer links of a subset are drawn if more than this many times the mean of its shards wait for the filter.
 PILED_UP = 2.0
 LEAST_PILE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of worker; `links_per_second` is in candidates that come into the pool, so that stages compare."""
+    """One kind of worker; `links_per_second` is in candidates that enter the pool, so that stages can be compared."""
 
     stage: Stage
     alive: int
@@ -55,7 +55,7 @@ class Proposal:
 
 
 def propose(connection: Connection) -> Proposal:
-    """Look at the swarm and say what would balance it; nothing is changed."""
+    """Return what would balance the swarm, without changing anything."""
     known = with_measured(connection, ORDINARY)
     with translated():
         settings = {row["name"]: row["value"] for row in connection.execute(query("numbers"))}
@@ -70,7 +70,7 @@ def propose(connection: Connection) -> Proposal:
 
 
 def apply(connection: Connection, proposal: Proposal) -> int:
-    """Make the proposal's changes and end the leases of silent workers; how many jobs are ready again."""
+    """Make the proposed changes and evict silent workers; return how many jobs are ready again."""
     with translated(), connection.transaction():
         for change in proposal.changes:
             change_setting(connection, change.setting, change.after)
@@ -86,8 +86,8 @@ def apply(connection: Connection, proposal: Proposal) -> int:
 
 
 def _kinds(known: Assumptions) -> tuple[list[Kind], Stage | None]:
-    """Each kind's rate in new candidates a second, and the slowest of those that have workers."""
-    # How many rows of its own a stage moves for each new candidate.
+    """Return each kind's rate in new candidates per second, and the slowest kind that has workers."""
+    # How many of its rows a stage moves for each new candidate.
     new, success = known.new_share.value, known.success_share.value
     rows: Mapping[Stage, float] = {
         "extract": 1 / new if new else 0.0,
@@ -114,24 +114,24 @@ def _kinds(known: Assumptions) -> tuple[list[Kind], Stage | None]:
 
 
 def _watermarks(settings: Mapping[str, float], drawn: float) -> list[Change]:
-    """Marks that leave `LEAST_HOURS` of draws under the low one, and the room for hysteresis above it."""
+    """Propose marks that leave LEAST_HOURS of draws below the low mark, and room for hysteresis above it."""
     low, resume, high = settings["pool_low"], settings["pool_resume"], settings["pool_high"]
     wanted = {}
     least = math.ceil(max(LEAST_HOURS * 3600 * drawn, LOW_SHARE * resume))
     if low < least:
         wanted["pool_low"] = (low, least, f"{LEAST_HOURS:.0f} hours of draws, or {LOW_SHARE:.0%} of the pool")
     if resume < 2 * least:
-        wanted["pool_resume"] = (resume, 2 * least, "ingest must go on long before the alarm rings")
+        wanted["pool_resume"] = (resume, 2 * least, "ingest must continue long before the alarm rings")
     new_resume = max(resume, 2 * least)
     if high < RESERVE * new_resume:
-        wanted["pool_high"] = (high, math.ceil(RESERVE * new_resume), "a fifth above where ingest goes on")
-    # From the top down: a mark is never set above the one over it.
+        wanted["pool_high"] = (high, math.ceil(RESERVE * new_resume), "a fifth above the resume mark")
+    # From the top down, because a mark must stay below the next one.
     order = ("pool_high", "pool_resume", "pool_low")
     return [Change(name, *wanted[name]) for name in order if name in wanted]
 
 
 def _weights(settings: Mapping[str, float], waiting: Mapping[str, int]) -> list[Change]:
-    """Draw half as much of a subset whose shards pile up before the filter, and as before once they no longer do."""
+    """Propose to draw half as much of a subset whose shards pile up, and as before once they no longer do."""
     drawn: Sequence[str] = [subset for subset in SUBSETS if settings[f"weight_{subset}"] > 0]
     mean = sum(waiting.get(subset, 0) for subset in drawn) / len(drawn) if drawn else 0.0
     found = []

@@ -131,5 +131,5 @@ def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple
 def _hash(digest: str, kind: str, where: str) -> str:
     digest = digest.strip().lower()
     if len(digest) != DIGITS[kind] or not set(digest) <= set("0123456789abcdef"):
-        raise HashListError(f"{where} is not a {kind}: it needs {DIGITS[kind]} hexadecimal digits")
+        raise HashListError(f"{where} is not a valid {kind}: it needs {DIGITS[kind]} hexadecimal digits")
     return digest

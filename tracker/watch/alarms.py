@@ -1,4 +1,4 @@
-"""What is wrong with the swarm right now, in sentences; docker/monitoring/alerts.yml has the same bounds."""
+"""What is wrong with the swarm now, in sentences; docker/monitoring/alerts.yml has the same bounds."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ SOON_HOURS = 6.0
 
 
 def alarms(seen: Mapping[str, Any]) -> list[str]:
-    """The alarms of a snapshot, the worst first; empty when all is well."""
+    """Return the alarms of a snapshot, the worst first."""
     return [*_server(seen), *_pool(seen), *_queues(seen), *_workers(seen)]
 
 
@@ -41,7 +41,7 @@ def _pool(seen: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _has_more(seen: Mapping[str, Any]) -> bool:
-    """Whether packs are still to come; a run that draws to its end is no alarm."""
+    """Return whether more packs can come; a pool that a run empties at its end is no alarm."""
     return any(seen["queues"][queue]["ready"] + seen["queues"][queue]["leased"] for queue in ("extract", "ingest"))
 
 

@@ -1,8 +1,8 @@
-"""What Prometheus reads from `tracker serve`: one snapshot as metric families.
+"""The metrics of `tracker serve` for Prometheus, made from one snapshot.
 
-Cardinality is bounded: the labels are queues, subsets, outcomes, kinds and states of closed sets, and of the verdicts,
-which workers name, no more than MAX_VERDICTS. Nothing is labelled by job, worker, host or run; for these there are
-`tracker workers` and the page. A database that cannot be reached gives `shoal_database_up 0` and no old numbers.
+Cardinality is bounded: labels are queues, subsets, outcomes, kinds and states from closed sets, and at most
+MAX_VERDICTS verdicts, which workers name. Nothing is labelled by job, worker, host or run; `tracker workers` and the
+status page show these. While the database is down, there is `shoal_database_up 0` and no old numbers.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,13 +29,13 @@ class Round:
     taken_at: float
     """Unix time."""
     seconds: float
-    """What it took to look."""
+    """The time that the look took."""
     duties_at: float | None
-    """Unix time of the last round of the tracker's duties that went well."""
+    """Unix time of the last successful round of the tracker's duties."""
 
 
 def exposition(of: Round) -> bytes:
-    """A round in Prometheus's text format."""
+    """Return a round in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(of))
     return generate_latest(registry)
@@ -76,7 +76,7 @@ def _links(seen: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _few(verdicts: Mapping[str, int]) -> dict[str, int]:
-    """The commonest verdicts, and the others together."""
+    """Return the most common verdicts, and the sum of the others."""
     ranked = sorted(verdicts.items(), key=lambda item: (-item[1], item[0]))
     few = dict(ranked[:MAX_VERDICTS])
     if rest := sum(n for _, n in ranked[MAX_VERDICTS:]):
@@ -122,7 +122,7 @@ def _workers(seen: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def worker_state(row: Mapping[str, Any]) -> str:
-    """Of a row of fleet.sql: active, draining, stuck or silent."""
+    """Return the state of a row of fleet.sql: active, draining, stuck or silent."""
     if not row["alive"]:
         return "silent"
     return "stuck" if row["stuck"] else str(row["state"])

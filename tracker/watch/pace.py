@@ -1,7 +1,7 @@
 """How fast the swarm works, and how long the pool lasts at that pace.
 
 Rates come from the leases that ended in the last minutes (queries/minutes.sql), so that a command that has just started
-knows them as well as a tracker that has watched for days.
+knows them, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from tracker.database.enums import QUEUES
 
 MINUTES = 30  # of history; minutes.sql reads so many
-# A batch of 10,000 links takes some 10 minutes, so that one worker alone shows a rate.
+# A batch of 10,000 links takes about 10 minutes, so that even one worker shows a rate.
 RATE_MINUTES = 15
 COUNTED = ("jobs", "failures", "rows_in", "rows_out")
 
@@ -18,7 +18,7 @@ Minutes = Mapping[str, Mapping[str, Sequence[int]]]  # by queue and by what is c
 
 
 def by_minute(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:
-    """The rows of minutes.sql as lines of numbers, the latest last, zeros where nothing ended."""
+    """Return the rows of minutes.sql as one number per minute, the latest last."""
     lines = {queue: {counted: [0] * MINUTES for counted in COUNTED} for queue in QUEUES}
     for row in rows:
         if 0 <= row["minute"] < MINUTES:
@@ -28,7 +28,7 @@ def by_minute(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[int
 
 
 def rates(minutes: Minutes) -> dict[str, dict[str, float]]:
-    """Jobs an hour and rows a second of each queue, since its first end in the last RATE_MINUTES."""
+    """Return jobs per hour and rows per second of each queue, since its first end in the last RATE_MINUTES."""
     return {queue: _rate(of) for queue, of in minutes.items()}
 
 
@@ -45,16 +45,16 @@ def _rate(of: Mapping[str, Sequence[int]]) -> dict[str, float]:
 
 
 def hours_until(mark: float, pool: int, in_per_second: float, ended_per_second: float) -> float | None:
-    """Hours until a pool above a mark has fallen to it at this pace; None: it does not shrink."""
+    """Return the hours until the pool falls to a mark at this pace; None if it does not shrink."""
     shrinks_by = ended_per_second - in_per_second
     return (pool - mark) / shrinks_by / 3600 if shrinks_by > 0 else None
 
 
 def targets(settings: Mapping[str, Any], came_in: Mapping[str, int]) -> dict[str, int]:
-    """How many candidates of each subset the pool is to hold.
+    """Return how many candidates of each subset the pool should hold.
 
-    The whole is the resume mark, to which the watermarks let the pool fall before ingest goes on; a subset's part of it
-    is its part of what came in, because a draw takes from the subsets in proportion to what waits.
+    The sum is the resume mark, to which the pool falls before ingest continues. A subset's share of it is its share of
+    what came in, because draws take from the subsets in proportion to what waits.
     """
     whole = sum(came_in.values())
     return {subset: round(float(settings["pool_resume"]) * n / whole) if whole else 0 for subset, n in came_in.items()}

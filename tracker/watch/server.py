@@ -1,4 +1,4 @@
-"""What the database server says of its size and health; cheap enough to be asked every few seconds."""
+"""Size and health of the database server, cheap enough to ask every few seconds."""
 
 import shutil
 from typing import Any
@@ -7,7 +7,7 @@ from tracker.database.database import Connection, query, translated
 
 
 def server(connection: Connection) -> dict[str, Any]:
-    """Size, connections, horizon, dead rows of the pool and the ledger's lag; `disk` is None where it is not ours."""
+    """Return size, connections, horizon, dead rows and the ledger's lag; `disk` is None for a remote server."""
     with translated():
         row = connection.execute(query("server")).fetchone()
     assert row is not None
@@ -16,10 +16,10 @@ def server(connection: Connection) -> dict[str, Any]:
 
 
 def _disk(folder: str) -> dict[str, int] | None:
-    """The disk of a server that runs on this machine: SQL cannot tell what is free."""
+    """Return the disk of a server on this machine, because SQL cannot tell how much is free."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
         return None
-    # what root alone may use is not free for Postgres
+    # blocks reserved for root are not free for Postgres
     return {"size_bytes": usage.used + usage.free, "free_bytes": usage.free}

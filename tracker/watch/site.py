@@ -1,8 +1,8 @@
 """`tracker serve` over HTTP: /metrics for Prometheus, /healthz, /status.json, and the status page at /.
 
-Every answer is bytes that lie ready (see watcher.py), and uvicorn runs on a thread and loop of its own: a client that
-is slow, or a thousand of them, costs the tracker's duties nothing. There is nothing to change here and no secret to
-read, but hosts and errors are shown: it listens on loopback unless told otherwise.
+Every response is prepared in advance (see watcher.py), and uvicorn runs on its own thread, so slow clients do not delay
+the tracker's duties. Clients can change nothing and read no secret; but hosts and errors are shown, so the default
+address is on loopback.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ log = logging.getLogger("shoal.tracker")
 
 OFF = "off"
 MAX_CONNECTIONS = 200
-REQUEST_SECONDS = 10.0  # for the head of a connection's first request; the keep-alive limit is for what follows
-CLOSING_SECONDS = 2  # for answers under way, at the end
+REQUEST_SECONDS = 10.0  # for the head of the first request; later ones have the keep-alive limit
+CLOSING_SECONDS = 2  # for responses under way, at shutdown
 SECURITY = {
-    # The page's script and style are its own, and it talks to nobody but this tracker.
+    # Script and style are inline, and the page connects only to this tracker.
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -44,10 +44,10 @@ SECURITY = {
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 whose clients have REQUEST_SECONDS for their request.
+    """HTTP/1.1 that closes connections without a request after REQUEST_SECONDS.
 
-    uvicorn waits for a first request for ever, and counts who has not made one against `limit_concurrency`: so many
-    silent connections, of port scanners or of proxies that died, shut all others out, the health check among them.
+    uvicorn waits for a first request for ever, and counts silent connections towards `limit_concurrency`. So port
+    scanners and dead proxies could lock out everybody, the health check included.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,7 +56,7 @@ class PromptProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None:  # the first request's head is whole
+        if self.cycle is not None:  # the head of the first request is complete
             self._waiting.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,7 +65,7 @@ class PromptProtocol(H11Protocol):
 
 
 def site(watcher: Watcher) -> Starlette:
-    """The application; every route only reads what the watcher holds ready."""
+    """Return the application; its routes only return what the watcher has prepared."""
 
     async def page(_: Request) -> Response:
         return Response(page_bytes(), media_type="text/html", headers=SECURITY)
@@ -90,10 +90,10 @@ def page_bytes() -> bytes:
 
 
 def listen(place: str) -> socket.socket:
-    """Listen at HOST:PORT, [IPv6]:PORT or PORT (then on loopback); port 0 is any that is free.
+    """Listen at HOST:PORT, [IPv6]:PORT or PORT (on loopback); port 0 picks a free one.
 
     Raises:
-        TrackerError: it is no such place, or another process listens there.
+        TrackerError: the address is invalid, or another process listens there.
     """
     host, port = parse_place(place)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -109,11 +109,15 @@ def listen(place: str) -> socket.socket:
 
 
 def parse_place(place: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; Raises TrackerError when it is none."""
+    """Return host and port of HOST:PORT.
+
+    Raises:
+        TrackerError: it is invalid.
+    """
     host, _, port = place.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     if not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise TrackerError(f"{place!r} is no place to listen: give --http HOST:PORT, as 127.0.0.1:9464, or off")
+        raise TrackerError(f"{place!r} is not an address: give --http HOST:PORT, for example 127.0.0.1:9464, or off")
     return host, int(port)
 
 
@@ -125,10 +129,10 @@ def url_of(listening: socket.socket) -> str:
 
 @contextmanager
 def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
-    """Show the swarm over HTTP while the block runs; at HTTP_PLACE, if nobody else does, where no place is named.
+    """Serve the swarm over HTTP while the block runs; without a place at HTTP_PLACE, if it is free.
 
     Raises:
-        TrackerError: the place that is named is none, or taken.
+        TrackerError: the given place is invalid or taken.
     """
     if place == OFF:
         yield
@@ -138,7 +142,7 @@ def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
     except TrackerError as error:
         if place is not None:
             raise
-        log.warning("http.off error=%r", str(error))  # a second tracker on this machine: its duties are what counts
+        log.warning("http.off error=%r", str(error))  # a second tracker on this machine: its duties matter more
         yield
         return
     log.info("http.listening url=%s", url_of(listening))
@@ -148,7 +152,7 @@ def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
 
 @contextmanager
 def answering(watcher: Watcher, listening: socket.socket) -> Iterator[None]:
-    """Answer on a socket that listens, in a thread, until the block ends."""
+    """Answer requests on a listening socket, in a thread, until the block ends."""
     config = uvicorn.Config(
         site(watcher),
         http=PromptProtocol,

@@ -14,7 +14,7 @@ from tracker.watch.server import server
 
 
 def take_snapshot(connection: Connection) -> dict[str, Any]:
-    """Queues, pool, outcomes and workers of one moment; keys as `tracker status --json` prints them."""
+    """Return queues, pool, outcomes and workers; `tracker status --json` prints these keys."""
     with translated():
         queues = {row.pop("queue"): row for row in connection.execute(query("queues")).fetchall()}
         expired = {row["queue"]: row["n"] for row in connection.execute(query("expired"))}

@@ -1,7 +1,7 @@
-"""One look at the swarm for all who ask: taken in a thread of its own, kept as bytes that any number may be given.
+"""Take a snapshot at intervals, in one thread, and keep the responses for all clients as bytes.
 
-However many scrape or watch, the database is asked once in a while only, and never for more than a twentieth of the
-time: where a look takes long, the next one comes later.
+However many clients there are, the database is asked only at intervals, and for at most a twentieth of the time: after
+a slow look, the next one comes later.
 """
 
 import logging
@@ -23,22 +23,22 @@ log = logging.getLogger("shoal.tracker")
 
 EVERY_SECONDS = 5.0
 MOST_OF_THE_TIME = 0.05
-POINTS = 720  # an hour of charts, one point each look
-MAX_LISTED = 50  # workers on the page, those with trouble first; the swarm may have thousands
-LATE_SECONDS = 60.0  # a look that has not ended so long after it was due hangs
+POINTS = 720  # of the charts; one per look, so one hour
+MAX_LISTED = 50  # workers on the page, those in trouble first
+LATE_SECONDS = 60.0  # a look that is late by this time hangs
 TROUBLE = {"stuck": 0, "silent": 1, "draining": 2, "active": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What HTTP clients are given until the next look."""
+    """The responses until the next look."""
 
     metrics: bytes
     status: bytes
 
 
 class Watcher:
-    """Looks until told to stop; `answers` is always whole."""
+    """Takes looks until stopped; `answers` is always complete."""
 
     def __init__(self, url: str, duties: Duties, *, every_seconds: float = EVERY_SECONDS) -> None:
         self._url = url
@@ -49,19 +49,19 @@ class Watcher:
         self._history: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._connection: Connection | None = None
         self._due_at = time.time()
-        self.error: str | None = "nobody has looked yet"
+        self.error: str | None = "the first look is not done yet"
         self.answers = self._answers(Round(None, time.time(), 0.0, None))
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking, and wait for a look under way."""
+        """Stop, and wait for a look under way."""
         self._stop.set()
         self._thread.join()
 
     def trouble(self, now: Callable[[], float] = time.time) -> str | None:
-        """Why the tracker is not healthy; None when it is."""
+        """Return why the tracker is not healthy, or None."""
         if self.error is not None:
             return self.error
         if self._duties.error is not None:
@@ -73,13 +73,13 @@ class Watcher:
         return None
 
     def look(self) -> None:
-        """Take a snapshot and make the answers of it; a database that is away is an answer, too."""
+        """Take a snapshot and prepare the responses, also when the database is down."""
         started, seen = time.monotonic(), None
         try:
             if self._connection is None:
                 self._connection = connect(self._url)
             with translated(), self._connection.transaction():
-                # A moment's numbers belong together, and a query that hangs must not hang the page.
+                # All numbers come from one snapshot, and a query that hangs must not block the page.
                 self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 self._connection.execute("SET LOCAL statement_timeout = '60s'")
                 seen = take_snapshot(self._connection)
@@ -97,7 +97,7 @@ class Watcher:
             started = time.monotonic()
             try:
                 self.look()
-            except Exception as error:  # the page says so, and the next look may go well
+            except Exception as error:  # the page shows it, and the next look may succeed
                 log.exception("watcher.failed")
                 self._close()
                 self.error = f"{type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ class Watcher:
 
 
 def _point(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """One point of the charts: sums, of which the page takes differences."""
+    """Return one point of the charts: sums, of which the page computes differences."""
     return {
         "at": round(time.time(), 1),
         "pool": seen["pool_by_subset"],
@@ -133,7 +133,7 @@ def _point(seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _brief(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows: no recipes, and of thousands of workers those with trouble first."""
+    """Return what the page shows: no recipes, and at most MAX_LISTED workers, those in trouble first."""
     workers = [dict(row) | {"looks": worker_state(row)} for row in seen["workers"]]
     workers.sort(key=lambda row: (TROUBLE[row["looks"]], row["kind"], row["host"]))
     left_out = {"runs", "settings", "workers"}

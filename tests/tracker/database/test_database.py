@@ -17,7 +17,7 @@ from tracker.protocol.session import Session
 def test_a_transaction_that_idled_too_long_is_a_broken_connection(database: str) -> None:
     with connect(database) as connection:
         connection.execute("SET idle_in_transaction_session_timeout = '10ms'")
-        with pytest.raises(DatabaseDown, match="idle-in-transaction|closed the connection"):
+        with pytest.raises(DatabaseDown, match=r"idle-in-transaction|closed the connection"):
             idle(connection)
 
 

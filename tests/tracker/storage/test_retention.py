@@ -269,7 +269,7 @@ def test_samples_that_nobody_will_filter_are_missed(admin: Connection, register:
 def test_what_is_no_time_is_refused(admin: Connection) -> None:
     new_run(admin)
     for text in ("", "24", "h", "1.5h", "-1h", "24 h", "1y", "9999999h", "٣h", "never"):
-        with pytest.raises(TrackerError, match="give one like 24h"):
+        with pytest.raises(TrackerError, match="give a time like 24h"):
             checked(text)
         with pytest.raises(CheckViolation, match="run_keeps_shards_for_a_time"):
             keep(admin, text)

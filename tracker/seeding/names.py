@@ -8,4 +8,4 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def path_name(text: str) -> str:
     """Return a text with '-' for what cannot stand in a name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")

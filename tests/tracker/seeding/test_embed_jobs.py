@@ -7,17 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from dataset.formats.release_embeddings import model_folder_name
-from dataset.recipe import recipe
 from tests.tracker.filling import new_run, scalar
 from tests.tracker.talking import Console
 from tracker.accounts.controls import set_limit
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, RecipeRefused, Refused, TrackerError
 from tracker.protocol.session import Job, Session
-from tracker.seeding import embed_jobs
 from tracker.seeding.embed_jobs import Model, Seeded, embed_folder, embed_run
-from tracker.seeding.names import path_name
 from tracker.storage.retention import Deleted, due, retain
 
 MODEL = Model.checked("ViT-L-14", "openai", None)
@@ -239,9 +235,3 @@ def test_the_queue_is_idle_by_itself_and_can_be_limited(
     assert len(session.claim()) == 1
     assert not session.is_idle()
     assert not register("filter").is_idle()  # the extract job waits
-
-
-@pytest.mark.parametrize("model", ["ViT-B-32", "hf-hub:apple/DFN5B-CLIP-ViT-H-14", "xlm-roberta-base-ViT-B-32_"])
-def test_a_models_embeddings_lie_under_one_name_by_both_commands(model: str) -> None:
-    assert embed_jobs.HUB_PREFIX == recipe.HUB_PREFIX
-    assert path_name(model.removeprefix(embed_jobs.HUB_PREFIX)) == model_folder_name(model)

@@ -211,7 +211,7 @@ def test_a_part_says_by_which_heads_and_prompts_it_was_made(store: Store, models
         (linear_head(dimensions=64), "punsafe", "64 dimensions"),
         (linear_head(sha256="0" * 64), "punsafe", "another model's weights"),
         (linear_head(config_sha256="0" * 64), "punsafe", "another model's configuration or preprocessing"),
-        (linear_head(Tag.AESTHETIC), "punsafe", "tags aesthetic"),
+        (linear_head(Tag.AESTHETIC), "punsafe", "computes aesthetic"),
         (None, "punsafe", "has no head"),
     ],
 )

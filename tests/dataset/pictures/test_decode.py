@@ -291,6 +291,18 @@ def test_what_of_a_gif_lies_outside_its_frame_is_white() -> None:
 # --- JPEG ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_progressive_jpeg_cut_between_two_scans_is_shown_with_less_detail_as_browsers_show_it() -> None:
+    file = io.BytesIO()
+    ramp = np.linspace(0, 255, 160 * 120, dtype=np.uint8).reshape(120, 160)
+    Image.fromarray(ramp).convert("RGB").save(file, "JPEG", quality=90, progressive=True)
+    data = file.getvalue()
+    last_scan = data.rindex(b"\xff\xda")
+    cut = data[: data.rindex(b"\xff\xc4", 0, last_scan)]  # before the tables of the last scan
+    assert cut.count(b"\xff\xda") == data.count(b"\xff\xda") - 1 >= 3
+    assert np.abs(shown(cut) - shown(data)).mean() < 4
+    assert prepare(cut[:-40], LOSSLESS) is Outcome.UNDECODABLE  # within a scan
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("size", [None, 32])

@@ -1,4 +1,4 @@
-"""The blocks as the admin sets them. Each change is a version of the list, of which workers fetch what is new."""
+"""Block and unblock hosts and URL prefixes. Each change is a new version of the list; workers fetch the difference."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,15 +11,15 @@ from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 from tracker.protocol.blocklist import read_pattern
 
-# One change at a time: versions are seen in the order in which they are made. Who reads does not wait.
+# One change at a time, so that versions become visible in order. Readers do not wait.
 LOCK = "LOCK TABLE tracker.block IN SHARE ROW EXCLUSIVE MODE"
 
 
 def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str]:
-    """Block hosts and URL prefixes for the whole fleet; those that were not blocked before, in normal form.
+    """Block hosts and URL prefixes for the whole fleet; return those that were not blocked before, in normal form.
 
     Raises:
-        PatternError: one of them cannot be blocked; then nothing was changed.
+        PatternError: one of them cannot be blocked; then nothing is changed.
         TrackerError: there is no reason.
     """
     if not reason.strip():
@@ -28,17 +28,17 @@ def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str
 
 
 def unblock(connection: Connection, texts: Iterable[str]) -> list[str]:
-    """Lift blocks; those that were blocked.
+    """Lift blocks; return the patterns.
 
     Raises:
-        PatternError: one of them is no pattern.
-        TrackerError: one of them is not blocked; then nothing was changed.
+        PatternError: one of them is not a pattern.
+        TrackerError: one of them is not blocked; then nothing is changed.
     """
     return _change(connection, "unblock", texts, {"reason": None, "lifted": True})
 
 
 def blocks(connection: Connection) -> list[Row]:
-    """What is blocked, by name: pattern, reason, blocked_at, version."""
+    """Return what is blocked, sorted by pattern: pattern, reason, blocked_at, version."""
     with translated():
         return connection.execute(query("blocks")).fetchall()
 

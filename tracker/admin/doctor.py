@@ -1,7 +1,7 @@
-"""`tracker doctor`: whether the database is what this version and its load need; each finding with its remedy.
+"""`tracker doctor`: check that the database is what this version and its load need; each finding has a remedy.
 
-It changes nothing, and looks at the catalog and at statistics only, so it may be asked at any time. What is bad can
-lose work or let a worker do what it must not; a warning costs speed, or will be bad later.
+It changes nothing and reads only the catalog and statistics, so it may run at any time. A bad finding can lose work or
+lets a worker do what it must not; a warning costs speed, or will be bad later.
 """
 
 import re
@@ -27,7 +27,7 @@ MIGRATE = "run tracker migrate"
 
 
 def examine(connection: Connection) -> list[Finding]:
-    """All findings, the good ones too; without our schema only those on the server."""
+    """Return all findings, also the good ones; without our schema only those on the server."""
     with translated():
         found = list(server_health.examine_server(connection))
         schema = _schema(connection)
@@ -50,7 +50,7 @@ def _schema(connection: Connection) -> Finding:
 
 
 def _functions(connection: Connection) -> Iterator[Finding]:
-    """Hold the functions in the database against their files."""
+    """Compare the functions in the database with their files."""
     there = connection.execute(query("doctor_functions")).fetchall()
     bodies = {name: match.group(1) for name, text in function_files().items() if (match := BODY.search(text))}
     names = [row["name"] for row in there]
@@ -70,7 +70,7 @@ def _functions(connection: Connection) -> Iterator[Finding]:
 
 
 def _grants(connection: Connection) -> Iterator[Finding]:
-    """Hold what the class logins may do against grants.sql, and against nothing else."""
+    """Compare what the class logins may do with grants.sql."""
     roles = {row["name"]: row["powers"] for row in connection.execute(query("doctor_roles"), {"logins": list(LOGINS)})}
     there = {
         (row["login"], row["privilege"], row["thing"])
@@ -92,7 +92,7 @@ def _grants(connection: Connection) -> Iterator[Finding]:
 
 @cache
 def granted() -> frozenset[tuple[str, str]]:
-    """Login and function, as grants.sql has them."""
+    """Return the pairs of login and function of grants.sql."""
     text = re.sub(r"--.*", "", script("grants.sql"))
     return frozenset(
         (login.strip(), function.strip().removeprefix("tracker."))

@@ -1,11 +1,11 @@
-"""The jobs as the admin sees them, and what can be done to them: retry, discard, prioritise.
+"""List jobs, and retry, discard or prioritise them.
 
-Invariant: a job is chosen by what it was when it was looked at, and changed only if it still is that; so the numbers
-returned may be smaller than a preview's, never larger.
+Invariant: a job is chosen by its state when it was listed, and changed only if it still has that state. So the numbers
+returned may be smaller than in a preview, never larger.
 
-The links of a batch that is discarded end as `discarded`, which no worker can say. No shard has rows of them; so the
-batch stays as it was, and the exact audit counts them there. They never come back: the Bloom filter knows their URLs.
-Giving them back to the pool was rejected: a link that kills workers would kill them from other batches.
+The links of a discarded batch end as `discarded`. No shard has rows of them, so the batch stays, and the exact audit
+counts them there. They never come back, because the Bloom filter knows their URLs. Rejected: returning them to the
+pool, because a link that kills workers would kill them from other batches.
 """
 
 from collections.abc import Sequence

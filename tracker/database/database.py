@@ -22,7 +22,7 @@ from tracker.database import embedded_postgres
 from tracker.errors import DatabaseDown, LeaseLost, RecipeRefused, Refused, SchemaBehind, TrackerError
 from tracker.settings import Settings
 
-# A NAT that forgets a connection would hold a beat for hours: after 30 s without an answer it counts as broken.
+# A NAT that forgets a connection would block a heartbeat for hours; after 30 s without an answer it counts as broken.
 KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 Row: TypeAlias = dict[str, Any]
@@ -47,7 +47,7 @@ OUR_SQLSTATES: dict[str, type[TrackerError]] = {"SH001": LeaseLost, "SH002": Rec
 
 
 def database_url(settings: Settings) -> str:
-    """The URL that is set, or that of the embedded server, which is started if it does not run."""
+    """Return SHOAL_DATABASE_URL, or the URL of the embedded server, which is started if needed."""
     return settings.database_url or embedded_postgres.start(settings.home)
 
 
@@ -55,7 +55,7 @@ def connect(url: str) -> Connection:
     """Open a connection in autocommit mode with the session of SESSION; rows are dictionaries.
 
     Raises:
-        DatabaseDown: nothing answers there, or it refuses us.
+        DatabaseDown: no server answers there, or it refuses the login.
     """
     connection: Connection = _open(url, autocommit=True, row_factory=dict_row)
     return connection
@@ -65,7 +65,7 @@ def connect_for_alembic(url: str) -> psycopg.Connection[Any]:
     """Open a connection as SQLAlchemy wants it, tuples and transactions, with the session of SESSION.
 
     Raises:
-        DatabaseDown: nothing answers there, or it refuses us.
+        DatabaseDown: no server answers there, or it refuses the login.
     """
     connection = _open(url, autocommit=True)
     connection.autocommit = False
@@ -93,7 +93,7 @@ def _open(url: str, **arguments: Any) -> psycopg.Connection[Any]:
 
 
 def _fix_session(connection: psycopg.Connection[Any]) -> None:
-    """Set what the server reports otherwise than SESSION has it; usually that is nothing, or the time zone."""
+    """Set the values of SESSION that the server reports differently; usually none, or the time zone."""
     reported = connection.info.parameter_status
     wrong = [(name, value) for name, value in SESSION.items() if reported(name) != value]
     if wrong:
@@ -116,17 +116,17 @@ def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
             yield
         finally:
             timer.cancel()
-            timer.join()  # or it might shut a descriptor that is another's by then
+            timer.join()  # otherwise it might shut a descriptor that has been reused
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what Postgres raises into the tracker's own exceptions."""
+    """Turn psycopg's exceptions into the tracker's own."""
     try:
         yield
     except psycopg.Error as error:
         raise as_ours(error) from error
-    except UnicodeEncodeError as error:  # a command's argument, or a variable, in another encoding
+    except UnicodeEncodeError as error:  # an argument or a variable in another encoding
         raise TrackerError(f"the text {error.object!r} is not UTF-8: write it in UTF-8") from error
 
 
@@ -162,13 +162,13 @@ def _is_down(error: psycopg.Error) -> bool:
 
 
 def _shut(line: socket.socket) -> None:
-    with suppress(OSError):  # it has broken by itself
+    with suppress(OSError):  # the connection is broken already
         line.shutdown(socket.SHUT_RDWR)
 
 
 @cache
 def query(name: str) -> bytes:
-    """The text of tracker/queries/<name>.sql."""
+    """Return the text of tracker/queries/<name>.sql."""
     return files("tracker").joinpath("queries", f"{name}.sql").read_bytes()
 
 

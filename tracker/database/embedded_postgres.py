@@ -43,7 +43,7 @@ def start(home: Path) -> str:
     """Start the server under `home`/postgres unless it runs, and return its URL.
 
     Raises:
-        DatabaseDown: it does not start, or `home` cannot be used; the message says where its log is.
+        DatabaseDown: it does not start, or `home` cannot be used; the message names the log.
     """
     data = home / "postgres"
     try:
@@ -65,7 +65,7 @@ def start(home: Path) -> str:
 
 
 def stop(home: Path, *, mode: str = "fast") -> bool:
-    """Stop the server under `home`; False when it was not running. Mode is pg_ctl's: fast or immediate."""
+    """Stop the server under `home`, and return whether it was running. The mode is pg_ctl's: fast or immediate."""
     if not is_running(home):
         return False
     data = home / "postgres"
@@ -84,7 +84,7 @@ def is_running(home: Path) -> bool:
 
 
 def _initialise(data: Path) -> None:
-    """Make the data folder aside and rename it, so that one that was interrupted in the making is never started."""
+    """Create the data folder under another name and rename it, so that an incomplete one is never started."""
     aside = data.with_name("postgres.new")
     shutil.rmtree(aside, ignore_errors=True)
     if data.exists() and any(data.iterdir()):
@@ -103,12 +103,12 @@ def _initialise(data: Path) -> None:
 
 
 def _socket_folder(data: Path) -> Path:
-    """A short path of our own: a Unix socket's name has at most 107 bytes."""
+    """Return a short folder for the socket, whose path may have at most 107 bytes."""
     name = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"shoal-{os.geteuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     user = _server_user()
-    found = folder.lstat()  # the name can be guessed, so another user may have been there first
+    found = folder.lstat()  # another user may have guessed the name and created it first
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), user.pw_uid if user else os.geteuid()}:
         raise DatabaseDown(f"{folder} belongs to another user; remove it or set TMPDIR")
     if user is not None:
@@ -135,7 +135,7 @@ def _server_user() -> pwd.struct_passwd | None:
 
 
 def _let_traverse(folder: Path) -> None:
-    """Let the server's user pass through the folders above; it gets no right to list or read them."""
+    """Let the server's user pass through the parent folders, without the right to list or read them."""
     for parent in folder.absolute().parents:
         mode = parent.stat().st_mode
         if not mode & 0o001:
@@ -152,7 +152,7 @@ def _binaries() -> Path:
 
 def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     user = _server_user()
-    # Files, not pipes: the server inherits them and would hold a pipe open for ever.
+    # Files, not pipes: the server inherits them and would keep a pipe open for ever.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         finished = subprocess.run(
             [str(_binaries() / name), *arguments],
@@ -182,7 +182,7 @@ def _run(name: str, *arguments: str, log: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Several commands may want to start the server at once; the first does."""
+    """Let only one of several commands start the server."""
     with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

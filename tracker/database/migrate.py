@@ -1,8 +1,8 @@
 """`tracker migrate`: roles, then Alembic to head, then every function file and the grants, in one transaction.
 
-The functions have no history of their own: each is replaced by its file, and what no file names is dropped, so that the
-catalog always equals the files, whatever version was there before. One whose signature has not changed keeps its
-identity, so that workers that are calling it do not notice.
+Functions have no migrations: each is replaced by its file, and a function without a file is dropped, so the catalog
+always equals the files. A function with an unchanged signature keeps its identity, so workers that call it notice
+nothing.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from tracker.database.version import function_files, require_not_newer, script
 from tracker.errors import DatabaseDown, TrackerError
 
 FUNCTIONS = query("functions").decode()
-# Two migrations at once: the second waits. The number is only a name.
+# Of two migrations at once, the second waits. The number is arbitrary.
 LOCK = "SELECT pg_advisory_xact_lock(7264931)"
 
 
@@ -34,9 +34,9 @@ def migrate(url: str) -> str:
     """Bring the database to this version's schema and return its revision.
 
     Raises:
-        DatabaseDown: nothing answers there.
+        DatabaseDown: no server answers there.
         SchemaBehind: the database is newer than this version.
-        TrackerError: the database is not UTF-8, or the login may not make roles or schemas.
+        TrackerError: the database is not UTF-8, or the login may not create roles or schemas.
     """
     with connect(url) as plain:
         _require_utf8(plain)
@@ -72,7 +72,7 @@ def _require_utf8(connection: Connection) -> None:
 
 
 def _failed(error: Exception) -> TrackerError:
-    """Return what a failed migration says; only missing rights have a remedy here."""
+    """Return the exception for a failed migration; only missing rights have a remedy here."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, psycopg.Error):
         known = as_ours(cause)
@@ -84,9 +84,9 @@ def _failed(error: Exception) -> TrackerError:
 
 
 def _replace_functions(connection: AlchemyConnection) -> None:
-    """Make the functions of the files, and drop those that no file names or whose signature is another now."""
+    """Create the functions of the files; drop functions without a file, or with an old signature."""
     before = {int(oid): (name, signature) for oid, name, signature in connection.exec_driver_sql(FUNCTIONS)}
-    # Bodies name each other; they are checked when they run, by the tests.
+    # Bodies call each other, so they are checked when they run, by the tests.
     _execute(connection, "SET LOCAL check_function_bodies = off")
     files = function_files()
     for name, text in sorted(files.items()):
@@ -94,7 +94,7 @@ def _replace_functions(connection: AlchemyConnection) -> None:
         try:
             with connection.begin_nested():
                 _execute(connection, replacing)
-        except InvalidFunctionDefinition:  # what it returns is another now
+        except InvalidFunctionDefinition:  # the return type has changed
             for oid in [oid for oid, (known, _) in before.items() if known == name]:
                 _execute(connection, f"DROP FUNCTION {before.pop(oid)[1]}")
             _execute(connection, text)
@@ -106,7 +106,7 @@ def _replace_functions(connection: AlchemyConnection) -> None:
 
 
 def _execute(connection: AlchemyConnection, script: str) -> None:
-    """Run a script as it stands: without parameters, a % in it is a %."""
+    """Run a script without parameters, in which % is not special."""
     cursor = connection.connection.cursor()
     cursor.execute(script)
     cursor.close()

@@ -1,6 +1,6 @@
-"""What of the schema comes with this version (its revision, the functions' files), and whether a database has it.
+"""The schema of this version: its revision and SQL files, and whether a database has them.
 
-Every command and worker asks, so nothing here needs Alembic or SQLAlchemy; `tracker.database.migrate` does.
+Every command and worker checks that, so this module needs neither Alembic nor SQLAlchemy.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tracker.errors import Refused, SchemaBehind
 
 
 def head_revision() -> str:
-    """Return the last migration's revision, with which its file's name begins; a test holds it against Alembic's."""
+    """Return the last migration's revision, with which its file's name begins; a test compares it with Alembic's."""
     names = (file.name for file in files("migrations.versions").iterdir())
     return max(name.partition("_")[0] for name in names if name[:1].isdigit())
 
@@ -94,6 +94,6 @@ def script(name: str) -> str:
 
 
 def function_files() -> dict[str, str]:
-    """The text of each function file, by the function's name."""
+    """Return the text of each function file, by the function's name."""
     folder = files("tracker.functions")
     return {Path(f.name).stem: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.name.endswith(".sql")}

@@ -1,4 +1,4 @@
--- The tars of a run that would be given up at once if it kept its shards for so long.
+-- The tars of a run that would be deleted at once if it kept its shards for this time.
 SELECT count(*) AS shards, coalesce(sum(tar_bytes), 0)::bigint AS bytes
 FROM tracker.manifest JOIN tracker.run USING (run_id)
 WHERE run.name = %(run)s AND filtered_at IS NOT NULL AND tar_deleting_at IS NULL AND embeds = 0 AND %(keep)s <> 'forever'

@@ -1,2 +1,2 @@
--- What became of the samples that a filter worker scored.
+-- The verdicts of the filter on samples.
 SELECT label, sum(n)::bigint AS n FROM tracker.tally WHERE account = 'filtered' GROUP BY label ORDER BY label

@@ -1,4 +1,4 @@
--- End the leases of these workers: what they hold is ready at once, without an attempt used up, and their slots of the
+-- End the leases of these workers: their jobs are ready at once, without using up an attempt, and their slots of the
 -- Bloom filter are free.
 WITH returned AS MATERIALIZED (
     UPDATE tracker.job

@@ -1,6 +1,6 @@
--- Give up the tars of shards that have been filtered for as long as their run keeps them; the longest filtered first.
--- What an embed job waits for stays. Two index ranges for each run, whatever number of shards stays. A row that another
--- round holds is passed over.
+-- Mark the tars of shards that have been filtered for as long as their run keeps them, the longest filtered first. Tars
+-- that an embed job needs stay. It reads two index ranges for each run, however many shards stay. Locked rows are
+-- skipped.
 WITH over AS MATERIALIZED (
     SELECT oldest.output_id
     FROM tracker.run CROSS JOIN (VALUES (true), (false)) AS pictures (apart), LATERAL (

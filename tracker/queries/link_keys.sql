@@ -1,5 +1,5 @@
--- Every candidate that is in the database, by run and key: in the pool, waiting again, in batches (discarded ones, too).
--- Binary, since each row is then 22 bytes.
+-- Every candidate in the database, by run and key: in the pool, waiting again, in batches (also discarded ones).
+-- Binary, because a row then takes 22 bytes.
 COPY (
     SELECT run_id, pack << 32 | pack_row FROM tracker.candidate
     UNION ALL

@@ -1,4 +1,4 @@
--- What each queue has done so far, in rows and in working time; and what became of the samples.
+-- The rows and working time of each queue, and the verdicts on samples.
 SELECT account::text AS account, label, sum(n)::float8 AS n FROM tracker.tally
 WHERE account IN ('rows_in', 'rows_out', 'milliseconds', 'filtered', 'in')
 GROUP BY account, label

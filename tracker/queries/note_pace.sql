@@ -1,4 +1,4 @@
--- Note how much has come in and been drawn for good, once in so many seconds, and forget what is older than two hours.
+-- Note how much has come in and been drawn, unless a note is younger than this, and forget notes older than two hours.
 WITH forgotten AS (
     DELETE FROM tracker.pace WHERE measured_at < now() - interval '2 hours'
 )

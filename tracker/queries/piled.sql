@@ -1,4 +1,4 @@
--- What has piled up between the stages, as the ledger has it and as jobs and manifest have it, where they differ.
+-- What has piled up between the stages, where the ledger differs from jobs and manifest.
 SELECT run.name AS run, seen.what, coalesce(sum(seen.booked), 0)::bigint AS booked,
        coalesce(sum(seen.there), 0)::bigint AS there
 FROM (

@@ -1,5 +1,4 @@
--- Mark as gone the workers that have been silent for an hour and hold nothing, neither a job nor a slot. One that is
--- just claiming has its row locked, and is passed over.
+-- Mark workers as gone that have been silent for an hour and hold no job. Locked rows (a claim under way) are skipped.
 WITH silent AS MATERIALIZED (
     SELECT worker_id FROM tracker.worker
     WHERE state <> 'gone' AND seen_at < now() - interval '1 hour'

@@ -1,4 +1,4 @@
--- Each queue: what is live now, and what the ledger says of what is done. One without a row in control is open.
+-- Each queue: its live jobs, and what is done by the ledger. A queue without a row in control is open.
 SELECT known.queue::text AS queue, coalesce(control.paused, false) AS paused, coalesce(control.held, false) AS held,
        control.max_leased,
        coalesce(live.ready, 0) AS ready, coalesce(live.leased, 0) AS leased, coalesce(live.dead, 0) AS dead,

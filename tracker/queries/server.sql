@@ -1,4 +1,4 @@
--- What the server says of itself, cheaply: statistics and sizes, no table is read but the oldest row of the ledger.
+-- Size and health of the server, from statistics; the only table read is the oldest row of the ledger.
 SELECT pg_database_size(current_database()) AS size_bytes,
        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
        current_setting('max_connections')::int AS max_connections,

@@ -1,4 +1,4 @@
--- These tars are gone: note it, and take their bytes and samples out of what is stored; each once, whoever deleted it.
+-- Write off deleted tars, and take their bytes and samples out of the ledger; each tar only once.
 WITH gone AS MATERIALIZED (
     UPDATE tracker.manifest SET tar_deleted_at = now() WHERE output_id = ANY (%(ids)s) AND tar_deleted_at IS NULL
     RETURNING run_id, job_id, tar_bytes, samples

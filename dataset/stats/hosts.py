@@ -1,8 +1,8 @@
-"""The host of each URL, in lower case: for one URL as text, for a column as hashes.
+"""The host of each URL in its normal form: for one URL as text, for a column as hashes.
 
 A host ends at the first of `/ ? # \\` and has no port and no credentials. A URL that does not begin with http:// or
-https://, has a port or credentials, or a host of 48 bytes or more goes the slow way, through `host_of`; both give the
-same.
+https://, has a port or credentials, a host of 48 bytes or more, or one that may have another normal form (an
+international name, a final dot, an address) goes the slow way, through `host_of`; both give the same.
 """
 
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numpy.lib.stride_tricks import sliding_window_view
 
+from dataset.candidates import urls as candidates_urls
 from dataset.stats.hashing import PADDING, ByteRanges, Hashes, Ints, hash_ranges, texts_of
 
 _WIDTH = 48
@@ -22,10 +23,14 @@ _CLEAN[ord("A") : ord("Z") + 1] += 32
 _CLEAN[[ord(sign) for sign in "/?#\\"]] = 0
 _CLEAN[[ord(sign) for sign in ":@[]% \t\r\n\0"]] = 1
 _CLEAN[128:] = 1
+_MAY_CHANGE = np.zeros(256, bool)  # the last byte of a name with a final dot, or of an address
+_MAY_CHANGE[[ord(sign) for sign in ".0123456789"]] = True
 
 
 def host_of(url: str) -> str:
-    """Return a URL's host; '' when it has none."""
+    """Return the normal form of a URL's host, or the host as it stands if it could not be requested; '' for none."""
+    if host := candidates_urls.host_of(url):
+        return host
     try:
         return urlsplit(url.replace("\\", "/")).hostname or ""
     except ValueError:
@@ -65,9 +70,9 @@ def _plain_hosts(
     clean_end = clean[np.arange(len(clean)), end]
     left = lengths - at
     size = np.minimum(end, left)  # beyond `left` lies the next URL
-    plain = (
-        (is_http | is_https) & (size > 0) & ((end >= left) | (clean_end == 0))
-    )  # end is 0 also where nothing ends it
+    # end is 0 also where nothing ends it
+    plain = (is_http | is_https) & (size > 0) & ((end >= left) | (clean_end == 0))
+    plain &= ~_MAY_CHANGE[clean[np.arange(len(clean)), np.maximum(size, 1) - 1]]
     rows = np.flatnonzero(plain)
     compact = ByteRanges(
         np.concatenate([clean[rows].reshape(-1), np.zeros(PADDING, np.uint8)]),

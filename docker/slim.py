@@ -51,8 +51,9 @@ USED = """
 import ada_url, alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3
 import h11, mmh3, numpy.testing, PIL.AvifImagePlugin, PIL.Image, PIL.ImageCms, PIL.WebPImagePlugin, prometheus_client
 import protego, psycopg.types.json, psycopg_binary, pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.fs
-import pyarrow.parquet, rich.live, rich.markup, rich.progress, rich.table, rich.traceback, simdjson, simplejpeg
-import sqlalchemy.dialects.postgresql.psycopg, starlette.applications, starlette.responses, starlette.routing, trio
+import pyarrow.parquet, rich.live, rich.markup, rich.progress, rich.table, rich.traceback, safetensors, simdjson
+import simplejpeg, sqlalchemy.dialects.postgresql.psycopg, starlette.applications, starlette.responses
+import starlette.routing, trio
 import typer.main, typer.rich_utils, uvicorn.lifespan.off, uvicorn.loops.asyncio, uvicorn.protocols.http.h11_impl
 import xxhash
 PIL.Image.init()

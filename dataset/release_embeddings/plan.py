@@ -95,11 +95,13 @@ def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows
 def in_units(sources: Iterable[Source], rows: int) -> Iterator[list[Source]]:
     """Group sources until a group has `rows`; a unit has sources of one store."""
     unit: list[Source] = []
+    gathered = 0
     for source in sources:
-        if unit and (sum(one.rows for one in unit) + source.rows > rows or source.store != unit[0].store):
+        if unit and (gathered + source.rows > rows or source.store != unit[0].store):
             yield unit
-            unit = []
+            unit, gathered = [], 0
         unit.append(source)
+        gathered += source.rows
     if unit:
         yield unit
 

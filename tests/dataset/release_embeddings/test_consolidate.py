@@ -19,6 +19,8 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request as PublishRequest
 from dataset.publish.publish import publish
 from dataset.release_embeddings.consolidate import Request, consolidate
+from dataset.release_embeddings.plan import in_units
+from dataset.release_embeddings.sources import Source
 from dataset.store.store import Store
 from tests.embeddings import MODEL, put_embeddings, vector
 from tests.parts import MadeStore, in_parts, make_pair
@@ -156,6 +158,11 @@ def test_a_sample_that_was_embedded_twice_counts_once(made: MadeStore) -> None:
     release = released(made)
     record = gather(release)
     assert (record.rows, record.left_out["repeated"]) == (100, 50)
+
+
+def test_a_million_sources_are_cut_into_units_in_one_pass() -> None:
+    sources = (Source(".", "i", "t", "m", 1) for _ in range(1_000_000))
+    assert [len(unit) for unit in in_units(sources, 400_000)] == [400_000, 400_000, 200_000]
 
 
 def put_foreign(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dataset import strict_json
 from dataset.select.errors import SelectError
 
 MAX_CHARACTERS = 10_000
@@ -99,7 +100,7 @@ def parse_rule(text: str, columns: Collection[str]) -> Rule:
     known = {column.lower(): column for column in columns}
     used = [_check(node, known) for node in _nodes(where)]
     statement["statements"][0]["node"]["where_clause"] = where
-    written = str(connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(statement)]).fetchall()[0][0])
+    written = str(connection.execute("SELECT json_deserialize_sql(?)", [strict_json.dumps(statement)]).fetchall()[0][0])
     return Rule(written.partition(" WHERE ")[2], tuple(dict.fromkeys(column for column in used if column)))
 
 

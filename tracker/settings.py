@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracker.errors import TrackerError
+
 HTTP_PLACE = "127.0.0.1:9464"
 """The default address of `tracker serve`; it is skipped if another process listens there."""
 
@@ -19,15 +21,27 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
+        """Read the variables.
+
+        Raises: TrackerError when SHOAL_STORE begins with the home of an unknown user.
+        """
         home = Path(os.environ.get("SHOAL_HOME", ".shoal")).absolute()
         return cls(
             database_url=os.environ.get("SHOAL_DATABASE_URL") or None,
-            store=_placed(os.environ.get("SHOAL_STORE") or str(home / "store")),
+            store=absolute_location(os.environ.get("SHOAL_STORE") or str(home / "store")),
             home=home,
             token=os.environ.get("SHOAL_TOKEN") or None,
         )
 
 
-def _placed(store: str) -> str:
-    """Return a folder as an absolute path, and a URI unchanged."""
-    return store if "://" in store else str(Path(store).expanduser().absolute())
+def absolute_location(location: str) -> str:
+    """Return a folder as an absolute path, and a URI unchanged.
+
+    Raises: TrackerError when the folder begins with `~` and that home is unknown.
+    """
+    if "://" in location:
+        return location
+    try:
+        return str(Path(location).expanduser().absolute())
+    except RuntimeError as error:
+        raise TrackerError(f"cannot find the home in {location}: write the folder as an absolute path") from error

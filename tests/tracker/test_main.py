@@ -53,6 +53,12 @@ def test_a_store_that_cannot_be_written_is_one_sentence(database: str, admin: Co
 
 
 @pytest.mark.parametrize(("name", "verb"), [("tracker", "status"), ("tracker", "migrate"), ("worker", "extract")])
+def test_a_store_in_an_unknown_home_is_one_sentence(database: str, name: str, verb: str) -> None:
+    finished = command(name, verb, SHOAL_DATABASE_URL=database, SHOAL_STORE="~nobody-here/store")
+    assert_one_sentence(finished, "~nobody-here/store", "absolute path")
+
+
+@pytest.mark.parametrize(("name", "verb"), [("tracker", "status"), ("tracker", "migrate"), ("worker", "extract")])
 def test_a_database_that_is_down_is_one_sentence(tmp_path: Path, name: str, verb: str) -> None:
     url = f"postgresql:///none?host={tmp_path}"
     finished = command(name, verb, SHOAL_DATABASE_URL=url, SHOAL_STORE=str(tmp_path / "store"))

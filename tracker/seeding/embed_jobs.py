@@ -7,7 +7,6 @@ more parts. A worker settles the model by its checksums; until then a wrong mode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -16,6 +15,7 @@ from psycopg.types.json import Jsonb
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 from tracker.seeding.names import NAME, path_name
+from tracker.settings import absolute_location
 from tracker.storage.open import open_store
 
 HUB_PREFIX = "hf-hub:"
@@ -86,7 +86,7 @@ def embed_folder(connection: Connection, folder: str, model: Model, run: str | N
     Raises:
         TrackerError: the folder cannot be read or contains no tar, the run's name is invalid, or as `embed_run`.
     """
-    place = folder if "://" in folder else str(Path(folder).expanduser().absolute())
+    place = absolute_location(folder)
     tars = _tars(place)
     name = run if run is not None else path_name(place.rstrip("/").rpartition("/")[2])
     if not NAME.fullmatch(name):

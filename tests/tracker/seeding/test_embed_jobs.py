@@ -235,3 +235,8 @@ def test_the_queue_is_idle_by_itself_and_can_be_limited(
     assert len(session.claim()) == 1
     assert not session.is_idle()
     assert not register("filter").is_idle()  # the extract job waits
+
+
+def test_a_folder_in_an_unknown_home_is_refused(admin: Connection) -> None:
+    with pytest.raises(TrackerError, match="cannot find the home in ~nobody-here/tars"):
+        embed_folder(admin, "~nobody-here/tars", MODEL, None)

@@ -1,7 +1,7 @@
-"""JSON as every reader takes it.
+"""Write JSON that every reader accepts.
 
-Invariant: NaN and the infinities, which Python's json writes as words that are no JSON (RFC 8259, section 6), are null.
-All JSON that this project writes is written here, or with `allow_nan=False`.
+Invariant: NaN and the infinities are written as null; Python's json writes words that are not JSON (RFC 8259, section
+6). All JSON of this project is written here, or with `allow_nan=False`.
 """
 
 import json

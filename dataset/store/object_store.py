@@ -1,14 +1,14 @@
-"""How files are opened, in a folder or an object store; for S3: where, as whom, with which pauses.
+"""Open files in a folder or an object store, with S3 endpoints, credentials and retries.
 
-Credentials come from the usual places and from nowhere else: AWS_ACCESS_KEY_ID and its companions, ~/.aws and
-AWS_PROFILE, a web identity, the machine's role. A URI with a secret in it is refused: URIs are logged.
+Credentials come only from the standard places: AWS_ACCESS_KEY_ID and its companions, ~/.aws and AWS_PROFILE, a web
+identity, the machine's role. A URI that contains a secret is refused, because URIs are logged.
 
-The path of a URI is percent-decoded, as RFC 3986 has it, so that every key has a URI: a space may stand as it is, `#`
-and `?` must be %23 and %3F. A local path is taken as it is.
+The path of a URI is percent-decoded (RFC 3986), so that every key has a URI: `#` and `?` must be written %23 and %3F;
+a space may be written as a space. A local path is not decoded.
 
-Source: `pyarrow.fs`. Rejected: `FileSystem.from_uri`, which asks again each 0.2 s for 6 s and then gives up; a bucket
-that says SlowDown wants pauses that grow, and is back within a minute. The same rules stand in
-tracker/storage/object_store.py, because the two packages do not know each other; a test compares the two.
+Source: `pyarrow.fs`. Rejected: `FileSystem.from_uri`, which retries every 0.2 s for 6 s and then gives up; a bucket
+that answers SlowDown needs growing pauses, and recovers within a minute. There are two copies of this module, in
+dataset/store/ and tracker/storage/, because the two packages do not import each other; a test compares the copies.
 """
 
 import os
@@ -21,21 +21,21 @@ import pyarrow as pa
 import pyarrow.fs
 
 MAX_ATTEMPTS = 10
-"""Pauses are drawn from (0, 1), (0, 2), (0, 4) … seconds, up to 20: 50 s in the mean."""
+"""Pauses are drawn from (0, 1), (0, 2), (0, 4) … seconds, up to 20; their sum is 50 s on average."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 REQUEST_TIMEOUT_SECONDS = 60.0
-"""Without a byte. S3 may take a minute to put an upload's parts together; the SDK's own limit is 3 s."""
+"""Longest time without a byte. S3 may take a minute to join an upload's parts; the SDK's default is 3 s."""
 ENDPOINT_NAMES = ("SHOAL_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 QUERY_NAMES = frozenset({"region", "endpoint_override", "scheme"})
 
-_URI_CHARACTERS = "%:/?#[]@!$&'()*+,;=~"  # beside letters, digits, '_', '.' and '-': RFC 3986, 2.2 and 2.3
+_URI_CHARACTERS = "%:/?#[]@!$&'()*+,;=~"  # and letters, digits, '_', '.', '-': RFC 3986, 2.2 and 2.3
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def open_location(location: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system and the path in it of a local path or a file:, s3://, gs:// or abfs:// URI.
+    """Return the file system of a local path or a file:, s3://, gs:// or abfs:// URI, and the path in it.
 
-    Raises: ValueError, OSError, pa.ArrowException when there is no such place.
+    Raises: ValueError, OSError, pa.ArrowException when the location cannot be opened.
     """
     if "://" not in location:
         try:
@@ -51,10 +51,10 @@ def open_location(location: str) -> tuple[pa.fs.FileSystem, str]:
 def open_s3(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[pa.fs.S3FileSystem, str]:
     """Return the file system and the path (bucket/folder) of s3://bucket/folder[?region=…&endpoint_override=…&scheme=…].
 
-    The endpoint, for MinIO, Ceph, R2 and the like, is the URI's, else the first of ENDPOINT_NAMES that is set.
+    The endpoint (for MinIO, Ceph, R2 and others) is the URI's, or the first variable of ENDPOINT_NAMES that is set.
     AWS_CA_BUNDLE names the certificates to trust there.
 
-    Raises: ValueError when the URI cannot be meant, with what to write instead.
+    Raises: ValueError when the URI is invalid; the message says what to write instead.
     """
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query))

@@ -23,7 +23,7 @@ def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str
         TrackerError: there is no reason.
     """
     if not reason.strip():
-        raise TrackerError("a block needs a reason: say why with --reason, for who asks in a year")
+        raise TrackerError("a block needs a reason: state it with --reason")
     return _change(connection, "block", texts, {"reason": reason.strip(), "lifted": False})
 
 

@@ -27,7 +27,7 @@ MIGRATE = "run tracker migrate"
 
 
 def examine(connection: Connection) -> list[Finding]:
-    """Return all findings, also the good ones; without our schema only those on the server."""
+    """Return all findings, including good ones; without Shoal's schema only those on the server."""
     with translated():
         found = list(server_health.examine_server(connection))
         schema = _schema(connection)
@@ -58,9 +58,9 @@ def _functions(connection: Connection) -> Iterator[Finding]:
     for row in there:
         name = row["name"]
         if name not in bodies or names.count(name) > 1:
-            wrong.append(f"function {name} is not this version's, or there twice")
+            wrong.append(f"function {name} differs from this version's, or exists twice")
         elif row["body"] != bodies[name]:
-            wrong.append(f"the body of function {name} is not that of its file")
+            wrong.append(f"the body of function {name} differs from its file")
         elif not row["definer"] or row["owner"] != OWNER or row["config"] != CONFIG:
             wrong.append(f"function {name} does not run as {OWNER}, on a fixed path")
     for sentence in wrong:

@@ -22,7 +22,7 @@ ENDING = {"Preempt", "Terminate"}
 
 
 def main() -> int:
-    """Wait for the notice, run the command, and end as it does."""
+    """Wait for the notice, run the command, and exit with its code."""
     parser = argparse.ArgumentParser(description="Drain when the provider takes this machine away.")
     parser.add_argument("--metadata", default=METADATA)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two questions (%(default)s)")
@@ -36,12 +36,12 @@ def main() -> int:
 
 
 def noticed(metadata: str) -> str:
-    """Name the provider that has given notice; '' when none has."""
+    """Return the provider that has given notice; '' if no provider has."""
     for name, ask in (("aws", _aws), ("google", _google), ("azure", _azure)):
         try:
             if ask(metadata):
                 return name
-        except (OSError, ValueError):  # nobody there, or another provider's answer
+        except (OSError, ValueError):  # no metadata service, or another provider's answer
             continue
     return ""
 

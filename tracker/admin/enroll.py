@@ -1,4 +1,4 @@
-"""A machine's identity: a token that `register` asks for, of which the tracker keeps only the SHA-256."""
+"""Machines and their tokens. `register` asks for the token; the tracker stores only its SHA-256."""
 
 import hashlib
 import secrets
@@ -14,11 +14,11 @@ from tracker.database.enums import login_of
 from tracker.errors import TrackerError
 
 PASSED_ON = ("sslmode", "sslrootcert", "target_session_attrs", "load_balance_hosts")
-"""What an admin's URL says of TLS and of several servers, its machines' URLs say too."""
+"""TLS and failover options that are copied from the admin's URL into a machine's."""
 
 
 def enroll(connection: Connection, name: str, kind: str) -> str:
-    """Make a machine known for one class of work and return its token, which is shown this once."""
+    """Register a machine for one class of work and return its token, which cannot be shown again."""
     token = secrets.token_urlsafe(24)
     digest = hashlib.sha256(token.encode()).digest()
     try:
@@ -35,7 +35,7 @@ def enroll(connection: Connection, name: str, kind: str) -> str:
 
 
 def login_url(connection: Connection, kind: str, admins: str = "") -> str:
-    """Return the URL that a machine's workers log in with; only the admin knows the password that belongs into it.
+    """Return the URL that a machine's workers log in with; the password in it is a placeholder.
 
     The admin's own URL names all servers of a cluster; the connection knows only the one that answered.
     """
@@ -55,7 +55,7 @@ def login_url(connection: Connection, kind: str, admins: str = "") -> str:
 
 
 def machine_workers(connection: Connection, name: str) -> list[Row]:
-    """What a machine runs.
+    """Return the workers of a machine.
 
     Raises:
         TrackerError: no such machine is enrolled.
@@ -67,7 +67,7 @@ def machine_workers(connection: Connection, name: str) -> list[Row]:
 
 
 def revoke(connection: Connection, name: str) -> int:
-    """Lock a machine out and give back at once what it holds; the number of workers that it had."""
+    """Lock a machine out and return its jobs to their queues at once; return how many workers it had."""
     with translated(), connection.transaction():
         machine = connection.execute(
             "SELECT kind::text AS kind, revoked_at FROM tracker.machine WHERE name = %s FOR NO KEY UPDATE", (name,)

@@ -28,7 +28,7 @@ app.add_typer(hash_lists, name="hash-lists")
 
 
 class Kind(StrEnum):
-    """What 64 hexadecimal digits are."""
+    """The two kinds of hashes with 64 hexadecimal digits."""
 
     SHA256 = "sha256"
     PDQ = "pdq"
@@ -97,7 +97,7 @@ def remove(name: Annotated[str, typer.Argument()], yes: Yes = False, as_json: Js
 
 @contextmanager
 def _refused_by_name(name: str) -> Iterator[None]:
-    """Turn what the database says of a list's name into a sentence."""
+    """Turn the database's errors about a list's name into a sentence."""
     try:
         with translated():
             yield

@@ -20,15 +20,15 @@ from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 UNFINISHED = ("ready", "leased", "dead")
-MAX_CHOSEN = 1_000_000  # jobs that one command changes; called again, it changes the next
-MAX_SHOWN = 20  # of the jobs that a command would hit
+MAX_CHOSEN = 1_000_000  # jobs that one command changes; a second call changes the next ones
+MAX_SHOWN = 20  # jobs that a preview shows
 LINKS_HELD = "SELECT coalesce(sum(n), 0) AS n FROM tracker.batch WHERE job_id = ANY (%s)"
 STATEMENTS = {"retry": "retry", "discard": "discard", "priority": "prioritise"}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which jobs: by id, queue, states and run; what is empty or None chooses all."""
+    """Selects jobs by id, queue, states and run; an empty field or None selects all."""
 
     ids: tuple[int, ...] = ()
     queue: str | None = None
@@ -37,14 +37,14 @@ class Choice:
 
 
 def jobs(connection: Connection, choice: Choice, *, limit: int) -> list[Row]:
-    """The latest jobs of a choice; keys as `tracker jobs --json` prints them."""
+    """Return the latest jobs of a choice, with the keys of `tracker jobs --json`."""
     values = {"ids": list(choice.ids), "states": list(choice.states), "queue": choice.queue, "run": choice.run}
     with translated():
         return connection.execute(query("jobs"), values | {"limit": limit}).fetchall()
 
 
 def job(connection: Connection, job_id: int) -> Row:
-    """One job, with payload, result, error, outputs and `history`: the leases that it was held under.
+    """Return a job with payload, result, error, outputs and `history`, its leases so far.
 
     Raises:
         TrackerError: there is no such job.
@@ -57,7 +57,7 @@ def job(connection: Connection, job_id: int) -> Row:
 
 
 def choose(connection: Connection, choice: Choice, verb: str, states: Sequence[str]) -> list[Row]:
-    """The jobs of a choice that are in a state that a verb is for.
+    """Return the jobs of a choice that are in one of the states which the verb allows.
 
     Raises:
         TrackerError: a job that was named by its id is not there, or in another state.
@@ -71,17 +71,17 @@ def choose(connection: Connection, choice: Choice, verb: str, states: Sequence[s
 
 
 def retry(connection: Connection, chosen: Sequence[Row]) -> int:
-    """Make dead jobs ready again, with all their attempts; how many that is."""
+    """Make dead jobs ready again, with all their attempts; return their number."""
     return _change(connection, "retry", chosen, before={"state": "dead"}, after={"state": "ready"})
 
 
 def discard(connection: Connection, chosen: Sequence[Row]) -> int:
-    """End dead jobs for good; how many that is."""
+    """End dead jobs for good; return their number."""
     return _change(connection, "discard", chosen, before={"state": "dead"}, after={"state": "discarded"})
 
 
 def links_held(connection: Connection, chosen: Sequence[Row]) -> int:
-    """How many links the batches among these jobs hold: discarded with their batch, they end for good."""
+    """Return how many links the batches of these jobs contain; they end together with a discarded batch."""
     batches = [row["job_id"] for row in chosen if row["queue"] == "download"]
     with translated():
         row = connection.execute(LINKS_HELD, (batches,)).fetchone()
@@ -90,7 +90,7 @@ def links_held(connection: Connection, chosen: Sequence[Row]) -> int:
 
 
 def prioritise(connection: Connection, chosen: Sequence[Row], priority: int) -> int:
-    """Let jobs come sooner (a higher number) or later; how many had another priority before."""
+    """Set the priority of jobs (higher numbers come first); return how many had another priority before."""
     known = sorted({row["priority"] for row in chosen})
     return _change(connection, "priority", chosen, before={"priority": known}, after={"priority": priority})
 
@@ -123,7 +123,7 @@ def render(rows: Sequence[Row]) -> Listing:
 
 
 def render_chosen(rows: Sequence[Row], links: int = 0) -> RenderableType:
-    """What a command would hit: the first of it, how many there are, and how many links go with them."""
+    """Return a preview of a command: the first jobs, the number of jobs, and the number of links in them."""
     with_links = f", with {links:,} links" if links else ""
     return Group(render(rows[:MAX_SHOWN]), Text(f"jobs in all: {len(rows):,}{with_links}"))
 

@@ -1,11 +1,11 @@
-"""`tracker launch`: what a virtual machine boots with to work for the swarm, whoever the provider is.
+"""`tracker launch`: the boot files of virtual machines that work for the swarm, at any provider.
 
-Invariant: a machine holds the login of its class and its own token, in files that root and the worker's user may read,
-and nothing else that opens a door: the store it enters by its role. Secrets stand in no command line, unit or
-environment that `docker inspect` shows. What is secret or free text goes as base64, so nothing has to be quoted.
+Invariant: a machine holds two secrets, its class's password and its own token, in files that only root and the worker's
+user may read. It has access to the store by its role. No command line, unit or environment that `docker inspect` shows
+contains a secret. Secrets and free text are written as base64, so they need no quoting.
 
-Three forms of the same: user-data for cloud-init, a shell script that installs the units (any machine with systemd),
-and a folder with a compose file (a machine that stays; no notice of a spot provider is waited for there).
+There are three forms: user-data for cloud-init, a shell script that installs the units (any machine with systemd), and
+a folder with a compose file (a permanent machine: it does not wait for a spot provider's notice).
 """
 
 import base64
@@ -21,7 +21,7 @@ from tracker.errors import TrackerError
 
 IMAGE = re.compile(r"[a-z0-9][\w.\-/:@]*\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\Z")
-ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")  # a unit's line, docker-compose and the shell take none of these for theirs
+ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")  # characters without a meaning in units, compose files and the shell
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 WORKER_USER = "10001:10001"  # of the images
 SLOTS = "/var/lib/shoal/slots"  # see workers.files.connections
@@ -29,7 +29,7 @@ STOP_SECONDS = 60  # a download worker closes its shard within 8, a filter worke
 
 START = """\
 #!/bin/sh
-# Starts the workers of this machine, one for each of its processors unless told otherwise; may run again.
+# Starts this machine's workers, one per processor by default. It is safe to run it again.
 set -eu
 mkdir -p {slots}
 chown -R {user} /etc/shoal/login {slots}
@@ -91,7 +91,7 @@ WantedBy=multi-user.target
 
 
 class Form(StrEnum):
-    """What is printed."""
+    """Formats of the output."""
 
     CLOUD_INIT = "cloud-init"
     COMPOSE = "compose"
@@ -100,7 +100,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What all machines of a launch have in common. `workers` None: one for each processor."""
+    """Settings shared by all machines of a launch. `workers` None means one per processor."""
 
     kind: str
     image: str
@@ -110,17 +110,17 @@ class Machine:
     workers: int | None = None
     user_agent: str | None = None
     authority: str | None = None
-    """PEM of the authority that the database's certificate is held against, where it is not a public one."""
+    """PEM of the private authority that signed the database's certificate; None for a public one."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """More of the containers' environment."""
+    """Additional environment variables of the containers."""
     arguments: Sequence[str] = ()
-    """More of the worker's command line."""
+    """Additional arguments of the worker command."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the values.
 
         Raises:
-            TrackerError: which value, and what to give instead.
+            TrackerError: a value is invalid; the message says what to write instead.
         """
         if not IMAGE.match(self.image):
             raise TrackerError(f"{self.image!r} is no image: give registry/name:tag")
@@ -142,16 +142,16 @@ class Machine:
             raise TrackerError("a setting holds a line break: take it out")
 
     def environment(self) -> dict[str, str]:
-        """What the containers are told; no secret, but where the secrets lie."""
+        """Return the containers' environment, with the paths of the secrets but not the secrets."""
         return self._own() | dict(self.settings)
 
     def login(self, token: str) -> dict[str, str]:
-        """What lies in the folder that only the worker's user reads, by name."""
+        """Return the files of the folder that only the worker's user can read: name -> content."""
         authority = {"ca.crt": self.authority} if self.authority else {}
         return {"password": self.password, "token": token} | authority
 
     def command(self) -> list[str]:
-        """What a container runs."""
+        """Return the command that a container runs."""
         return ["worker", self.kind, *self.arguments]
 
     def _own(self) -> dict[str, str]:
@@ -170,10 +170,10 @@ class Machine:
 
 
 def machine_names(name: str, count: int) -> list[str]:
-    """The names of `count` machines: NAME, or NAME-001 and so on.
+    """Return the names of `count` machines: NAME for one, else NAME-001 and so on.
 
     Raises:
-        TrackerError: the name does not fit.
+        TrackerError: the name is invalid.
     """
     if not NAME.match(name):
         raise TrackerError(f"{name!r} cannot be a machine's name: use letters, digits, '.', '_' and '-'")
@@ -182,7 +182,7 @@ def machine_names(name: str, count: int) -> list[str]:
 
 
 def boot_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
-    """What lies on a machine of cloud-init's or systemd's form: path -> (mode, content)."""
+    """Return the files that cloud-init or the shell script installs: path -> (mode, content)."""
     lines = "".join(f"{name}={value}\n" for name, value in machine.environment().items())
     start = START.format(user=WORKER_USER, image=machine.image, workers=machine.workers or "", slots=SLOTS)
     worker = WORKER.format(
@@ -205,7 +205,7 @@ def boot_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
 
 
 def cloud_init(machine: Machine, token: str) -> str:
-    """User-data for cloud-init. JSON is YAML, so a strange name needs no quoting of its own."""
+    """Return user-data for cloud-init. It is JSON, which is valid YAML, so that names need no further quoting."""
     written = [
         {"path": path, "permissions": f"{mode:04o}", "encoding": "b64", "content": _base64(content)}
         for path, (mode, content) in boot_files(machine, token).items()
@@ -215,7 +215,7 @@ def cloud_init(machine: Machine, token: str) -> str:
 
 
 def shell_script(machine: Machine, token: str) -> str:
-    """A script for root that puts the files in their places and starts the workers: ssh VM sudo sh <script."""
+    """Return a script that installs the files and starts the workers, to be run as root: ssh VM sudo sh <script."""
     lines = ["#!/bin/sh", "set -eu", "umask 077", "mkdir -p /etc/shoal/login"]
     for path, (mode, content) in boot_files(machine, token).items():
         lines += [f"base64 -d >{path} <<'END'", _base64(content), "END", f"chmod {mode:04o} {path}"]
@@ -223,7 +223,7 @@ def shell_script(machine: Machine, token: str) -> str:
 
 
 def compose_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
-    """A folder for docker-compose: the file beside its secrets, which user 10001 has to be able to read."""
+    """Return a folder for docker-compose: the compose file and the secrets, which user 10001 must be able to read."""
     service = {
         "image": machine.image,
         "command": machine.command(),
@@ -246,7 +246,7 @@ def compose_files(machine: Machine, token: str) -> dict[str, tuple[int, str]]:
 
 
 def rendered(form: Form, machine: Machine, tokens: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-    """Everything to be written for machines by name: path below --out -> (mode, content)."""
+    """Return all output files for the machines and their tokens: path below --out -> (mode, content)."""
     if form is Form.COMPOSE:
         return {
             f"{name}/{path}": file
@@ -262,5 +262,5 @@ def _base64(text: str) -> str:
 
 
 def _undollared(value: str) -> str:
-    """docker-compose takes $ for a variable."""
+    """Escape $, which docker-compose would expand."""
     return value.replace("$", "$$")

@@ -21,7 +21,7 @@ DEFAULT_RUN = "list"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line says of a list."""
+    """The command line's options for a link list."""
 
     columns: Columns
     detect_language: bool
@@ -31,21 +31,21 @@ class Asked:
 
 
 def require_crawl(sources: Sequence[str], options: Mapping[str, object]) -> None:
-    """Refuse a list that is given as if it were a WAT file, and a list's options for WAT files.
+    """Refuse a link list without --url-col, and options of link lists for WAT files.
 
     Raises:
         TrackerError: it names what is missing.
     """
     for source in sources:
         if is_list(source):
-            raise TrackerError(f"{source} is a link list: say which column holds the URLs with --url-col")
+            raise TrackerError(f"{source} is a link list: name its column of URLs with --url-col")
     given = [name for name, value in options.items() if value]
     if given:
-        raise TrackerError(f"--{given[0]} is for a link list: give --url-col, too")
+        raise TrackerError(f"--{given[0]} is an option of link lists: add --url-col")
 
 
 def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe: Path | None, as_json: bool) -> None:
-    """Seed link lists into a run, without a filter unless it is asked for.
+    """Seed link lists into a run; the run has a filter only with --filter.
 
     Raises:
         TrackerError: a list cannot be read, or the run exists with another recipe.
@@ -73,12 +73,12 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
         }
         if new:
             record(connection, "seed", name, before=None, after=data)
-    rows = "rows that nobody has counted" if data["rows"] is None else f"{counted:,} rows"
+    rows = "rows not counted" if data["rows"] is None else f"{counted:,} rows"
     show(data, as_json, lambda: f"run {name}: {new} new of {data['pieces']} pieces of {data['files']} files, {rows}")
 
 
 def _recipe(rules: dict[str, Any], listing: Listing, asked: Asked) -> dict[str, Any]:
-    """The recipe of a list's run: whether its pairs are scored is the command's to say, not a file's default."""
+    """Return the recipe of a list's run. The command, not the recipe file, decides whether pairs are scored."""
     chosen = {name: value for name, value in rules.items() if name not in ("filter", "extra", "sha256_column")}
     if not asked.with_filter:
         chosen["filter"] = False

@@ -89,7 +89,7 @@ class Listing:
 
 
 def text_table(*headings: str) -> Table:
-    """Return a table without lines whose cells are sentences or paths: they wrap, and no character is cut."""
+    """Return a table for sentences and paths: cells wrap and are never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")

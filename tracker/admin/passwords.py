@@ -32,7 +32,7 @@ def read_password(path: Path) -> str:
 
 
 def rotate(connection: Connection, kind: str, password: str) -> str:
-    """Give a class of worker a new password; returns the login's name.
+    """Set the password of a worker class; return the login's name.
 
     Raises:
         TrackerError: the password is empty, or the server wants no such change from us.

@@ -28,7 +28,7 @@ def plan(
 ) -> None:
     """Simulate a crawl: days, bottleneck, sizes and cost."""
     if preset not in PRESETS:
-        raise typer.BadParameter(f"'{preset}' is none of {', '.join(PRESETS)}")
+        raise typer.BadParameter(f"'{preset}' is not a preset: use one of {', '.join(PRESETS)}")
     assumptions = PRESETS[preset]
     if measured and preset == "crawl":
         with open_tracker() as connection:
@@ -42,7 +42,7 @@ def rebalance(
     apply: Annotated[bool, typer.Option("--apply", help="Make the changes that the tracker can make itself.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the bottleneck, and propose what would mend it."""
+    """Find the bottleneck, and propose changes that remove it."""
     with open_tracker() as connection:
         found = balancing.propose(connection)
         returned = balancing.apply(connection, found) if apply else None
@@ -57,7 +57,7 @@ def _numbers(given: list[str]) -> dict[str, float]:
         try:
             numbers[matched[1]] = float(matched[2]) if matched else 0.0  # type: ignore[index]
         except (TypeError, ValueError):
-            raise TrackerError(f"'{one}' is no number to set: write it as links=5e9") from None
+            raise TrackerError(f"'{one}' is not NAME=NUMBER: write it like links=5e9") from None
     return numbers
 
 

@@ -28,7 +28,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a setting must be, and what happens else."""
+    """The condition that a setting must meet, and the harm if it does not."""
 
     name: str
     is_met: Callable[[str], bool]
@@ -69,7 +69,7 @@ NEEDS = (
 
 
 def examine_server(connection: Connection) -> Iterator[Finding]:
-    """Findings that need no schema of ours."""
+    """Yield the findings that do not need Shoal's schema."""
     yield _version(connection.info.server_version)
     yield from _settings(connection)
     yield _connections(connection)
@@ -79,13 +79,13 @@ def examine_server(connection: Connection) -> Iterator[Finding]:
 
 
 def examine_tables(connection: Connection) -> Iterator[Finding]:
-    """Findings on our tables: vacuum and the ledger."""
+    """Yield the findings on Shoal's tables: vacuum and the ledger."""
     yield from _vacuum(connection)
     row = connection.execute(
         "SELECT extract(epoch FROM now() - posted_at)::float8 AS seconds FROM tracker.ledger ORDER BY entry_id LIMIT 1"
     ).fetchone()
     if row and row["seconds"] > UNFOLDED_SECONDS:
-        said = f"the ledger has not been folded for {row['seconds']:,.0f} s, so that counting gets slow"
+        said = f"the ledger has not been folded for {row['seconds']:,.0f} s, which makes counting slow"
         yield Finding("ledger", Level.WARNING, said, "keep one tracker serve running")
     else:
         yield Finding("ledger", Level.GOOD, "the ledger is folded")
@@ -158,7 +158,7 @@ def _clock(connection: Connection) -> Finding:
 
 
 def _disk(connection: Connection) -> Iterator[Finding]:
-    """Look at the server's disk where it is this machine's: SQL cannot tell what is free."""
+    """Check the server's disk if the server runs on this machine; SQL cannot read the free space."""
     if not connection.info.host.startswith("/"):
         return
     row = connection.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
@@ -183,7 +183,7 @@ def _vacuum(connection: Connection) -> Iterator[Finding]:
             remedy = f"ALTER TABLE {table} RESET (autovacuum_enabled)"
             wrong.append(Finding("vacuum", Level.BAD, f"autovacuum is switched off for {table}", remedy))
         if row["dead"] > DEAD_ROWS + DEAD_SHARE * row["live"]:
-            said = f"{table} has {row['dead']:,} dead rows beside {row['live']:,}"
+            said = f"{table} has {row['dead']:,} dead rows and {row['live']:,} live ones"
             wrong.append(Finding("vacuum", Level.WARNING, said, f"VACUUM {table}, and see what holds the horizon"))
     age = connection.execute("SELECT age(datfrozenxid) AS n FROM pg_database WHERE datname = current_database()")
     row = age.fetchone() or {"n": 0}

@@ -21,7 +21,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """The swarm as a person sees it: all of it, or what fits one screen, those in trouble first."""
+    """Shows a snapshot of the swarm: everything, or as much as fits one screen, with workers in trouble first."""
 
     seen: Mapping[str, Any]
     is_one_screen: bool = False
@@ -45,7 +45,7 @@ class StatusView:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Lines that are rendered already."""
+    """Wraps lines that are already rendered."""
 
     lines: Sequence[Sequence[Segment]]
 
@@ -56,7 +56,7 @@ class _Lines:
 
 
 def sparkline(numbers: Sequence[float]) -> str:
-    """One character a number, from the lowest mark for nothing to the full block for the most."""
+    """Return a bar chart with one character per number; the full block stands for the largest."""
     most = max(numbers, default=0)
     if most <= 0:
         return SPARKS[0] * len(numbers)
@@ -80,7 +80,7 @@ def _queues(seen: Mapping[str, Any]) -> Listing:
 
 
 def _pool_and_links(seen: Mapping[str, Any], most_outcomes: int) -> RenderableType:
-    """The pool, and beside it what has become of all candidates."""
+    """Return the table of the pool, next to the table of outcomes."""
     pool = Listing([Column("pool"), *(Column(heading, right=True) for heading in ("waiting", "target", "share"))])
     rows = [(subset, seen["pool_by_subset"][subset], seen["targets"][subset]) for subset in SUBSETS]
     for name, n, target in (*rows, ("all", seen["pool"], seen["pool_target"])):
@@ -98,7 +98,7 @@ def _pool_and_links(seen: Mapping[str, Any], most_outcomes: int) -> RenderableTy
 
 
 def _add_most(table: Listing, place: str, counts: Mapping[str, int], most: int) -> None:
-    """Add the largest counts, and the sum of all others as one."""
+    """Add a row for each of the largest counts, and one row for the sum of the others."""
     if not counts:
         return
     largest = sorted(counts.items(), key=lambda item: -item[1])
@@ -130,7 +130,7 @@ def _errors(errors: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
 
 
 def _state(queue: Mapping[str, Any], piles: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return a queue's state in a word, and why it is held."""
+    """Return a queue's state as one word, and the reason if it is held."""
     if queue["paused"]:
         return "paused", ""
     if queue["held"]:

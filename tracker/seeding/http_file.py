@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 TIMEOUT_SECONDS = 60.0
-"""Time without a byte."""
+"""Longest time without a byte."""
 TRIES = 4
 PAUSE_SECONDS = 1.0  # after the first try, twice as long after each further one
 RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
@@ -43,7 +43,7 @@ class HttpFile(io.RawIOBase):
         self._whole: http.client.HTTPResponse | None = None  # the whole body, if the server does not support ranges
         self._given = 0  # bytes read of it
         self.size: int | None = None
-        """None if the server does not say."""
+        """Size in bytes; None if the server does not say."""
         self._begin = self._tried(self._first)
 
     @property
@@ -123,7 +123,7 @@ class HttpFile(io.RawIOBase):
             begin, stop, self.size = self._range(response)
             self._version = _version(response)
             if begin != 0:
-                raise OSError("the server gives another part than it was asked for")
+                raise OSError("the server sent a different part than was requested")
             return self._body(response, stop)
 
     def _part(self, start: int, stop: int) -> bytes:
@@ -131,7 +131,7 @@ class HttpFile(io.RawIOBase):
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 raise OSError("the server no longer gives parts of it")
             if self._range(response) != (start, stop, self.size) or _version(response) != self._version:
-                raise OSError("it is another file than when it was begun")
+                raise OSError("the file has changed since its first part was read")
             return self._body(response, stop - start)
 
     def _ask(self, start: int, stop: int) -> http.client.HTTPResponse:
@@ -143,7 +143,7 @@ class HttpFile(io.RawIOBase):
         """Return the first byte and the end of a response's range, and the size of the file."""
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if found is None:
-            raise OSError("the server gives a part, and does not say which")
+            raise OSError("the server sent a part without saying which")
         return int(found[1]), int(found[2]) + 1, int(found[3])
 
     def _body(self, response: http.client.HTTPResponse, size: int) -> bytes:

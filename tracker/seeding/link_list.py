@@ -1,11 +1,11 @@
-"""What `tracker seed --url-col` is given: a link list, as LAION, DataComp or anyone publishes one.
+"""Split a link list, such as LAION's or DataComp's, into the pieces that `tracker seed --url-col` makes jobs of.
 
-Invariant: the pieces that come out cover every row of the list once: a file, or some row groups of a parquet file. A
-worker on any machine can open them: absolute paths or URIs.
+Invariant: the pieces cover every row of the list exactly once. A piece is a whole file or some row groups of a parquet
+file. Its location is an absolute path or a URI, which every machine can open.
 
-Only a parquet file's footer is looked at here, and as much of a text file as its columns are told from, by the rules
-that ingest workers read by. A parquet file is cut where its row groups end, into pieces of about ROWS_A_PIECE; of other
-files nobody knows where a row begins, so each is one piece, however large, and is read as a stream.
+Of a parquet file only the footer is read here; of a text file, as much as it takes to find the columns, by the same
+rules as ingest workers. Parquet files are cut at row groups into pieces of about ROWS_A_PIECE. In other files the
+beginnings of rows are unknown, so each file is one piece, read as a stream.
 """
 
 from collections import Counter
@@ -24,26 +24,26 @@ from tracker.seeding.text_lists.lines import BLOCK_BYTES, MAX_LINE_BYTES, TextLi
 from tracker.seeding.text_lists.rows import read_blocks, read_names
 
 ROWS_A_PIECE = 250_000
-"""Half of what ingest shuffles together; a worker that dies loses half a minute's work."""
+"""Half of the rows that ingest shuffles together; a worker that dies loses half a minute of work."""
 LOOKED_AT_BYTES = MAX_LINE_BYTES
-"""At most, of a text file (unpacked), until each column has been met."""
+"""Most bytes of a text file (unpacked) that are searched for the columns."""
 FILES_AT_ONCE = 16
 
 
 class ListError(TrackerError):
-    """A list is not where it was said to be, or has not the columns that were named."""
+    """A list does not exist, or lacks a named column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of a list's columns, by what they are."""
+    """The names of a list's columns, by their meaning."""
 
     url: str
     caption: str | None = None
     language: str | None = None
     extra: Sequence[str] = ()
     sha256: str | None = None
-    """Comes along as an extra column, and tells whether a picture has changed."""
+    """Also an extra column; shows whether a picture has changed."""
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and self.sha256 not in self.extra:
@@ -59,13 +59,13 @@ class Columns:
 
 
 def split_names(names: str) -> tuple[str, ...]:
-    """Split a command line's names at their commas, each once; spaces around them go."""
+    """Split names at commas, without duplicates and surrounding spaces."""
     return tuple(dict.fromkeys(name for part in names.split(",") if (name := part.strip())))
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some row groups of a parquet file, or a whole file of another format, whose rows nobody has counted (None)."""
+    """Some row groups of a parquet file, or a whole file of another format; its `rows` are unknown (None)."""
 
     list: str
     format: str
@@ -85,21 +85,22 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a look at a file has shown."""
+    """The pieces, types and columns found in one file."""
 
     pieces: Sequence[Piece]
     types: Mapping[str, str | None]
-    """Of the extra columns; None where there was no value."""
+    """Types of the extra columns; None for a column without values."""
     met: Collection[str]
-    """The columns that are there; of JSON objects, those in which a value was met."""
+    """The columns found; in JSON only those with a value."""
 
 
 def read_listing(sources: Sequence[str], columns: Columns) -> Listing:
-    """Look at every file of a list: a file, or all lists in a folder and below, here, in an object store or served.
+    """Inspect every file of a list. A source is a file, or a folder searched with its subfolders; local, in an object
+    store, or (files only) on a web server.
 
     Raises:
-        ListError: nothing is there, a file is not a list, has not a column or one that cannot be kept, or two give an
-            extra column different types.
+        ListError: the list is empty or missing, a file is not a list, lacks a column or has one of an unsupported type,
+            or an extra column has different types in two files.
     """
     try:
         files = [file for source in sources for file in find_files(source)]
@@ -117,7 +118,7 @@ def read_listing(sources: Sequence[str], columns: Columns) -> Listing:
 
 
 def _agreed_types(files: Sequence[ListFile], seen: Sequence[_Seen]) -> dict[str, str]:
-    """Return the types of the extra columns; JSON has no types of its own, so what was found is widened."""
+    """Return the types of the extra columns; JSON has no column types, so types found in JSON are widened."""
     agreed: dict[str, str | None] = {}
     by_schema: dict[str, str] = {}
     for file, one in zip(files, seen, strict=True):
@@ -153,7 +154,7 @@ def _look(file: ListFile, columns: Columns) -> _Seen:
 
 
 def _schema_types(file: ListFile, schema: pa.Schema, columns: Columns) -> dict[str, str | None]:
-    """Return the types of the extra columns of a parquet file; nobody knows that of a column of nulls."""
+    """Return the types of the extra columns of a parquet file; None for a column of nulls."""
     for name in columns.all:
         if schema.names.count(name) != 1:
             how_many = "no column" if name not in schema.names else "two columns"
@@ -186,7 +187,7 @@ def _pieces(file: ListFile, metadata: pq.FileMetaData) -> list[Piece]:
 
 
 def _look_at_text(file: ListFile, opened: BinaryIO, columns: Columns) -> _Seen:
-    """Read a text file until each column has been met; csv, tsv and txt know no types, all is text there."""
+    """Read a text file until each column has been found; in csv, tsv and txt all columns are text."""
     found: dict[str, str | None] = dict.fromkeys(columns.all)
     lines: Counter[bool] = Counter()
     for at, rows in enumerate(read_blocks(opened, file.format, columns.all, is_gzip=file.is_gzip)):
@@ -209,10 +210,10 @@ def _look_at_text(file: ListFile, opened: BinaryIO, columns: Columns) -> _Seen:
 
 
 def _require_keys(files: Sequence[ListFile], missing: Sequence[str]) -> None:
-    """Refuse a column without a value in any JSON file that is no key there either: its name was mistyped.
+    """Check that each column without values is at least a key in a JSON file; otherwise its name was mistyped.
 
     Raises:
-        ListError: it names the first.
+        ListError: a name is not a key anywhere; the message names the first.
     """
     keys: dict[str, None] = {}
     for file in files:

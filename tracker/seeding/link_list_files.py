@@ -1,7 +1,7 @@
 """The files of a link list: found in a folder, an object store or on a web server, and opened.
 
-A file's location is a path, or a URI that a worker opens as it stands: the source as it was given, or, for a file in
-that folder, the source's URI with the rest of the path behind it, percent-encoded.
+A file's location is a path or a URI that a worker can open unchanged: the source itself, or, for a file in a folder,
+the folder's URI followed by the rest of the path, percent-encoded.
 """
 
 import io
@@ -27,7 +27,7 @@ FORMATS = {
 }
 ENDINGS = ", ".join(FORMATS) + "; or all but .parquet with .gz"
 NOTES = frozenset({"json", "txt"})
-"""In a folder with lists of other formats these are notes about them: README.txt, 00000_stats.json."""
+"""Formats that are ignored in a folder with lists of other formats: there they are notes (README.txt, stats.json)."""
 BUFFER_BYTES = 1 << 20
 
 
@@ -38,7 +38,7 @@ class ListFile:
     bytes: int
     is_gzip: bool
     filesystem: pa.fs.FileSystem | None
-    """None: on a web server."""
+    """None for a file on a web server."""
     path: str
 
     @property
@@ -46,7 +46,7 @@ class ListFile:
         return self.format in ("json", "jsonl")
 
     def open(self) -> BinaryIO:
-        """Open the file, to be read from any position where it can be.
+        """Open the file for reading; seekable where the source allows it.
 
         Raises: OSError, pa.ArrowException.
         """
@@ -57,21 +57,21 @@ class ListFile:
 
 
 def format_of(path: str) -> str | None:
-    """Return a file's format by the ending of its name; None when it is not that of a link list."""
+    """Return a file's format by the ending of its name; None if it is not a link list."""
     name = path.lower().removesuffix(".gz")
     found = next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
     return None if found == "parquet" and path.lower().endswith(".gz") else found
 
 
 def is_list(source: str) -> bool:
-    """Return whether a source's name is that of a link list."""
+    """Return whether a source has the name of a link list."""
     return format_of(_path_of(source)) is not None
 
 
 def find_files(source: str) -> Iterator[ListFile]:
-    """Yield the files that a source names, sorted.
+    """Yield the files of a source, sorted.
 
-    Raises: ValueError, with a sentence, when there are none.
+    Raises: ValueError when there are no files; its message is a sentence.
     """
     if source.startswith(("http://", "https://")):
         yield _served(source)
@@ -86,7 +86,7 @@ def find_files(source: str) -> Iterator[ListFile]:
         said = " ".join(str(error).split())
         raise ValueError(f"cannot look at the link list {source} ({said}): name a path or a URI") from error
     if not infos:
-        raise ValueError(f"there is no list at {source}: name a file or folder of {ENDINGS}")
+        raise ValueError(f"there is no link list at {source}: name a file or folder of {ENDINGS}")
     for info in infos:
         location = _location(source, path, info, filesystem)
         kind = format_of(info.path)
@@ -113,7 +113,7 @@ def _served(url: str) -> ListFile:
 
 
 def _path_of(source: str) -> str:
-    """Return the path of a URL, without its query; anything else as it is."""
+    """Return the path of a URL without its query; a local path is returned unchanged."""
     return unquote(urlsplit(source).path) if source.startswith(("http://", "https://")) else source
 
 
@@ -129,7 +129,7 @@ def _lists_below(filesystem: pa.fs.FileSystem, root: str) -> list[pa.fs.FileInfo
 
 
 def _is_shown(path: str) -> bool:
-    """Return whether a folder's file is part of its list; others lie beside it (_SUCCESS, README.md)."""
+    """Return whether a file in a folder is part of its list, unlike _SUCCESS or README.md."""
     return format_of(path) is not None and not any(step.startswith((".", "_")) for step in path.strip("/").split("/"))
 
 

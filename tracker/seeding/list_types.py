@@ -1,7 +1,7 @@
-"""What the recipe calls the types of a link list's columns, and how they are told from JSON values.
+"""The recipe's names for the types of a link list's columns, and how types are inferred from JSON values.
 
-Arrow's names for whole numbers, floating-point numbers, booleans and texts, and list<…> of those; all else comes along
-as text. The same plain types are in dataset/recipe/extra_columns.py; a test compares the two.
+They are Arrow's names for integers, floating-point numbers, booleans and texts, and list<…> of those; values of any
+other type become text. The same plain types are in dataset/recipe/extra_columns.py; a test compares the two.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is
 
 
 def type_name(kind: pa.DataType) -> str | None:
-    """Return what the recipe calls a column's type; None when such a column cannot be kept."""
+    """Return the recipe's name for a column's type; None if the type is not supported."""
     kind = _decoded(kind)
     if any(holds(kind) for holds in _LISTS):
         inner = type_name(kind.value_type)
@@ -29,13 +29,13 @@ def type_name(kind: pa.DataType) -> str | None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a column's values can be URLs or captions: texts, bytes, numbers and times are."""
+    """Return whether a column can hold URLs or captions: texts, bytes, numbers and times can."""
     kind = _decoded(kind)
     return not types.is_nested(kind) and _can_be_text(kind)
 
 
 def json_type(values: Iterable[object]) -> str | None:
-    """Return the narrowest type that holds these JSON values; None when all are null, or empty lists."""
+    """Return the narrowest type that holds these JSON values; None if all are null or empty lists."""
     found: str | None = None
     for value in values:
         if value is not None:
@@ -46,7 +46,7 @@ def json_type(values: Iterable[object]) -> str | None:
 
 
 def wider(one: str | None, other: str | None) -> str | None:
-    """Return the type that holds the values of two types of JSON values: of unlike ones text, which holds any."""
+    """Return the type that holds values of both JSON types; text if they differ in kind."""
     if one is None or other is None or one == other:
         return one if other is None else other
     if one.startswith("list<") and other.startswith("list<"):
@@ -56,7 +56,7 @@ def wider(one: str | None, other: str | None) -> str | None:
 
 
 def named(found: str | None) -> str:
-    """Return the type of a column by what was found in it: text, where nothing was."""
+    """Return a column's type from the type found in its values; text if nothing was found."""
     if found is not None and found.startswith("list<"):
         return f"list<{named(_inner(found))}>"
     return found or "string"
@@ -81,14 +81,14 @@ def _inner(kind: str) -> str | None:
 
 
 def _decoded(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values that a dictionary, runs or an extension type stand for."""
+    """Return the type of the values behind a dictionary, run-end or extension type."""
     if isinstance(kind, pa.BaseExtensionType):
         return _decoded(kind.storage_type)
     return _decoded(kind.value_type) if types.is_dictionary(kind) or types.is_run_end_encoded(kind) else kind
 
 
 def _can_be_text(kind: pa.DataType) -> bool:
-    """Return whether values of a type have a text that loses nothing: no unions, and no two fields of one name."""
+    """Return whether a type can be written as text without loss: no unions, no two fields with the same name."""
     kind = _decoded(kind)
     if types.is_struct(kind):
         names = [field.name for field in kind]

@@ -7,5 +7,5 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def path_name(text: str) -> str:
-    """Return a text with '-' for what cannot stand in a name."""
+    """Return a text with '-' in place of characters that a name cannot have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")

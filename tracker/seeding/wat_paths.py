@@ -55,9 +55,9 @@ def sample(wats: Sequence[str], n: int, random_seed: int) -> list[str]:
     Raises: SourceError when there are fewer.
     """
     if n > len(wats):
-        raise SourceError(f"There are {len(wats)} WAT files, fewer than --sample {n}: leave --sample away.")
+        raise SourceError(f"There are {len(wats)} WAT files, fewer than --sample {n}: choose a smaller number.")
     places = list(range(len(wats)))
-    random.Random(random_seed).shuffle(places)  # noqa: S311 — a draw that can be repeated, no secret
+    random.Random(random_seed).shuffle(places)  # noqa: S311 — a repeatable draw, not a secret
     return [wats[place] for place in sorted(places[:n])]
 
 
@@ -119,6 +119,6 @@ def _unpacked(source: str, listing: bytes) -> str:
             raise SourceError(f"The list {source} has over {MAX_LIST_BYTES} bytes: split it.")
         return listing.decode("utf-8-sig")
     except EOFError as error:
-        raise SourceError(f"The list {source} breaks off: fetch it again.") from error
+        raise SourceError(f"The list {source} ends early: fetch it again.") from error
     except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise SourceError(f"The list {source} is not a list of paths ({error}): check the address.") from error

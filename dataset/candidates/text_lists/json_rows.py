@@ -1,7 +1,7 @@
-"""The values of JSON lines, and of a JSON array that is read as a stream.
+"""Read the values of JSON lines, and of a JSON array as a stream.
 
-A broken line spoils no other. A broken array is given up where it breaks, since no rule says where its next element
-would begin.
+A malformed line does not affect other lines. A malformed array cannot be read past the error, because no rule says
+where its next element begins.
 """
 
 import codecs
@@ -16,15 +16,15 @@ _SCAN = json.JSONDecoder().raw_decode
 
 
 def line_values(blocks: Iterator[Lines]) -> Iterator[Iterable[object]]:
-    """Yield the values of the lines that are not blank, None for one that is not JSON; one value is held at a time."""
+    """Yield the values of lines that are not blank, None for invalid JSON; one value at a time is in memory."""
     for lines in blocks:
         yield (_value(line) for line in lines if line is None or (line and not line.isspace()))
 
 
 def array_values(text: Text) -> Iterator[Iterable[object]]:
-    """Yield the elements of an array, some at a time.
+    """Yield the elements of an array in groups.
 
-    Raises: TextListError where it is not JSON, ends early, or has an element over MAX_LINE_BYTES.
+    Raises: TextListError if the array is invalid JSON, ends early, or has an element over MAX_LINE_BYTES.
     """
     array = _Array()
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
@@ -44,7 +44,7 @@ def _value(line: str | None) -> object:
 
 
 def _spaced_value(line: str) -> object:
-    """Return the value of a line that may begin with white space."""
+    """Return the value of a line that may begin with white space; None for invalid JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ def _spaced_value(line: str) -> object:
 
 
 class _Array:
-    """What has been read of an array and not been understood yet, and what comes next by RFC 8259, section 5."""
+    """Parses an array piece by piece (RFC 8259, section 5): the text not parsed yet, and the token expected next."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -60,7 +60,7 @@ class _Array:
         self._next = "["  # then "value or ]" once, then ", or ]" and "value" in turn, and "end"
 
     def feed(self, text: str, *, is_end: bool = False) -> list[object]:
-        """Return the elements that are complete with `text`."""
+        """Return the elements that `text` completes."""
         self._text += text
         self._read += len(text)
         values: list[object] = []
@@ -83,7 +83,7 @@ class _Array:
         return values
 
     def _element(self, place: int, *, is_end: bool) -> tuple[object, int] | None:
-        """Return an element and where it ends; None when it may go on."""
+        """Return an element and its end; None if the element may continue in the next text."""
         try:
             value, end = _SCAN(self._text, place)
         except (ValueError, RecursionError) as error:
@@ -92,7 +92,7 @@ class _Array:
                     f"is not a JSON array before character {self._read} ({error}): check the file"
                 ) from error
             return None
-        return None if end == len(self._text) and not is_end else (value, end)  # a number may go on
+        return None if end == len(self._text) and not is_end else (value, end)  # a number may continue
 
     def _punctuate(self, mark: str) -> None:
         if mark not in self._next or mark not in "[,]":

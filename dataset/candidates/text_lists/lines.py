@@ -1,6 +1,6 @@
-"""A text list's bytes, unpacked and without byte-order mark, and its lines.
+"""Read a text list as bytes, unpacked and without byte-order mark, and as lines.
 
-Memory is bounded: a line over MAX_LINE_BYTES is read past, and stands as None. A gzip file is read to the end of its
+Memory is bounded: a line over MAX_LINE_BYTES is skipped and replaced by None. A gzip file is read to the end of its
 last member (RFC 1952, 2.2), or an error is raised.
 """
 
@@ -16,15 +16,15 @@ MAX_LINE_BYTES = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 
 Lines = list[str | None]
-"""Without their ends; None for one that is too long."""
+"""Lines without line ends; None for a line that is too long."""
 
 
 class TextListError(ValueError):
-    """The file is not of its format, or has not the columns; the message goes on after the file's name."""
+    """The file does not have its format, or lacks a column. The message continues a sentence after the file's name."""
 
 
 class Text:
-    """What is in a file, from its first byte on, to be read once; `source` has `read(size)`."""
+    """A file's unpacked content, which can be read once; `source` has `read(size)`."""
 
     def __init__(self, source: Any, *, is_gzip: bool) -> None:
         head = source.read(BLOCK_BYTES)
@@ -39,19 +39,19 @@ class Text:
             head = head[len(codecs.BOM_UTF8) :]
             unread.read(len(codecs.BOM_UTF8))
         self.begin = head
-        """What it begins with, a block at most."""
+        """The beginning of the content, at most one block."""
         self._unread = unread
         self._end = b"\r" if b"\n" not in head and b"\r" in head else b"\n"
 
     def read(self) -> bytes:
-        """Return the next block, no bytes at the end.
+        """Return the next block, b"" at the end.
 
         Raises: TextListError when gzip data is damaged or breaks off; OSError when the source cannot be read.
         """
         return _unpacked(self._unread)
 
     def lines(self) -> Iterator[Lines]:
-        """Yield the lines, those of a block together; what is not UTF-8 comes as lone surrogates, one a byte.
+        """Yield the lines of each block; a byte that is not UTF-8 becomes a lone surrogate.
 
         Raises: as `read`.
         """
@@ -85,7 +85,7 @@ class Text:
 
 
 class _Joined:
-    """What has been read of a file already, then the rest."""
+    """Reads the bytes already taken from a file, then the rest of the file."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
         self._head = io.BytesIO(head)

@@ -89,7 +89,7 @@ def test_an_empty_database_is_behind_and_the_server_is_examined_all_the_same(ser
         ("DROP FUNCTION tracker.leave", "function leave is missing"),
         (
             "CREATE FUNCTION tracker.left_over() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-            "function left_over is not this version's",
+            "function left_over differs from this version's",
         ),
         ("ALTER FUNCTION tracker.leave SECURITY INVOKER", "function leave does not run as shoal_owner"),
         ("ALTER FUNCTION tracker.leave RESET search_path", "function leave does not run as shoal_owner"),
@@ -112,7 +112,7 @@ def test_a_function_body_that_was_changed_by_hand_is_found(database: str, admin:
         f"CREATE OR REPLACE FUNCTION tracker.leave(p_worker uuid) RETURNS int LANGUAGE plpgsql SECURITY DEFINER "
         f"SET search_path = pg_catalog, tracker, pg_temp SET jit = off AS '{body}'".encode()
     )
-    assert the_fault(admin).said == "the body of function leave is not that of its file"
+    assert the_fault(admin).said == "the body of function leave differs from its file"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(web: FileServer) -> Non
     file = open_data(web)
     file.seek(FIRST_BYTES)
     web.etags = ['"two"'] * TRIES
-    with pytest.raises(OSError, match="another file than when it was begun"):
+    with pytest.raises(OSError, match="the file has changed since its first part was read"):
         file.read(10)
 
 

@@ -56,10 +56,10 @@ def test_a_file_that_is_no_list_is_refused(
 
 
 def test_an_empty_folder_is_refused_and_a_list_without_url_col_too(console: Console, tmp_path: Path) -> None:
-    assert "there is no list at" in console.refusal("seed", tmp_path, "--url-col", "URL")
-    assert "there is no list at" in console.refusal("seed", tmp_path / "gone.parquet", "--url-col", "URL")
+    assert "there is no link list at" in console.refusal("seed", tmp_path, "--url-col", "URL")
+    assert "there is no link list at" in console.refusal("seed", tmp_path / "gone.parquet", "--url-col", "URL")
     assert "with --url-col" in console.refusal("seed", write_list(tmp_path / "a.parquet"))
-    assert "give --url-col, too" in console.refusal("seed", "a.warc.wat.gz", "--caption-col", "TEXT")
+    assert "add --url-col" in console.refusal("seed", "a.warc.wat.gz", "--caption-col", "TEXT")
 
 
 def test_pieces_cover_the_row_groups_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_the_column_of_checksums_comes_along_and_is_named_in_the_recipe(
     assert scalar(admin, "SELECT payload -> 'extra' FROM tracker.job") == ["width", "sha256"]
     refused = console.refusal("seed", path, "--url-col", "URL", "--sha256-col", "width", "--run", "b")
     assert refused == "tracker: column 'width' is int64, not a sha256 as text: name another"
-    assert "give --url-col, too" in console.refusal("seed", "a.warc.wat.gz", "--sha256-col", "sha256")
+    assert "add --url-col" in console.refusal("seed", "a.warc.wat.gz", "--sha256-col", "sha256")
 
 
 def test_a_list_is_seeded_once_and_its_run_has_no_filter(console: Console, admin: Connection, tmp_path: Path) -> None:

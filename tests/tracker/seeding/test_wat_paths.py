@@ -122,7 +122,7 @@ def test_a_sample_is_drawn_alike_each_time_and_a_larger_one_holds_it() -> None:
 
 
 def test_a_sample_of_more_than_there_is_is_refused() -> None:
-    with pytest.raises(SourceError, match=r"^There are 2 WAT files, fewer than --sample 3: leave --sample away\.$"):
+    with pytest.raises(SourceError, match=r"^There are 2 WAT files, fewer than --sample 3: choose a smaller number\.$"):
         sample(["a", "b"], 3, 0)
 
 

@@ -2,7 +2,7 @@
 
 lines.py ─▶ tables.py, json_rows.py ─▶ rows.py
 
-The folder stands twice, alike to the byte: in dataset/candidates/, for the workers that read lists, and in
-tracker/seeding/, for `tracker seed`, which looks at their first rows by the same rules; the two packages do not know
-each other. A test compares the two. Rejected: Arrow's readers, which give up a file at its first odd row.
+There are two copies of this folder: in dataset/candidates/, for the workers that read lists, and in tracker/seeding/,
+for `tracker seed`, which reads the first rows by the same rules. The two packages do not import each other; a test
+checks that the copies are identical. Rejected: Arrow's readers, which stop at the first malformed row of a file.
 """

@@ -1,7 +1,7 @@
-"""A text list's rows, whatever its format.
+"""Read the rows of a text list of any format.
 
-Invariant: each line that is not blank (a csv's record, an array's element) is a row, or None when it cannot be read.
-Nothing but the columns that are wanted is looked at.
+Invariant: each line that is not blank (in csv a record, in an array an element) becomes a row, or None if it cannot be
+read. Only the wanted columns are read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +13,16 @@ from .lines import Text, TextListError
 from .tables import split_header, table_rows
 
 Row = Sequence[object]
-"""The values of the columns that are wanted, in their order."""
+"""The values of the wanted columns, in their order."""
 
 
 def read_blocks(source: Any, kind: str, wanted: Sequence[str], *, is_gzip: bool) -> Iterator[Sequence[Row | None]]:
-    """Yield the rows in their order, some at a time; what is not UTF-8 comes as lone surrogates, one a byte.
+    """Yield the rows in order and in groups; a byte that is not UTF-8 becomes a lone surrogate.
 
-    `wanted` begins with the URL's column. A list of bare URLs has only that, whatever it is called. Where a JSON object
-    has not a key, the value is None.
+    `wanted` begins with the URL's column. A list of bare URLs has only that column, under any name. The value of a key
+    that a JSON object lacks is None.
 
-    Raises: TextListError when the file is not of its format, breaks off, or has not the columns; OSError when it cannot
+    Raises: TextListError when the file does not have its format, ends early, or lacks a column; OSError when it cannot
         be read.
     """
     text = Text(source, is_gzip=is_gzip)
@@ -43,7 +43,7 @@ def read_blocks(source: Any, kind: str, wanted: Sequence[str], *, is_gzip: bool)
 
 
 def read_names(source: Any, kind: str, *, is_gzip: bool) -> list[str]:
-    """Return the columns of a csv or tsv, or the keys of the first JSON objects (some megabytes), each once.
+    """Return the columns of a csv or tsv, or the distinct keys of the first JSON objects (some megabytes).
 
     Raises: as `read_blocks`.
     """
@@ -55,7 +55,7 @@ def read_names(source: Any, kind: str, *, is_gzip: bool) -> list[str]:
 
 
 def _json_values(text: Text, kind: str) -> Iterator[Iterable[object]]:
-    """JSON lines are often called .json as well: they are, unless the file begins as an array does."""
+    """Yield JSON values in groups. A .json file is read as JSON lines unless it begins with '['."""
     if kind == "json" and text.begin.lstrip()[:1] == b"[":
         return array_values(text)
     return line_values(text.lines())

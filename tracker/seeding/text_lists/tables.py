@@ -1,11 +1,11 @@
-"""The rows of a csv or tsv.
+"""Read the rows of a csv or tsv.
 
-In csv a quote means what RFC 4180 says, but a quote without its partner is a character like others: its line is split
-at the commas, and the next line is read as if nothing had been. Nobody can tell a caption of two lines from two
-captions with one odd quote each; so lines that are whole rows, URL included, are not joined.
+In csv quotes follow RFC 4180, except that an unmatched quote is an ordinary character: its line is split at the commas,
+and the next line is read normally. A caption of two lines looks like two captions with one unmatched quote each;
+therefore lines that are complete rows, URL included, are not joined.
 
-A tsv has no quoting and no line breaks in a field. A field that is wholly in quotes is unquoted, as pandas and Excel
-write it.
+A tsv has no quoting and no line breaks in a field. A field that is entirely in quotes, as pandas and Excel write it, is
+unquoted.
 """
 
 import csv
@@ -18,7 +18,7 @@ from operator import itemgetter
 from .lines import MAX_LINE_BYTES, Lines, TextListError
 
 MAX_RECORD_LINES = 1_000
-"""A quote that is still open after so many is a character like others."""
+"""A quote that is still open after so many lines is an ordinary character."""
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 csv.field_size_limit(2 * MAX_LINE_BYTES)  # lines have their own bound
@@ -39,9 +39,9 @@ def split_header(blocks: Iterator[Lines], kind: str) -> tuple[list[str], Iterato
 def table_rows(
     blocks: Iterator[Lines], kind: str, header: Sequence[str], wanted: Sequence[str]
 ) -> Iterator[list[TextRow]]:
-    """Yield the rows after the header, some at a time: the fields that are wanted, the URL first.
+    """Yield the rows after the header in groups; a row has the wanted fields, the URL first.
 
-    Raises: TextListError when a column is missing or there are two of its name.
+    Raises: TextListError when a column is missing or its name occurs twice.
     """
     for name in wanted:
         if header.count(name) != 1:
@@ -59,12 +59,12 @@ def table_rows(
 
 
 class _Table:
-    """A row has `width` fields; those at `places` are wanted, the URL first."""
+    """Splits lines into rows of `width` fields and keeps the fields at `places`, the URL first."""
 
     def __init__(self, width: int, places: Sequence[int]) -> None:
         self._width = width
         self._url = places[0]
-        self._has_spans = False  # or odd quotes: then the next block is likely to have some as well
+        self._has_spans = False  # or unmatched quotes: then the next block probably has some as well
         self._pick: Callable[[Sequence[str]], Sequence[str]] = (
             itemgetter(*places) if len(places) > 1 else lambda fields: (fields[places[0]],)
         )
@@ -73,13 +73,13 @@ class _Table:
         return [self._tsv_row(line) for line in lines if line != ""]
 
     def csv_rows(self, lines: Lines, *, is_end: bool) -> tuple[list[TextRow], Lines]:
-        """Return the rows, and the lines of a last record that may go on after them."""
+        """Return the rows, and the lines of a last record that may continue in the next block."""
         width, pick = self._width, self._pick
         records: list[list[str]] = []
         if not self._has_spans:
             with suppress(csv.Error):
                 records = list(csv.reader(lines, strict=True))  # type: ignore[arg-type]  # None raises csv.Error
-        if len(records) == len(lines):  # each record is one line, and no quote is odd
+        if len(records) == len(lines):  # each record is one line, and all quotes match
             return [pick(fields) if len(fields) == width else None for fields in records if fields], []
         self._has_spans = True
         rows: list[TextRow] = []
@@ -89,7 +89,7 @@ class _Table:
             at = self._read_on(ended, at, rows)
             if at == len(lines):
                 break
-            line = lines[at]  # here the standard does not help
+            line = lines[at]  # this line does not follow RFC 4180
             if not is_end and self._may_go_on(lines, at):
                 return rows, lines[at:]
             rows.append(None if line is None else self._row(line.split(",")))
@@ -97,7 +97,7 @@ class _Table:
         return rows, []
 
     def _read_on(self, lines: Sequence[str | None], at: int, rows: list[TextRow]) -> int:
-        """Read records by RFC 4180 into `rows`; return where the first one begins that is not by that."""
+        """Append the records that follow RFC 4180 to `rows`; return the line of the first one that does not."""
         reader = csv.reader(lines[at:], strict=True)  # type: ignore[arg-type]  # as above
         begin = at
         try:
@@ -126,7 +126,7 @@ class _Table:
         return self._pick(fields) if len(fields) == self._width else None
 
     def _may_go_on(self, lines: Lines, at: int) -> bool:
-        """Return whether the record that begins at `at` may end after the lines: a quote in it is open."""
+        """Return whether the record at `at` may continue after these lines, because a quote is open."""
         is_open, size = False, 0
         for line in lines[at : at + MAX_RECORD_LINES]:
             size += len(line or "")
@@ -138,7 +138,7 @@ class _Table:
         return len(lines) - at < MAX_RECORD_LINES
 
     def _is_record(self, lines: Sequence[str | None], fields: Sequence[str]) -> bool:
-        """Return whether several lines are one record, and not rows that an odd quote has swallowed."""
+        """Return whether the lines are one record, not several rows joined by an unmatched quote."""
         if len(fields) != self._width or len(lines) > MAX_RECORD_LINES:
             return False
         first, *others = map(str, lines)
@@ -150,7 +150,7 @@ class _Table:
 
 
 def _quoted(record: str, delimiter: str) -> list[str] | None:
-    """Split a record by RFC 4180; None when its quotes are not by that."""
+    """Split a record by RFC 4180; None if its quotes are invalid."""
     try:
         records = list(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
@@ -159,7 +159,7 @@ def _quoted(record: str, delimiter: str) -> list[str] | None:
 
 
 def _unquoted(field: str) -> str:
-    """Return the text of a tsv's field that is wholly in quotes, those in it doubled; else the field."""
+    """Return the text of a field that is entirely in quotes, with doubled quotes inside; any other field unchanged."""
     if field[:1] != '"' or field[-1] != '"' or len(field) < 2:
         return field
     inner = field[1:-1]

@@ -36,6 +36,8 @@ README = "README.md"
 CROISSANT = "croissant.json"
 PLOTS = "plots"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+MAX_NAME = 100
+"""Characters of a release's, batch's or variant's name: a folder of it."""
 MAX_ID = 2**53
 """Ids are below, so that clients that read JSON numbers as doubles keep them exact."""
 ROW_GROUP_ROWS = 100_000
@@ -283,8 +285,11 @@ def release_folder(name: str) -> str:
 
     Raises: ReleaseError for a name that cannot be a folder's.
     """
-    if not name or name.startswith(".") or not set(name) <= NAME_CHARACTERS:
-        raise ReleaseError(f"{name!r} cannot name a release: use letters, digits, '-', '_' and '.', not '.' first.")
+    if not name or name.startswith(".") or not set(name) <= NAME_CHARACTERS or len(name) > MAX_NAME:
+        raise ReleaseError(
+            f"{name[:MAX_NAME]!r} cannot name a release: use at most {MAX_NAME} letters, digits, '-', '_' and '.', not "
+            "'.' first."
+        )
     return f"releases/{name}"
 
 

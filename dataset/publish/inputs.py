@@ -34,6 +34,11 @@ class InputName:
         uri, separator, run = text.rpartition("#")
         if not run or (separator and not uri):
             raise PublishError(f"The input {text!r} names no run: write RUN, or STORE-URI#RUN.")
+        if "@" in uri.partition("://")[2].partition("/")[0]:
+            raise PublishError(
+                f"The store of the input {run} has credentials in its URI, which the release would name: leave them "
+                "out, and give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the store's own settings."
+            )
         return cls("." if uri in ("", store) else uri, run)
 
 

@@ -6,6 +6,9 @@
 
 The work folder is `publishing/NAME` in the release's store, or `NAME` at --scratch. Whoever finds a plan there goes on
 with it, on this machine or another; a call with other inputs or options is refused. `planning` makes the plan.
+
+A release is published by one call at a time: where the work lies elsewhere, `publishing/NAME/elsewhere` in the store
+says so, because two batches made side by side would have the same ids, and may have the same files.
 """
 
 from collections.abc import Mapping
@@ -118,6 +121,24 @@ def work_place(store: Store, scratch: Store | None, name: str) -> tuple[Store, s
     return (scratch, name) if scratch else (store, f"publishing/{name}")
 
 
+def claim_release(store: Store, scratch: Store | None, name: str) -> None:
+    """Note in the release's store that its work lies at `scratch`.
+
+    Raises: PublishError when work lies anywhere else.
+    """
+    claim = _claim_path(name)
+    other = store.read(claim).decode() if store.exists(claim) else None
+    if scratch and store.exists(f"publishing/{name}/plan.json"):
+        other = f"publishing/{name} of {store.uri}"
+    if other is not None and (scratch is None or other != scratch.uri):
+        raise PublishError(
+            f"The work of an unfinished publish of {name} lies in {other}: repeat the call that began it, or begin "
+            "anew with --restart."
+        )
+    if scratch:
+        store.put(claim, scratch.uri.encode())
+
+
 def load_work(store: Store, scratch: Store | None, name: str) -> Work | None:
     """Open the work that a plan is there for.
 
@@ -142,10 +163,15 @@ def load_work(store: Store, scratch: Store | None, name: str) -> Work | None:
 
 
 def delete_work(store: Store, scratch: Store | None, name: str) -> None:
-    """Delete the work folder of a release, the plan last."""
+    """Delete the work folder of a release, the plan last, and what says that it lies elsewhere."""
+    store.delete(_claim_path(name))
     place, folder = work_place(store, scratch, name)
     plan = f"{folder}/plan.json"
     place.delete_partial(folder)
     for path in [path for path in place.list(folder) if path != plan]:
         place.delete(path)
     place.delete(plan)
+
+
+def _claim_path(name: str) -> str:
+    return f"publishing/{name}/elsewhere"

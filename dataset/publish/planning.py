@@ -13,6 +13,7 @@ import pyarrow as pa
 from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.json_records import to_json
 from dataset.formats.releases import (
+    MAX_NAME,
     NAME_CHARACTERS,
     CardDetails,
     FileKind,
@@ -24,7 +25,7 @@ from dataset.formats.releases import (
 )
 from dataset.publish.errors import PublishError
 from dataset.publish.inputs import InputName, Part, list_parts, open_part, read_head, read_tracker
-from dataset.publish.plan import Plan, Work, load_work, work_place, writer_name
+from dataset.publish.plan import Plan, Work, claim_release, load_work, work_place, writer_name
 from dataset.publish.predicates import parse_predicate
 from dataset.store.store import Store
 
@@ -88,6 +89,7 @@ def open_work(store: Store, scratch: Store | None, request: Request, *, memory_b
     if work is not None:
         _check_same(work, request)
         return work
+    claim_release(store, scratch, request.name)
     place, folder = work_place(store, scratch, request.name)
     plan = _make_plan(store, place, folder, request, (memory_bytes - PARENT_BYTES) // workers)
     place.put(f"{folder}/plan.json", to_json(plan))
@@ -258,9 +260,10 @@ def _batch_name(release: Release | None, wanted: str | None, today: str) -> str:
     taken = {batch.name for batch in release.record.batches} if release else set()
     names = [wanted] if wanted else [today + letter for letter in ("", *"bcdefghijklmnopqrstuvwxyz")]
     free = [name for name in names if name not in taken]
-    if not free or not set(free[0]) <= NAME_CHARACTERS:
+    if not free or not set(free[0]) <= NAME_CHARACTERS or free[0].startswith(".") or len(free[0]) > MAX_NAME:
         raise PublishError(
-            f"The batch {names[0]} cannot be added: give it with --batch a new name of letters and digits."
+            f"The batch {names[0][:MAX_NAME]} cannot be added: give it with --batch a new name of at most {MAX_NAME} "
+            "letters, digits, '-', '_' and '.', not '.' first."
         )
     return free[0]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.formats.releases import MAX_NAME, FileKind
 from dataset.publish.errors import PublishError
 
 COLUMNS = ("WIDTH", "HEIGHT", "similarity", "pwatermark", "punsafe", "aesthetic")
@@ -41,8 +42,10 @@ def parse_variant(text: str) -> tuple[str, str]:
     Raises: PublishError when it has not that form, or the predicate cannot be used.
     """
     name, equals, predicate = text.partition("=")
-    if not equals or not _NAME.fullmatch(name):
-        raise PublishError(f"The variant {text!r} has no name: write NAME='punsafe < 0.45'.")
+    if not equals or not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise PublishError(f"The variant {text[:MAX_NAME]!r} has no name: write NAME='punsafe < 0.45'.")
+    if name == FileKind.EXTENDED:
+        raise PublishError(f"A variant cannot have the name {name}, as the extended columns have it: take another.")
     parse_predicate(predicate)
     return name, predicate.strip()
 

@@ -32,7 +32,7 @@ from dataset.publish.files import FileUnit, plan_files, write_file, write_ids
 from dataset.publish.plan import Work, delete_work, load_work
 from dataset.publish.planning import Request, open_work
 from dataset.publish.ranges import write_range
-from dataset.publish.record import write_record
+from dataset.publish.record import check_unchanged, write_record
 from dataset.publish.runs import write_run
 from dataset.publish.suffixes import suffix_rules
 from dataset.publish.uniqueness import UniqueBy, write_earlier, write_losers
@@ -82,7 +82,8 @@ def publish(
     release_folder(request.name)
     suffix_rules()  # a missing package is found before the work, not after it
     if restart:
-        delete_work(store, scratch, request.name)
+        for work_store in (scratch, None) if scratch else (None,):
+            delete_work(store, work_store, request.name)
     work = open_work(store, scratch, request, memory_bytes=memory_bytes, workers=workers)
     digest = hashlib.sha256(to_json(work.plan)).hexdigest()
     place = Place(store.uri, scratch.uri if scratch else None, request.name, digest)
@@ -103,12 +104,7 @@ def _published(work: Work) -> ReleaseRecord | None:
     release = find_release(work.release_store, work.plan.name)
     if release and any(batch.name == work.plan.batch for batch in release.record.batches):
         return release.record
-    version = release.record.version if release else None
-    if version != work.plan.previous:
-        raise PublishError(
-            f"{work.plan.name} is now version {version or 'none'}, and this publish began with "
-            f"{work.plan.previous or 'none'}: begin anew with --restart."
-        )
+    check_unchanged(work)
     return None
 
 

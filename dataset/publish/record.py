@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 from dataset.card.card import write_card
+from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import (
     CHECKSUMS,
@@ -36,6 +37,7 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     Raises: StoreError when the store takes no more.
     """
     store = work.release_store
+    check_unchanged(work)
     before = find_release(store, work.plan.name)
     record = _next_record(work, before.record if before else None, batch, files)
     if before:
@@ -47,6 +49,27 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     store.put(work.release_path(CHECKSUMS), checksums(record, others))
     store.put(work.release_path(RECORD), data)
     return record
+
+
+def check_unchanged(work: Work) -> None:
+    """Refuse to go on when there is a version, or a deny list, that the plan does not know of.
+
+    Raises: PublishError.
+    """
+    plan = work.plan
+    release = find_release(work.release_store, plan.name)
+    version = release.record.version if release else None
+    if version != plan.previous:
+        raise PublishError(
+            f"{plan.name} is now version {version or 'none'}, and this publish began with "
+            f"{plan.previous or 'none'}: begin anew with --restart."
+        )
+    added = sorted(set(list_deny_files(work.release_store)) - set(plan.deny))
+    if added:
+        raise PublishError(
+            f"{added[0]} was written after this publish of {plan.name} had begun, and what it denies may not be "
+            "published: begin anew with --restart."
+        )
 
 
 def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:

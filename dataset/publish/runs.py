@@ -5,6 +5,7 @@ captions that name an address or a telephone.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -80,6 +81,7 @@ def _read_parts(work: Work, group: int) -> pa.Table:
         else pa.nulls(len(table), field.type)
         for field in work.row_schema
     }
+    _check_known(columns, described.run)
     return pa.table(columns, schema=work.row_schema).append_column("subset", table["subset"])
 
 
@@ -107,6 +109,16 @@ def _as_type(column: pa.ChunkedArray, field: pa.Field, run: str) -> pa.ChunkedAr
             f"A {field.name} in the parts of {run} is not what parts have ({' '.join(str(error).split())}): filter the "
             "shards again, and write the manifest anew (tracker manifest)."
         ) from error
+
+
+def _check_known(columns: Mapping[str, pa.ChunkedArray | pa.Array], run: str) -> None:
+    """Refuse a row without a value that every pair has: numbers with nulls become floats, which round a hash."""
+    for name in ("hash", "key", "URL", "TEXT", "WIDTH", "HEIGHT"):
+        if columns[name].null_count:
+            raise PublishError(
+                f"A {name} in the parts of {run} is missing: filter the shards again, and write the manifest anew "
+                "(tracker manifest)."
+            )
 
 
 def _check_head(schema: pa.Schema, path: str, described: ReleaseInput, seen: set[tuple[bytes, ...]]) -> None:

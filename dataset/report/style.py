@@ -65,7 +65,7 @@ svg .said { text-anchor: middle; fill: var(--threshold); font-weight: 600; }
   border-radius: 6px; margin-bottom: 6px; }
 .gallery b { font-variant-numeric: tabular-nums; }
 .gallery small { color: var(--soft); float: right; line-height: 22px; }
-.gallery p { margin: 2px 0 0; font-size: 12.5px; line-height: 1.35; overflow-wrap: anywhere; }
+.gallery p { clear: both; margin: 2px 0 0; font-size: 12.5px; line-height: 1.35; overflow-wrap: anywhere; }
 @media (max-width: 520px) {
   header, main { padding: 0 12px; } header { padding-top: 22px; } section { padding: 14px; }
   .tiles { gap: 10px; } .tiles b { font-size: 22px; } th, td { padding: 6px; } td small { display: block; }

@@ -84,7 +84,11 @@ def _run_source(uri: str, run: str | None) -> _Source:
     parts = ((part.path, part.subset) for part in outputs(store, kind=OutputKind.PART, run=run))
     funnel = gather_funnel(store, shards, parts)
     if not funnel.outcomes and not funnel.verdicts and not funnel.waiting:
-        raise StatsError(f"The store {store.uri} lists no shard and no part to count: let a download worker finish.")
+        what = f"The run {run} in the store {store.uri}" if run else f"The store {store.uri}"
+        raise StatsError(
+            f"{what} has no shard and no part to count: let a download worker finish. "
+            "Links that the database had before are not downloaded again."
+        )
     return _Source(run or store.uri, store, PartUnits(store, run), funnel=funnel)
 
 

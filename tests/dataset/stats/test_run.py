@@ -86,6 +86,7 @@ def test_the_page_has_the_funnel_and_a_gallery_for_each_bucket_with_pictures(sto
     assert run(store, "--html", str(tmp_path / "page.html")).exit_code == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<h2>From link to pair</h2>" in page
+    assert "not wanted, 1 opted out" in page
     assert "<h2>similarity from 0.3 to 0.35</h2>" in page
     assert "<h2>similarity from 0.4</h2>" in page
     assert "<h2>aesthetic" not in page
@@ -94,6 +95,14 @@ def test_the_page_has_the_funnel_and_a_gallery_for_each_bucket_with_pictures(sto
 
 def test_an_unknown_run_is_one_sentence(store: Store) -> None:
     assert "no run 'three'" in str(run(store, "--run", "three").exception)
+
+
+def test_a_store_without_shards_and_parts_says_why_a_run_may_have_none(tmp_path: Path) -> None:
+    empty = Store.open(str(tmp_path))
+    put_manifest(empty, [])
+    said = str(run(empty).exception)
+    assert "has no shard and no part to count" in said
+    assert "Links that the database had before are not downloaded again." in said
 
 
 def test_a_part_that_is_gone_is_named(store: Store) -> None:

@@ -161,9 +161,14 @@ def _only_model(work: Work, reports: list[UnitReport]) -> EmbeddingModel:
     if not models:
         known = ", ".join(f"{one.name or 'unnamed'} ({one.sha256[:12] or 'no checksum'})" for one in others)
         delete_work(work.release, plan)
+        if not known:
+            raise ReleaseEmbeddingsError(
+                f"Batch {plan.batch} of {plan.release} has no embeddings: make them with tracker embed and worker "
+                "embed, then write the manifest again (tracker manifest)."
+            )
         raise ReleaseEmbeddingsError(
-            f"Batch {plan.batch} of {plan.release} has no embeddings of {plan.model}, only of {known or 'no model'}: "
-            "name one of these, keep embeddings in the filter, or run worker embed."
+            f"Batch {plan.batch} of {plan.release} has no embeddings of {plan.model}, only of {known}: name one of "
+            "these, or make others with tracker embed and worker embed."
         )
     if len(models) > 1:
         listed = ", ".join(f"{one.name} {one.checksum[:12]}" for one in models)

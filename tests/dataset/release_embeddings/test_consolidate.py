@@ -249,3 +249,9 @@ def test_the_command_gathers_each_batch_and_says_what_is_missing(made: MadeStore
     assert "has no batch 2020-01-01, only 2026-11-26" in str(result.exception)
     result = CliRunner().invoke(app, [*command[:2], "--model", "none", *command[4:]])
     assert "only of ViT-L-14 (aaaaaaaaaaaa)" in str(result.exception)
+
+
+def test_a_release_without_embeddings_says_how_to_make_them(made: MadeStore) -> None:
+    made.put_run("crawl", in_parts([make_pair(seed) for seed in range(60)]))
+    with pytest.raises(DatasetError, match="has no embeddings: make them with tracker embed and worker embed"):
+        gather(released(made))

@@ -61,9 +61,13 @@ def trace_row(release: Release, row_id: int, own: Store) -> Trace:
     """
     file = next((one for one in release.files(FileKind.SOURCE) if one.first_id <= row_id <= one.last_id), None)
     if file is None:
+        if row_id >= release.record.next_id:
+            raise PublishError(
+                f"No row of {release.record.name} has the id {row_id}: ids go from 0 to {release.record.next_id - 1}."
+            )
         raise PublishError(
-            f"No row of {release.record.name} has the id {row_id}: ids go from 0 to {release.record.next_id - 1}, and "
-            "source/ has to be there (it is private, and not given away)."
+            f"{release.record.name} has no file in source/ for the id {row_id}: trace the row in the store where the "
+            "release was published. Copies do not include source/, because it is private."
         )
     source = _row_at(release.store, release.path(file.path), row_id - file.first_id)
     if source["key"] is None:

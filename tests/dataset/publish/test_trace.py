@@ -1,6 +1,7 @@
 """From a row of a release back to its page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dataset.errors import DatasetError
-from dataset.formats.releases import Release, open_release
+from dataset.formats.releases import FileKind, Release, open_release
 from dataset.main import app
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
@@ -63,6 +64,12 @@ def test_what_is_no_longer_there_is_left_out(release: Release) -> None:
 def test_an_id_that_no_row_has_is_said(release: Release) -> None:
     with pytest.raises(DatasetError, match="ids go from 0 to 5"):
         trace_row(release, 6, release.store)
+
+
+def test_a_copy_without_its_private_files_names_the_store_to_ask(release: Release) -> None:
+    record = replace(release.record, files=tuple(file for file in release.record.files if file.kind != FileKind.SOURCE))
+    with pytest.raises(DatasetError, match=r"no file in source/ for the id 5: trace the row in the store"):
+        trace_row(replace(release, record=record), 5, release.store)
 
 
 def test_the_command_prints_one_json_object(release: Release) -> None:

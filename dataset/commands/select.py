@@ -82,7 +82,8 @@ def select_command(
         with PhaseBars() as bars:
             record = selection.write(Store.open(out), bars.show)
         said = {"out": out, "matched": record.matched, "rows": record.rows, "subsets": record.subsets}
-        lines = [f"{record.rows:>15,}  rows of {record.release} {record.version} in {len(record.files)} files"]
+        files = f"{len(record.files)} file{'' if len(record.files) == 1 else 's'}"
+        lines = [f"{record.rows:>15,}  rows of {record.release} {record.version} in {files}"]
         lines.append(f"img2dataset --url_list {out} --input_format parquet --url_col URL --caption_col TEXT")
     sys.stdout.write(strict_json.dumps(said) + "\n" if as_json else "\n".join([*lines, ""]))
 

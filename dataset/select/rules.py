@@ -46,6 +46,7 @@ _DATABASE: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "512MB",
     "threads": "1",
 }
+_BEFORE = "SELECT 1 FROM rows WHERE (\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def parse_rule(text: str, columns: Collection[str]) -> Rule:
     connection = _connect()
     statement, around = _parse(connection, text), _parse(connection, "TRUE")
     if statement.get("error"):
-        raise SelectError(f"The expression {text!r} cannot be read ({statement['error_message']}): correct --where.")
+        found = _what_is_wrong(statement, text)
+        raise SelectError(f"The expression {text!r} cannot be read ({found}): correct --where.")
     try:
         where = statement["statements"][0]["node"].pop("where_clause")
         around["statements"][0]["node"].pop("where_clause")
@@ -129,12 +131,18 @@ def _connect() -> Any:
 
 
 def _parse(connection: Any, text: str) -> dict[str, Any]:
-    query = f"SELECT 1 FROM rows WHERE (\n{text}\n)"
+    query = f"{_BEFORE}{text}\n)"
     try:
         found: dict[str, Any] = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
     except (RecursionError, ValueError) as error:
         raise SelectError("The expression is nested too deeply: simplify --where.") from error
     return found
+
+
+def _what_is_wrong(statement: Mapping[str, Any], text: str) -> str:
+    """Return DuckDB's message, unless it points at the bracket that `_parse` adds."""
+    position = int(statement.get("position", 0))
+    return "it ends too early" if position >= len((_BEFORE + text).encode()) else str(statement["error_message"])
 
 
 def _not_one(text: str) -> SelectError:

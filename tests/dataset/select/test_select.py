@@ -288,6 +288,8 @@ def test_the_command_counts_explains_and_writes(release: Release, rows: list[dic
         (("--near", "a cat", "--count"), "needs a kNN index"),
         (("--preset", "nice", "--count"), "no preset nice, only high-resolution"),
         (("--where", "WIDTH < 0", "--out", "{out}"), "No row is selected"),
+        (("--where", "TEXT = 'ü' AND", "--count"), "(it ends too early)"),
+        (("--where", "TEXT = = 'ü'", "--count"), 'syntax error at or near "="'),
         (("--where", "tags.punsafe < 1", "--count"), "no column tags.punsafe"),
     ],
 )

@@ -61,7 +61,7 @@ def tags_export(
     ] = "pwatermark,punsafe",
     workers: WorkersOption = None,
 ) -> None:
-    """Write columns of a release beside `hash`, as LAION shares its tags."""
+    """Write columns of a release together with `hash`, as LAION shares its tags."""
     rows = ReleaseRows.open(open_named_release(release, store, writable=False))
     with PhaseBars() as bars:
         written = write_copy(rows, ["hash", *columns.split(",")], Store.open(out), threads=_threads(workers),

@@ -127,8 +127,8 @@ def read_rows(work: Work, unit: FileUnit) -> Iterator[pa.Table]:
 def in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Cut tables into groups of `rows`, the last one smaller.
 
-    Sums of floats and frequent values depend on how rows are grouped; ranges depend on the memory at hand, and the
-    bytes of a release must not.
+    Sums of floats and frequent values depend on the grouping of rows, and ranges depend on the available memory; the
+    bytes of a release must depend on neither.
     """
     waiting: list[pa.Table] = []
     count = 0

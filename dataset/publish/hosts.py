@@ -95,7 +95,7 @@ def merge_hosts(store: Store, paths: Sequence[str]) -> Iterator[pa.Table]:
 
 
 class _Cursor:
-    """Reads one table in pieces; `last` is the last domain of the piece at hand, None at the end."""
+    """Reads one table in pieces; `last` is the last domain of the current piece, None at the end."""
 
     def __init__(self, store: Store, path: str) -> None:
         self._batches = _read_batches(store, path)

@@ -31,7 +31,7 @@ from dataset.store.store import Store
 
 PARENT_BYTES = 100 << 20
 SORTING_BYTES = 140 << 20
-"""What a worker of the run phase holds beside its rows."""
+"""Memory of a worker of the run phase in addition to its rows."""
 WRITING_BYTES = 300 << 20
 """What one of the file phase holds: four files with groups of 100,000 rows, and the counts of its statistics. Measured
 with these numbers: 2 million rows and two workers hold 1,019 to 1,243 MiB at most where 1,024 are allowed."""

@@ -28,7 +28,7 @@ LOSER = np.dtype([("group", "<i4"), ("row", "<i4")])
 
 
 class UniqueBy(StrEnum):
-    """What has to be unique, beside the hash; the value is the column's name in lower case."""
+    """The column that must be unique in addition to the hash; the value is its name in lower case."""
 
     URL = "url"
     SHA256 = "sha256"

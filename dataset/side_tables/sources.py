@@ -17,7 +17,7 @@ from dataset.store.local_paths import is_file
 from dataset.store.store import Store, StoreError
 
 _ROW_BYTES = 64
-"""Of a row while its id is looked up, beside its columns."""
+"""Memory per row while its id is looked up, in addition to its columns."""
 
 
 class JoinOn(StrEnum):
@@ -67,7 +67,7 @@ class TableSource:
                 "and --columns."
             )
         if not wanted:
-            raise SideTableError(f"{paths[0]} has no column to join: it needs one beside {on.value}.")
+            raise SideTableError(f"{paths[0]} has no column to join: it needs one in addition to {on.value}.")
         fields = [schema.field(name) for name in wanted]
         for field in fields:
             try:

@@ -47,7 +47,7 @@ class Funnel:
 
     @property
     def states(self) -> dict[str, int]:
-        """Finished links by what is known of them now: live, changed, dead, or not wanted, which nobody knows."""
+        """Finished links by state: live, changed, dead, or not wanted; the state of the last is unknown."""
         success, changed = self.outcomes[Outcome.SUCCESS], self.outcomes[Outcome.CHANGED]
         unknown = sum(self.outcomes[outcome] for outcome in NOT_WANTED)
         dead = self.outcomes.total() - success - changed - unknown

@@ -1,7 +1,7 @@
 """The most frequent captions and hosts with their exact counts.
 
 Candidates are the most frequent of the merged summaries. A unit's summary holds most of them, with exact counts; the
-units that dropped some, or hold one whose text nobody knows, are read once more, only in the column that is needed.
+units that dropped some, or hold one whose text is unknown, are read once more, only in the column that is needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Counts in a file: what is saved beside a release for each data file, so that nothing is counted twice.
+"""Saved counts: a file next to the release for each of its data files, so that no file is counted twice.
 
     8 bytes   magic             "SHOALCNT"
     u32, u32  format, CRC-32 of the content

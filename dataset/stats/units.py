@@ -91,7 +91,7 @@ class PartUnits:
 
 
 def units_of_release(release: Release) -> Iterator[Unit]:
-    """Yield a unit per data file; its counts are saved beside the release and belong to the file's sha256."""
+    """Yield a unit per data file; its counts are saved with the release and belong to the file's sha256."""
     for file in release.files(FileKind.DATA):
         saved = release.path(saved_path(file.path))
         yield Unit(file.subset, (Piece(release.path(file.path)),), saved, file.sha256)

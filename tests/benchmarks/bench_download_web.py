@@ -139,7 +139,7 @@ def _wait_until_it_listens(port: int, server: "subprocess.Popen[bytes]") -> None
 
 
 def describe(pictures: Path) -> str:
-    """Say in one line what the pictures are like."""
+    """Describe the pictures in one line."""
     sizes = np.array([os.path.getsize(path) for path in pictures.glob("*.jpg")])  # noqa: PTH202  # no difference here
     low, middle, high = np.percentile(sizes, (10, 50, 90)) / 1e3
     return f"{len(sizes)} JPEGs, mean {sizes.mean() / 1e3:.0f} KB, 10/50/90 %: {low:.0f}/{middle:.0f}/{high:.0f} KB"

@@ -1,13 +1,13 @@
-"""Extract beside cc2dataset and beside CLD3 alone, ingest beside a bare COPY.
+"""Compare extract with cc2dataset and with CLD3 alone, and ingest with a bare COPY.
 
     python -m tests.benchmarks.bench_extract [--pages 4000] [--rounds 5] [--packs 108]
 
-Extract reads one generated WAT file (`wat_pages`); its candidates a CPU-second are held against those of cc2dataset's
-own function for a file, `process_wat`, in a virtual environment of its own under .shoal/bench/. Ours are cleaned, free
+Extract reads one generated WAT file (`wat_pages`); its candidates per CPU-second are compared with those of
+cc2dataset's own function for a file, `process_wat`, in a virtual environment of its own under .shoal/bench/. Ours are cleaned, free
 of duplicates and written to parquet, theirs are tuples in memory, so the same file gives us fewer: the time for the
-file is compared too. With language, the other side is CLD3 asked about the same texts and nothing else. Ingest is held
-against COPY in `ingest_beside_copy`. All sides take turns. Of each side of extract the best round counts, since what
-disturbs one can only add to its CPU time; of ingest the median ratio. The last line is JSON.
+file is compared too. With language, the other side is CLD3 alone on the same texts. `ingest_beside_copy` compares
+ingest with COPY. All sides take turns. For extract the best round of each side counts, since disturbances only add CPU time;
+for ingest the median ratio counts. The last line is JSON.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def cc2dataset(wat: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_once(process: subprocess.Popen[str]) -> tuple[int, float]:
-    """Have cc2dataset read the file once -> rows, CPU-seconds."""
+    """Read the file once with cc2dataset; return rows and CPU-seconds."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("\n")

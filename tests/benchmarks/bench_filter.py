@@ -11,7 +11,7 @@ Measured in one process, one after the other on the same samples:
     filter     `filter_shard` on all shards, abreast as the worker does it, from the store into the store
 
 and on a GPU each limit alone: decode (all decoders, no model), copy (batches to the device), model (batches that lie on
-the device). Similarities are held against float32 on the CPU; a pair counts as changed when it is on the other side of
+the device). Similarities are compared with float32 on the CPU; a pair counts as changed if it is on the other side of
 the median, which is where a threshold would change the most.
 
 The last line is one JSON object.
@@ -191,7 +191,7 @@ def decode_all(decoders: Decoders, model: ClipModel, samples: Sequence[Sample], 
 
 
 def differences(store: Store, shard: str, folder: str, kind: str) -> dict[str, float]:
-    """Hold the fast path's similarities against open_clip's own in float32 on the CPU, on 256 samples."""
+    """Compare the fast path's similarities with open_clip's in float32 on the CPU, on 256 samples."""
     fast = random_model(folder, "ViT-B-32", kind)
     exact = random_model(folder, "ViT-B-32", "cpu")
     samples = [sample for sample in read_samples(store, shard) if isinstance(sample, Sample)][:256]
@@ -294,7 +294,7 @@ def picture(rng: np.random.Generator) -> Picture:
 
 
 def timed(work: Any, times: int = 1) -> float:
-    """Give the seconds that one call takes."""
+    """Return the seconds that one call takes."""
     started = time.perf_counter()
     for _ in range(times):
         work()

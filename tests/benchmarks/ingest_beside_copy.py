@@ -101,7 +101,7 @@ def _ingest(stage: Ingest, context: WorkContext) -> float:
 
 
 def _copied(admin: Connection, relation: str, first_pack: int) -> bytes:
-    """Have the rows of these packs back, as COPY takes them."""
+    """Return the rows of these packs in COPY's format."""
     columns = SQL(", ").join(map(Identifier, COLUMNS))
     rows = SQL("COPY (SELECT {} FROM tracker.{} WHERE pack >= {}) TO STDOUT (FORMAT binary)")
     with admin.cursor() as cursor, cursor.copy(rows.format(columns, Identifier(relation), first_pack)) as copy:

@@ -1,7 +1,7 @@
 """The drill: docker-compose up, two workers killed on the way, and nothing lost; see tests/compose/run.
 
     build → up with four download workers → SIGKILL one and SIGTERM another while they hold batches → the crawl's end
-          → audit, exact, from a container that took no part → every link held against what was planted → stop → down
+          → audit, exact, from a container that took no part → every link compared with what was planted → stop → down
 
 It also asks whether the containers are as closed, healthy and small as they are promised to be (`promises.py`). Bounded
 in time as a whole; what it brought up it takes down in any case.

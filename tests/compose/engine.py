@@ -48,7 +48,7 @@ class Compose:
         self.call("build", seconds=seconds)
 
     def judge(self) -> str:
-        """Hold the outcome against what was planted, in the demo's image, which may only read here."""
+        """Compare the outcome with what was planted, in the demo's image with read-only mounts."""
         volumes = [f"{self.project}_{name}:/{name}:ro" for name in ("store", "crawl")]
         mounted = [word for volume in volumes for word in ("--volume", volume)]
         judging = ("shoal-demo", "python", "-m", "tests.compose.judge")

@@ -1,4 +1,4 @@
-"""Hold what the swarm in containers made of the mini crawl against what was planted; runs in the demo's image.
+"""Compare the results of the swarm in containers with what was planted in the mini crawl; runs in the demo's image.
 
 python -m tests.compose.judge    # reads /store and /crawl; exit 1 when a check does not hold
 """

@@ -29,7 +29,7 @@ def check_download_image() -> str:
 
 
 def check_labels() -> str:
-    """Hold the image's label of its version against what is installed in it."""
+    """Compare the version in the image's label with the installed version."""
     asked = "from importlib.metadata import version; print(version('shoal'))"
     installed = run(["docker", "run", "--rm", "--network", "none", DOWNLOAD_IMAGE, "python", "-c", asked]).strip()
     labels = json.loads(run(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", DOWNLOAD_IMAGE]))

@@ -1,7 +1,7 @@
 """The drill of the stack: docker stack deploy, download workers scaled up and down at work, and nothing lost.
 
     build → swarm init, unless this node is in one → stack deploy → download 4 → 1 → 3 at work → the crawl's end
-          → audit, exact → every link held against what was planted → stack rm, volumes, swarm leave
+          → audit, exact → every link compared with what was planted → stack rm, volumes, swarm leave
 
 Bounded in time as a whole; what it brought up it takes down in any case.
 """

@@ -12,7 +12,7 @@ LANGUAGES = ("en", "de", "es")
 
 
 def caption(scene: Scene, language: str, variant: int = 0) -> str:
-    """Say in a language of LANGUAGES what a scene shows; even and odd variants are phrased differently.
+    """Return a scene's caption in a language of LANGUAGES; even and odd variants are phrased differently.
 
     Raises:
         KeyError: for a language that is not in LANGUAGES.

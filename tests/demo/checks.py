@@ -14,7 +14,7 @@ from dataset.store.store import Store
 from tests.demo.planting import Link
 from tests.demo.plants import Pair
 
-ENOUGH = 0.95  # of matched pairs kept, of mismatched ones dropped, of captions called by their language
+ENOUGH = 0.95  # of matched pairs kept, of mismatched ones dropped, of captions that got their language
 EXAMPLES = 3
 
 
@@ -105,7 +105,7 @@ def _languages(planted: Mapping[str, Link], results: Results) -> Check:
     called = [(planted[url].language, language) for url, language in results.languages.items() if url in planted]
     right = sum(written == language for written, language in called)
     said = _share(right, len(called))
-    return Check("captions are called by their language, names by none", right >= ENOUGH * max(len(called), 1), said)
+    return Check("captions get their language, names get no language", right >= ENOUGH * max(len(called), 1), said)
 
 
 def _share(right: int, whole: int) -> str:

@@ -28,12 +28,12 @@ class Truth:
 
 
 def is_marked(number: int) -> bool:
-    """Say whether the picture of a link carries a watermark."""
+    """Return whether the picture of a link has a watermark."""
     return number % MARKED_EVERY == 0
 
 
 def truth_of(scene: Scene, marked: bool) -> Truth:
-    """Say what is planted in a picture."""
+    """Return what is planted in a picture."""
     return Truth(marked, scene.colour is PLANTED)
 
 

@@ -52,7 +52,7 @@ def _opened(opener: Link, name: str, filling: Sequence[Link], rng: np.random.Gen
 
 
 def _relative(link: Link, name: str) -> tuple[str, None, str]:
-    """Give a page and a src that leads from it to the link."""
+    """Return a page and a src that leads from it to the link."""
     folder, file, path, origin = _pieces(link)
     forms = (
         (f"{origin}/stories/2024/{name}.html", path),
@@ -67,7 +67,7 @@ def _relative(link: Link, name: str) -> tuple[str, None, str]:
 
 
 def _based(link: Link, name: str) -> tuple[str, str, str]:
-    """Give a page, the href of its <base>, and a src that leads from there to the link."""
+    """Return a page, the href of its <base>, and a src that leads from there to the link."""
     folder, file, path, origin = _pieces(link)
     forms = (
         ("http://127.0.0.1/blog", folder, file),

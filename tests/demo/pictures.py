@@ -96,7 +96,7 @@ def _ground(texture: Texture, size: Size, rng: np.random.Generator) -> npt.NDArr
 
 
 def _coordinates(size: Size, rng: np.random.Generator) -> tuple[Plane, Plane, float]:
-    """Give x and y in pixels from a random origin, and the length of a texture's period in pixels."""
+    """Return x and y in pixels from a random origin, and the length of a texture's period in pixels."""
     period = min(size) / rng.uniform(6.5, 9.0)  # about 8 px once the picture has been shrunk to 64
     x0, y0 = rng.uniform(0, period, 2)
     x, y = np.meshgrid(np.arange(size[0], dtype=np.float32) + x0, np.arange(size[1], dtype=np.float32) + y0)
@@ -156,7 +156,7 @@ def _figures(scene: Scene, size: Size, rng: np.random.Generator) -> Image.Image:
 
 
 def _outline(shape: Shape, turn: float) -> list[tuple[float, float]]:
-    """Give a shape's outline in a circle of radius 1, turned by `turn` radians, y downwards."""
+    """Return a shape's outline in a circle of radius 1, turned by `turn` radians, y downwards."""
     match shape:
         case Shape.CIRCLE:
             points = _ring([0.95] * 40)

@@ -131,7 +131,7 @@ class Planner:
 
 
 def _bare_route(plant: Plant, number: int) -> Route | None:
-    """Give the one answer of a plant that has no picture of its own; None for the others."""
+    """Return the single answer of a plant without its own pictures; None for other plants."""
     jpeg, html = {"Content-Type": "image/jpeg"}, {"Content-Type": "text/html; charset=utf-8"}
     return {
         Plant.NOT_FOUND: Route(status=404),

@@ -30,7 +30,7 @@ def stage_rows(status: Mapping[str, Any]) -> list[StageRow]:
 
 
 def one_line(status: Mapping[str, Any], seconds: float) -> str:
-    """Say where the swarm stands in one line, for a terminal that is none."""
+    """Return the swarm's progress as one line, for output that is not a terminal."""
     jobs = " ".join(f"{stage} {_jobs(status['queues'][stage])}" for stage in STAGES)
     return f"{seconds:4.0f} s  {jobs}  pool {status['pool']:,}  again {status['again']:,}  {_ends(status)}"
 
@@ -62,7 +62,7 @@ def closing_table(rows: Sequence[StageRow]) -> Table:
 
 def check_table(checks: Sequence[Check]) -> Table:
     """Draw each check with its answer."""
-    table = Table(title="Held against what was planted", title_justify="left")
+    table = Table(title="Compared with what was planted", title_justify="left")
     for heading in ("", "check", "found"):
         table.add_column(heading)
     for check in checks:

@@ -3,12 +3,11 @@
     python -m tests.demo.run [--folder .shoal/demo]
 
 paints the crawl, starts its web and an embedded Postgres, and lets two extract, one ingest, three download and two
-filter workers work at once until nothing is left. Then it audits, holds every link against what was planted, writes
-report.html, publishes the run as a release with its card and writes the release's statistics.html. Exit 0 when
-everything held, 1 when something did not, 2 for a folder that cannot be used, 130 after Ctrl-C; in no case a process
-stays.
+filter workers work at once until nothing is left. Then it audits, compares every link with what was planted, writes
+report.html, publishes the run as a release with its card and writes the release's statistics.html. It exits with 0 if
+all checks hold, 1 if one does not, 2 if the folder cannot be used, and 130 after Ctrl-C. It never leaves a process.
 
-The settings that differ from production's are those that wait for hours or for ten thousand links; see SETTINGS.
+Only settings that would wait for hours or for ten thousand links differ from production's; see SETTINGS.
 """
 
 import argparse
@@ -277,13 +276,13 @@ def watch(swarm: Swarm, started: float) -> dict[str, Any]:
 
 
 def read_status(swarm: Swarm) -> dict[str, Any]:
-    """Ask the tracker where the swarm stands."""
+    """Return the output of `tracker status`."""
     status: dict[str, Any] = json.loads(swarm.run("status", [str(BIN / "tracker"), "status", "--json"]))
     return status
 
 
 def judge(demo: Demo, swarm: Swarm, status: dict[str, Any]) -> tuple[list[Check], Path]:
-    """Audit, write manifest and report, and hold every link against what was planted."""
+    """Audit, write manifest and report, and compare every link with what was planted."""
     swarm.run("manifest", [str(BIN / "tracker"), "manifest"])
     store = Store.open(str(demo.folder / "store"))
     manifest = store.read_table("manifest.parquet")
@@ -306,7 +305,7 @@ def publish(demo: Demo, swarm: Swarm) -> tuple[Path, list[Check]]:
 
 
 def audited(swarm: Swarm) -> Check:
-    """Ask `tracker audit --exact`, whose exit code 1 is an answer and no failure."""
+    """Run `tracker audit --exact`; its exit code 1 means that the audit does not hold, not that the command failed."""
     command = [str(BIN / "tracker"), "audit", "--exact", "--json"]
     asked = subprocess.run(command, env=dict(swarm.environment), capture_output=True, text=True, check=False)
     if not asked.stdout:

@@ -78,7 +78,7 @@ class Swarm:
                 raise DemoError(f"{name} ended with exit code {code}:\n{self.tail(name)}")
 
     def ended(self) -> dict[str, int]:
-        """Give the exit codes of the processes that have ended."""
+        """Return the exit codes of the processes that have ended."""
         codes = {name: process.poll() for name, process in self.processes.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
@@ -113,7 +113,7 @@ class Swarm:
         return folder / f"{name.replace(' ', '-')}.log"
 
     def tail(self, name: str) -> str:
-        """Give the last lines of a log."""
+        """Return the last lines of a log."""
         lines = self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
 

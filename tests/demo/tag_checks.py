@@ -61,7 +61,7 @@ def check_tags(found: Mapping[str, Found]) -> list[Check]:
 
 
 def measured_rows(found: Mapping[str, Found], trained: Mapping[str, Any]) -> list[MeasuredRow]:
-    """Say for the report what the tags and the model are worth."""
+    """Return the report's rows on the quality of the tags and the model."""
     rows = []
     for tag, of in found.items():
         planted = of.counts.true_positives + of.counts.false_negatives

@@ -27,7 +27,7 @@ ALL = {
     "every sample is scored exactly once",
     "matched pairs are kept",
     "mismatched pairs are dropped",
-    "captions are called by their language, names by none",
+    "captions get their language, names get no language",
 }
 
 
@@ -107,7 +107,7 @@ def test_languages_that_are_often_wrong_are_seen() -> None:
     results = sound_results()
     for link in LINKS[:5]:
         results.languages[link.url] = "jv"
-    assert refused(results) == {"captions are called by their language, names by none"}
+    assert refused(results) == {"captions get their language, names get no language"}
 
 
 def test_a_name_that_was_given_a_language_counts_as_wrong() -> None:

@@ -68,7 +68,7 @@ def normalised(pictures: np.ndarray[Any, Any], preprocess: dict[str, Any]) -> Te
 
 
 def loss_of(images: Tensor, texts: Tensor, scenes: Tensor, scale: Tensor) -> Tensor:
-    """Give the loss of a batch of unit rows (B, D) whose row i shows scene `scenes[i]`."""
+    """Return the loss of a batch of unit rows (B, D) whose row i shows scene `scenes[i]`."""
     cosines = images @ texts.T  # (B, B)
     own = torch.eye(len(scenes), dtype=torch.bool)
     same = scenes[:, None] == scenes[None, :]
@@ -81,7 +81,7 @@ def loss_of(images: Tensor, texts: Tensor, scenes: Tensor, scale: Tensor) -> Ten
 
 
 def learning_rate(done: float) -> float:
-    """Give the rate when the share `done` of the run has passed: 2 % warm-up, then a cosine to zero."""
+    """Return the rate after the share `done` of the run: 2 % warm-up, then a cosine to zero."""
     return LEARNING_RATE * min(done / 0.02, (1 + math.cos(math.pi * min(done, 1.0))) / 2)
 
 
@@ -145,7 +145,7 @@ def _texts(model: Any, tokens: Tensor, scenes: np.ndarray[Any, Any], language: i
 
 
 def _mismatched(lessons: Lessons) -> Tensor:
-    """Give for each picture another one's number, whose scene differs in at least MISMATCH attributes."""
+    """Return for each picture the number of another one whose scene differs in at least MISMATCH attributes."""
     rng = np.random.default_rng(3)
     others = np.zeros(len(lessons.scenes), np.int64)
     for row, scene in enumerate(lessons.scenes):

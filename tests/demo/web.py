@@ -205,7 +205,7 @@ async def pour(chunk: bytes, times: int, writer: asyncio.StreamWriter) -> None:
 
 
 def inflating_gzip() -> tuple[bytes, bytes]:
-    """Give the start of a JPEG in gzip, and the block that inflates to 1 MiB of zeros however often it is sent.
+    """Return the start of a JPEG in gzip, and a repeatable block that inflates to 1 MiB of zeros each time.
 
     A full flush forgets what came before, so the block repeats without an end, CRC or length ever being due.
     """

@@ -201,7 +201,7 @@ def _row(who: str, how: str, measured: Measured) -> Row:
 
 
 def _empty(admin: Connection) -> None:
-    """Give the space back for the next size: the run's candidates and batches go, its books are closed."""
+    """Free the space for the next size: delete the run's candidates and batches, and close its ledger."""
     admin.execute("TRUNCATE tracker.candidate, tracker.batch, tracker.ledger, tracker.counter")
     admin.execute("DELETE FROM tracker.leaf")
     admin.execute("DELETE FROM tracker.lease")

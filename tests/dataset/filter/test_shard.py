@@ -69,7 +69,7 @@ def link(position: int, text: str, picture: Picture | None, language: str | None
 
 
 def downloaded(image: Image.Image) -> Picture:
-    """Give a picture as a download leaves it."""
+    """Return a picture as a download stores it."""
     sent = io.BytesIO()
     image.save(sent, "JPEG", quality=90)
     picture = prepare(sent.getvalue(), ImageRules())

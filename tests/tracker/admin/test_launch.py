@@ -229,7 +229,7 @@ def metadata() -> Iterator[tuple[str, dict[str, list[tuple[int, str]]]]]:
         do_PUT = do_GET  # noqa: N815 — http.server's name
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 — http.server's name
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

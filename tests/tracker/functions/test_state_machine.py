@@ -1,7 +1,7 @@
 """The tracker against a model: any order of verbs, late, repeated or by the dead, keeps every candidate in one place.
 
 The model is a dictionary: where each candidate is, what each job's state is, what became of each lease. Hypothesis
-finds sequences of verbs; after each, the tables are held against the model and the ledger against its law.
+finds sequences of verbs; after each, the tables are compared with the model, and the ledger must satisfy its law.
 
 A rule asks Hypothesis for its verb and one number, from which it makes its choices: what a draw takes is the database's
 chance, so how many choices there are is not known beforehand, and Hypothesis wants the same from the same sequence.
@@ -423,7 +423,7 @@ class Tracker(RuleBasedStateMachine):
                 self.model.end(job, state="dead" if job.attempt >= MAX_ATTEMPTS else "ready")
 
     def grant(self, worker: Worker, request: UUID, rows: Sequence[dict[str, Any]], waiting: Sequence[int]) -> None:
-        """Hold what came back against what had to."""
+        """Compare the results with the expected ones."""
         if not waiting and worker.kind == "download":
             free = [link for link, place in self.model.links.items() if place[0] in ("pool", "again")]
             assert bool(rows) == bool(free)

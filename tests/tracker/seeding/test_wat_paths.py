@@ -30,7 +30,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             self.wfile.write(gzip.compress(LINES.encode()))
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 — http.server's name
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -3,11 +3,11 @@
     python -m tests.benchmarks.bench_extract [--pages 4000] [--rounds 5] [--packs 108]
 
 Extract reads one generated WAT file (`wat_pages`); its candidates per CPU-second are compared with those of
-cc2dataset's own function for a file, `process_wat`, in a virtual environment of its own under .shoal/bench/. Ours are cleaned, free
-of duplicates and written to parquet, theirs are tuples in memory, so the same file gives us fewer: the time for the
-file is compared too. With language, the other side is CLD3 alone on the same texts. `ingest_beside_copy` compares
-ingest with COPY. All sides take turns. For extract the best round of each side counts, since disturbances only add CPU time;
-for ingest the median ratio counts. The last line is JSON.
+cc2dataset's own function for a file, `process_wat`, in a separate virtual environment under .shoal/bench/. Ours are
+cleaned, free of duplicates and written to parquet; theirs are tuples in memory, so the same file gives us fewer.
+Therefore the time for the file is compared too. With language, the other side is CLD3 alone on the same texts.
+`ingest_beside_copy` compares ingest with COPY. All sides take turns. For extract the best round of each side counts,
+since disturbances only add CPU time; for ingest the median ratio counts. The last line is JSON.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The plants of the mini crawl, and the outcome that each planted link must have.
 
 The set is closed: a link of the crawl is exactly one plant, and FATES maps every plant to its outcome, so that each
-link can be compared with what was planted. Outcomes are written as they occur in the data, not imported from the code under
-test: a renamed outcome must fail here.
+link can be compared with what was planted. Outcomes are written as they occur in the data, not imported from the code
+under test: a renamed outcome must fail here.
 """
 
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from dataset.formats.deny_lists import DenyKind, read_deny_list
 from dataset.publish.digests import digest_bytes
-from dataset.publish.hosts import Hosts, hosts_of
+from dataset.publish.hosts import Hosts, hosts_of, normal_host
 from dataset.publish.screens import Mask
 from dataset.store.store import Store
 
@@ -51,7 +51,7 @@ class DenyRules:
             sha256=_prefixes(found[DenyKind.SHA256]),
             md5=_prefixes(found[DenyKind.MD5]),
             pdq=pdq,
-            hosts=frozenset(found[DenyKind.HOST]),
+            hosts=frozenset(map(normal_host, found[DenyKind.HOST])),
         )
 
     def matches(self, rows: pa.Table) -> Mask:
@@ -100,7 +100,7 @@ def _contains_digests(known: npt.NDArray[np.uint64], digests: pa.Array | pa.Chun
 
 def _coded(hosts: pa.ChunkedArray) -> Hosts:
     coded = pc.fill_null(hosts, "").combine_chunks().dictionary_encode()
-    return Hosts(coded.dictionary.to_pylist(), coded.indices.to_numpy())
+    return Hosts([normal_host(host) for host in coded.dictionary.to_pylist()], coded.indices.to_numpy())
 
 
 def _prefixes(digests: Sequence[str]) -> npt.NDArray[np.uint64]:

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 from dataset.formats.releases import HOST_COUNTS_SCHEMA, HOSTS_SCHEMA
 from dataset.publish.errors import PublishError
 from dataset.publish.suffixes import suffix_rules
+from dataset.stats.hosts import host_of
 from dataset.store.store import Store
 
-_AUTHORITY = r"^[^/]*//(?P<authority>[^/?#]+)"
-_HOST = re.compile(r"\[[^\]]*\]|[^:]*")
+# Browsers take any number of slashes and backslashes behind http: for two slashes; a backslash begins the path, too.
+_AUTHORITY = r"(?i)^[\x00-\x20]*(?:[a-z][a-z0-9+.-]*:[/\\]*|[/\\]{2,})(?P<authority>[^/\\?#]+)"
+_PLAIN = re.compile(r"[a-z0-9_.-]*[a-z]")
 _COUNTED_DOMAINS = 400_000
 """Counts of several ranges that are kept apart before they are added up."""
 _PIECE_ROWS = 4_000
@@ -30,7 +32,7 @@ _PIECE_ROWS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The hosts of a column: `names[numbers[i]]` is that of row i, in lower case."""
+    """The hosts of a column: `names[numbers[i]]` is that of row i, in its normal form."""
 
     names: list[str]
     numbers: npt.NDArray[np.int32]
@@ -40,8 +42,15 @@ def hosts_of(urls: pa.ChunkedArray) -> Hosts:
     """Return the host of each URL, '' where there is none."""
     authorities = pa.chunked_array([pc.struct_field(part, 0) for part in pc.extract_regex(urls, _AUTHORITY).chunks])
     coded = pc.fill_null(authorities, "").combine_chunks().dictionary_encode()
-    names = [_HOST.match(authority.rpartition("@")[2].lower())[0] for authority in coded.dictionary.to_pylist()]  # type: ignore[index]  # it matches everything
-    return Hosts(names, coded.indices.to_numpy())
+    return Hosts([normal_host(authority) for authority in coded.dictionary.to_pylist()], coded.indices.to_numpy())
+
+
+def normal_host(authority: str) -> str:
+    """Return the host of `user@host:port` in its one normal form, an IPv6 address in brackets."""
+    if _PLAIN.fullmatch(authority):
+        return authority
+    host = host_of(f"http://{authority.rpartition('@')[2]}/")
+    return f"[{host}]" if ":" in host else host
 
 
 class HostCounts:

@@ -4,12 +4,15 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dataset.errors import DatasetError
 from dataset.formats.deny_lists import DENY_SCHEMA, DenyKind, DenyListError, list_deny_files, write_deny_list
 from dataset.formats.releases import FileKind, open_release
+from dataset.publish.deny import DenyRules
+from dataset.publish.hosts import normal_host
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
@@ -94,3 +97,31 @@ def test_a_damaged_list_stops_the_publish(made: MadeStore) -> None:
     made.store.put("deny/0000.parquet", b"PAR1 and nothing else")
     with pytest.raises(DenyListError, match="without it nothing may be published"):
         published(made)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://denied.example./1.jpg",
+        "http://img.DENIED.example:80/1.jpg",
+        "http:/denied.example/1.jpg",
+        "http:denied.example/1.jpg",
+        "http:///denied.example/1.jpg",
+        "http:\\\\denied.example\\1.jpg",
+        "http://denied.example\\@good.example/1.jpg",
+        "//denied.example/1.jpg",
+        " http://denied.example/1.jpg",
+        "http://denied%2eexample/1.jpg",
+        "http://xn--bcher-kva.example/1.jpg",
+        "http://bücher.example/1.jpg",
+        "http://user@[2001:DB8:0::1]/1.jpg",
+        "http://user:pw@BÜCHER.example:8080/1.jpg",
+        "http://0x7f.1/1.jpg",
+    ],
+)
+def test_a_host_is_denied_however_a_url_spells_it(url: str) -> None:
+    none = np.empty(0, np.uint64)
+    hosts = ("denied.example", "bücher.example", "[2001:db8::1]", "127.0.0.1")
+    rules = DenyRules(np.empty(0, np.int64), none, none, none, none, frozenset(map(normal_host, hosts)))
+    rows = pa.table({"URL": [url, "http://notdenied.example/denied.example"], "final_host": ["cdn.example", None]})
+    assert rules.matches(rows).tolist() == [True, False]

@@ -24,27 +24,27 @@ format: .venv/installed
 	"$(BIN)/ruff" check --fix
 	"$(BIN)/ruff" format
 
-bench-bloom: .venv/installed  ## the Bloom filter beside rbloom
+bench-bloom: .venv/installed  ## compare the Bloom filter with rbloom
 	"$(BIN)/python" -m tests.benchmarks.bench_bloom
 
 bench-tracker: .venv/installed  ## the tracker at 1, 10 and 50 million candidates, 3,000 workers; about an hour
 	"$(BIN)/python" -m tests.benchmarks.bench_tracker
 
-bench-extract: .venv/installed  ## extract beside cc2dataset and CLD3, ingest beside COPY
+bench-extract: .venv/installed  ## compare extract with cc2dataset and CLD3, ingest with COPY
 	"$(BIN)/python" -m tests.benchmarks.bench_extract
 
-bench-download: .venv/installed  ## the download worker beside img2dataset
+bench-download: .venv/installed  ## compare the download worker with img2dataset
 	"$(BIN)/python" -m tests.benchmarks.bench_download
 
-bench-release: .venv/installed  ## publish and stats beside DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
+bench-release: .venv/installed  ## compare publish and stats with DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
 	"$(BIN)/python" -m tests.benchmarks.bench_release $(RELEASE)
 
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run
-bench-select: .venv/installed  ## embeddings, side tables and tars of a release beside a copy and DuckDB; SELECT='--rows 2000000' for fewer
+bench-select: .venv/installed  ## compare embeddings, side tables and tars of a release with a copy and DuckDB; SELECT='--rows 2000000' for fewer
 	"$(BIN)/python" -m tests.benchmarks.bench_select $(SELECT)
 
-bench-filter: .venv/installed  ## the filter end to end beside the bare forward pass
+bench-filter: .venv/installed  ## compare the filter end to end with the bare forward pass
 	"$(BIN)/python" -m tests.benchmarks.bench_filter
 
 compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine

@@ -45,7 +45,7 @@ class GroupedCommands(TyperGroup):
 
 app = typer.Typer(
     cls=GroupedCommands,
-    help="Run and steer the swarm: what there is to do, who does it, and what came of it.",
+    help="Run and steer the swarm: its jobs, workers and results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, passwords among them
 )
@@ -65,7 +65,7 @@ def open_tracker() -> Connection:
 
 
 def show(data: Mapping[str, Any], as_json: bool, text: Callable[[], RenderableType]) -> None:
-    """Print what a command found or did. In JSON, times and uuids are strings."""
+    """Print a command's result. In JSON, times and uuids are strings."""
     if as_json:
         out.print_json(strict_json.dumps(data, default=str), ensure_ascii=True)
     else:

@@ -70,7 +70,8 @@ OUTCOMES = (
     "aspect_too_large",
     "changed",
 )
-# Of these links nobody knows whether they are alive; `dataset.pictures.outcomes` has the same, a test compares them.
+# It is unknown whether links with these outcomes are alive. `dataset.pictures.outcomes` has the same set; a test
+# compares the two.
 NOT_WANTED = frozenset(
     {"blocked", "opted_out", "too_large", "too_many_pixels", "too_small", "side_too_short", "aspect_too_large"}
 )

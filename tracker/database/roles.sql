@@ -1,5 +1,5 @@
 -- The roles, which belong to the whole server: the owner, and one login for each class of worker. A login has no
--- password until the admin sets one, so that nobody can use it over the network before.
+-- password until the admin sets one, so that it cannot be used over the network before.
 DO $$
 DECLARE
     class text;

@@ -147,7 +147,7 @@ worker = Table(
     Column("burnt_at", Moment),
     Column("burnt_reason", Text),
     CheckConstraint("(burnt_at IS NULL) = (burnt_reason IS NULL)", name="worker_burnt_says_why"),
-    # A beat rewrites the row; half a page free keeps the new version beside the old one, without an index write.
+    # A beat rewrites the row; half a page free keeps the new version on the same page, without an index write.
     postgresql_with={"fillfactor": "50"},
 )
 Index("worker_alive_for_takeover", worker.c.kind, postgresql_where=text("state <> 'gone'"))
@@ -311,7 +311,7 @@ manifest = Table(
     Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), nullable=False),
     Column("lease", Uuid, nullable=False),
     Column("subset", subset),
-    # The stem in the store; the files beside it carry the endings of their kind.
+    # The stem in the store; its files add the endings of their kind.
     Column("path", Text, nullable=False, unique=True),
     Column("rows", BigInteger, nullable=False),
     Column("samples", BigInteger, nullable=False, server_default=text("0")),
@@ -322,9 +322,9 @@ manifest = Table(
     # Of a shard: since when its part is in (or it was discarded), and whether nothing that is kept is in it alone.
     Column("filtered_at", Moment),
     Column("kept_apart", Boolean, nullable=False, server_default=text("false")),
-    # Embed jobs that still need the shard's tar: it stays until there is none.
+    # Number of embed jobs that still need the shard's tar, which is kept until this is 0.
     Column("embeds", Integer, nullable=False, server_default=text("0")),
-    # From the first on, nobody may count on the tar; from the second on it is gone. The parquet stays.
+    # After the first time the tar may be missing; after the second it is deleted. The parquet stays.
     Column("tar_deleting_at", Moment),
     Column("tar_deleted_at", Moment),
     CheckConstraint("filtered_at IS NULL OR kind = 'shard'", name="manifest_shards_alone_are_filtered"),

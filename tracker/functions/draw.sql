@@ -7,7 +7,7 @@
 -- batch, is reached only when an ingest commits between count and sample. Sample and DELETE name the same leaf, because
 -- a ctid is unique only within it.
 -- A draw that has the leaf to itself deletes at once. Otherwise it first locks its rows, skipping locked ones, so that
--- it waits for nobody; that writes every row twice (docs/performance.md). If others are taking the last rows of the
+-- it never waits for a lock; that writes every row twice (docs/performance.md). If others are taking the last rows of the
 -- leaf, it tries another leaf. Links that are due for another try go first, up to their share. An empty pool costs no
 -- scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)

@@ -1,6 +1,6 @@
 -- An embed job for each part of a run that has samples; of a run without a filter, for each shard. A part that has its
 -- pictures itself needs no shard; any other holds its shard's until it is embedded. Parts whose pictures are deleted
--- are counted: nobody can embed them.
+-- are only counted: they cannot be embedded.
 WITH source AS MATERIALIZED (
     SELECT part.path, 'part' AS kind, part.rows AS samples, part.subset,
            CASE WHEN part.tar_bytes = 0 THEN shard.path END AS shard,

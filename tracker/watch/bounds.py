@@ -1,6 +1,6 @@
 """The bounds beyond which the server is in trouble, for `tracker doctor`, `tracker status` and the status page."""
 
-# Ingest's COPY of some packs may take 10 minutes, its login's limit; whatever takes longer is nobody's work.
+# Ingest's COPY of some packs may take 10 minutes, its login's limit; no worker's statement takes longer.
 LONG_SECONDS, ENDLESS_SECONDS = 600.0, 3600.0
 # A lease is a minute, by Postgres's clock alone; of others' clocks only certificates and signatures to S3 (15 minutes)
 # depend, and whoever reads logs.

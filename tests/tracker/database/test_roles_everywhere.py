@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -11,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from tests.bouncer import Bouncer
+from tests.server_home import server_home
 from tests.tracker.database.test_roles import KINDS, OWN, SHARED, Login
 from tests.tracker.filling import fill_pool, new_run, scalar
 from tracker.accounts.audit import audit
@@ -19,17 +19,15 @@ from tracker.database.database import Connection, connect
 
 
 @pytest.fixture(params=["directly", "through pgbouncer"])
-def way(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+def way(request: pytest.FixtureRequest, database: str) -> Iterator[Login]:
     """Connect as a class's login."""
     if request.param == "directly":
         yield lambda kind: connect(make_conninfo(database, user=f"shoal_{kind}"))
         return
     if Bouncer.program() is None:
         pytest.skip("pgbouncer is not installed")
-    home = Path(tmp_path_factory.mktemp("bouncer"))
-    for parent in (home, *home.parents[:3]):
-        parent.chmod(0o755)
-    with closing(Bouncer(database, home / "bouncer", users=[f"shoal_{kind}" for kind in KINDS])) as bouncer:
+    users = [f"shoal_{kind}" for kind in KINDS]
+    with server_home() as home, closing(Bouncer(database, home / "bouncer", users=users)) as bouncer:
         yield lambda kind: connect(bouncer.url(f"shoal_{kind}"))
 
 

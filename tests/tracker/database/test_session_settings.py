@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from tests.bouncer import Bouncer
 from tests.copy_buffer import copy_buffer
+from tests.server_home import server_home
 from tests.tracker.filling import fill_pool, new_run, scalar
 from tests.tracker.talking import Console
 from tracker.database.database import SESSION, Connection, connect
@@ -47,14 +48,11 @@ def odd(server: str, database: str, admin: Connection) -> str:
 
 
 @pytest.fixture
-def bouncer(odd: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouncer]:
+def bouncer(odd: str) -> Iterator[Bouncer]:
     """With one connection to the server, which all clients take turns on."""
     if Bouncer.program() is None:
         pytest.skip("pgbouncer is not installed")
-    home = Path(tmp_path_factory.mktemp("bouncer"))
-    for parent in (home, *home.parents[:3]):
-        parent.chmod(0o755)
-    with closing(Bouncer(odd, home / "bouncer", pool_size=1)) as running:
+    with server_home() as home, closing(Bouncer(odd, home / "bouncer", pool_size=1)) as running:
         yield running
 
 

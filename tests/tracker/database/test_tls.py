@@ -11,6 +11,7 @@ import pytest
 import trustme
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.server_home import server_home
 from tracker.admin.enroll import login_url
 from tracker.database.database import connect
 from tracker.errors import DatabaseDown
@@ -23,10 +24,14 @@ pytestmark = pytest.mark.skipif(BINARIES is None, reason="no Postgres with TLS i
 
 
 @pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+def tls_server() -> Iterator[tuple[int, Path]]:
     """A server that takes connections over TLS only; its port, and the certificate of its authority."""
+    with server_home() as home:
+        yield from _serve(home)
+
+
+def _serve(home: Path) -> Iterator[tuple[int, Path]]:
     assert BINARIES is not None
-    home = tmp_path_factory.mktemp("tls")
     data, authority = home / "data", trustme.CA()
     issued = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(home / "ca.crt")
@@ -34,8 +39,6 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
     data.mkdir()
     as_user: dict[str, object] = {}
     if os.geteuid() == 0:  # Postgres does not run as root
-        for folder in (home, *home.parents[:3]):
-            folder.chmod(folder.stat().st_mode | 0o011)
         shutil.chown(data, "nobody")
         shutil.chown(home / "password", "nobody")
         as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}

@@ -25,7 +25,7 @@ from dataset.recipe.json_columns import is_bytes, is_text
 ROWS_HELD = 65_536
 """Rows read at once: some 30 MB."""
 BYTES_HELD = 64 << 20
-"""Of rows that are long: fewer of them are held."""
+"""Bytes of rows in memory; if rows are long, fewer are read at a time."""
 DICTIONARY_BYTES = 4 * BYTES_HELD
 """What a batch's values may take at most, by their dictionaries, where they are not read as indices."""
 

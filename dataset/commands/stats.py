@@ -28,14 +28,14 @@ from dataset.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What is counted: the units, in which store, and what to call it."""
+    """The units to count, their store, and the page's title."""
 
     title: str
     store: Store
     units: Iterable[Unit]
     save: bool = False
     funnel: Funnel | None = None
-    """Of a run: it also has galleries."""
+    """Only for a run, whose page also has galleries."""
     domains: Sequence[Domain] | None = None
 
 

@@ -85,7 +85,7 @@ class ReleaseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseOptions:
-    """What the publisher chose; an increment keeps it."""
+    """The publisher's choices, which later batches keep."""
 
     unique: tuple[str, ...]
     drop_contacts: bool
@@ -96,7 +96,7 @@ class ReleaseOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardDetails:
-    """What only the publisher knows, for README.md and croissant.json; '' where nothing was given."""
+    """The publisher's details for README.md and croissant.json; '' where not given."""
 
     title: str = ""
     description: str = ""
@@ -106,10 +106,10 @@ class CardDetails:
     url: str = ""
     """The page of the release; a repository's, if it is on a hub."""
     license: str = "cc-by-4.0"
-    """Of the links and their metadata: an identifier of the Hugging Face Hub, or a name of the publisher's own."""
+    """The license of links and metadata: an identifier of the Hugging Face Hub, or another name."""
     license_url: str = ""
     gate: str = ""
-    """What a user has to agree to before the hub lets them download."""
+    """The terms that a user must accept before downloading from the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class SubsetRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseBatch:
-    """What one publish added. Rows that went in = rows of the subsets + dropped."""
+    """The rows added by one publish. Input rows = rows of the subsets + dropped."""
 
     name: str
     version: str

@@ -46,7 +46,7 @@ class SideTable:
     version: str
     generation: int
     source: str
-    """What it was made from, by name."""
+    """The name of its source."""
     columns: Mapping[str, str]
     """Arrow types by name; `id` comes first in each file."""
     rows: int

@@ -30,7 +30,7 @@ _SIZE = struct.Struct("<Q")
 
 
 class Task(Protocol):
-    """What to compute from a picture; must be picklable and comparable."""
+    """A computation on a picture; must be picklable and comparable."""
 
     def __call__(self, image: Image.Image) -> bytes:
         """Return the result for a picture in RGB."""

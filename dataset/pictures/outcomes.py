@@ -34,7 +34,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     """Connecting, the first byte, the whole request or a trickle of bytes took too long."""
     BAD_RESPONSE = "bad_response"
-    """What came is not HTTP, or its framing or coding is broken."""
+    """The response is not HTTP, or its framing or coding is broken."""
     TRUNCATED = "truncated"
     """The body ended before its announced end."""
     TOO_LARGE = "too_large"

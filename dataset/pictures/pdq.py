@@ -25,7 +25,7 @@ PDQ_PIXELS = 512
 spectrum, stored at 256 on the shorter or longer side: their hashes differ from the original's by 7 bits on average and
 12 at most; without resizing first, by 15 to 18 and 26 at most, too close to 31."""
 MIN_QUALITY = 50
-"""Of 100; the reference advises against using hashes of pictures with less contrast."""
+"""The scale ends at 100; the reference advises against hashes of pictures with less contrast."""
 
 _CELLS = 64
 _FREQUENCIES = 16

@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartHead:
-    """What a part's schema says of the run that it belongs to."""
+    """Facts about a part's run, from the part's schema."""
 
     recipe: str
     models: Mapping[str, Any]

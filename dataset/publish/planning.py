@@ -51,7 +51,7 @@ DEFAULTS = ReleaseOptions(unique=(), drop_contacts=False, mixed=False, variants=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of a publish; None takes what the release has, or the default."""
+    """The options of a publish; None means the release's value, or the default."""
 
     name: str
     inputs: Sequence[InputName]

@@ -55,7 +55,7 @@ Progress = Callable[[Phase, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a publish is under way, as a worker process is told."""
+    """The location of a publish in progress, as passed to worker processes."""
 
     store: str
     scratch: str | None

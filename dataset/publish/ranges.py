@@ -43,7 +43,7 @@ class RangeRows:
     """Among the rows of this range and the row's subset, in all runs."""
     group: Integers
     row: Integers
-    """Of the group's run."""
+    """Row number in the group's run."""
 
     def take(self, keep: Mask) -> "RangeRows":
         """Return the rows to keep."""

@@ -29,7 +29,7 @@ _KEY_POSITIONS = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """Where a row came from; paths are in the store of its input."""
+    """The origin of a row; paths are in the store of its input."""
 
     id: int
     release: str

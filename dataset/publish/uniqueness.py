@@ -35,7 +35,7 @@ class UniqueBy(StrEnum):
 
     @property
     def reason(self) -> str:
-        """What a row that loses is counted as."""
+        """The reason under which dropped rows are counted."""
         return f"same_{self.value}"
 
 

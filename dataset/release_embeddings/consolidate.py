@@ -32,14 +32,14 @@ from dataset.stats.threads import map_in_order
 
 UNIT_ROWS = 10_000_000
 ROW_BYTES = 96
-"""Of a unit's row: its hash, key, order and id, and the copies that sorting makes."""
+"""Memory per row of a unit: its hash, key, order and id, and the copies made by sorting."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for; `foreign` is the URI of a folder, or '' for the embeddings of the release's inputs."""
+    """The options of a consolidation; `foreign` is a folder's URI, or '' for the embeddings of the release's inputs."""
 
     model: str
     batch: str

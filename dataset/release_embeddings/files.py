@@ -29,7 +29,7 @@ from dataset.release_embeddings.sources import OpenSource, Source, open_source
 Integers = npt.NDArray[np.int64]
 
 _COPIED_BYTES = 16 << 20
-"""Of vectors that are copied at a time."""
+"""Bytes of vectors that are copied at a time."""
 _INFINITE = np.uint16(0x7C00)
 """The exponent of a float16 that is infinite or not a number."""
 

@@ -25,12 +25,12 @@ Integers = npt.NDArray[np.int64]
 NO_ID = -1
 NO_KEY = -1
 _CHECKED_BYTES = 32 << 20
-"""Of vectors that are checked at a time."""
+"""Bytes of vectors that are checked at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitReport:
-    """What a unit found. `rows` has an item for each source: 0 for one that is left out."""
+    """The result of a unit. `rows` has an item for each source: 0 for a source that is left out."""
 
     rows: tuple[int, ...]
     models: tuple[EmbeddingModel, ...]

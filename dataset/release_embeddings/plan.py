@@ -20,7 +20,7 @@ _SCHEMA = pa.schema([(field.name, pa.int64() if field.name == "rows" else pa.str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the result depends on, and how the work is cut."""
+    """The inputs that determine the result, and the division of the work."""
 
     release: str
     version: str

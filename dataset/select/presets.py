@@ -11,7 +11,7 @@ from dataset.select.errors import SelectError
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a name stands for."""
+    """The meaning of a preset's name."""
 
     about: str
     where: str

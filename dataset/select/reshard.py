@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 RECORD = "reshard.json"
 MISSING = "missing.parquet"
 _SAMPLE_BYTES = 100_000
-"""Of a picture, for the number of buckets: twice the mean of LAION at 256 pixels leaves room."""
+"""Assumed bytes per picture, for the number of buckets: twice the mean of LAION at 256 pixels."""
 
 _SAMPLES_AT_ONCE = 100
 _TEXTS = frozenset({"URL", "TEXT", "LANGUAGE", "sha256", "subset"})

@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for; of `where`, `TRUE` selects all."""
+    """The options of a selection; `TRUE` in `where` selects all rows."""
 
     where: str
     presets: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Request:
 
     @property
     def has_cuts(self) -> bool:
-        """Whether which rows are kept depends on the others."""
+        """Whether keeping a row depends on other rows."""
         return any(cut is not None for cut in (self.sample, self.max_per_host, self.top_share))
 
     @property

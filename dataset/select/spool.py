@@ -18,7 +18,7 @@ import pyarrow as pa
 Priorities = npt.NDArray[np.uint64]
 
 _HEAD = struct.Struct("<QqI8s")
-"""Of a picture: priority, id, bytes, the ending of its name."""
+"""A picture's priority, id, number of bytes, and file extension."""
 MAX_BUCKETS = 256
 """Files that are open at a time."""
 

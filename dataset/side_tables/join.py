@@ -25,7 +25,7 @@ from dataset.side_tables.write import Progress, UnitRows, Written, write_side_ta
 Integers = npt.NDArray[np.int64]
 
 _MULTIPLIED_BYTES = 16 << 20
-"""Of vectors that are multiplied at a time."""
+"""Bytes of vectors that are multiplied at a time."""
 SIMILARITY = pa.schema([("similarity", pa.float32())])
 
 

@@ -21,7 +21,7 @@ _ROW_BYTES = 64
 
 
 class JoinOn(StrEnum):
-    """What rows are joined by; the value is the column's name."""
+    """The column by which rows are joined; the value is its name."""
 
     HASH = "hash"
     ID = "id"

@@ -19,7 +19,7 @@ from dataset.stats.hyperloglog import Registers, empty_registers
 IntArray = npt.NDArray[np.int64]
 
 MAX_VALUE = 65_535
-"""Of a size in pixels or a text's length; larger values count as this one."""
+"""Largest size in pixels or length of a text; larger values count as this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ ASPECT_EDGES = (1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 1, 5 / 4, 4 / 3, 3 / 2, 2, 3)
 GRID_SIDE = 64
 """Quarter octaves of width and of height: 2^(n/4) ≤ side < 2^((n+1)/4)."""
 LANGUAGE_BINS = 201
-"""Of similarity, 0.01 wide, per language."""
+"""Bins of similarity per language, each 0.01 wide."""
 
 ARRAYS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(INTEGERS, (MAX_VALUE + 1,)),

@@ -17,7 +17,7 @@ import numpy as np
 from dataset.stats.hashing import Hashes, Ints
 
 KEPT = 1_024
-"""Of a unit: room for the 100 that are shown, although not every one of them is among a unit's most frequent."""
+"""Values kept per unit: more than the 100 shown, because these need not be among each unit's most frequent."""
 MERGED = 65_536
 """After a merge; some 10 MB of captions."""
 

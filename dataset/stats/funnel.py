@@ -35,9 +35,9 @@ class Funnel:
     """The counts of a run's links and pairs; bins (100,) int64 over BIN_EDGES, by model."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Of links that are finished."""
+    """Finished links by outcome."""
     waiting: Counter[str] = field(default_factory=Counter)
-    """Of attempts that were, or will be, made again, by the reason."""
+    """Retried attempts, including those still to be retried, by reason."""
     fetched_by_language: Counter[str] = field(default_factory=Counter)
     """'' is none."""
     kept_by_language: Counter[str] = field(default_factory=Counter)

@@ -27,7 +27,7 @@ from dataset.stats.hosts import host_hashes, host_of
 from dataset.stats.hyperloglog import add_hashes
 
 IMPLIED_LANGUAGE = {"en": "en", "nolang": ""}
-"""Of subsets whose files have no column LANGUAGE, as LAION's and ours."""
+"""Languages of subsets whose files have no column LANGUAGE, as in LAION's releases and ours."""
 
 MAX_LANGUAGES = 5_000
 """Each takes 1.7 kB; CLD3 knows 107 languages, ISO 639-3 has 8,000 and no detector most of them."""

@@ -19,7 +19,7 @@ from dataset.stats.saved import SUFFIX
 from dataset.store.store import Store
 
 SAVED_FOLDER = "stats/counts"
-"""Of a release; the files in it are named as the data files are."""
+"""Folder in a release; its files have the names of the data files."""
 UNIT_BYTES = 64 << 20
 UNIT_ROWS = 1 << 20
 BATCH_ROWS = 131_072
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is counted together. `saved` is where its counts are kept, '' if nowhere; `sha256` is the data file's."""
+    """Rows counted together. `saved` is the path of their saved counts, or ''; `sha256` is the data file's."""
 
     subset: str
     pieces: tuple[Piece, ...]
@@ -54,7 +54,7 @@ class Batch:
     names: Mapping[str, str]
     rows: pa.RecordBatch
     path: str
-    """Of the file, or of the first of several whose rows these are."""
+    """The file of the rows, or the first of several files."""
 
 
 def units_of_folder(store: Store, paths: Sequence[str] | None = None) -> Iterator[Unit]:

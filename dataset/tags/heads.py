@@ -45,7 +45,7 @@ class HeadError(DatasetError):
 
 
 class Kind(StrEnum):
-    """What a head reads."""
+    """A head's input."""
 
     EMBEDDING = "embedding"
     PICTURE = "picture"

@@ -20,7 +20,9 @@ PACE_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Pile:
-    """What piles up behind a queue. The queue is held from `high` on, until all its piles have fallen to `resume`."""
+    """The finished work of a queue that waits for the next stage. At `high` the queue is held, until all its piles have
+    fallen to `resume`.
+    """
 
     queue: str
     what: str

@@ -35,7 +35,7 @@ ROW = np.dtype([("fields", ">i2"), ("run_bytes", ">i4"), ("run", ">i4"), ("key_b
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """How many links of a run occur where they must not."""
+    """Numbers of links of a run that occur more than once."""
 
     alive_twice: int
     final_twice: int

@@ -9,7 +9,7 @@ class Queue:
 
     name: str
     folder: str
-    """Where its outputs lie, below the folder of their run."""
+    """The folder of its outputs, below the folder of their run."""
     payload_keys: tuple[str, ...] = ()
     """Keys of a job's payload, whose values name the folders below `folder`."""
 

@@ -96,7 +96,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePlan:
-    """What publishing the pairs takes, on one machine; it follows the crawl, and is not in its days."""
+    """Time and space for publishing the pairs on one machine, after the crawl; not included in the crawl's days."""
 
     publish_seconds: float
     memory_bytes: float
@@ -104,7 +104,7 @@ class ReleasePlan:
     work_bytes: float
     """Beside the release, until it is published."""
     stats_seconds: float
-    """Of counting all rows; publish saves the counts of its own releases, which takes seconds to read."""
+    """Time to count all rows; publish saves the counts of its own releases, which are read in seconds."""
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ class DownloadBeat:
 
 @dataclass(frozen=True, slots=True)
 class FilterSlot:
-    """What the Bloom filter of a slot consists of: packs[i] has ordinal snapshot_ordinal + 1 + i."""
+    """The snapshot and packs of a slot's Bloom filter: packs[i] has ordinal snapshot_ordinal + 1 + i."""
 
     slot: int
     ordinal: int

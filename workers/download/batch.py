@@ -96,7 +96,7 @@ class BatchJob:
     on_progress: Callable[[int], None]
     """Called after each link with the number of links done."""
     rests: HostRests | None = None
-    """What other workers know of hosts; None: this worker learns only from its own answers."""
+    """Other workers' knowledge of hosts; None: only this worker's own responses count."""
     robots: RobotsCache | None = None
     """The robots.txt of earlier batches."""
     extra: Mapping[str, str] | None = None

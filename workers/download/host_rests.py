@@ -35,7 +35,7 @@ class Rest:
 
 @dataclass(slots=True)
 class Report:
-    """What a heartbeat carries; restored if the heartbeat fails."""
+    """The content of a heartbeat; restored if the heartbeat fails."""
 
     refused: dict[str, tuple[int, float | None]]
     well: list[str]

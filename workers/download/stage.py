@@ -31,7 +31,7 @@ class Download(Stage[Batch]):
     decoders: Decoders
     """Serve one batch after the other; the caller closes them."""
     rests: HostRests = field(default_factory=HostRests)
-    """What this worker and the others know of hosts; `beat` exchanges it."""
+    """Knowledge of hosts, shared with other workers; `beat` exchanges it."""
     robots: RobotsCache = field(default_factory=RobotsCache)
     hash_lists: HashListCache = field(default_factory=HashListCache)
     _beating: trio.Lock = field(default_factory=trio.Lock)

@@ -40,7 +40,7 @@ _OUTCOME_BY_STATUS = {
 }
 
 _MAX_HEADER_CHARACTERS = 200
-"""Of the content type in a row of the shard."""
+"""Longest content type in a row of the shard."""
 
 
 @dataclass(frozen=True, slots=True)

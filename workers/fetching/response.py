@@ -61,7 +61,7 @@ class Reply:
 
 @dataclass(slots=True)
 class RequestContext:
-    """What a link carries through all its requests."""
+    """A link's state across all its requests."""
 
     share: MemoryShare
     scope: trio.CancelScope

@@ -30,7 +30,7 @@ TIMEOUT_SECONDS = 60.0
 MAX_RETRIES = 6
 """In a row without a byte in between; with the pauses below, about a minute."""
 MAX_RESUMES = 100
-"""Of one body in total."""
+"""Resumes of one body in total."""
 PAUSE_SECONDS = 1.0  # before the first retry; doubled before each further one
 MAX_RETRY_AFTER_SECONDS = 120.0
 """A longer Retry-After fails the job, which is tried again later."""

@@ -45,7 +45,7 @@ class Stage(Protocol[Held]):
     kind: ClassVar[str]
     """The name of the queue."""
     unit: ClassVar[str]
-    """What the stage counts as progress: links, rows, samples."""
+    """The unit of the stage's progress: links, rows or samples."""
     abreast: ClassVar[int] = 1
     """How many claims one worker works on at the same time, each under its own lease."""
 

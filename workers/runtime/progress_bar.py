@@ -34,7 +34,7 @@ PROGRESS_VARIABLE = "SHOAL_PROGRESS_FD"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a worker does at one moment; `done`, `at` and `size` are in the unit of its stage."""
+    """A worker's state at one moment; `done`, `at` and `size` are in the unit of its stage."""
 
     kind: str
     unit: str
@@ -42,7 +42,7 @@ class Status:
     done: int
     at: int
     size: int
-    """Of all jobs that are held; 0 means unknown."""
+    """Total size of all jobs that the worker holds; 0 means unknown."""
     rate: float
     completed: int
     failed: int

@@ -225,7 +225,7 @@ def _nulls(total: Figures) -> str:
     rows = [
         (name, f"{each['rows']:,}", f"{each['null']:,}", f"{each['nan']:,}") for name, each in total["columns"].items()
     ]
-    return section("Columns", table(("column", "rows", "null", "NaN"), rows))
+    return section("Columns", table(("column", "rows", "null", "NaN"), rows)) if rows else ""
 
 
 def _galleries(galleries: Mapping[Bucket, Sequence[Thumbnail]]) -> Iterable[str]:

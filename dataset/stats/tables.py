@@ -17,14 +17,18 @@ def markdown(figures: Figures) -> str:
     """Return all tables; a subset has a column where there is more than one."""
     scopes = {ALL: figures[ALL], **(figures["subsets"] if len(figures["subsets"]) > 1 else {})}
     total = figures[ALL]
+    quantiles = list(_quantiles(total))
+    distinct = [(name, _number(count)) for name, count in total["distinct"].items() if count]
     parts = [
         table(["", *scopes], _overview(scopes)),
-        "### Quantiles\n\n" + table(["", *_QUANTILES], _quantiles(total)),
+        "### Quantiles\n\n" + table(["", *_QUANTILES], quantiles) if quantiles else "",
         "### Languages\n\n" + table(["language", "pairs", "share", "mean similarity"], _languages(total))
         if total["languages"]
         else "",
         f"### Distinct values\n\nStandard error {_percent(figures['distinct_count_relative_error'])}.\n\n"
-        + table(["", "distinct"], [(name, _number(count)) for name, count in total["distinct"].items() if count]),
+        + table(["", "distinct"], distinct)
+        if distinct
+        else "",
         _listed("Most frequent captions", "caption", total["captions"]),
         _listed("Most frequent hosts", "host", total["hosts"]),
         "### Most frequent domains\n\n" + table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))

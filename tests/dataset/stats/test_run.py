@@ -93,6 +93,16 @@ def test_the_page_has_the_funnel_and_a_gallery_for_each_bucket_with_pictures(sto
     assert page.count("<img ") == 2
 
 
+def test_a_run_without_a_filter_has_its_links_and_no_empty_tables(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    put_manifest(store, [{"run": "list", **write_shard(store, 1, [row(0, Outcome.SUCCESS)])}])
+    text = run(store, "--run", "list", "--html", str(tmp_path / "page.html")).stdout
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["### Links"]
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>From link to pair</h2>" in page
+    assert "<h2>Columns</h2>" not in page
+
+
 def test_an_unknown_run_is_one_sentence(store: Store) -> None:
     assert "no run 'three'" in str(run(store, "--run", "three").exception)
 

@@ -87,10 +87,12 @@ def parse_rule(text: str, columns: Collection[str]) -> Rule:
     """
     if len(text) > MAX_CHARACTERS:
         raise SelectError(f"The expression has {len(text):,} characters, more than {MAX_CHARACTERS:,}: shorten it.")
+    if text != text.encode(errors="replace").decode():
+        raise SelectError("The expression is not UTF-8: correct --where.")
     connection = _connect()
     statement, around = _parse(connection, text), _parse(connection, "TRUE")
     if statement.get("error"):
-        found = _what_is_wrong(statement, text)
+        found = _line(_what_is_wrong(statement, text))
         raise SelectError(f"The expression {text!r} cannot be read ({found}): correct --where.")
     try:
         where = statement["statements"][0]["node"].pop("where_clause")
@@ -102,8 +104,10 @@ def parse_rule(text: str, columns: Collection[str]) -> Rule:
     known = {column.lower(): column for column in columns}
     used = [_check(node, known) for node in _nodes(where)]
     statement["statements"][0]["node"]["where_clause"] = where
-    written = str(connection.execute("SELECT json_deserialize_sql(?)", [strict_json.dumps(statement)]).fetchall()[0][0])
-    return Rule(written.partition(" WHERE ")[2], tuple(dict.fromkeys(column for column in used if column)))
+    return Rule(
+        _written(connection, statement).partition(" WHERE ")[2],
+        tuple(dict.fromkeys(column for column in used if column)),
+    )
 
 
 def check_types(rule: Rule, schema: pa.Schema) -> None:
@@ -135,8 +139,22 @@ def _parse(connection: Any, text: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
     except (RecursionError, ValueError) as error:
-        raise SelectError("The expression is nested too deeply: simplify --where.") from error
+        raise _too_deep() from error
     return found
+
+
+def _written(connection: Any, statement: Mapping[str, Any]) -> str:
+    import duckdb
+
+    try:
+        found = connection.execute("SELECT json_deserialize_sql(?)", [strict_json.dumps(statement)]).fetchall()
+    except (RecursionError, duckdb.Error) as error:  # it writes deeper trees than it reads
+        raise _too_deep() from error
+    return str(found[0][0])
+
+
+def _too_deep() -> SelectError:
+    return SelectError("The expression is nested too deeply: simplify --where.")
 
 
 def _what_is_wrong(statement: Mapping[str, Any], text: str) -> str:
@@ -195,5 +213,5 @@ def _check(node: dict[str, Any], known: Mapping[str, str]) -> str | None:
     return known[name.lower()]
 
 
-def _line(error: BaseException) -> str:
+def _line(error: object) -> str:
     return " ".join(str(error).split())[:300]

@@ -311,3 +311,13 @@ def test_names_of_columns_keep_the_releases_spelling() -> None:
     rule = parse_rule("width > 1 and Tags.PUNSAFE < 0.5", ["WIDTH", "tags.punsafe"])
     assert rule.columns == ("WIDTH", "tags.punsafe")
     assert rule.sql == '((WIDTH > 1) AND ("tags.punsafe" < 0.5))'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'\udcff' = TEXT", "WIDTH > 1 /*", "abs(" * 150 + "WIDTH" + ")" * 150 + " > 1", "NOT " * 300 + "TRUE"],
+)
+def test_an_expression_that_duckdb_cannot_take_is_refused_in_one_line(release: Release, text: str) -> None:
+    with pytest.raises(SelectError, match=r"--where") as refused:
+        Selection(ReleaseRows.open(release), Request(where=text))
+    assert "\n" not in str(refused.value)

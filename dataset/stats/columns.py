@@ -25,12 +25,15 @@ class ColumnError(DatasetError):
 def find_columns(names: Sequence[str], path: str) -> dict[str, str]:
     """Return the table's own name of each of COLUMNS that it has.
 
-    Raises: ColumnError when it has none.
+    Raises: ColumnError when it has none, or one twice.
     """
     lower = {name.lower(): name for name in reversed(names)}
     found = {column: column if column in names else lower.get(column.lower()) for column in COLUMNS}
     if not any(found.values()):
         raise ColumnError(f"{path} has none of the columns {', '.join(COLUMNS)}: name a table of image-text pairs.")
+    twice = [name for name in found.values() if names.count(name) > 1]
+    if twice:
+        raise ColumnError(f"{path} has two columns {twice[0]}: name a table that has each column once.")
     return {column: name for column, name in found.items() if name is not None}
 
 
@@ -59,7 +62,7 @@ def integer_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.int64], 
 def float_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.floating], BoolArray, int]:
     """Return (values, is known, number of NaNs) of a column, the first two (N,); null and NaN are unknown.
 
-    float32 stays float32; other numbers become float64.
+    float32 stays float32; other numbers become float64, integers beyond 2^53 the nearest one.
     """
     kind = column.type
     if not (
@@ -67,7 +70,7 @@ def float_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.floating],
     ):
         raise ColumnError(f"The column {name} has the type {kind}, not a number: convert it first.")
     values: npt.NDArray[np.floating]
-    values, valid = _numbers(column if kind == pa.float32() else column.cast(pa.float64()))
+    values, valid = _numbers(column if kind == pa.float32() else column.cast(pa.float64(), safe=False))
     is_nan = np.isnan(values)
     return values, valid & ~is_nan, int(np.count_nonzero(is_nan & valid))
 

@@ -81,7 +81,7 @@ def _languages(figures: Figures) -> Iterable[Sequence[str]]:
     languages = figures["languages"]
     for each in languages[:LISTED]:
         mean = _plain(each["similarity"]["mean"], 4)
-        yield each["language"] or "none", _number(each["rows"]), _percent(each["share"]), mean
+        yield _text(each["language"] or "none"), _number(each["rows"]), _percent(each["share"]), mean
     rest = languages[LISTED:]
     if rest:
         share = sum(each["share"] for each in rest)

@@ -15,6 +15,7 @@ from dataset.stats.counts import Counts
 from dataset.stats.figures import all_figures
 from dataset.stats.gather import count_unit, gather
 from dataset.stats.saved import counts_to_bytes
+from dataset.stats.tables import markdown
 from dataset.stats.units import Piece, Unit, subset_of, units_of_folder, units_of_parts
 from dataset.store.store import Store
 from tests.laion_rows import laion_rows
@@ -260,3 +261,22 @@ def test_small_files_with_other_types_are_counted_apart(tmp_path: Path) -> None:
     write(tmp_path, "b.parquet", retyped(table, URL=pa.large_string()))
     store = write(tmp_path, "c.parquet", table.slice(0, 0))
     assert gather(store, units_of_folder(store)).counts["all"].rows == 400
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 2**53 + 1])
+def test_integers_beyond_the_exact_doubles_are_counted_at_the_ends(number: int, tmp_path: Path) -> None:
+    table = pa.table({"URL": ["http://a.example/1"], "similarity": pa.array([number], pa.int64())})
+    assert figures(write(tmp_path, "x.parquet", table))["all"]["similarity"]["mean"] == (1 if number > 0 else -1)
+
+
+def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["http://a.example/1"])] * 2, names=["URL", "URL"])
+    with pytest.raises(DatasetError, match=r"x\.parquet.*two columns URL"):
+        figures(write(tmp_path, "x.parquet", table))
+
+
+def test_a_language_that_is_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    languages = ["<img src=x onerror=alert(1)>|a\n# title"]
+    table = pa.table({"URL": ["http://a.example/1"], "LANGUAGE": languages})
+    shown = markdown(figures(write(tmp_path, "x.parquet", table)))
+    assert r"| \<img src=x onerror=alert(1)\>\|a \# title |" in shown

@@ -22,9 +22,9 @@ from ada_url import join_url, normalize_url
 from dataset.candidates.text import decode_references
 
 MAX_URL_CHARACTERS = 2_048
-"""For an image on a page: the limit of the sitemaps protocol. Longer ones are tracking pixels and generated images."""
+"""Limit for an image on a page: that of the sitemaps protocol. Longer ones are tracking pixels and generated images."""
 MAX_REQUEST_CHARACTERS = 8_000
-"""For a request: what every sender and receiver should support (RFC 9110, 4.1)."""
+"""Limit for a request: the length that senders and receivers should support (RFC 9110, 4.1)."""
 MAX_HOST_CHARACTERS = 253  # RFC 1035, written out
 
 DEFAULT_PORTS = {"http": 80, "https": 443}

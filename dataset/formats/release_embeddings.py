@@ -70,7 +70,7 @@ class EmbeddingsRecord:
     rows: int
     source_rows: int
     left_out: Mapping[str, int]
-    """By reason."""
+    """Counts by reason."""
     missing: Mapping[str, int]
     """Rows without an embedding, by subset; `missing.parquet` names those of subsets that have any embedding."""
     files: tuple[EmbeddingsFile, ...]

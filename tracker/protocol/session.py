@@ -80,9 +80,9 @@ class DownloadBeat:
     since: datetime
     """The cursor for the next heartbeat."""
     rests: dict[str, tuple[float, int]] | None
-    """By host: the seconds left (negative: it is over), and the refusals; 0 refusals: the host may be asked again."""
+    """Per host the seconds left (negative after the end) and the refusals; 0 refusals: the host may be asked again."""
     probes: dict[str, Literal["free", "probe"] | float] | None
-    """By host of the report's probes: free, ask first, or the seconds to wait."""
+    """Per host of the report's probes: free, ask first, or the seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
--- What the Bloom filter dropped, and how many of these links were probably new.
+-- Return how many links the Bloom filter dropped, and how many of them were probably new.
 SELECT tracker.setting('bloom_rate')::float8 AS rate,
        coalesce(sum(n) FILTER (WHERE account = 'rows_in'), 0)::bigint AS read,
        coalesce(sum(CASE account WHEN 'rows_in' THEN n WHEN 'rows_out' THEN -n END), 0)::bigint AS dropped,

@@ -1,3 +1,3 @@
--- How many clients are connected, and how many may be.
+-- Return the number of connected clients, and the limit.
 SELECT count(*) AS n, current_setting('max_connections')::int AS most
 FROM pg_stat_activity WHERE backend_type = 'client backend'

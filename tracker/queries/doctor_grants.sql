@@ -1,4 +1,4 @@
--- What the class logins may do with what is ours: functions, tables, the database, and other roles.
+-- Return the privileges of the class logins on Shoal's functions and tables, the database, and other roles.
 WITH login AS (
     SELECT oid, rolname FROM pg_roles WHERE rolname = ANY (%(logins)s)
 )

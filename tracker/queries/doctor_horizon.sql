@@ -1,4 +1,4 @@
--- What has been holding the horizon: while it lasts, vacuum frees nothing that was deleted since.
+-- Return what holds the horizon; meanwhile vacuum cannot free rows that were deleted later.
 SELECT 'process ' || pid AS holder, coalesce(usename, '') AS login, coalesce(state, '') AS state,
        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds,
        format('SELECT pg_terminate_backend(%s)', pid) AS remedy

@@ -1,6 +1,6 @@
--- What each queue did in each of the last 30 minutes; minute 0 is the current one. A piece of a link list counts as a
--- job; its rows count when its packs come in. Leases granted more than 6 hours ago are left out: the index is by the
--- time of granting.
+-- Return the work of each queue in each of the last 30 minutes; minute 0 is the current one. A piece of a
+-- link list counts as a job; its rows count when its packs are ingested. Leases granted more than 6 hours ago are left
+-- out, because the index is by the time of granting.
 SELECT job.queue::text AS queue, floor(extract(epoch FROM now() - lease.ended_at) / 60)::int AS minute,
        count(*) FILTER (WHERE ending = 'completed') AS jobs,
        count(*) FILTER (WHERE ending IN ('failed', 'taken_over')) AS failures,

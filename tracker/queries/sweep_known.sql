@@ -1,4 +1,5 @@
--- What the tracker knows of the outputs with these stems and leases; a lease's job must be the one in the file's name.
+-- Return the tracker's records of the outputs with these stems and leases; a lease's job must be the one
+-- in the file's name.
 SELECT path AS name, CASE WHEN tar_deleted_at IS NULL THEN 'listed' ELSE 'deleted' END AS why
 FROM tracker.manifest WHERE path = ANY (%(stems)s)
 UNION ALL

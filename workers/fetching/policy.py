@@ -58,7 +58,7 @@ class FetchPolicy:
     address_spacing_seconds: float = 0.0
     """Minimum time between the starts of two requests to an address."""
     host_failures: int = 8
-    """After so many failures in a row a host is given up for the batch; its other links are tried in a later batch."""
+    """Consecutive failures after which a host's other links are postponed to a later batch."""
     max_rest_seconds: float = 30.0
     """A host that rests for longer, by its Retry-After or by the tracker, is given up for the batch."""
     rest_seconds: float = 60.0
@@ -66,11 +66,11 @@ class FetchPolicy:
     robots: bool = False
     """Fetch the robots.txt of each origin first, and skip what it disallows."""
     timeout_seconds: float = 20.0
-    """For the whole link: DNS, connection, all redirects, body."""
+    """Limit for the whole link: DNS, connection, all redirects, body."""
     connect_seconds: float = 8.0
-    """For the connection of one hop, including DNS and TLS."""
+    """Limit for the connection of one hop, including DNS and TLS."""
     first_byte_seconds: float = 10.0
-    """From the request until the response's head is complete."""
+    """Limit from the request until the response's head is complete."""
     min_bytes_per_second: int = 2_000
     """A body that is slower after 5 seconds is given up, because it occupies one of `concurrency` places."""
     max_bytes: int = 20_000_000
@@ -88,7 +88,7 @@ class FetchPolicy:
     dns_seconds: float = 5.0
     """Per name, for all resolvers and attempts."""
     memory_bytes: int = 128 << 20
-    """For all bodies in memory together."""
+    """Limit for all bodies in memory together."""
     stop_grace_seconds: float = 8.0
     """After a stop, links in progress get this long; the others are returned."""
 

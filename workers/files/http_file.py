@@ -26,9 +26,9 @@ from workers.fetching.retry_after import retry_after_seconds
 from workers.files.connections import take_connection
 
 TIMEOUT_SECONDS = 60.0
-"""Without a byte; the whole body has no time limit."""
+"""Longest time without a byte; the whole body has no time limit."""
 MAX_RETRIES = 6
-"""In a row without a byte in between; with the pauses below, about a minute."""
+"""Consecutive resumes without a byte in between; with the pauses below, about a minute."""
 MAX_RESUMES = 100
 """Resumes of one body in total."""
 PAUSE_SECONDS = 1.0  # before the first retry; doubled before each further one

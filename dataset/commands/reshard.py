@@ -52,7 +52,8 @@ def reshard_command(
         said = {key: value for key, value in asdict(record).items() if key != "tars"}
         sys.stdout.write(strict_json.dumps(said | {"tars": len(record.tars)}) + "\n")
         return
-    lines = [f"{record.samples:>15,}  samples in {len(record.tars)} tars"]
+    tars = f"{len(record.tars)} tar{'' if len(record.tars) == 1 else 's'}"
+    lines = [f"{record.samples:>15,}  samples in {tars}"]
     lines += [f"{record.missing:>15,}  rows without a picture in {MISSING}: download them"] if record.missing else []
     lines += [f"{record.removed:>15,}  rows removed from the release"] if record.removed else []
     sys.stdout.write("\n".join([*lines, ""]))

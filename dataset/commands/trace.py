@@ -25,5 +25,7 @@ def trace_command(
     if as_json:
         sys.stdout.write(strict_json.dumps(found, ensure_ascii=False) + "\n")
         return
+    if found["store"] == ".":  # the release names the store that it was published in so
+        found["store"] = own.uri
     for name, value in found.items():
         sys.stdout.write(f"{name:>9}  {'no longer there' if value is None else value}\n")

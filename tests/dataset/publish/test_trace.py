@@ -77,4 +77,5 @@ def test_the_command_prints_one_json_object(release: Release) -> None:
     assert json.loads(result.stdout)["id"] == 3
     folder = f"{release.store.uri}/releases/laion"
     plain = CliRunner().invoke(app, ["trace", folder, "3", "--store", release.store.uri])
+    assert f"    store  {release.store.uri}\n" in plain.stdout
     assert "crawl-data/x.wat.gz" in plain.stdout

@@ -24,7 +24,7 @@ _SECRET_PARAMETERS = (
 )  # fmt: skip
 _CREDENTIALS = (
     r"(?i)^[a-z]+://[^/?#]*@"
-    rf"|[?&;](?:{'|'.join(_SECRET_PARAMETERS)})="
+    rf"|[?&;#](?:{'|'.join(_SECRET_PARAMETERS)})="
     r"|[?&]key=AIza[0-9A-Za-z_-]{30}"
 )
 _EMAIL = r"(?i)[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,24}\b"
@@ -39,7 +39,7 @@ _PHONE = (
 
 def has_credentials(urls: pa.ChunkedArray) -> Mask:
     """Return which URLs carry user info, a token, a session or a signature -> (N,) bool."""
-    found = _candidates(urls, r"[?;@]")
+    found = _candidates(urls, r"[?;@#]")
     found[found] = _matches(urls.filter(pa.array(found)), _CREDENTIALS)
     return found
 

@@ -17,6 +17,7 @@ from dataset.publish.screens import EMAIL, PHONE, find_contacts, has_credentials
         "https://x.blob.core.windows.net/a.jpg?sv=2020&se=1&sig=abc",
         "https://example.com/a.jpg;jsessionid=0123",
         "https://example.com/a.jpg?access_token=0123",
+        "https://example.com/a.jpg#access_token=0123&token_type=bearer",
         "https://maps.googleapis.com/maps/api/staticmap?key=AIzaSyA0123456789012345678901234567890",
     ],
 )

@@ -26,7 +26,10 @@ def from_json(kind: type[Record], data: bytes) -> Record:
 
     Raises: ValueError when the text is not JSON of that dataclass; the message names the key.
     """
-    record: Record = _read(kind, json.loads(data), "")
+    try:
+        record: Record = _read(kind, json.loads(data), "")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return record
 
 
@@ -48,8 +51,14 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is kind:
-            return value
+            return _encodable(value, place) if isinstance(value, str) else value
     raise ValueError(f"{place or 'it'} is {strict_json.dumps(value)[:60]}")
+
+
+def _encodable(text: str, place: str) -> str:
+    if text != text.encode(errors="replace").decode():  # half a surrogate pair, which JSON can escape
+        raise ValueError(f"{place or 'it'} is not UTF-8")
+    return text
 
 
 def _read_dataclass(kind: Any, value: Any, place: str) -> Any:

@@ -15,6 +15,7 @@ Source: names, order and types of the data columns are LAION-5B's; LANGUAGE is a
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -75,9 +76,9 @@ class ReleaseInput:
     rows: int
     recipe: str
     """Digest of the run's recipe, '' if its parts do not say."""
-    models: Mapping[str, Any]
+    models: Mapping[str, Mapping[str, Any]]
     """By role: name, threshold, sha256, config_sha256."""
-    tags: Mapping[str, Any]
+    tags: Mapping[str, Mapping[str, Mapping[str, Any] | None]]
     """By role and tag: the head and its sha256, None where nothing tags."""
     columns: Mapping[str, str]
     """The link list's own columns with their types."""
@@ -264,9 +265,32 @@ def read_record(data: bytes, path: str = RECORD) -> ReleaseRecord:
             raise ReleaseError(
                 f"{path} has the format {found.get('format')}, not {FORMAT}: use the Shoal that wrote it."
             )
-        return from_json(ReleaseRecord, data)
-    except ValueError as error:
+        return _check_possible(from_json(ReleaseRecord, data))
+    except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{path} cannot be read ({error}): restore it from history/ or a copy.") from error
+
+
+def _check_possible(record: ReleaseRecord) -> ReleaseRecord:
+    """Raise ValueError for what no release says: others make paths, versions and ids of it."""
+    for place, value, possible in _checks(record):
+        if not possible:
+            raise ValueError(f"{place} is {value!r}")
+    return record
+
+
+def _checks(record: ReleaseRecord) -> Iterator[tuple[str, Any, bool]]:
+    """Yield places of a record with their values, and whether these are possible."""
+    yield "name", record.name, _is_name(record.name)
+    yield "version", record.version, re.fullmatch(r"\d{1,9}(\.\d{1,9}){2}", record.version, re.ASCII) is not None
+    yield "next_id", record.next_id, 0 <= record.next_id <= MAX_ID
+    for at, file in enumerate(record.files):
+        yield f"files[{at}].path", file.path, not {"", ".", ".."} & set(file.path.split("/"))
+        yield f"files[{at}].subset", file.subset, file.subset in SUBSETS
+        yield f"files[{at}].rows", file.rows, 0 <= file.rows <= MAX_ID
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and set(name) <= NAME_CHARACTERS and len(name) <= MAX_NAME
 
 
 def find_release(store: Store, name: str) -> Release | None:
@@ -285,7 +309,7 @@ def release_folder(name: str) -> str:
 
     Raises: ReleaseError for a name that cannot be a folder's.
     """
-    if not name or name.startswith(".") or not set(name) <= NAME_CHARACTERS or len(name) > MAX_NAME:
+    if not _is_name(name):
         raise ReleaseError(
             f"{name[:MAX_NAME]!r} cannot name a release: use at most {MAX_NAME} letters, digits, '-', '_' and '.', not "
             "'.' first."

@@ -1,5 +1,6 @@
 """Publishes that are killed, run out of disk, or are given what cannot be published."""
 
+import json
 import random
 import re
 import resource
@@ -14,7 +15,7 @@ import pytest
 from dataset.errors import DatasetError
 from dataset.formats.deny_lists import DENY_SCHEMA, write_deny_list
 from dataset.formats.manifest import MANIFEST
-from dataset.formats.releases import FileKind, open_release
+from dataset.formats.releases import FileKind, ReleaseError, open_release, read_record
 from dataset.publish import plan
 from dataset.publish.inputs import InputName
 from dataset.publish.plan import delete_work
@@ -340,3 +341,37 @@ def test_a_store_with_a_password_in_its_uri_is_no_input_since_the_release_names_
     with pytest.raises(DatasetError, match=r"credentials") as refused:
         InputName.parse("s3://key:secret@bucket/store#crawl", ".")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda record: record.update(version="1.x.0"), r"version is '1\.x\.0'"),
+        (lambda record: record.update(version="1.0"), r"version is '1\.0'"),
+        (lambda record: record.update(version="../../x"), "version is"),
+        (lambda record: record.update(next_id=2**60), "next_id is"),
+        (lambda record: record.update(next_id=-1), "next_id is"),
+        (lambda record: record["files"][0].update(path="../../secret"), "path is"),
+        (lambda record: record["files"][0].update(path="/etc/passwd"), "path is"),
+        (lambda record: record["files"][0].update(rows=-5), "rows is"),
+        (lambda record: record["files"][0].update(subset="xx"), "subset is"),
+        (lambda record: record["card"].update(title="\ud800"), "UTF-8"),
+        (lambda record: record["inputs"][0].update(models={"en": 3}), "models"),
+        (lambda record: record["inputs"][0].update(tags={"en": 3}), "tags"),
+    ],
+)
+def test_a_record_that_says_what_no_release_can_is_refused(
+    made: MadeStore, spoil: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    made.put_run("crawl", [[make_pair(1)]])
+    publish_run(made)
+    record = json.loads(made.store.read("releases/laion/release.json"))
+    spoil(record)
+    with pytest.raises(ReleaseError, match=said):
+        read_record(json.dumps(record).encode())
+
+
+@pytest.mark.parametrize("data", [b"[" * 200_000, b"{}" * 2, b"", b"\xff\xfe", b"null", b"[1]"])
+def test_a_record_that_is_damaged_is_said(data: bytes) -> None:
+    with pytest.raises(ReleaseError, match=r"release\.json cannot be read .*history/"):
+        read_record(data)

@@ -24,8 +24,3 @@ MEANINGS = {
 def meaning(column: str) -> str:
     """Return what a column means; those without an entry come from link lists."""
     return MEANINGS.get(column, "column of the link list that the pair comes from")
-
-
-def public_place(name: str) -> str:
-    """Return the name of a model's file; of a file on somebody's disk only the last part, where it lay is private."""
-    return name if "://" in name or not name.startswith(("/", "~", ".")) else name.rstrip("/").rpartition("/")[2]

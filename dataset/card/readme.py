@@ -5,7 +5,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from dataset.card.columns import meaning, public_place
+from dataset.card.columns import meaning
 from dataset.card.configs import Config
 from dataset.card.front_matter import front_matter
 from dataset.card.licenses import license_of
@@ -180,7 +180,7 @@ def _once(lines: Iterable[str]) -> list[str]:
 
 
 def _named(model: Mapping[str, Any], *keys: str) -> str:
-    return escape(" ".join(public_place(str(model[key])) for key in keys if model.get(key)))
+    return escape(" ".join(str(model[key]) for key in keys if model.get(key)))
 
 
 def _checksum(value: Any) -> str:

@@ -6,7 +6,6 @@ Source: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataset.card.columns import public_place
 from dataset.formats.releases import ReleaseRecord
 
 FIXED: Mapping[str, Any] = {
@@ -63,4 +62,4 @@ def _tools(record: ReleaseRecord) -> Iterator[str]:
     for one in record.inputs:
         yield from (str(model.get("model")) for model in one.models.values())
         for tags in one.tags.values():
-            yield from (public_place(str(head.get("head"))) for head in tags.values() if head)
+            yield from (str(head.get("head")) for head in tags.values() if head)

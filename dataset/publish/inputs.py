@@ -94,10 +94,19 @@ def read_head(schema: pa.Schema, path: str) -> PartHead:
     wanted = ("model", "pretrained", "threshold", "sha256", "config_sha256")
     return PartHead(
         recipe=metadata.get(b"shoal.recipe", b"").decode(),
-        models={role: {key: model.get(key) for key in wanted} for role, model in sorted(models.items())},
-        tags=json.loads(metadata.get(b"shoal.tags", b"{}")),
+        models={role: {key: _public(model.get(key)) for key in wanted} for role, model in sorted(models.items())},
+        tags={
+            role: {tag: head and {key: _public(value) for key, value in head.items()} for tag, head in heads.items()}
+            for role, heads in json.loads(metadata.get(b"shoal.tags", b"{}")).items()
+        },
         columns={field.name: type_name(field.type) for field in list_columns(schema)},
     )
+
+
+def _public(value: Any) -> Any:
+    """Return a value that a release may tell: of a file on somebody's disk only its name, where it lies is private."""
+    is_local = isinstance(value, str) and value.startswith(("/", "~", "."))
+    return value.rstrip("/").rpartition("/")[2] if is_local else value
 
 
 def open_part(store: Store, path: str) -> pq.ParquetFile:

@@ -22,7 +22,7 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
 from dataset.store.store import Store
-from tests.parts import MadeStore, in_parts, make_pair
+from tests.parts import MODELS, TAGS, MadeStore, in_parts, make_pair
 from tests.readers import reader
 
 LANGUAGES = {"en": ("en",), "multi": ("de", "iw", "ru-Latn"), "nolang": (None,)}
@@ -242,3 +242,17 @@ def test_languages_and_sizes_have_the_hubs_names() -> None:
     assert size_category(1000) == "1K<n<10K"
     assert size_category(5_850_000_000) == "1B<n<10B"
     assert size_category(10**13) == "n>1T"
+
+
+def test_no_public_file_tells_where_models_lay_on_somebodys_disk(tmp_path: Path) -> None:
+    made = MadeStore(Store.open(str(tmp_path)))
+    models = {role: model | {"model": "/home/me/net", "pretrained": "~/weights/x.pt"} for role, model in MODELS.items()}
+    tags = {role: heads | {"punsafe": {"head": "/home/me/p.safetensors", "sha256": "c" * 64}}
+            for role, heads in TAGS.items()}  # fmt: skip
+    made.put_run("crawl", [[make_pair(1)]], models=models, tags=tags)
+    publish(made.store, Request(name="pairs", inputs=[InputName(".", "crawl")]))
+    folder = tmp_path / "releases" / "pairs"
+    public = [line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    told = {path for path in public if re.search(rb"/home|weights/", (folder / path).read_bytes())}
+    assert told == set()
+    assert open_release(made.store, "pairs").record.inputs[0].models["en"]["pretrained"] == "x.pt"

@@ -63,6 +63,7 @@ class HostCounts:
     def add(self, rows: pa.Table) -> None:
         """Count rows with the columns URL, TEXT, WIDTH, HEIGHT and punsafe."""
         hosts, punsafe = hosts_of(rows["URL"]), rows["punsafe"]
+        punsafe = pc.if_else(pc.is_nan(punsafe), pa.scalar(None, punsafe.type), punsafe)
 
         def total(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
             return np.bincount(hosts.numbers, weights, len(hosts.names)).astype(np.float64, copy=False)

@@ -317,3 +317,11 @@ def test_the_first_file_tells_of_all_of_them_within_the_error_of_a_sample(made: 
         assert distance < 1.63 / np.sqrt(len(sample))  # Kolmogorov and Smirnov's bound at 1 %
     share = np.mean([language == "de" for language in first["LANGUAGE"].to_pylist()])
     assert abs(share - 0.3) < 3 * np.sqrt(0.3 * 0.7 / len(first))
+
+
+def test_a_punsafe_that_is_not_a_number_counts_as_unknown_in_the_mean_of_its_domain(made: MadeStore) -> None:
+    url = "https://a.example.org/{}.jpg"
+    made.put_run("crawl", [[make_pair(1, URL=url.format(1), punsafe=float("nan")),
+                            make_pair(2, URL=url.format(2), punsafe=0.25)]])  # fmt: skip
+    (row,) = read_hosts(publish_run(made)).to_pylist()
+    assert (row["rows"], row["punsafe"]) == (2, 0.25)

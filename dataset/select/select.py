@@ -75,6 +75,8 @@ class Selection:
         names = rows.schema.names
         if request.balance is not None and request.balance not in names:
             raise SelectError(f"The release has no column {request.balance} to balance, only {', '.join(names)}.")
+        if request.balance is not None:
+            _check_balance(rows.schema.field(request.balance))
         self.rule: Rule = parse_rule(request.where, names)
         check_types(self.rule, rows.schema)
         self._rows, self._request = rows, request
@@ -202,6 +204,13 @@ class Selection:
             return pa.schema([schema.field(name) for name in wanted]).empty_table()
         rows = self._rows.read(group, list(dict.fromkeys(("id", *wanted))))
         return rows.filter(pc.is_in(rows["id"], pa.array(ids))).select(wanted)
+
+
+def _check_balance(field: pa.Field) -> None:
+    if pa.types.is_nested(field.type) or pa.types.is_binary(field.type) or pa.types.is_fixed_size_binary(field.type):
+        raise SelectError(
+            f"{field.name} is of the type {field.type}, which has no values to balance: name a column such as LANGUAGE."
+        )
 
 
 def _numbers(

@@ -321,3 +321,8 @@ def test_an_expression_that_duckdb_cannot_take_is_refused_in_one_line(release: R
     with pytest.raises(SelectError, match=r"--where") as refused:
         Selection(ReleaseRows.open(release), Request(where=text))
     assert "\n" not in str(refused.value)
+
+
+def test_a_column_that_is_no_text_or_number_is_not_balanced(release: Release) -> None:
+    with pytest.raises(SelectError, match=r"pdq is of the type .*LANGUAGE"):
+        Selection(ReleaseRows.open(release), Request(where="TRUE", sample=3, balance="pdq"))

@@ -118,7 +118,7 @@ def test_a_model_that_does_not_exist_is_one_sentence_and_the_job_goes_back(
     )
     finished = command("worker", "filter", SHOAL_DATABASE_URL=database, SHOAL_STORE=str(tmp_path))
     assert finished.returncode == 1
-    assert "open_clip knows no model ViT-B-33" in finished.stderr.splitlines()[-1]
+    assert "open_clip has no model ViT-B-33" in finished.stderr.splitlines()[-1]
     row = admin.execute("SELECT state::text AS state, attempt FROM tracker.job").fetchone()
     assert row == {"state": "ready", "attempt": 0}
 

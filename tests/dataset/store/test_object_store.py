@@ -113,10 +113,10 @@ def test_a_download_continues_after_a_transient_fault(s3: S3, store: Store, faul
 @pytest.mark.parametrize(
     ("fault", "which", "sentence"),
     [
-        (SLOW_DOWN, {"method": "PUT", "path": "small"}, r"SLOW_DOWN.*: it was asked again .* try again later\.$"),
-        (CUT_UP, {"method": "PUT", "path": "small"}, r"NETWORK_CONNECTION.*: it was asked again .* later\.$"),
-        (INTERNAL, {"query": "partNumber=2"}, r"INTERNAL_FAILURE.*: it was asked again .* later\.$"),
-        (SLOW_DOWN, {"method": "POST", "query": "uploadId"}, r"SLOW_DOWN.*: it was asked again .* later\.$"),
+        (SLOW_DOWN, {"method": "PUT", "path": "small"}, r"SLOW_DOWN.*: it was retried .* try again later\.$"),
+        (CUT_UP, {"method": "PUT", "path": "small"}, r"NETWORK_CONNECTION.*: it was retried .* later\.$"),
+        (INTERNAL, {"query": "partNumber=2"}, r"INTERNAL_FAILURE.*: it was retried .* later\.$"),
+        (SLOW_DOWN, {"method": "POST", "query": "uploadId"}, r"SLOW_DOWN.*: it was retried .* later\.$"),
         (
             EXPIRED,
             {"method": "PUT", "path": "small"},
@@ -191,7 +191,7 @@ def test_a_silent_server_times_out(s3: S3, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("SHOAL_S3_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
         monkeypatch.setattr(object_store, "REQUEST_TIMEOUT_SECONDS", 1.0)
-        with pytest.raises(StoreError, match=r"^The store s3://crawl/run cannot be used \(.*\): it was asked again"):
+        with pytest.raises(StoreError, match=r"^The store s3://crawl/run cannot be used \(.*\): it was retried"):
             Store.open(URI)
 
 

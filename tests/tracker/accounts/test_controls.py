@@ -35,7 +35,7 @@ def test_a_setting_out_of_its_bounds_is_refused(admin: Connection, name: str, va
 def test_a_lease_is_not_made_shorter_under_workers_that_beat_by_it(admin: Connection, register: Register) -> None:
     worker = register("extract")
     change_setting(admin, "lease_seconds", 90)
-    with pytest.raises(TrackerError, match="while 1 workers beat by it: drain them first"):
+    with pytest.raises(TrackerError, match="while 1 workers are alive: drain them first"):
         change_setting(admin, "lease_seconds", 30)
     worker.leave()
     change_setting(admin, "lease_seconds", 30)

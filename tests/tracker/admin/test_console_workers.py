@@ -168,7 +168,7 @@ def test_a_name_that_is_nobodys_or_not_one_workers_is_refused(
             "UPDATE tracker.worker SET worker_id = %s WHERE worker_id = %s", (alike, register("extract").worker_id)
         )
     assert "there is no worker nobody" in console.refusal("evict", "nobody", "--yes")
-    assert "no worker abc is here" in console.refusal("evict", "abc", "--yes")
+    assert "there is no worker abc" in console.refusal("evict", "abc", "--yes")
     assert "the ids of 2 workers begin with abcd" in console.refusal("drain", "abcd")
     assert console.json("drain", "abcd0001")["drained"] == 1
 

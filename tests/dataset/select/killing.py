@@ -64,8 +64,14 @@ def fill(folder: Path) -> None:
     pq.write_table(rows, folder / "tags.parquet", row_group_size=60)
 
 
+RECORDS = {"select": "selection/selection.json", "reshard": "tars/reshard.json"}
+"""Written last. Where it is, the step is done, and to do it again would be refused."""
+
+
 def work(folder: Path, step: str) -> None:
-    """Do a step in small units; print a line for each that is done."""
+    """Do a step in small units, unless it is done; print a line for each unit."""
+    if step in RECORDS and (folder / RECORDS[step]).exists():
+        return
 
     def show(phase: str, done: int, total: int) -> None:
         print(phase, done, total, flush=True)

@@ -142,4 +142,4 @@ def test_the_command_says_where_each_number_is_from(tracker: Console) -> None:
     assert data["assumptions"]["links"] == {"value": 1e9, "source": "given", "note": ""}
     assert data["assumptions"]["pool_high"]["source"] == "measured"
     assert "held up by download" in tracker("plan", "--set", "workers.download=50").out
-    assert "write it as links=5e9" in tracker.refusal("plan", "--set", "links=many")
+    assert "write it like links=5e9" in tracker.refusal("plan", "--set", "links=many")

@@ -94,7 +94,7 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, host: str) -> N
         (b"<html>503</html>", "not a list of paths"),
         (gzip.compress(b"\xff\xfe"), "not a list of paths"),
         (gzip.compress(LINES.encode()) + b"<html>", "not a list of paths"),
-        (gzip.compress(LINES.encode())[:-12], "breaks off"),
+        (gzip.compress(LINES.encode())[:-12], "ends early"),
         (gzip.compress(LINES.encode() * 100), "has over 1000 bytes"),
         (gzip.compress(LINES.encode()) * 10, "has over 1000 bytes"),
         (b"", "names no WAT file"),

@@ -35,7 +35,7 @@ class ReleaseEmbeddingsError(DatasetError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class EmbeddingModel:
-    """The model of embeddings; the checksums are '' where whoever made them did not say."""
+    """The model of embeddings; a checksum is '' when the embeddings do not name it."""
 
     name: str
     sha256: str

@@ -1,6 +1,6 @@
 """Remove samples that nobody may see from a shard, so that a crash in between exposes none of them.
 
-    1  <shard>.removed.json   which keys, and why: from here on the removal is decided, whoever continues it
+    1  <shard>.removed.json   which keys, and why: from here on the removal is decided, whichever worker continues it
     2  <shard>.tar            rewritten without their members, and replaced
     3  <shard>.parquet        their rows keep ANONYMOUS_COLUMNS; all other columns are blank
 

@@ -283,6 +283,9 @@ def _checks(record: ReleaseRecord) -> Iterator[tuple[str, Any, bool]]:
     yield "name", record.name, _is_name(record.name)
     yield "version", record.version, re.fullmatch(r"\d{1,9}(\.\d{1,9}){2}", record.version, re.ASCII) is not None
     yield "next_id", record.next_id, 0 <= record.next_id <= MAX_ID
+    for at, batch in enumerate(record.batches):
+        known = all(0 <= number < len(record.inputs) for number in batch.inputs)
+        yield f"batches[{at}].inputs", batch.inputs, known
     for at, file in enumerate(record.files):
         yield f"files[{at}].path", file.path, not {"", ".", ".."} & set(file.path.split("/"))
         yield f"files[{at}].subset", file.subset, file.subset in SUBSETS

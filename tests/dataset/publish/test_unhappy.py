@@ -351,6 +351,7 @@ def test_a_store_with_a_password_in_its_uri_is_no_input_since_the_release_names_
         (lambda record: record.update(version="../../x"), "version is"),
         (lambda record: record.update(next_id=2**60), "next_id is"),
         (lambda record: record.update(next_id=-1), "next_id is"),
+        (lambda record: record.update(inputs=[]), r"batches\[0\].inputs is"),
         (lambda record: record["files"][0].update(path="../../secret"), "path is"),
         (lambda record: record["files"][0].update(path="/etc/passwd"), "path is"),
         (lambda record: record["files"][0].update(rows=-5), "rows is"),

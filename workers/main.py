@@ -4,12 +4,14 @@ Each subcommand imports its own stage, so that help is quick and a download work
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -46,6 +48,7 @@ from workers.options import (
     VerifyTls,
 )
 from workers.runtime import metrics
+from workers.runtime.supervisor import log_format
 
 if TYPE_CHECKING:
     from workers.runtime.process import WorkerProcess
@@ -58,6 +61,7 @@ app = typer.Typer(
 
 MACHINE = "Everything on one machine"
 STAGES = "One stage"
+SEARCH = "Search"
 
 
 def main() -> None:
@@ -232,6 +236,42 @@ def embed(
     """Embed pairs with a second model; `tracker embed` adds the jobs."""
     with_model = ModelUse(device, precision, compiled, batch_size, decoders)
     _run_models("embed", with_model, _process(once, until_idle, processes, metrics_port, metrics_host))
+
+
+@app.command(rich_help_panel=SEARCH)
+def fetcher(
+    socket: Annotated[Path, typer.Option("--socket", help="The Unix socket that `dataset serve --fetcher` names.")],
+    user_agent: UserAgent = None,
+    per_address: PerAddress = 4,
+    concurrency: Concurrency = 16,
+    timeout_seconds: LinkTimeout = 10.0,
+    nameserver: Nameservers = None,
+    allow_network: AllowedNetworks = None,
+    allow_port: AllowedPorts = None,
+    verify_tls: VerifyTls = True,
+) -> None:
+    """Fetch pictures for the search server, from public addresses only."""
+    from dataset.search.fetcher_wire import MAX_PICTURE_BYTES
+    from workers.fetcher import run_fetcher
+
+    logging.basicConfig(format=log_format(os.environ), stream=sys.stderr)
+    logging.getLogger("shoal").setLevel(logging.INFO)
+    try:
+        policy = FetchPolicy(
+            **({"user_agent": user_agent} if user_agent else {}),  # type: ignore[arg-type]
+            concurrency=concurrency,
+            per_address=per_address or 0,
+            timeout_seconds=timeout_seconds,
+            max_bytes=MAX_PICTURE_BYTES,
+            opt_out_words=frozenset(),  # they reserve pictures from datasets; a picture that is searched is not kept
+            allow_networks=tuple(_network(text) for text in allow_network or ()),
+            allow_ports=tuple(allow_port or ()),
+            verify_tls=verify_tls,
+            nameservers=tuple(nameserver or ()),
+        )
+    except PolicyError as error:
+        raise typer.BadParameter(str(error)) from error
+    run_fetcher(socket, policy)
 
 
 @dataclass(frozen=True, slots=True)

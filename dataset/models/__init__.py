@@ -1,5 +1,8 @@
-"""The models that score pairs: their files, their two towers, and the pipeline that feeds them.
+"""The models that score pairs: their files, their two towers, and the pipeline that feeds them; and the arithmetic of
+other stages that a GPU does best.
 
 inputs.py, decoders.py ─▶ pipeline.py ─▶ towers.py
 files.py ─▶ clip.py ─────────────────────┘
+kmeans.py      clusters of rows, for the index
+block_join.py  pairs of rows above a cosine, for near-duplicates
 """

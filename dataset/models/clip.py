@@ -27,6 +27,7 @@ from PIL import Image
 import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
 from dataset import strict_json
 from dataset.errors import said_by
+from dataset.models.devices import device_named
 from dataset.models.files import CONFIG_FILE, ModelError, fetched, sha256_of, weights_in
 from dataset.models.inputs import Pixels, Preparation
 from dataset.models.towers import Embeddings, Precision, Towers
@@ -126,7 +127,7 @@ def load_model(
     Raises: ModelError when model or weights do not exist, do not fit each other, or cannot be loaded without running
     code.
     """
-    place = _device(device)
+    place = device_named(device)
     with _located(spec, store) as source:
         _refuse_torchscript(source.weights)
         try:
@@ -171,18 +172,6 @@ def preparation_of(preprocess: Any, tokenizer: Any, size: int | Sequence[int]) -
     assert (type(to_tensor).__name__, type(normalize).__name__) == ("MaybeToTensor", "Normalize"), preprocess
     height, width = (size, size) if isinstance(size, int) else size
     return Preparation(tuple(steps), tokenizer, height, width, int(tokenizer.context_length))
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        raise ModelError(
-            f"Cannot use the device {name} ({said_by(error)}): give cpu, cuda or cuda:N, or omit --device."
-        ) from error
 
 
 def pretrained_names() -> list[tuple[str, str]]:

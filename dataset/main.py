@@ -21,6 +21,7 @@ from dataset.commands.reshard import reshard_command
 from dataset.commands.select import select_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
+from dataset.commands.takedown import takedown_app
 from dataset.commands.trace import trace_command
 from dataset.commands.training import calibrate_command, train_head_command
 from dataset.errors import DatasetError
@@ -39,6 +40,7 @@ app.command("select", rich_help_panel=RELEASES)(select_command)
 app.command("reshard", rich_help_panel=RELEASES)(reshard_command)
 app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
 app.command("trace", rich_help_panel=RELEASES)(trace_command)
+app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)
 app.add_typer(tags_app, name="tags", rich_help_panel=RELEASES)
 app.add_typer(captions_app, name="captions", rich_help_panel=RELEASES)

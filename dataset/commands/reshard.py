@@ -15,6 +15,7 @@ from dataset.commands.releases import open_named_release
 from dataset.formats.selections import read_selection
 from dataset.select.reshard import MISSING, reshard
 from dataset.store.store import Store
+from dataset.takedown.screen import Screen
 
 
 def reshard_command(
@@ -41,6 +42,7 @@ def reshard_command(
             opened,
             chosen,
             Store.open(out),
+            screen=Screen.of(opened, Store.open(store, writable=False)),
             samples_per_shard=samples_per_shard,
             seed=seed,
             memory_bytes=int(memory * 2**30),

@@ -15,6 +15,7 @@ from dataset.select.presets import apply_presets
 from dataset.select.select import Request, Selected, Selection
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
+from dataset.takedown.screen import Screen
 
 
 def select_command(
@@ -56,7 +57,8 @@ def select_command(
     if out is None and not (count or explain):
         raise typer.BadParameter("give --out, or --count or --explain to look first")
     condition, share = apply_presets(preset or [], where, top_share)
-    rows = ReleaseRows.open(open_named_release(release, store, writable=False))
+    opened = open_named_release(release, store, writable=False)
+    rows = ReleaseRows.open(opened)
     request = Request(
         where=condition,
         presets=tuple(preset or ()),
@@ -68,7 +70,8 @@ def select_command(
         rows_per_file=rows_per_file,
     )
     threads = workers or len(os.sched_getaffinity(0))
-    selection = Selection(rows, request, threads=threads, memory_bytes=int(memory * 2**30))
+    screen = Screen.of(opened, Store.open(store, writable=False))
+    selection = Selection(rows, request, screen=screen, threads=threads, memory_bytes=int(memory * 2**30))
     if explain:
         said = _explained(rows, selection)
         lines = [f"{name:>8}  {value if isinstance(value, str) else _listed(value)}" for name, value in said.items()]

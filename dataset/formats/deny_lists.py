@@ -1,20 +1,26 @@
 """Deny lists: the pairs, URLs, pictures and hosts that are kept out of future crawls and releases.
 
-They are the files `deny/NNNN.parquet` in the store; they are private and append-only, and `dataset takedown` writes
-them. A value is text: for a `pair` its hash in decimal; for a `url` the URL's sha256 in hex, so that the list does not
-lead to removed URLs; for a picture its sha256, md5 or pdq in hex; for a `host` its name in lower case, which includes
-its subdomains.
+They are the files `deny/NNNN-REQUEST.parquet` in the store; they are private and append-only, and `dataset takedown`
+writes them. A value is text: for a `pair` its hash in decimal; for a `url` the URL's sha256 in hex, so that the list
+does not lead to removed URLs; for a picture its sha256, md5, sha1 or pdq in hex; for a `host` its name in lower case,
+which includes its subdomains.
+
+A list may have many million entries, so it is written and read in pieces, and checked by whole columns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
 from dataset.store.store import Store, StoreError
 
 FOLDER = "deny"
+ENTRIES_AT_ONCE = 1 << 17
+"""Entries that are held at once: some 20 MB."""
 
 DENY_SCHEMA = pa.schema(
     [
@@ -33,6 +39,7 @@ class DenyKind(StrEnum):
     URL = "url"
     SHA256 = "sha256"
     MD5 = "md5"
+    SHA1 = "sha1"
     PDQ = "pdq"
     HOST = "host"
 
@@ -41,7 +48,7 @@ class DenyListError(DatasetError):
     """A deny list cannot be read; nothing may be published without it."""
 
 
-_HEX_DIGITS = {DenyKind.URL: 64, DenyKind.SHA256: 64, DenyKind.MD5: 32, DenyKind.PDQ: 64}
+HEX_DIGITS = {DenyKind.URL: 64, DenyKind.SHA256: 64, DenyKind.MD5: 32, DenyKind.SHA1: 40, DenyKind.PDQ: 64}
 
 
 def list_deny_files(store: Store) -> list[str]:
@@ -49,50 +56,70 @@ def list_deny_files(store: Store) -> list[str]:
     return [path for path in store.list(FOLDER) if path.endswith(".parquet")]
 
 
-def write_deny_list(store: Store, entries: pa.Table) -> str:
+def deny_path(number: int, request: str = "") -> str:
+    """Return the path of the list that has this number; `request` keeps lists apart that are written at one time."""
+    return f"{FOLDER}/{number:04d}{f'-{request}' if request else ''}.parquet"
+
+
+def write_deny_list(store: Store, entries: pa.Table | Iterable[pa.Table], *, request: str = "") -> str:
     """Write a new deny list with these entries, and return its path.
 
     Raises: DenyListError when an entry does not have the form of its kind; StoreError when it cannot be written.
     """
-    table = entries.select(DENY_SCHEMA.names).cast(DENY_SCHEMA)
-    for row in table.select(["kind", "value"]).to_pylist():
-        check_entry(row["kind"], row["value"], "the new deny list")
-    path = f"{FOLDER}/{len(list_deny_files(store)):04d}.parquet"
-    store.write_table(path, table)
+    path = deny_path(len(list_deny_files(store)), request)
+    with store.write(path) as file, pq.ParquetWriter(file, DENY_SCHEMA, compression="zstd") as writer:
+        for table in [entries] if isinstance(entries, pa.Table) else entries:
+            rows = table.select(DENY_SCHEMA.names).cast(DENY_SCHEMA)
+            check_entries(rows, "the new deny list")
+            writer.write_table(rows)
     return path
 
 
-def read_deny_list(store: Store, path: str) -> Iterator[tuple[DenyKind, str]]:
-    """Yield the kind and the value of each entry.
+def read_deny_list(store: Store, path: str) -> Iterator[pa.Table]:
+    """Yield the kind, value and reason of the entries, ENTRIES_AT_ONCE at a time.
 
     Raises: DenyListError when the file is missing or damaged, or an entry does not have the form of its kind.
     """
     try:
-        table = store.read_table(path, ["kind", "value"])
-        rows: Sequence[dict[str, str]] = table.to_pylist()
-    except (StoreError, KeyError) as error:
+        with store.open_input(path) as file:
+            for batch in pq.ParquetFile(file).iter_batches(ENTRIES_AT_ONCE, columns=["kind", "value", "reason"]):
+                rows = pa.Table.from_batches([batch])
+                check_entries(rows, path)
+                yield rows
+    except (StoreError, OSError, KeyError, pa.ArrowException) as error:
         raise DenyListError(f"Cannot read the deny list {path} ({error}): restore it; without it nothing "
                             "may be published.") from error  # fmt: skip
-    for row in rows:
-        yield check_entry(row["kind"], row["value"], path), row["value"]
 
 
-def check_entry(kind: str, value: str, path: str) -> DenyKind:
-    """Return the kind of an entry.
+def check_entries(rows: pa.Table, path: str) -> None:
+    """Check the form of entries.
 
-    Raises: DenyListError when it does not have the form of its kind.
+    Raises: DenyListError when one does not have the form of its kind.
     """
-    try:
-        found = DenyKind(kind)
-        match found:
-            case DenyKind.PAIR:
-                good = -(2**63) <= int(value) < 2**63
-            case DenyKind.HOST:
-                good = bool(value) and value == value.lower() and "/" not in value
-            case _:
-                good = len(value) == _HEX_DIGITS[found] and value == value.lower() and int(value, 16) >= 0
-    except (ValueError, TypeError):
-        good = False
-    if not good:
-        raise DenyListError(f"An entry of {path} is not a valid {kind}: correct that list.")
-    return found
+    left = len(rows)
+    for kind in DenyKind:
+        values = rows["value"].filter(pc.fill_null(pc.equal(rows["kind"], kind.value), False))
+        left -= len(values)
+        if not _are_valid(kind, values):
+            raise DenyListError(f"An entry of {path} is not a valid {kind}: correct that list.")
+    if left:
+        strange = sorted({str(kind) for kind in rows["kind"].unique().to_pylist()} - set(DenyKind))
+        raise DenyListError(f"An entry of {path} is not a valid {strange[0]}: correct that list.")
+
+
+def _are_valid(kind: DenyKind, values: pa.ChunkedArray) -> bool:
+    match kind:
+        case DenyKind.PAIR:
+            good = pc.match_substring_regex(values, r"^-?[0-9]{1,19}$")
+        case DenyKind.HOST:
+            good = pc.and_(pc.match_substring_regex(values, r"^[^/]+$"), pc.equal(pc.utf8_lower(values), values))
+        case _:
+            good = pc.match_substring_regex(values, rf"^[0-9a-f]{{{HEX_DIGITS[kind]}}}$")
+    if not pc.all(pc.fill_null(good, False)).as_py() and len(values):
+        return False
+    if kind is DenyKind.PAIR:
+        try:
+            values.cast(pa.int64())
+        except pa.ArrowInvalid:  # beyond 64 bits
+            return False
+    return True

@@ -34,6 +34,7 @@ from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, source
 from dataset.select.spool import Picture, Spool
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
+from dataset.takedown.screen import Screen
 
 Integers = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
@@ -79,6 +80,7 @@ def reshard(
     selection: Store,
     out: Store,
     *,
+    screen: Screen | None = None,
     samples_per_shard: int = 10_000,
     seed: int = 0,
     memory_bytes: int = 1 << 30,
@@ -88,6 +90,8 @@ def reshard(
 ) -> ReshardRecord:
     """Write the tars, the list of what is missing, and the record last. Called again, it begins anew.
 
+    Rows that `screen` hides count as removed.
+
     Raises: SelectError when the selection is not of this release, or the folder holds something else; StoreError.
     """
     record = read_selection(selection)
@@ -96,6 +100,8 @@ def reshard(
     _make_room(out)
     ids = _read_ids(selection, record)
     inputs, keys = source_rows(release, ids)
+    hidden = _hidden_ids(selection, record, screen) if screen and screen.columns else np.empty(0, np.int64)
+    inputs[np.isin(ids, hidden)] = keys[np.isin(ids, hidden)] = -1
     removed = int(np.count_nonzero(keys < 0))
     schema = _schema(selection, record)
     buckets = max(1, len(ids) * _SAMPLE_BYTES // memory_bytes)
@@ -261,6 +267,10 @@ def _read_ids(selection: Store, record: SelectionRecord) -> Integers:
     """Read the ids of all rows, which are in order."""
     columns = (selection.read_table(file.path, ["id"])["id"].to_numpy() for file in record.files)
     return np.concatenate([np.empty(0, np.int64), *columns])
+
+
+def _hidden_ids(selection: Store, record: SelectionRecord, screen: Screen) -> Integers:
+    return np.concatenate([rows["id"].to_numpy()[screen.hidden(rows)] for rows in _read_rows(selection, record)])
 
 
 def _read_rows(selection: Store, record: SelectionRecord) -> Iterator[pa.Table]:

@@ -22,6 +22,7 @@ from dataset.select.rules import Matcher, Rule, check_types, parse_rule
 from dataset.side_tables.rows import ReleaseRows, RowGroup
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
+from dataset.takedown.screen import Screen
 
 MAX_VALUES = 10_000
 """Different values of the column that --balance names."""
@@ -65,8 +66,16 @@ class Selected:
 class Selection:
     """A checked request on a release."""
 
-    def __init__(self, rows: ReleaseRows, request: Request, *, threads: int = 1, memory_bytes: int = 1 << 30) -> None:
-        """Check the request.
+    def __init__(
+        self,
+        rows: ReleaseRows,
+        request: Request,
+        *,
+        screen: Screen | None = None,
+        threads: int = 1,
+        memory_bytes: int = 1 << 30,
+    ) -> None:
+        """Check the request; rows that `screen` hides are not in the selection.
 
         Raises: SelectError when the expression or an option cannot be used.
         """
@@ -80,6 +89,7 @@ class Selection:
         self.rule: Rule = parse_rule(request.where, names)
         check_types(self.rule, rows.schema)
         self._rows, self._request = rows, request
+        self._screen = screen
         self._threads, self._memory = threads, memory_bytes
         self._local = threading.local()
 
@@ -146,8 +156,11 @@ class Selection:
 
     def _matching(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows of a row group that match."""
-        wanted = list(dict.fromkeys((*columns, *self.rule.columns))) or ["id"]
+        screened = sorted(self._screen.columns) if self._screen else []
+        wanted = list(dict.fromkeys((*columns, *self.rule.columns, *screened))) or ["id"]
         rows = self._rows.read(group, wanted)
+        if screened and self._screen:
+            rows = rows.filter(pa.array(~self._screen.hidden(rows)))
         return rows.filter(self._matcher().matches(rows)).select(list(columns) or wanted[:1])
 
     def _matcher(self) -> Matcher:

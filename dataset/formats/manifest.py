@@ -54,11 +54,13 @@ class OutputKind(StrEnum):
     SHARD = "shard"
     PART = "part"
     EMBEDDINGS = "embeddings"
+    INDEX = "index"
+    DEDUP = "dedup"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A row of the manifest: one job's files, all beginning with `path`."""
+    """A row of the manifest: one job's files, all beginning with `path`; of builds over a release, one file."""
 
     output_id: int
     kind: OutputKind

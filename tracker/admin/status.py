@@ -30,11 +30,17 @@ class StatusView:
         alarms = [Text(f"! {sentence}", style="bold red") for sentence in self.seen["alarms"]]
         if not self.is_one_screen:
             yield from (*alarms, _queues(self.seen), "", _pool_and_links(self.seen, MOST_OUTCOMES))
+            yield from _builds(self.seen["builds"])
             yield from _workers(self.seen, MAX_WORKERS)
             yield from _errors(self.seen["errors"])
             return
         left = console.size.height - 1  # the cursor's own line
-        parts = (*alarms, _queues(self.seen), _pool_and_links(self.seen, OUTCOMES_ON_A_SCREEN))
+        parts = (
+            *alarms,
+            _queues(self.seen, only_used=True),
+            _pool_and_links(self.seen, OUTCOMES_ON_A_SCREEN),
+            *_builds(self.seen["builds"]),
+        )
         for part in parts:
             lines = console.render_lines(part, options, pad=False)[:left]
             left -= len(lines)
@@ -63,11 +69,14 @@ def sparkline(numbers: Sequence[float]) -> str:
     return "".join(SPARKS[round((len(SPARKS) - 1) * n / most)] for n in numbers)
 
 
-def _queues(seen: Mapping[str, Any]) -> Listing:
+def _queues(seen: Mapping[str, Any], *, only_used: bool = False) -> Listing:
+    """Return the table of queues; with `only_used`, without those that have neither jobs nor workers."""
     numbers = ("ready", "leased", "expired", "dead", "done", "oldest", "alive", "in/s", "out/s")
     columns = [Column("queue"), *(Column(heading, right=True) for heading in numbers), Column("state")]
     table = Listing([*columns, Column("rows in, 30 min", optional=True)])
     for name, row in seen["queues"].items():
+        if only_used and not (seen["alive"][name] or any(row[key] for key in ("ready", "leased", "dead", "done"))):
+            continue
         rate = seen["rates"][name]
         oldest = "" if row["oldest_ready_seconds"] is None else span(max(row["oldest_ready_seconds"], 0))
         state, reason = _state(row, [pile for pile in seen["balance"]["piles"] if pile["queue"] == name])
@@ -107,6 +116,28 @@ def _add_most(table: Listing, place: str, counts: Mapping[str, int], most: int) 
         table.add(f"  {label}", f"{n:,}")
     if others := largest[most:]:
         table.add(f"  {len(others)} others", f"{sum(n for _, n in others):,}")
+
+
+def _builds(builds: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    if not builds:
+        return
+    numbers = ("done", "of", "failed")
+    columns = [Column("build"), Column("release", shrinks=True), Column("target", shrinks=True), Column("step")]
+    table = Listing([*columns, *(Column(heading, right=True) for heading in numbers), Column("state")])
+    for row in builds:
+        step = f"{row['step']} ({row['number']}/{row['steps']})" if row["step"] else ""
+        units = (row["units"] - row["units_left"], row["units"], row["failed"]) if row["step"] else ("", "", "")
+        table.add(row["queue"], row["run"].removeprefix("releases/"), row["target"], step, *units, _state_of_build(row))
+    yield ""
+    yield table
+
+
+def _state_of_build(build: Mapping[str, Any]) -> str:
+    if build["finished_at"]:
+        return "finished"
+    if build["abandoned_at"]:
+        return "abandoned"
+    return "stopped" if build["failed"] else "under way"
 
 
 def _workers(seen: Mapping[str, Any], most: int) -> Iterator[RenderableType]:

@@ -14,3 +14,5 @@ GRANT EXECUTE ON FUNCTION
 TO shoal_download;
 GRANT EXECUTE ON FUNCTION tracker.complete_filter TO shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.settle_model, tracker.complete_embed TO shoal_embed;
+GRANT EXECUTE ON FUNCTION tracker.complete_index TO shoal_index;
+GRANT EXECUTE ON FUNCTION tracker.complete_dedup TO shoal_dedup;

@@ -361,6 +361,42 @@ embedding = Table(
     CheckConstraint("(sha256 IS NULL) = (config_sha256 IS NULL)", name="embedding_is_settled_whole"),
 )
 
+# Work over a release in steps. The plan is fixed when the build is seeded; the row is the lock under which the last
+# unit of a step is recognised.
+build = Table(
+    "build",
+    metadata,
+    Column("build_id", Integer, Identity(always=True), primary_key=True),
+    Column("run_id", Integer, ForeignKey("tracker.run.run_id"), nullable=False),
+    Column("queue", queue, nullable=False),
+    # What the queue makes of the release: an index names its model, near-duplicates are there once.
+    Column("target", Text, nullable=False),
+    # The release's, when the plan was made.
+    Column("version", Text, nullable=False),
+    Column("options", JSONB, nullable=False),
+    # [[name, units], …]
+    Column("plan", JSONB, nullable=False),
+    # The place in the plan of the step at work; -1 before the first, the plan's length after the last.
+    Column("step", Integer, nullable=False, server_default=text("-1")),
+    # Units of this step that are not done.
+    Column("units_left", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
+    Column("finished_at", Moment),
+    Column("abandoned_at", Moment),
+    CheckConstraint("jsonb_typeof(options) = 'object'", name="build_options_are_an_object"),
+    CheckConstraint("jsonb_typeof(plan) = 'array'", name="build_plan_is_a_list"),
+    CheckConstraint("units_left >= 0", name="build_counts_its_units"),
+    CheckConstraint("finished_at IS NULL OR abandoned_at IS NULL", name="build_ends_once"),
+)
+Index(
+    "build_live_for_seed",
+    build.c.run_id,
+    build.c.queue,
+    build.c.target,
+    unique=True,
+    postgresql_where=text("finished_at IS NULL AND abandoned_at IS NULL"),
+)
+
 bloom = Table(
     "bloom",
     metadata,

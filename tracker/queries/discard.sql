@@ -1,6 +1,7 @@
 -- Dead jobs end for good. The links of a batch end as `discarded`, and its row stays, for the exact audit to count
 -- them; a pack's candidates wait no longer; the samples of a shard that is never filtered are dropped, as `discarded`;
--- pictures that were to be embedded are held no longer.
+-- pictures that were to be embedded are held no longer; a build without one of its units is abandoned, and the units
+-- that nobody works on go with it.
 WITH discarded AS MATERIALIZED (
     UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead'
     RETURNING job_id, queue, run_id, payload
@@ -24,5 +25,11 @@ WITH discarded AS MATERIALIZED (
     UPDATE tracker.manifest SET embeds = embeds - dropped.jobs
     FROM (SELECT payload ->> 'shard' AS shard, count(*)::int AS jobs FROM discarded WHERE queue = 'embed' GROUP BY 1) AS dropped
     WHERE path = dropped.shard
+), abandoned AS (
+    UPDATE tracker.build SET abandoned_at = now()
+    WHERE build_id = ANY (ARRAY(SELECT (payload ->> 'build')::int FROM discarded)) AND finished_at IS NULL
+), unneeded AS (
+    UPDATE tracker.job SET state = 'discarded', finished_at = now()
+    WHERE state = 'ready' AND payload ->> 'build' = ANY (ARRAY(SELECT payload ->> 'build' FROM discarded))
 )
 SELECT job_id FROM discarded

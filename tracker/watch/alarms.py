@@ -11,7 +11,7 @@ SOON_HOURS = 6.0
 
 def alarms(seen: Mapping[str, Any]) -> list[str]:
     """Return the alarms of a snapshot, the worst first."""
-    return [*_server(seen), *_pool(seen), *_queues(seen), *_workers(seen)]
+    return [*_server(seen), *_pool(seen), *_queues(seen), *_builds(seen), *_workers(seen)]
 
 
 def _server(seen: Mapping[str, Any]) -> Iterator[str]:
@@ -52,6 +52,18 @@ def _queues(seen: Mapping[str, Any]) -> Iterator[str]:
         waits = queue["ready"] or (name == "download" and seen["pool"])
         if waits and not seen["alive"][name] and not (queue["paused"] or queue["held"] or queue["max_leased"] == 0):
             yield f"work waits for {name}, and no such worker is alive"
+
+
+def _builds(seen: Mapping[str, Any]) -> Iterator[str]:
+    for build in seen["builds"]:
+        if build["failed"]:
+            units = "1 unit" if build["failed"] == 1 else f"{build['failed']:,} units"
+            have = "has" if build["failed"] == 1 else "have"
+            queue = build["queue"]
+            yield (
+                f"the {queue} build of {build['run']} stands still: {units} of step {build['step']} {have} failed; see "
+                f"tracker jobs --queue {queue} --state dead, then tracker retry"
+            )
 
 
 def _workers(seen: Mapping[str, Any]) -> Iterator[str]:

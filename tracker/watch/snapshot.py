@@ -24,6 +24,7 @@ def take_snapshot(connection: Connection) -> dict[str, Any]:
         settings = {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM tracker.setting")}
         runs = connection.execute("SELECT name, recipe, created_at::text FROM tracker.run ORDER BY run_id").fetchall()
         bloom = connection.execute(query("bloom")).fetchone()
+        builds = connection.execute(query("builds")).fetchall()
     workers = fleet.workers(connection)
     known = accounts(connection)
     balanced = balance(connection)
@@ -51,6 +52,7 @@ def take_snapshot(connection: Connection) -> dict[str, Any]:
         "workers": workers,
         "errors": errors,
         "runs": runs,
+        "builds": builds,
         "settings": settings,
         "bloom": bloom,
         "server": server(connection),

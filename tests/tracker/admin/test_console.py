@@ -8,6 +8,7 @@ import pytest
 from tests.tracker.filling import fill_pool, new_run, scalar, set_setting
 from tests.tracker.talking import Console
 from tracker.database.database import Connection, connect
+from tracker.database.enums import QUEUES
 from tracker.protocol.session import Session
 
 Register = Callable[[str], Session]
@@ -82,10 +83,10 @@ def test_a_limit_that_is_no_number_is_wrong_usage(console: Console, number: str)
 
 
 def test_pausing_all_stops_every_queue_and_resuming_one_opens_it(admin: Connection, console: Console) -> None:
-    assert console.json("pause", "all")["changed"] == ["extract", "ingest", "download", "filter", "embed"]
+    assert console.json("pause", "all")["changed"] == list(QUEUES)
     assert console.json("pause", "ingest")["changed"] == []
     assert console.json("resume", "ingest") == {"paused": False, "changed": ["ingest"]}
-    assert scalar(admin, "SELECT count(*) FROM tracker.control WHERE paused") == 4
+    assert scalar(admin, "SELECT count(*) FROM tracker.control WHERE paused") == len(QUEUES) - 1
 
 
 def test_every_change_is_in_the_log_with_who_before_and_after(

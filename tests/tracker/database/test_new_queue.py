@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("new_queue.py")
 
 MIGRATION = '''
-"""A queue of index jobs."""
+"""A queue of tag jobs."""
 
 from alembic import op
 
@@ -28,48 +28,46 @@ down_revision = "{head}"
 
 
 def upgrade() -> None:
-    op.execute("ALTER TYPE tracker.queue ADD VALUE 'index'")
-    op.execute("ALTER TYPE tracker.output_kind ADD VALUE 'index'")
+    op.execute("ALTER TYPE tracker.queue ADD VALUE 'tag'")
+    op.execute("ALTER TYPE tracker.output_kind ADD VALUE 'tag'")
 '''
 COMPLETE = """
 -- p_result: {"rows": n, "bytes": n}
-CREATE FUNCTION tracker.complete_index(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
+CREATE FUNCTION tracker.complete_tag(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
     rows_n bigint := (p_result ->> 'rows')::bigint;
 BEGIN
-    IF NOT tracker.finish('index', p_job, p_lease, p_result, rows_n, rows_n) THEN
+    IF NOT tracker.finish('tag', p_job, p_lease, p_result, rows_n, rows_n) THEN
         RETURN;
     END IF;
     INSERT INTO tracker.manifest (kind, run_id, job_id, lease, path, rows, bytes)
-    SELECT 'index', run_id, p_job, p_lease, tracker.output_path('index', run_id, p_job, p_lease), rows_n,
+    SELECT 'tag', run_id, p_job, p_lease, tracker.output_path('tag', run_id, p_job, p_lease), rows_n,
            (p_result ->> 'bytes')::bigint
     FROM tracker.job WHERE job_id = p_job;
 END
 $$;
 """
-GRANT = "GRANT EXECUTE ON FUNCTION tracker.complete_index TO shoal_index;\n"
+GRANT = "GRANT EXECUTE ON FUNCTION tracker.complete_tag TO shoal_tag;\n"
 
 
 @pytest.fixture
-def tracker_with_index(tmp_path: Path) -> Path:
+def tracker_with_tag(tmp_path: Path) -> Path:
     """A copy of tracker/ and migrations/ in which exactly the files are changed that CONTRIBUTING.md names."""
     for package in ("tracker", "migrations"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     enums = tmp_path / "tracker" / "database" / "enums.py"
     text = enums.read_text(encoding="utf-8")
-    last = 'Queue("embed", "embeddings", ("embedding",)),\n'
-    kinds = '"embeddings")'
+    last = 'Queue("dedup", "duplicates"),\n'
+    kinds = '"dedup")'
     assert last in text
     assert kinds in text
-    text = text.replace(last, f'{last}    Queue("index", "index", ("model",)),\n').replace(
-        kinds, '"embeddings", "index")'
-    )
+    text = text.replace(last, f'{last}    Queue("tag", "tags", ("model",)),\n').replace(kinds, '"dedup", "tag")')
     enums.write_text(text, encoding="utf-8")
-    migration = tmp_path / "migrations" / "versions" / "9999_index.py"
+    migration = tmp_path / "migrations" / "versions" / "9999_tag.py"
     migration.write_text(MIGRATION.lstrip().format(head=head_revision()), encoding="utf-8")
-    (tmp_path / "tracker" / "functions" / "complete_index.sql").write_text(COMPLETE.lstrip(), encoding="utf-8")
+    (tmp_path / "tracker" / "functions" / "complete_tag.sql").write_text(COMPLETE.lstrip(), encoding="utf-8")
     with (tmp_path / "tracker" / "database" / "grants.sql").open("a", encoding="utf-8") as grants:
         grants.write(GRANT)
     return tmp_path
@@ -83,17 +81,17 @@ def empty_database(server: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0".encode())
         yield make_conninfo(server, dbname=name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-        connection.execute("DROP ROLE IF EXISTS shoal_index")
+        connection.execute("DROP ROLE IF EXISTS shoal_tag")
 
 
 def test_a_job_over_a_release_is_seeded_claimed_completed_and_listed_in_a_new_queue(
-    tracker_with_index: Path, empty_database: str
+    tracker_with_tag: Path, empty_database: str
 ) -> None:
-    store = tracker_with_index / "store"
+    store = tracker_with_tag / "store"
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), empty_database, str(store)],
-        env=os.environ | {"PYTHONPATH": str(tracker_with_index)},
-        cwd=tracker_with_index,
+        env=os.environ | {"PYTHONPATH": str(tracker_with_tag)},
+        cwd=tracker_with_tag,
         capture_output=True,
         text=True,
         check=False,
@@ -102,11 +100,11 @@ def test_a_job_over_a_release_is_seeded_claimed_completed_and_listed_in_a_new_qu
     assert json.loads(ended.stdout) == {
         "new": [2, 0],
         "idle": [False, True],
-        "folders": ["releases/r1/index/small", "releases/r1/index/large"],
-        "listed": [{"kind": "index", "run": "releases/r1", "rows": 3}] * 2,
+        "folders": ["releases/r1/tags/small", "releases/r1/tags/large"],
+        "listed": [{"kind": "tag", "run": "releases/r1", "rows": 3}] * 2,
         "queue": {"done": 2, "rows_in": 6, "rows_out": 6},
         "minute": 6,
         "alive": 1,
         "holds": True,
-        "grants": ["6 logins may execute their functions, and nothing else"],
+        "grants": ["8 logins may execute their functions, and nothing else"],
     }

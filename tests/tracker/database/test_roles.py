@@ -29,6 +29,8 @@ OWN = {
     "download": {"draw", "complete_download", "heartbeat_download", "blocks"},
     "filter": {"complete_filter"},
     "embed": {"settle_model", "complete_embed"},
+    "index": {"complete_index"},
+    "dedup": {"complete_dedup"},
 }
 KINDS = sorted(OWN)
 

@@ -258,6 +258,8 @@ READS = {
     "download": {"image", "extra", "sha256_column"},
     "filter": {"version", "filter", "models", "embeddings", "tags", "safety"},
     "embed": set[str](),
+    "index": set[str](),
+    "dedup": set[str](),
 }
 
 

@@ -6,11 +6,13 @@
       text_emb/text_emb_00000.npy       (N, D) float16 unit rows of the captions
       metadata/metadata_00000.parquet   id, hash, url, caption of the same N rows
       missing.parquet                   ids of rows that have no embedding, in order
+      SHA256SUMS                        of all of them, for `sha256sum --check`
 
 Invariant: `index.json` is written last, and a folder holds one model, by checksum. Rows are in the order of what they
 were made from, not of their ids: an index lays them out anew in any case.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +20,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dataset.errors import DatasetError
-from dataset.formats.json_records import from_json
-from dataset.formats.releases import Release
+from dataset.formats.json_records import from_json, to_json
+from dataset.formats.releases import CHECKSUMS, Release, checksum_list
 from dataset.recipe.recipe import HUB_PREFIX
 
 FORMAT = 1
@@ -99,6 +101,18 @@ def text_path(at: int) -> str:
 def metadata_path(at: int) -> str:
     """Return the path in the folder of the rows' ids, hashes, URLs and captions."""
     return f"metadata/metadata_{at:05d}.parquet"
+
+
+def write_embeddings_record(release: Release, folder: str, record: EmbeddingsRecord) -> None:
+    """Write SHA256SUMS of a model's embeddings of a batch, then their record.
+
+    Raises: StoreError.
+    """
+    place = release.path(embeddings_path(folder, record.batch))
+    data = to_json(record)
+    sums = {file.path: file.sha256 for file in record.files} | {RECORD: hashlib.sha256(data).hexdigest()}
+    release.store.put(f"{place}/{CHECKSUMS}", checksum_list(sums))
+    release.store.put(f"{place}/{RECORD}", data)
 
 
 def find_embeddings(release: Release, folder: str, batch: str) -> EmbeddingsRecord | None:

@@ -331,6 +331,11 @@ def ids_path(subset: str, batch: str) -> str:
     return f"{FileKind.IDS.value}/{subset}/{batch}.i64"
 
 
+def checksum_list(sums: Mapping[str, str]) -> bytes:
+    """Return SHA256SUMS, as `sha256sum --check` reads it, of files by path."""
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
+
+
 def history_path(version: str) -> str:
     """Return the path in the release of an earlier version's record."""
     return f"history/{version}.json"

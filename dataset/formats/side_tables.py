@@ -2,20 +2,21 @@
 
     releases/NAME/side_tables.json                                 which there are; written last
     releases/NAME/{table}/{generation}/{subset}/{batch}/train-…    a file for each data file that has rows in the table
+    releases/NAME/{table}/{generation}/SHA256SUMS                  of these files, for `sha256sum --check`
 
 Invariant: a file's ids are those of the data file of the same subset, batch and number, in order; a row without values
 may be absent. A table is written whole into a new generation, so its reader sees one or the other; the data files stay.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from dataset.errors import DatasetError
-from dataset.formats.json_records import from_json
-from dataset.formats.releases import Release, ReleaseFile
+from dataset.formats.json_records import from_json, to_json
+from dataset.formats.releases import CHECKSUMS, Release, ReleaseFile, checksum_list
 
 FORMAT = 1
 RECORD = "side_tables.json"
@@ -77,6 +78,31 @@ def read_side_tables(release: Release) -> dict[str, SideTable]:
         return {table.name: table for table in from_json(SideTables, release.store.read(path)).tables}
     except ValueError as error:
         raise SideTableError(f"{path} cannot be read ({error}): restore it from a copy.") from error
+
+
+def write_side_tables(release: Release, tables: Iterable[SideTable]) -> None:
+    """Write SHA256SUMS of each table, then their record.
+
+    Raises: StoreError.
+    """
+    ordered = tuple(sorted(tables, key=lambda table: table.name))
+    for table in ordered:
+        sums = {file.path.split("/", 2)[2]: file.sha256 for file in table.files}
+        release.store.put(release.path(_checksums_path(table)), checksum_list(sums))
+    release.store.put(release.path(RECORD), to_json(SideTables(format=FORMAT, tables=ordered)))
+
+
+def delete_side_files(release: Release, table: SideTable) -> None:
+    """Delete the files of a table that is no longer in the record.
+
+    Raises: StoreError.
+    """
+    for path in (*(file.path for file in table.files), _checksums_path(table)):
+        release.store.delete(release.path(path))
+
+
+def _checksums_path(table: SideTable) -> str:
+    return f"{table.name}/{table.generation}/{CHECKSUMS}"
 
 
 def check_table_name(name: str) -> str:

@@ -22,6 +22,7 @@ from dataset.formats.releases import (
     ReleaseBatch,
     ReleaseFile,
     ReleaseRecord,
+    checksum_list,
     find_release,
     history_path,
     release_folder,
@@ -73,9 +74,8 @@ def check_unchanged(work: Work) -> None:
 
 
 def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:
-    """Return SHA256SUMS, as `sha256sum --check` reads it, of the files that are given away."""
-    sums = {file.path: file.sha256 for file in record.files if file.kind not in PRIVATE} | others
-    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
+    """Return SHA256SUMS of the files that are given away; side tables and embeddings have their own."""
+    return checksum_list({file.path: file.sha256 for file in record.files if file.kind not in PRIVATE} | others)
 
 
 def _next_record(

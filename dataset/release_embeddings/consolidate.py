@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from dataset import strict_json
-from dataset.formats.json_records import from_json, to_json
+from dataset.formats.json_records import from_json
 from dataset.formats.release_embeddings import (
     FORMAT,
     MISSING,
@@ -21,6 +21,7 @@ from dataset.formats.release_embeddings import (
     ReleaseEmbeddingsError,
     find_embeddings,
     model_folder_name,
+    write_embeddings_record,
 )
 from dataset.formats.releases import Release
 from dataset.release_embeddings.files import FileUnit, write_file
@@ -84,7 +85,7 @@ def consolidate(
 
 
 def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsRecord:
-    plan, store = work.plan, work.release.store
+    plan = work.plan
     reports: list[UnitReport] = []
     for data in map_in_order(lambda unit: _once(work, f"match/{unit:06d}.json", lambda: match_unit(work, unit)),
                              range(plan.units), threads):  # fmt: skip
@@ -132,7 +133,7 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
         missing=layout["missing"],
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
-    store.put(work.output_path(RECORD), to_json(record))
+    write_embeddings_record(work.release, plan.folder, record)
     return record
 
 

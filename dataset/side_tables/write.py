@@ -11,20 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import FileKind, Release, ReleaseFile
 from dataset.formats.side_tables import (
-    FORMAT,
-    RECORD,
     SideFile,
     SideTable,
     SideTableError,
-    SideTables,
     check_table_name,
+    delete_side_files,
     read_side_tables,
     side_path,
     side_schema,
+    write_side_tables,
 )
 from dataset.recipe.extra_columns import type_name
 from dataset.side_tables.lookup import NO_ID
@@ -89,12 +87,9 @@ def write_side_table(
         rows=sum(file.rows for file in files),
         files=tuple(files),
     )
-    kept = {**tables, name: table}
-    record = SideTables(format=FORMAT, tables=tuple(kept[one] for one in sorted(kept)))
-    release.store.put(release.path(RECORD), to_json(record))
+    write_side_tables(release, {**tables, name: table}.values())
     if name in tables:
-        for old in tables[name].files:
-            release.store.delete(release.path(old.path))
+        delete_side_files(release, tables[name])
     return Written(table, {reason: rows for reason, rows in sorted(left_out.items()) if rows})
 
 

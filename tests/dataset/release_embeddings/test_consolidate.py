@@ -22,6 +22,7 @@ from dataset.release_embeddings.consolidate import Request, consolidate
 from dataset.release_embeddings.plan import in_units
 from dataset.release_embeddings.sources import Source
 from dataset.store.store import Store
+from tests.checksums import check_sums
 from tests.embeddings import MODEL, put_embeddings, vector
 from tests.parts import MadeStore, in_parts, make_pair
 
@@ -65,6 +66,10 @@ def read(release: Release, folder: str = "ViT-L-14", batch: str = BATCH) -> tupl
     return np.concatenate(images), np.concatenate(texts), rows
 
 
+def local_path(release: Release) -> Path:
+    return Path(release.store.uri.removeprefix("file://")) / release.folder
+
+
 def sources(release: Release) -> dict[int, tuple[int, str, str, int]]:
     """The key, URL, caption and hash of each row of a release, by id."""
     found = {}
@@ -99,6 +104,7 @@ def test_each_row_of_a_release_has_the_vectors_of_the_sample_that_won_its_pair(m
     assert record.left_out == {"other_sample": 50}
     assert record.model.sha256 == "a" * 64
     assert not made.store.list("consolidating")
+    check_sums(local_path(release) / "embeddings" / "ViT-L-14" / BATCH)
 
 
 def test_rows_without_an_embedding_are_counted_and_named(made: MadeStore) -> None:

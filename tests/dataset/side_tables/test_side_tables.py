@@ -25,6 +25,7 @@ from dataset.side_tables.rows import ReleaseRows
 from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.side_tables.write import Written
 from dataset.store.store import Store
+from tests.checksums import check_sums
 from tests.embeddings import put_embeddings, vector
 from tests.parts import MadeStore, in_parts, make_pair
 
@@ -97,6 +98,7 @@ def test_a_table_that_is_joined_again_is_replaced_as_a_whole(release: Release, t
     assert (first.generation, second.generation) == (1, 2)
     assert [file.sha256 for file in first.files] == [file.sha256 for file in second.files]
     assert {path.split("/")[3] for path in release.store.list(release.path("tags"))} == {"2"}
+    check_sums(Path(release.store.uri.removeprefix("file://")) / release.folder / "tags" / "2")
 
 
 def test_of_rows_with_one_hash_the_first_counts_and_nan_becomes_null(release: Release, tmp_path: Path) -> None:

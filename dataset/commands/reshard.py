@@ -23,7 +23,15 @@ def reshard_command(
     out: Annotated[str, typer.Option(help="Folder or URI for the tars; it must be empty.")],
     store: StoreOption,
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples of a tar.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle, and of the copies.")] = 0,
+    caption: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", show_default="TEXT", help="Captions, such as TABLE.COLUMN of a side table."),
+    ] = None,
+    copies: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="How often a row is a sample, on average, such as a weight. 0.5: half."),
+    ] = None,
     release: Annotated[
         str | None, typer.Option(show_default="as the selection says", help="Its name in the store, or its folder.")
     ] = None,
@@ -45,6 +53,8 @@ def reshard_command(
             screen=Screen.of(opened, Store.open(store, writable=False)),
             samples_per_shard=samples_per_shard,
             seed=seed,
+            caption=caption,
+            copies=copies,
             memory_bytes=int(memory * 2**30),
             threads=workers or len(os.sched_getaffinity(0)),
             scratch=scratch,
@@ -56,6 +66,8 @@ def reshard_command(
         return
     tars = f"{len(record.tars)} tar{'' if len(record.tars) == 1 else 's'}"
     lines = [f"{record.samples:>15,}  samples in {tars}"]
+    lines += [f"{record.repeated:>15,}  of them further copies"] if record.repeated else []
+    lines += [f"{record.not_drawn:>15,}  rows of which no copy was drawn"] if record.not_drawn else []
     lines += [f"{record.missing:>15,}  rows without a picture in {MISSING}: download them"] if record.missing else []
     lines += [f"{record.removed:>15,}  rows removed from the release"] if record.removed else []
     sys.stdout.write("\n".join([*lines, ""]))

@@ -2,9 +2,9 @@
 
     selection ─▶ source/ ─▶ input and key of each row ─▶ tars, each read once ─▶ buckets by priority ─▶ 00000.tar …
 
-Invariant: nothing is downloaded, and every selected row is a sample, in `missing.parquet`, or removed from the release.
-The bytes depend on the selection, the seed and the size alone. It holds 24 bytes for each selected row, and needs the
-pictures' bytes once more on the local disk.
+Invariant: nothing is downloaded, and every selected row is a sample or several, in `missing.parquet`, not drawn, or
+removed from the release. The bytes depend on the selection, the options and the columns that they name alone. It holds
+26 bytes for each selected row, and needs the bytes of all samples' pictures once more on the local disk.
 """
 
 import hashlib
@@ -25,13 +25,15 @@ import pyarrow.parquet as pq
 from dataset import strict_json
 from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import table_writer
-from dataset.formats.releases import Release
+from dataset.formats.releases import MAX_ID, Release
 from dataset.formats.selections import SelectionRecord, read_selection
 from dataset.formats.shard_writer import tar_header
 from dataset.select.candidates import priorities
+from dataset.select.copies import ColumnReader, choose_captions, draw_copies, sample_key, sample_numbers
 from dataset.select.errors import SelectError
 from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, source_rows
 from dataset.select.spool import Picture, Spool
+from dataset.side_tables.rows import ReleaseRows
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.screen import Screen
@@ -41,10 +43,15 @@ Progress = Callable[[str, int, int], None]
 
 RECORD = "reshard.json"
 MISSING = "missing.parquet"
+SIZES = "sizes.json"
+"""Samples by tar, which open_clip's trainer reads."""
 _SAMPLE_BYTES = 100_000
 """Assumed bytes per picture, for the number of buckets: twice the mean of LAION at 256 pixels."""
 
 _SAMPLES_AT_ONCE = 100
+_IDS_AT_ONCE = 1 << 17
+_SAMPLE, _CAPTION = "reshard.sample", "reshard.caption"
+"""Columns of the spool alone; the dot keeps them apart from a release's."""
 _TEXTS = frozenset({"URL", "TEXT", "LANGUAGE", "sha256", "subset"})
 """'' where they are null, as in shards: `datasets` infers types from the first samples."""
 
@@ -61,15 +68,22 @@ class TarFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReshardRecord:
-    """The content of reshard.json. Selected rows = samples + missing + removed."""
+    """The content of reshard.json. Selected rows = samples - repeated + missing + not_drawn + removed."""
 
     release: str
     version: str
     where: str
     seed: int
+    caption: str | None
+    copies: str | None
+    """The columns of the release with captions, and with the number of copies; None: TEXT, one of each."""
     samples: int
+    repeated: int
+    """Samples that are further copies of a row."""
     missing: int
     """Rows whose pictures are no longer kept: missing.parquet lists them for download."""
+    not_drawn: int
+    """Rows that became no sample, as `copies` said."""
     removed: int
     """Rows that were taken out of the release after they were selected."""
     tars: tuple[TarFile, ...]
@@ -83,6 +97,8 @@ def reshard(
     screen: Screen | None = None,
     samples_per_shard: int = 10_000,
     seed: int = 0,
+    caption: str | None = None,
+    copies: str | None = None,
     memory_bytes: int = 1 << 30,
     threads: int = 1,
     scratch: Path | None = None,
@@ -90,39 +106,57 @@ def reshard(
 ) -> ReshardRecord:
     """Write the tars, the list of what is missing, and the record last. Called again, it begins anew.
 
-    Rows that `screen` hides count as removed.
+    Rows that `screen` hides count as removed. `caption` names a column of captions, strings or lists of them; a row
+    without one keeps TEXT. `copies` names a column of numbers: samples of a row, on average.
 
-    Raises: SelectError when the selection is not of this release, or the folder holds something else; StoreError.
+    Raises: SelectError when the selection is not of this release, a column cannot be used, or the folder holds
+        something else; StoreError.
     """
     record = read_selection(selection)
     if record.release != release.record.name:
         raise SelectError(f"{selection.uri} was selected from {record.release}, not from {release.record.name}.")
+    release_rows = ReleaseRows.open(release)
+    captions = ColumnReader(release_rows, caption, "caption") if caption else None
+    numbers = ColumnReader(release_rows, copies, "number") if copies else None
     _make_room(out)
     ids = _read_ids(selection, record)
     inputs, keys = source_rows(release, ids)
     hidden = _hidden_ids(selection, record, screen) if screen and screen.columns else np.empty(0, np.int64)
     inputs[np.isin(ids, hidden)] = keys[np.isin(ids, hidden)] = -1
-    removed = int(np.count_nonzero(keys < 0))
+    alive = keys >= 0
+    counts = draw_copies(numbers, _chunks(ids), seed) if numbers else np.ones(len(ids), np.uint16)
+    not_drawn = int(np.count_nonzero(alive & (counts == 0)))
+    counts[~alive] = 0
     schema = _schema(selection, record)
-    buckets = max(1, len(ids) * _SAMPLE_BYTES // memory_bytes)
+    spooled = pa.schema([*schema, (_SAMPLE, pa.int64()), (_CAPTION, pa.string())])
+    buckets = max(1, int(counts.sum(dtype=np.int64)) * _SAMPLE_BYTES // memory_bytes)
     with (
         tempfile.TemporaryDirectory(prefix="shoal-reshard-", dir=scratch) as folder,
-        Spool(Path(folder), schema, buckets) as spool,
+        Spool(Path(folder), spooled, buckets) as spool,
     ):
-        alive = ids[keys >= 0]
+        start = 0
         for rows in _read_rows(selection, record):
-            kept = rows.filter(pc.is_in(rows["id"], pa.array(alive))) if removed else rows
-            spool.add_rows(kept, priorities(kept["id"].to_numpy(), seed))
+            some, start = counts[start : start + len(rows)], start + len(rows)
+            samples = _samples_of(rows, some, captions, seed)
+            spool.add_rows(samples, priorities(samples[_SAMPLE].to_numpy(), seed))
         spool.end_rows()
-        _gather(release, spool, ids, inputs, keys, seed, threads, on_progress)
+        drawn = Drawn(ids, inputs, keys, counts)
+        _gather(release, spool, drawn, seed, threads, on_progress)
         tars, missing = _write_all(spool, out, schema, samples_per_shard, on_progress)
+    samples_in_all = sum(tar.samples for tar in tars)
+    removed = len(ids) - int(np.count_nonzero(alive))
+    out.put(SIZES, strict_json.dumps({tar.path: tar.samples for tar in tars}).encode())
     found = ReshardRecord(
         release=record.release,
         version=record.version,
         where=record.where,
         seed=seed,
-        samples=sum(tar.samples for tar in tars),
+        caption=caption,
+        copies=copies,
+        samples=samples_in_all,
+        repeated=samples_in_all - (len(ids) - missing - not_drawn - removed),
         missing=missing,
+        not_drawn=not_drawn,
         removed=removed,
         tars=tuple(tars),
     )
@@ -130,31 +164,42 @@ def reshard(
     return found
 
 
-def _gather(
-    release: Release,
-    spool: Spool,
-    ids: Integers,
-    inputs: Integers,
-    keys: Integers,
-    seed: int,
-    threads: int,
-    on_progress: Progress,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The selected rows by id: where their pictures are, and how many samples they become; each (N,)."""
+
+    ids: Integers
+    inputs: Integers
+    keys: Integers
+    copies: npt.NDArray[np.uint16]
+
+
+def _samples_of(rows: pa.Table, copies: npt.NDArray[np.uint16], captions: ColumnReader | None, seed: int) -> pa.Table:
+    """Return a row for each sample, with its number and its caption."""
+    ids = rows["id"].to_numpy()
+    places, numbers = sample_numbers(ids, copies)
+    chosen = pa.nulls(len(numbers), pa.string())
+    if captions is not None and len(ids):
+        chosen = choose_captions(pc.take(captions.read(ids), pa.array(places)), numbers, seed)
+    return rows.take(pa.array(places)).append_column(_SAMPLE, pa.array(numbers)).append_column(_CAPTION, chosen)
+
+
+def _gather(release: Release, spool: Spool, drawn: Drawn, seed: int, threads: int, on_progress: Progress) -> None:
     """Read each tar once, and put the pictures of selected rows into the spool."""
-    for number in np.unique(inputs[inputs >= 0]):
-        rows = np.flatnonzero(inputs == number)
-        rows = rows[np.argsort(keys[rows])]
-        ordered = keys[rows]
+    for number in np.unique(drawn.inputs[drawn.copies > 0]):
+        rows = np.flatnonzero((drawn.inputs == number) & (drawn.copies > 0))
+        rows = rows[np.argsort(drawn.keys[rows])]
+        ordered = drawn.keys[rows]
         tars = list(find_tars(release, release.record.inputs[number], np.unique(ordered // KEY_POSITIONS)))
 
         def read(tar: PictureTar, rows: Integers = rows, ordered: Integers = ordered) -> None:
             low, high = np.searchsorted(ordered, (tar.job * KEY_POSITIONS, (tar.job + 1) * KEY_POSITIONS))
-            some = ids[rows[low:high]]
-            order = priorities(some, seed)
-            wanted = {f"{key:015d}": at for at, key in enumerate(ordered[low:high].tolist())}
+            wanted = {f"{key:015d}": row for key, row in zip(ordered[low:high].tolist(), rows[low:high], strict=True)}
             for key, ending, data in _members(tar, wanted):
-                at = wanted[key]
-                spool.add_picture(Picture(int(order[at]), int(some[at]), ending, data))
+                row = slice(wanted[key], wanted[key] + 1)
+                _, samples = sample_numbers(drawn.ids[row], drawn.copies[row])
+                for sample, priority in zip(samples.tolist(), priorities(samples, seed).tolist(), strict=True):
+                    spool.add_picture(Picture(priority, sample, ending, data))
 
         for done, _ in enumerate(map_in_order(read, tars, threads), 1):
             on_progress("reading", done, len(tars))
@@ -190,15 +235,15 @@ def _write_all(
 
         def samples() -> Iterator[tuple[Picture, dict[str, Any]]]:
             for bucket in range(spool.buckets):
-                rows = spool.rows(bucket).sort_by("id")
-                known = rows["id"].to_numpy()
+                rows = spool.rows(bucket).sort_by(_SAMPLE)
+                known = rows[_SAMPLE].to_numpy()
                 seen = np.zeros(len(rows), bool)
                 pictures = spool.pictures(bucket)
                 while some := list(islice(pictures, _SAMPLES_AT_ONCE)):
-                    places = np.searchsorted(known, np.array([picture.id for picture in some], np.int64))
+                    places = np.searchsorted(known, np.array([picture.sample for picture in some], np.int64))
                     seen[places] = True
                     yield from zip(some, rows.take(pa.array(places)).to_pylist(), strict=True)
-                missing.write(rows.filter(pa.array(~seen)))
+                missing.write(rows.filter(pa.array(~seen & (known < MAX_ID))))
                 on_progress("writing", bucket + 1, spool.buckets)
 
         waiting = samples()
@@ -230,15 +275,19 @@ class _Hashed:
 
 
 def _write_sample(file: _Hashed, picture: Picture, row: Mapping[str, Any]) -> None:
-    """Write a sample's three members, named by its id."""
-    about = {name: "" if value is None and name in _TEXTS else value for name, value in row.items()}
+    """Write a sample's three members."""
+    about = {
+        name: "" if value is None and name in _TEXTS else value
+        for name, value in row.items()
+        if name not in (_SAMPLE, _CAPTION)
+    }
     members = {
         picture.ending: picture.data,
-        "txt": (row["TEXT"] or "").encode(),
+        "txt": (row[_CAPTION] or row["TEXT"] or "").encode(),
         "json": strict_json.dumps(about, ensure_ascii=False).encode(),
     }
     for ending, data in members.items():
-        file.write(tar_header(f"{picture.id:015d}.{ending}", len(data)))
+        file.write(tar_header(f"{sample_key(picture.sample)}.{ending}", len(data)))
         file.write(data)
         file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
@@ -251,7 +300,9 @@ def _make_room(out: Store) -> None:
     left = out.list()
     if RECORD in left:
         raise SelectError(f"{out.uri} holds a resharded selection: name another folder, or delete this one.")
-    strange = [path for path in left if not (path == MISSING or (path.endswith(".tar") and path[:-4].isdigit()))]
+    strange = [
+        path for path in left if not (path in (MISSING, SIZES) or (path.endswith(".tar") and path[:-4].isdigit()))
+    ]
     if strange:
         raise SelectError(f"{out.uri} holds other files, such as {strange[0]}: name an empty folder.")
     for path in left:
@@ -271,6 +322,11 @@ def _read_ids(selection: Store, record: SelectionRecord) -> Integers:
 
 def _hidden_ids(selection: Store, record: SelectionRecord, screen: Screen) -> Integers:
     return np.concatenate([rows["id"].to_numpy()[screen.hidden(rows)] for rows in _read_rows(selection, record)])
+
+
+def _chunks(ids: Integers) -> Iterator[Integers]:
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]
 
 
 def _read_rows(selection: Store, record: SelectionRecord) -> Iterator[pa.Table]:

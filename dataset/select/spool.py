@@ -18,17 +18,17 @@ import pyarrow as pa
 Priorities = npt.NDArray[np.uint64]
 
 _HEAD = struct.Struct("<QqI8s")
-"""A picture's priority, id, number of bytes, and file extension."""
+"""A picture's priority, sample, number of bytes, and file extension."""
 MAX_BUCKETS = 256
 """Files that are open at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture as its tar has it."""
+    """A picture as its tar has it, once for each sample."""
 
     priority: int
-    id: int
+    sample: int
     ending: str
     data: bytes
 
@@ -70,7 +70,7 @@ class Spool:
 
     def add_picture(self, picture: Picture) -> None:
         """Put a picture into its bucket."""
-        head = _HEAD.pack(picture.priority, picture.id, len(picture.data), picture.ending.encode())
+        head = _HEAD.pack(picture.priority, picture.sample, len(picture.data), picture.ending.encode())
         file = self._pictures[int(self._buckets_of(np.array([picture.priority], np.uint64))[0])]
         with self._lock:
             file.write(head)
@@ -87,12 +87,12 @@ class Spool:
         places = []
         file.seek(0)
         while head := file.read(_HEAD.size):
-            priority, row_id, size, ending = _HEAD.unpack(head)
-            places.append((priority, row_id, ending.rstrip(b"\0").decode(), file.tell(), size))
+            priority, sample, size, ending = _HEAD.unpack(head)
+            places.append((priority, sample, ending.rstrip(b"\0").decode(), file.tell(), size))
             file.seek(size, 1)
-        for priority, row_id, ending, place, size in sorted(places):
+        for priority, sample, ending, place, size in sorted(places):
             file.seek(place)
-            yield Picture(priority, row_id, ending, file.read(size))
+            yield Picture(priority, sample, ending, file.read(size))
 
     def _buckets_of(self, priorities: Priorities) -> npt.NDArray[np.int64]:
         if self.buckets == 1:

@@ -21,7 +21,9 @@ from dataset.publish.publish import publish
 from dataset.select.errors import SelectError
 from dataset.select.reshard import ReshardRecord, reshard
 from dataset.select.select import Request, Selection
+from dataset.side_tables.join import join_tables
 from dataset.side_tables.rows import ReleaseRows
+from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.store.store import Store
 from tests.manifests import put_manifest
 from tests.parts import MadeStore, in_parts, make_pair
@@ -142,6 +144,76 @@ def test_rows_that_were_removed_from_the_release_are_not_written(
     assert record.removed == 3
     written = b"".join(path.read_bytes() for path in (tmp_path / "tars").iterdir())
     assert not any(f"{row_id:015d}.".encode() in written for row_id in gone)
+
+
+def members_of(folder: Path, record: ReshardRecord) -> list[tuple[str, str]]:
+    """Return key and caption of all samples, in order; each has a picture."""
+    found = []
+    for tar in record.tars:
+        with (folder / tar.path).open("rb") as stream:
+            for sample in group_by_keys(tar_file_expander([{"url": tar.path, "stream": stream}])):
+                assert sample["webp"] == picture_of(json.loads(sample["json"])["sha256"])
+                found.append((sample["__key__"], sample["txt"].decode()))
+    return found
+
+
+def test_copies_and_captions_come_from_side_tables(release: Release, selection: Store, tmp_path: Path) -> None:
+    ids = sorted(rows_of(selection))
+    some = ids[5:]  # the first five are in no side table: one copy, TEXT
+    number = {row_id: (0.0, 1.0, 2.5, 7.0)[row_id % 4] for row_id in some}
+    captions = {row_id: [f"a of {row_id}", f"b of {row_id}"][: 1 + row_id % 2] for row_id in some}
+    made = {"id": some, "captions": list(captions.values()), "weight": list(number.values())}
+    pq.write_table(pa.table(made), tmp_path / "made.parquet")
+    source = TableSource.open(str(tmp_path / "made.parquet"), JoinOn.ID, None)
+    join_tables(release, "better", source, said="made")
+    how = {"caption": "better.captions", "copies": "better.weight"}
+    record = run(release, selection, tmp_path / "tars", **how)
+    again = run(release, selection, tmp_path / "again", **how, memory_bytes=1_000_000, threads=3)
+    assert again == record
+    assert run(release, selection, tmp_path / "other", **how, seed=1).tars != record.tars
+
+    members = members_of(tmp_path / "tars", record)
+    keys = [key for key, _ in members]
+    assert len(set(keys)) == len(keys) == record.samples
+    by_row: dict[int, list[tuple[int, str]]] = {}
+    for key, caption in members:
+        row_id, _, copy = key.partition("-")
+        by_row.setdefault(int(row_id), []).append((int(copy or 0), caption))
+    listed = pq.read_table(tmp_path / "tars" / "missing.parquet")["id"].to_pylist()
+    assert record.not_drawn == sum(one == 0 for one in number.values())
+    assert len(listed) == len(set(listed)) == record.missing
+    assert not {*listed} & {*by_row}
+    assert len(by_row) + record.missing + record.not_drawn == len(ids)
+    assert record.repeated == record.samples - len(by_row)
+    halves = []
+    for row_id, samples in by_row.items():
+        samples.sort()
+        assert [copy for copy, _ in samples] == list(range(len(samples)))
+        expected = number.get(row_id, 1.0)
+        assert len(samples) in (int(expected), int(expected + 0.5))
+        halves += [len(samples)] if expected == 2.5 else []
+        texts = [text for _, text in samples]
+        if row_id not in captions:
+            assert texts == [rows_of(selection)[row_id]["TEXT"]]
+            continue
+        assert set(texts) <= set(captions[row_id])
+        if len(texts) > 1:
+            assert set(texts) == set(captions[row_id])
+    assert set(halves) == {2, 3}
+    assert json.loads((tmp_path / "tars" / "sizes.json").read_text()) == {tar.path: tar.samples for tar in record.tars}
+
+
+def test_columns_that_give_no_captions_or_copies_are_refused(
+    release: Release, selection: Store, tmp_path: Path
+) -> None:
+    for how, said in (
+        ({"caption": "better.captions"}, "has no column better.captions"),
+        ({"caption": "WIDTH"}, "not a caption"),
+        ({"copies": "TEXT"}, "not a number"),
+        ({"copies": "WIDTH"}, "0 to 1,000 is possible"),
+    ):
+        with pytest.raises(SelectError, match=said):
+            run(release, selection, tmp_path / "tars", **how)
 
 
 def test_a_folder_with_other_things_and_another_release_are_refused(

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / ".readers"
+CPU_TORCH = ("--constraint", str(FOLDER.parent / "constraints.txt"))
 PACKAGES = {
     "mlcroissant": ("mlcroissant>=1.1", "pyarrow"),  # reads parquet through pandas, which needs pyarrow
     "polars": ("polars>=1",),
+    "autofaiss": ("autofaiss>=2.18", "pyarrow<18"),  # with embedding-reader; its numpy<2 is too old for later ones
+    "clip-retrieval": ("clip-retrieval>=2.45", "setuptools<81", *CPU_TORCH),
+    "open_clip": ("open_clip_torch[training]>=3", *CPU_TORCH),
     "img2dataset": ("img2dataset>=1.45", "setuptools<81"),  # it imports pkg_resources
 }
 

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -58,6 +58,9 @@ kill-select: .venv/installed  ## embeddings, side tables, selections and tars ki
 
 kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.publish.killing
+
+train-check: .venv/installed .readers/installed  ## open_clip's trainer on tars of a release, on a CPU; the loss has to fall
+	"$(BIN)/python" -m tests.training.run
 
 readers: .readers/installed  ## programs that read a release, in environments of their own; their tests are skipped without
 

@@ -177,8 +177,8 @@ def test_copies_and_captions_come_from_side_tables(release: Release, selection: 
     assert len(set(keys)) == len(keys) == record.samples
     by_row: dict[int, list[tuple[int, str]]] = {}
     for key, caption in members:
-        row_id, _, copy = key.partition("-")
-        by_row.setdefault(int(row_id), []).append((int(copy or 0), caption))
+        number_of_row, _, copy = key.partition("-")
+        by_row.setdefault(int(number_of_row), []).append((int(copy or 0), caption))
     listed = pq.read_table(tmp_path / "tars" / "missing.parquet")["id"].to_pylist()
     assert record.not_drawn == sum(one == 0 for one in number.values())
     assert len(listed) == len(set(listed)) == record.missing

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from dataset.commands.dedup import dedup_command
 from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
@@ -39,6 +40,7 @@ app.command("stats", rich_help_panel=RELEASES)(stats_command)
 app.command("select", rich_help_panel=RELEASES)(select_command)
 app.command("reshard", rich_help_panel=RELEASES)(reshard_command)
 app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
+app.command("dedup", rich_help_panel=RELEASES)(dedup_command)
 app.command("trace", rich_help_panel=RELEASES)(trace_command)
 app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from dataset.formats.deny_lists import DENY_SCHEMA
+from dataset.formats.duplicates import COLUMNS as DUPLICATES
 from dataset.formats.manifest import MANIFEST_SCHEMA
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
@@ -70,6 +71,7 @@ def _columns(heading: str) -> dict[str, str]:
         ("Release hosts", HOSTS_SCHEMA),
         ("Release embeddings", METADATA_SCHEMA),
         ("Side tables", side_schema(pa.schema([]))),
+        ("Duplicates", side_schema(DUPLICATES)),
         ("Deny list", DENY_SCHEMA),
     ],
 )

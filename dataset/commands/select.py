@@ -10,6 +10,7 @@ from dataset import strict_json
 from dataset.commands.options import StoreOption
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
+from dataset.select.duplicates import without_duplicates
 from dataset.select.errors import SelectError
 from dataset.select.presets import apply_presets
 from dataset.select.select import Request, Selected, Selection
@@ -38,7 +39,9 @@ def select_command(
     top_share: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of rows with the highest similarity to keep.")
     ] = None,
-    drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="Keep one of near-duplicates.")] = False,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Only representatives of near-duplicates.")
+    ] = False,
     near: Annotated[str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near this, by the index.")] = None,
     count: Annotated[bool, typer.Option("--count", help="Print how many rows there would be; write nothing.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print what would be read; read nothing.")] = False,
@@ -51,14 +54,16 @@ def select_command(
 
     The expression may name all columns of data/ and extended/, `subset`, and TABLE.COLUMN of side tables.
     """
-    _refuse_missing(drop_duplicates=drop_duplicates, near=near)
-    if not (where or preset or sample or max_per_host or top_share):
-        raise typer.BadParameter("give --where, --preset, --sample, --max-per-host or --top-share")
+    _refuse_missing(near=near)
+    if not (where or preset or sample or max_per_host or top_share or drop_duplicates):
+        raise typer.BadParameter("give --where, --preset, --sample, --max-per-host, --top-share or --drop-duplicates")
     if out is None and not (count or explain):
         raise typer.BadParameter("give --out, or --count or --explain to look first")
     condition, share = apply_presets(preset or [], where, top_share)
     opened = open_named_release(release, store, writable=False)
     rows = ReleaseRows.open(opened)
+    if drop_duplicates:
+        condition = without_duplicates(rows, condition)
     request = Request(
         where=condition,
         presets=tuple(preset or ()),
@@ -91,12 +96,7 @@ def select_command(
     sys.stdout.write(strict_json.dumps(said) + "\n" if as_json else "\n".join([*lines, ""]))
 
 
-def _refuse_missing(*, drop_duplicates: bool, near: str | None) -> None:
-    if drop_duplicates:
-        raise SelectError(
-            "--drop-duplicates needs the side table duplicates, which holds groups of near-duplicates and which this "
-            "version of Shoal cannot make yet: leave it out."
-        )
+def _refuse_missing(*, near: str | None) -> None:
     if near is not None:
         raise SelectError(
             "--near needs a kNN index of the release, which this version of Shoal cannot build yet: leave it out."

@@ -21,7 +21,9 @@ from dataset.formats.releases import CHECKSUMS, Release, ReleaseFile, checksum_l
 FORMAT = 1
 RECORD = "side_tables.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_TAKEN = frozenset({"data", "extended", "variants", "source", "ids", "stats", "embeddings", "index", "history", "rows"})
+_TAKEN = frozenset(
+    {"data", "extended", "variants", "source", "ids", "stats", "embeddings", "index", "history", "rows", "dedup"}
+)
 
 
 class SideTableError(DatasetError):

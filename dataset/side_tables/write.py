@@ -87,10 +87,16 @@ def write_side_table(
         rows=sum(file.rows for file in files),
         files=tuple(files),
     )
-    write_side_tables(release, {**tables, name: table}.values())
-    if name in tables:
-        delete_side_files(release, tables[name])
+    register_table(release, table)
     return Written(table, {reason: rows for reason, rows in sorted(left_out.items()) if rows})
+
+
+def register_table(release: Release, table: SideTable) -> None:
+    """Put a table whose files are written into the record, and delete the files of the one that it replaces."""
+    tables = read_side_tables(release)
+    write_side_tables(release, {**tables, table.name: table}.values())
+    if table.name in tables:
+        delete_side_files(release, tables[table.name])
 
 
 @dataclass(frozen=True, slots=True)

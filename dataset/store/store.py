@@ -125,6 +125,10 @@ class Store:
         with self._translated("read", path):
             return self._filesystem.open_input_file(self._place(path))
 
+    def local_path(self, path: str) -> Path | None:
+        """Return where the file at `path` lies on the local disk, so that it can be mapped; None in an object store."""
+        return Path(self._place(path)) if self._is_folder else None
+
     def exists(self, path: str) -> bool:
         """Return whether a file is at `path`."""
         with self._translated("look up", path):

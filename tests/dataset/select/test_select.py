@@ -284,7 +284,7 @@ def test_the_command_counts_explains_and_writes(release: Release, rows: list[dic
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--where", "TRUE", "--count", "--drop-duplicates"), "needs the side table duplicates"),
+        (("--where", "TRUE", "--count", "--drop-duplicates"), "has no side table duplicates"),
         (("--near", "a cat", "--count"), "needs a kNN index"),
         (("--preset", "nice", "--count"), "no preset nice, only high-resolution"),
         (("--where", "WIDTH < 0", "--out", "{out}"), "No row is selected"),

@@ -1,0 +1,69 @@
+"""`dataset dedup`: near-duplicates of a release, as a side table."""
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dataset.commands.options import StoreOption, needs_extra
+from dataset.commands.progress import PhaseBars
+from dataset.commands.releases import ReleaseArgument, open_named_release
+
+
+def dedup_command(
+    release: ReleaseArgument,
+    model: Annotated[str, typer.Option(help="Folder below embeddings/, as `dataset embeddings` wrote it.")],
+    store: StoreOption,
+    at: Annotated[float, typer.Option(help="Cosine of a member to its representative, at least.")] = 0.94,
+    careful: Annotated[bool, typer.Option("--careful", help="Compare more rows: fewer are missed.")] = False,
+    with_pdq: Annotated[
+        bool, typer.Option("--with-pdq", help="Also from cosine 0.90 on, if the pictures' PDQ hashes agree.")
+    ] = False,
+    quality: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", show_default="safe,watermark,size,…", help="What makes a row represent others."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Processes.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, show_default="no limit", help="GiB for each process.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start again, even with the first batch.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Group near-duplicates of a release by their embeddings: the side table duplicates.
+
+    An interrupted call continues when it is repeated. A new batch leaves the groups of earlier ones as they are.
+    """
+    with needs_extra("release"):
+        from dataset.dedup.options import Options
+        from dataset.dedup.quality import DEFAULT_ORDER
+        from dataset.dedup.run import search
+    order = tuple(quality.split(",")) if quality else DEFAULT_ORDER
+    options = Options(model=model, at=at, careful=careful, with_pdq=with_pdq, quality=order)
+    opened = open_named_release(release, store)
+    with PhaseBars() as bars:
+        report = search(
+            opened,
+            options,
+            processes=workers or len(os.sched_getaffinity(0)),
+            memory_bytes=int(memory * 2**30) if memory else None,
+            restart=restart,
+            on_progress=bars.show,
+        )
+    found = json.loads(report)
+    sys.stdout.write(json.dumps(found) + "\n" if as_json else _summary(found))
+
+
+def _summary(report: dict[str, Any]) -> str:
+    rows, kept = report["rows"], report["representatives"]
+    lines = [f"{rows:>15,}  rows of {report['release']} {report['version']} with an embedding"]
+    lines += [f"{count:>15,}  members: {kind}" for kind, count in report["members"].items()]
+    lines.append(f"{kept:>15,}  representatives, {kept / max(1, rows):.1%}")
+    checks = report["checks"]
+    lines.append(
+        f"{checks['with_another_at_threshold']:>15,}  of {checks['representatives_sampled']:,} sampled have another at "
+        "the threshold"
+    )
+    return "\n".join([*lines, ""])

@@ -1,0 +1,204 @@
+"""Group sizes, and the promises that are checked over all rows at the end of a search.
+
+A member's exact cosine to its representative, read anew from the float16 rows, reaches the threshold, and what
+represents it is a representative: a search in which one row breaks this fails. What the join missed, two
+representatives at the threshold, is estimated: a sample of them is compared with all, without cells, by codes that
+lose no pair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.dedup.arrays import Array, in_sections, write_arrays
+from dataset.dedup.errors import DedupError
+from dataset.dedup.options import GREY_THRESHOLD
+from dataset.dedup.prepare import below_share, mixed
+from dataset.dedup.projection import code_threshold
+from dataset.dedup.rescore import to_steps
+from dataset.dedup.rounds import Flag, all_covers, flags_before, pdq_distance
+from dataset.dedup.work import Work, nodes, split_nodes
+from dataset.formats.steps import UnitResult
+
+Integers = npt.NDArray[np.int64]
+
+SAMPLE = 1_000
+"""Representatives that are compared with all others."""
+_ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """All rows of a batch in a super-cell: those that were compared, then those equal to one of them."""
+
+    representative: Integers
+    """Nodes."""
+    cosine: npt.NDArray[np.int16]
+    equal: npt.NDArray[np.bool_]
+    """Whether the row's embedding is the representative's."""
+
+
+def count_members(work: Work, super_cell: int) -> UnitResult:
+    """Write each row's representative, the sizes of groups in sections by super-cell, and the sample."""
+    found = all_covers(work, super_cell)
+    covered_batches, _, covered = split_nodes(found["row"])
+    arrays: dict[str, Array] = {}
+    whole: list[tuple[Integers, npt.NDArray[np.int16]]] = []
+    gathered, sample = [], []
+    for batch in range(len(work.plan.batches)):
+        home = work.home(batch, super_cell)
+        count = home.rows("id")
+        representative, cosine = nodes(batch, super_cell, np.arange(count)), np.full(count, to_steps(1.0), np.int16)
+        mine = covered_batches == batch
+        representative[covered[mine]], cosine[covered[mine]] = found["leader"][mine], found["cosine"][mine]
+        whole.append((representative, cosine))
+        leader_batch, _, leader = split_nodes(home.read("equal_leader"))
+        equal_to = np.empty(len(leader), np.int64)
+        equal_cosine = np.empty(len(leader), np.int16)
+        for earlier in range(batch + 1):
+            those = leader_batch == earlier
+            equal_to[those], equal_cosine[those] = (column[leader[those]] for column in whole[earlier])
+        arrays[f"representative{batch}"] = np.concatenate([representative, equal_to])
+        arrays[f"cosine{batch}"] = np.concatenate([cosine, equal_cosine])
+        gathered.append(arrays[f"representative{batch}"])
+        kept = np.flatnonzero(representative == nodes(batch, super_cell, np.arange(count)))
+        chosen = kept[mixed(home.take("id", kept)) < below_share(_all_rows(work), SAMPLE)]
+        sample.append(nodes(batch, super_cell, chosen))
+    names, sizes = np.unique(np.concatenate(gathered), return_counts=True)
+    order, offsets = in_sections(split_nodes(names)[1], work.plan.super_cells)
+    arrays |= {"group": names[order], "size": sizes[order], "offsets": offsets, "sample": np.concatenate(sample)}
+    write_arrays(work.store, work.path("end", "members", super_cell), arrays)
+    return UnitResult(len(found), len(names))
+
+
+def read_members(work: Work, super_cell: int, batch: int) -> Members:
+    """Return the rows of a batch in a super-cell, with what represents them."""
+    opened = work.open("end", "members", super_cell)
+    representative, cosine = opened.read(f"representative{batch}"), opened.read(f"cosine{batch}")
+    home = work.home(batch, super_cell)
+    equal = np.zeros(len(representative), bool)
+    equal[home.rows("id") :] = representative[home.rows("id") :] == home.read("equal_leader")
+    return Members(representative, cosine, equal)
+
+
+def verify(work: Work, super_cell: int) -> UnitResult:
+    """Check the members of a super-cell, add up the sizes of its groups, and look for what the join missed.
+
+    Raises: DedupError when a promise does not hold.
+    """
+    sizes: dict[str, Array] = {}
+    counted = []
+    for one in range(work.plan.super_cells):
+        opened = work.open("end", "members", one)
+        names = opened.section("group", super_cell, "offsets")
+        counted.append((names, opened.section("size", super_cell, "offsets")))
+    names, size = (np.concatenate(column) for column in zip(*counted, strict=True))
+    batches, _, places = split_nodes(names)
+    for batch in range(len(work.plan.batches)):
+        total = np.zeros(work.home(batch, super_cell).rows("id"), np.int64)
+        np.add.at(total, places[batches == batch], size[batches == batch])
+        sizes[f"size{batch}"] = total
+    members, lowest = _check_members(work, super_cell)
+    missed = _look_for_missed(work, super_cell)
+    sizes |= {"members": np.array([members, lowest], np.int64), "missed": missed}
+    write_arrays(work.store, work.path("end", "sizes", super_cell), sizes)
+    return UnitResult(members, len(missed))
+
+
+def _check_members(work: Work, super_cell: int) -> tuple[int, int]:
+    """Return the number of members, and their lowest cosine in steps."""
+    rescorer = work.rescorer()
+    lowest, count = to_steps(1.0), 0
+    for batch in range(len(work.plan.batches)):
+        home, members = work.home(batch, super_cell), read_members(work, super_cell, batch)
+        rows = np.concatenate([home.read("row"), home.read("equal_row")])
+        own = nodes(batch, super_cell, np.arange(len(rows)))
+        at = np.flatnonzero(members.representative != own)
+        at = at[np.argsort(members.representative[at], kind="stable")]
+        if not len(at):
+            continue
+        of = look_up(work, members.representative[at], ["row", "pdq"] if work.options.with_pdq else ["row"])
+        _check_represent(work, members.representative[at])
+        batches = split_nodes(members.representative[at])[0]
+        cosines = rescorer.cosines(np.full(len(at), batch), rows[at], batches, of["row"])
+        bad = np.abs(cosines.astype(np.int32) - members.cosine[at]) > 1
+        bad |= cosines < to_steps(GREY_THRESHOLD if work.options.with_pdq else work.options.at)
+        if work.options.with_pdq:
+            direct = at < home.rows("id")
+            pdq = pdq_distance(home.read("pdq")[at[direct]], of["pdq"][direct])
+            bad[direct] |= (cosines[direct] < to_steps(work.options.at)) & (pdq > 60)
+        if bad.any():
+            raise DedupError(
+                f"{int(bad.sum())} members of {work.plan.batches[batch].name} are farther from their representative "
+                "than was found: the embeddings or the work were changed meanwhile; search anew with --restart."
+            )
+        lowest, count = min(lowest, int(cosines.min())), count + len(at)
+    return count, lowest
+
+
+def _check_represent(work: Work, representatives: Integers) -> None:
+    """Raise DedupError unless all of these nodes are representatives."""
+    batches, supers, places = split_nodes(representatives)
+    for one in np.unique(supers).tolist():
+        for batch in np.unique(batches[supers == one]).tolist():
+            flags = flags_before(work, work.plan.end_round, one, batch)
+            mine = (supers == one) & (batches == batch)
+            if (flags[places[mine]] != Flag.REPRESENTATIVE).any():
+                raise DedupError(f"A representative in {work.folder} is itself a member: search anew with --restart.")
+
+
+def look_up(work: Work, found: Integers, names: list[str]) -> dict[str, Array]:
+    """Return columns of homes by nodes, in their order."""
+    batches, supers, places = split_nodes(found)
+    columns: dict[str, Array] = {}
+    unique = np.unique(batches << 16 | supers)
+    for key in unique.tolist():
+        mine = np.flatnonzero((batches << 16 | supers) == key)
+        home = work.home(key >> 16, key & 0xFFFF)
+        wanted, back = np.unique(places[mine], return_inverse=True)
+        for name in names:
+            values = home.take(name, wanted)
+            if name not in columns:
+                columns[name] = np.empty((len(found), *values.shape[1:]), values.dtype)
+            columns[name][mine] = values[back]
+    return columns
+
+
+def _look_for_missed(work: Work, super_cell: int) -> Integers:
+    """Return the nodes of the sample that have another representative at the threshold in this super-cell."""
+    sample = np.concatenate([work.open("end", "members", one).read("sample") for one in range(work.plan.super_cells)])
+    if not len(sample):
+        return sample
+    of = look_up(work, sample, ["code", "row"])
+    codes = np.ascontiguousarray(of["code"].astype(np.float32).T)
+    threshold, rescorer = code_threshold(work.options.at, 1.0), work.rescorer()
+    found = []
+    for batch in range(len(work.plan.batches)):
+        home = work.home(batch, super_cell)
+        kept = np.flatnonzero(flags_before(work, work.plan.end_round, super_cell, batch) == Flag.REPRESENTATIVE)
+        rows, own = home.read("row"), nodes(batch, super_cell, np.arange(home.rows("id")))
+        for start in range(0, len(kept), _ROWS_AT_ONCE):
+            some = kept[start : start + _ROWS_AT_ONCE]
+            left, right = np.nonzero(home.take("code", some).astype(np.float32) @ codes >= threshold)
+            other = own[some[left]] != sample[right]
+            left, right = left[other], right[other]
+            cosines = rescorer.cosines(
+                np.full(len(left), batch), rows[some[left]], split_nodes(sample[right])[0], of["row"][right]
+            )
+            found.append(sample[right[cosines >= to_steps(work.options.at)]])
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+
+def wilson_upper(hits: int, tries: int) -> float:
+    """Return the upper end of the 95 % Wilson interval of a share; 1 without tries."""
+    if not tries:
+        return 1.0
+    z, share = 1.96, hits / tries
+    middle = share + z * z / (2 * tries)
+    spread = z * float(np.sqrt(share * (1 - share) / tries + z * z / (4 * tries * tries)))
+    return (middle + spread) / (1 + z * z / tries)
+
+
+def _all_rows(work: Work) -> int:
+    return sum(sum(batch.rows) for batch in work.plan.batches)

@@ -1,0 +1,272 @@
+"""The leader join: in the order of quality, a row that no earlier representative covers becomes one.
+
+    new     new rows ─▶ the most similar of the representatives of earlier rounds, or none
+    rest    the rows that are left ─▶ pairs among themselves, the better row first
+    sweep   pairs in the order of quality ─▶ representatives of this round, and the rows that they cover
+
+The result is the greedy maximal set of rows without a pair at the threshold. Covered rows are never compared again,
+and a round is at most as large as all before it, so a group of any size costs about one pair a member.
+
+The guard: where more rows than GUARD_ROWS meet in a cell (a large group whose rows all rank first), pairs are not
+listed. Rows are taken in blocks that double, against the leaders of this cell; a row that such a leader covers gives
+that pair alone. If the leader turns out to be covered by a row of another cell, the row is an orphan: new again in
+the next round.
+
+Rejected: a list of all pairs, which grows with the square of a group, and components of it, which chain.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.dedup.projection import Floats
+
+Integers = npt.NDArray[np.int64]
+Steps = npt.NDArray[np.int16]
+Keys = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+GUARD_ROWS = 256
+_FIRST_BLOCK, _LAST_BLOCK = 64, 4096
+_ROWS_AT_ONCE = 4096
+_CANDIDATES_AT_ONCE = 1 << 18
+
+Judge = Callable[[Integers, Integers], tuple[Steps, Bools]]
+"""Takes pairs of rows by their numbers here; returns exact cosines, and whether these are near-duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that take part in a join: their codes, names and places in the order of quality."""
+
+    codes: Floats
+    node: Integers
+    quality: Keys
+    id: Integers
+
+    def ranks(self) -> Integers:
+        """Return each row's place in the order of quality among these -> (N,)."""
+        ranks = np.empty(len(self.id), np.int64)
+        ranks[np.lexsort((self.id, self.quality))] = np.arange(len(self.id))
+        return ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which rows lie in which cell: cell `cells[i]` has the rows rows[starts[i]:starts[i + 1]]."""
+
+    cells: Integers
+    starts: Integers
+    rows: Integers
+
+    @classmethod
+    def of(cls, cells: npt.NDArray[np.integer], rows: Integers) -> "Places":
+        """Sort (cell, row) pairs by cell; rows of a cell keep their order."""
+        order = np.argsort(cells, kind="stable")
+        found, first = np.unique(cells[order], return_index=True)
+        return cls(found.astype(np.int64), np.append(first, len(cells)).astype(np.int64), rows[order])
+
+    def by_cell(self) -> Mapping[int, Integers]:
+        """Return the rows of each cell."""
+        borders = self.starts.tolist()
+        return {
+            cell: self.rows[start:end]
+            for cell, start, end in zip(self.cells.tolist(), borders, borders[1:], strict=False)
+        }
+
+
+NEAREST = np.dtype([("row", "<i8"), ("leader", "<i8"), ("cosine", "<i2"), ("quality", "<u8"), ("id", "<i8")])
+"""A row with a representative of it, by their nodes; quality and id are the representative's."""
+EDGE = np.dtype(
+    [("better", "<i8"), ("worse", "<i8"), ("cosine", "<i2"), ("better_quality", "<u8"), ("better_id", "<i8"),
+     ("worse_quality", "<u8"), ("worse_id", "<i8")]
+)  # fmt: skip
+COVER = np.dtype([("row", "<i8"), ("leader", "<i8"), ("cosine", "<i2")])
+Records = npt.NDArray[np.void]
+
+
+def nearest_leaders(
+    new: tuple[Rows, Places, Places], old: tuple[Rows, Places, Places], from_product: float, judge: Judge
+) -> Records:
+    """Return the most similar representative of each new row that has one -> NEAREST records.
+
+    Each side is its rows, the cells where they are at home, and the cells that they visit. `judge` takes numbers of new
+    rows and of old ones.
+    """
+    gathered: list[Records] = []
+    a: list[Integers] = []
+    b: list[Integers] = []
+    waiting = 0
+    (new_rows, new_home, new_visits), (old_rows, old_home, old_visits) = new, old
+
+    def flush() -> None:
+        nonlocal a, b, waiting
+        if a:
+            gathered.append(_most_similar(_judged(new_rows, old_rows, np.concatenate(a), np.concatenate(b), judge)))
+        a, b, waiting = [], [], 0
+
+    for mine, theirs in ((new_home, old_home), (new_visits, old_home), (new_home, old_visits)):
+        known = theirs.by_cell()
+        for cell, rows in mine.by_cell().items():
+            others = known.get(cell)
+            if others is None:
+                continue
+            codes = old_rows.codes[others]
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                some = rows[start : start + _ROWS_AT_ONCE]
+                left, right = np.nonzero(new_rows.codes[some] @ codes.T >= from_product)
+                if len(left):
+                    a.append(some[left])
+                    b.append(others[right])
+                    waiting += len(left)
+                if waiting >= _CANDIDATES_AT_ONCE:
+                    flush()
+    flush()
+    return most_similar(np.concatenate(gathered)) if gathered else np.empty(0, NEAREST)
+
+
+def most_similar(found: Records) -> Records:
+    """Return the best record of each row: by cosine, the leader's quality and id."""
+    return _most_similar(found)
+
+
+def _most_similar(found: Records) -> Records:
+    order = np.lexsort((found["id"], found["quality"], -found["cosine"].astype(np.int32), found["row"]))
+    ordered = found[order]
+    first = np.ones(len(ordered), bool)
+    first[1:] = ordered["row"][1:] != ordered["row"][:-1]
+    return ordered[first]
+
+
+def _judged(new: Rows, old: Rows, a: Integers, b: Integers, judge: Judge) -> Records:
+    """Return the pairs that are near-duplicates, each once."""
+    pairs = np.unique(a * len(old.node) + b)
+    a, b = pairs // len(old.node), pairs % len(old.node)
+    cosines, near = judge(a, b)
+    a, b, cosines = a[near], b[near], cosines[near]
+    found = np.empty(len(a), NEAREST)
+    found["row"], found["leader"], found["cosine"] = new.node[a], old.node[b], cosines
+    found["quality"], found["id"] = old.quality[b], old.id[b]
+    return found
+
+
+def pairs_of_rest(
+    rows: Rows, home: Places, visiting: Places, from_product: float, judge: Judge, *, guard_rows: int = GUARD_ROWS
+) -> tuple[Records, Integers]:
+    """Return the pairs among rows -> EDGE records, and the nodes whose pairs the guard left out."""
+    ranks = rows.ranks()
+    visitors = visiting.by_cell()
+    gathered, guarded = [], []
+    a: list[Integers] = []
+    b: list[Integers] = []
+    waiting = 0
+
+    def flush() -> None:
+        nonlocal a, b, waiting
+        if a:
+            gathered.append(_edges(rows, ranks, np.concatenate(a), np.concatenate(b), judge))
+        a, b, waiting = [], [], 0
+
+    for cell, mine in home.by_cell().items():
+        visits = visitors.get(cell, np.empty(0, np.int64))
+        if len(mine) + len(visits) > guard_rows:
+            edges, members = _guarded(rows, ranks, np.concatenate([mine, visits]), from_product, judge)
+            gathered.append(edges)
+            guarded.append(members)
+            continue
+        codes = rows.codes[mine]
+        left, right = np.nonzero(codes @ codes.T >= from_product)
+        above = left < right
+        a.append(mine[left[above]])
+        b.append(mine[right[above]])
+        if len(visits):
+            left, right = np.nonzero(rows.codes[visits] @ codes.T >= from_product)
+            a.append(visits[left])
+            b.append(mine[right])
+        waiting += len(a[-1])
+        if waiting >= _CANDIDATES_AT_ONCE:
+            flush()
+    flush()
+    edges = np.concatenate(gathered) if gathered else np.empty(0, EDGE)
+    members = np.unique(np.concatenate(guarded)) if guarded else np.empty(0, np.int64)
+    return edges, rows.node[members]
+
+
+def _edges(rows: Rows, ranks: Integers, a: Integers, b: Integers, judge: Judge) -> Records:
+    """Return pairs that are near-duplicates, each once, the better row first."""
+    better = np.where(ranks[a] < ranks[b], a, b)
+    worse = a + b - better
+    pairs = np.unique(better * len(rows.node) + worse)
+    better, worse = pairs // len(rows.node), pairs % len(rows.node)
+    if not len(pairs):
+        return np.empty(0, EDGE)
+    cosines, near = judge(better, worse)
+    better, worse = better[near], worse[near]
+    found = np.empty(len(better), EDGE)
+    found["better"], found["worse"], found["cosine"] = rows.node[better], rows.node[worse], cosines[near]
+    found["better_quality"], found["better_id"] = rows.quality[better], rows.id[better]
+    found["worse_quality"], found["worse_id"] = rows.quality[worse], rows.id[worse]
+    return found
+
+
+def _guarded(
+    rows: Rows, ranks: Integers, mine: Integers, from_product: float, judge: Judge
+) -> tuple[Records, Integers]:
+    """Return the pairs (leader of this cell, row), and the rows of which other pairs may be missing."""
+    ordered = mine[np.argsort(ranks[mine], kind="stable")]
+    leaders = np.empty(0, np.int64)
+    gathered, members = [], []
+    start, size = 0, _FIRST_BLOCK
+    while start < len(ordered):
+        block = ordered[start : start + size]
+        start, size = start + size, min(2 * size, _LAST_BLOCK)
+        left, right = np.nonzero(rows.codes[block] @ rows.codes[leaders].T >= from_product)
+        edges = _edges(rows, ranks, leaders[right], block[left], judge)
+        covered = np.isin(rows.node[block], edges["worse"])
+        members.append(block[covered])
+        free = block[~covered]
+        left, right = np.nonzero(rows.codes[free] @ rows.codes[free].T >= from_product)
+        above = left < right
+        inner = _edges(rows, ranks, free[left[above]], free[right[above]], judge)
+        cover, _ = sweep(inner, np.empty(0, np.int64))
+        follows = np.isin(rows.node[free], cover["row"])
+        members.append(free[follows])
+        leaders = np.concatenate([leaders, free[~follows]])
+        gathered += [edges, inner[np.isin(inner["better"], rows.node[free[~follows]])]]
+    return np.concatenate(gathered), np.concatenate(members)
+
+
+def sweep(edges: Records, guarded: Integers) -> tuple[Records, Integers]:
+    """Return the rows that representatives of this round cover -> COVER records by row, and the orphans' nodes.
+
+    All other rows of the round are representatives. A row goes to the most similar of them.
+    """
+    order = np.lexsort((edges["worse_id"], edges["worse_quality"], edges["better_id"], edges["better_quality"]))
+    ordered = edges[order]
+    first = np.ones(len(ordered), bool)
+    first[1:] = (ordered["better"][1:] != ordered["better"][:-1]) | (ordered["worse"][1:] != ordered["worse"][:-1])
+    ordered = ordered[first]
+    better, worse, cosine = ordered["better"], ordered["worse"], ordered["cosine"].tolist()
+    cuts = np.flatnonzero(np.diff(better)) + 1
+    borders = [0, *cuts.tolist(), len(ordered)]
+    waiting = set(guarded.tolist())
+    best: dict[int, tuple[int, int]] = {}
+    names = worse.tolist()
+    for start, end in pairwise(borders):
+        if start == end:
+            continue
+        leader = int(better[start])
+        if leader in best or leader in waiting:
+            continue
+        for at in range(start, end):
+            known = best.get(names[at])
+            if known is None or cosine[at] > known[1]:
+                best[names[at]] = (leader, cosine[at])
+    covers = np.empty(len(best), COVER)
+    for at, row in enumerate(sorted(best)):
+        covers[at] = (row, *best[row])
+    orphans = np.array(sorted(waiting - best.keys()), np.int64)
+    return covers, orphans

@@ -1,0 +1,107 @@
+"""Exact cosines of pairs, from the float16 rows of a release's embeddings.
+
+Cosines are in steps of STEP, rounded before they are compared with anything: the last bits of float sums differ between
+processors. A row is named by its batch and its number in the batch's files, in their order.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.formats.npy import NpyRows, open_rows
+from dataset.store.store import Store
+
+Halves = npt.NDArray[np.float16]
+Integers = npt.NDArray[np.int64]
+Steps = npt.NDArray[np.int16]
+
+STEP = 1e-4
+_PAIRS_AT_ONCE = 4096
+_NEAR_ROWS = 16
+"""Rows this near to each other are read together from an object store."""
+
+
+def to_steps(cosine: float) -> int:
+    """Return a cosine in steps."""
+    return round(cosine / STEP)
+
+
+class FloatRows:
+    """The rows of a batch, in several .npy files."""
+
+    def __init__(self, store: Store, paths: Sequence[str], rows: Sequence[int]) -> None:
+        """Name the files; they are opened when they are read first."""
+        self._store, self._paths = store, paths
+        self._starts = np.cumsum([0, *rows])
+        self._opened: dict[int, NpyRows | Halves] = {}
+
+    def take(self, at: Integers) -> npt.NDArray[np.floating]:
+        """Return rows by their numbers -> (N, D) of the files' type."""
+        files = np.searchsorted(self._starts, at, "right") - 1
+        first = self._open(int(files[0]))
+        if files.min() == files.max() and isinstance(first, np.ndarray):
+            return np.asarray(first[at - self._starts[files[0]]])
+        found: Halves | None = None
+        for file in np.unique(files).tolist():
+            mine = np.flatnonzero(files == file)
+            rows = self._rows_of(file, at[mine] - self._starts[file])
+            if found is None:
+                found = np.empty((len(at), rows.shape[1]), rows.dtype)
+            found[mine] = rows
+        assert found is not None
+        return found
+
+    def _open(self, file: int) -> NpyRows | Halves:
+        if file not in self._opened:
+            path = self._store.local_path(self._paths[file])
+            opened = open_rows(self._store, self._paths[file])
+            self._opened[file] = np.load(path, mmap_mode="r") if path is not None else opened
+        return self._opened[file]
+
+    def _rows_of(self, file: int, at: Integers) -> npt.NDArray[np.floating]:
+        opened = self._open(file)
+        if isinstance(opened, np.ndarray):
+            return np.asarray(opened[at])
+        wanted, back = np.unique(at, return_inverse=True)
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > _NEAR_ROWS) + 1)
+        return np.concatenate([opened.read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs])[back]
+
+
+def cosine_steps(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Steps:
+    """Return the cosines of (N, D) rows, pair by pair -> (N,) int16 in steps."""
+    a, b = left.astype(np.float32), right.astype(np.float32)
+    product = np.einsum("nd,nd->n", a, b).astype(np.float64)
+    norms = np.einsum("nd,nd->n", a, a).astype(np.float64) * np.einsum("nd,nd->n", b, b)
+    found: Steps = np.rint(product / np.sqrt(norms) / STEP).astype(np.int16)
+    return found
+
+
+class Rescorer:
+    """Exact cosines between rows of any batches."""
+
+    def __init__(self, batches: Sequence[FloatRows]) -> None:
+        self._batches = batches
+
+    def rows(self, batch: Integers, row: Integers) -> npt.NDArray[np.floating]:
+        """Return the float rows -> (N, D)."""
+        first = int(batch[0])
+        if (batch == first).all():
+            return self._batches[first].take(row)
+        found: npt.NDArray[np.floating] | None = None
+        for one in np.unique(batch).tolist():
+            mine = np.flatnonzero(batch == one)
+            rows = self._batches[one].take(row[mine])
+            if found is None:
+                found = np.empty((len(row), rows.shape[1]), rows.dtype)
+            found[mine] = rows
+        assert found is not None
+        return found
+
+    def cosines(self, batch_a: Integers, row_a: Integers, batch_b: Integers, row_b: Integers) -> Steps:
+        """Return the cosines of pairs -> (N,) int16 in steps."""
+        found = np.empty(len(row_a), np.int16)
+        for start in range(0, len(row_a), _PAIRS_AT_ONCE):
+            one = slice(start, start + _PAIRS_AT_ONCE)
+            found[one] = cosine_steps(self.rows(batch_a[one], row_a[one]), self.rows(batch_b[one], row_b[one]))
+        return found

@@ -1,0 +1,145 @@
+"""A whole search on one machine: the steps in order, the units of a step in processes.
+
+A unit that is done leaves its result in the folder `done`, so that an interrupted search continues. Each process has
+one thread and, where a limit is given, its memory is limited by the kernel (RLIMIT_DATA: all that is not a mapped
+file).
+"""
+
+import multiprocessing
+import resource
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.pool import Pool
+from pathlib import Path
+
+from dataset.dedup import finish
+from dataset.dedup.cells import SAMPLE_PER_CELL, cell_count
+from dataset.dedup.errors import DedupError
+from dataset.dedup.jobs import run_unit_of, steps_of
+from dataset.dedup.options import Options
+from dataset.dedup.prepare import SAMPLE_ROWS
+from dataset.dedup.work import Work, read_state, work_folder
+from dataset.formats.duplicates import NAME, REPORT
+from dataset.formats.releases import Release, open_release
+from dataset.formats.side_tables import read_side_tables
+from dataset.formats.steps import UnitResult
+from dataset.store.store import Store
+
+Progress = Callable[[str, int, int], None]
+
+SCRATCH_BYTES_PER_ROW = 1_000
+"""At most; 700 or so were measured."""
+_PROCESS_BYTES, _ROW_BYTES, _SAMPLE_BYTES = 400 << 20, 1_600, 3_400
+"""Of memory: a process with its libraries; a row of a super-cell or of a file of embeddings; a row of the sample."""
+
+
+def search(
+    release: Release,
+    options: Options,
+    *,
+    processes: int = 1,
+    memory_bytes: int | None = None,
+    restart: bool = False,
+    on_progress: Progress = lambda *_: None,
+) -> bytes:
+    """Write the side table `duplicates` of a release; return the report, a JSON object.
+
+    `memory_bytes` limits each process. A table that is there for the same version and options is kept.
+
+    Raises: DedupError; StoreError.
+    """
+    if restart:
+        _delete(release, options.model)
+    state = read_state(release, options.model)
+    work = Work(release, options)
+    if not _is_done(work, state is not None and state.version == release.record.version):
+        _check_room(work, memory_bytes)
+        _run(work, processes, memory_bytes, on_progress)
+    finish.delete_temporary(work)
+    for path in release.store.list(work.path("done")):
+        release.store.delete(path)
+    return release.store.read(release.path(REPORT))
+
+
+def _is_done(work: Work, same_version: bool) -> bool:
+    new = work.plan.new_from < len(work.plan.batches)
+    table = read_side_tables(work.release).get(NAME)
+    return same_version and not new and table is not None and table.version == work.release.record.version
+
+
+def _run(work: Work, processes: int, memory_bytes: int | None, on_progress: Progress) -> None:
+    steps = steps_of(work)
+    name = work.release.folder.rpartition("/")[2]
+    do = partial(_do, work.store.uri, name, work.options)
+    with _pool(processes, memory_bytes) as pool:
+        for step in steps:
+            shown = step.name.partition("-")[0]
+            left = [unit for unit in range(step.units) if not work.store.exists(_done(work, step.name, unit))]
+            done = step.units - len(left)
+            for unit, result in _map(pool, partial(do, step.name), left):
+                work.store.put(_done(work, step.name, unit), result.to_json())
+                done += 1
+                on_progress(shown, done, step.units)
+
+
+def _map(
+    pool: Pool | None, do: Callable[[int], tuple[int, UnitResult]], units: Iterable[int]
+) -> Iterator[tuple[int, UnitResult]]:
+    return map(do, units) if pool is None else pool.imap_unordered(do, units)
+
+
+def _do(uri: str, name: str, options: Options, step: str, unit: int) -> tuple[int, UnitResult]:
+    release = open_release(Store.open(uri, writable=False), name)
+    return unit, run_unit_of(Work(release, options), step, unit)
+
+
+@contextmanager
+def _pool(processes: int, memory_bytes: int | None) -> Iterator[Pool | None]:
+    if processes == 1 and memory_bytes is None:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, initializer=_limit_memory, initargs=(memory_bytes,)) as pool:
+        yield pool
+
+
+def _limit_memory(memory_bytes: int | None) -> None:
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+
+def _check_room(work: Work, memory_bytes: int | None) -> None:
+    """Raise DedupError when the disk or the memory is too small."""
+    rows = sum(sum(batch.rows) for batch in work.plan.batches)
+    first = sum(work.plan.batches[0].rows)
+    largest = max(max(batch.rows) for batch in work.plan.batches)
+    sample = min(first, max(SAMPLE_ROWS, SAMPLE_PER_CELL * (work.options.cells or cell_count(first))))
+    needed = _PROCESS_BYTES + max(
+        _ROW_BYTES * max(2 * rows // work.plan.super_cells, largest // 2), _SAMPLE_BYTES * sample
+    )
+    if memory_bytes is not None and memory_bytes < needed:
+        raise DedupError(
+            f"A process needs {needed / 2**30:.1f} GiB for {rows:,} rows: give --memory {needed / 2**30 + 0.05:.1f}."
+        )
+    place = work.store.local_path(work.folder)
+    if place is not None:
+        existing = next(parent for parent in (place, *place.parents) if parent.exists())
+        new = sum(sum(batch.rows) for batch in work.plan.batches[work.plan.new_from :])
+        if shutil.disk_usage(Path(existing)).free < SCRATCH_BYTES_PER_ROW * new:
+            raise DedupError(
+                f"The search needs {SCRATCH_BYTES_PER_ROW * new / 2**30:.1f} GiB in {place}, which are not free: make "
+                "room, or move the store."
+            )
+
+
+def _delete(release: Release, model: str) -> None:
+    folder = work_folder(release, model)
+    release.store.delete(f"{folder}/state.json")
+    for path in release.store.list(folder):
+        release.store.delete(path)
+
+
+def _done(work: Work, step: str, unit: int) -> str:
+    return work.path("done", work.release.record.version, f"{step}.{unit}.json")

@@ -1,0 +1,282 @@
+"""`dataset dedup` on releases with planted near-duplicates, against a greedy search over all pairs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from typer.testing import CliRunner
+
+from dataset.dedup import prepare
+from dataset.dedup.errors import DedupError
+from dataset.dedup.options import Options
+from dataset.dedup.quality import DEFAULT_ORDER, quality_keys
+from dataset.dedup.rescore import cosine_steps, to_steps
+from dataset.dedup.run import search
+from dataset.formats.releases import FileKind, Release
+from dataset.formats.side_tables import read_side_tables
+from dataset.main import app
+from dataset.select.errors import SelectError
+from dataset.side_tables.rows import ReleaseRows
+from dataset.store.store import Store
+from tests.planted import MODEL, planted, put_release
+
+ROWS, AT = 2_400, 0.94
+Halves = npt.NDArray[np.float16]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Halves:
+    """Rows of 64 dimensions, which codes keep whole."""
+    return planted(ROWS, dimensions=64)
+
+
+def made(folder: Path, batches: list[Halves], **options: Any) -> Release:
+    return put_release(Store.open(str(folder)), "laion", batches, rows_per_file=900, **options)
+
+
+def table_of(release: Release) -> list[dict[str, Any]]:
+    files = read_side_tables(release)["duplicates"].files
+    return [row for file in files for row in release.store.read_table(release.path(file.path)).to_pylist()]
+
+
+def representatives(release: Release) -> npt.NDArray[np.int64]:
+    return np.array([row["representative"] for row in table_of(release)])
+
+
+def bytes_of(release: Release) -> dict[str, str]:
+    return {file.path: file.sha256 for file in read_side_tables(release)["duplicates"].files}
+
+
+def quality_order(release: Release) -> npt.NDArray[np.int64]:
+    data = [release.store.read_table(release.path(file.path)) for file in release.files(FileKind.DATA)]
+    keys = np.concatenate([quality_keys(rows, DEFAULT_ORDER) for rows in data])
+    return np.lexsort((np.arange(len(keys)), keys))
+
+
+def near(vectors: Halves, at: float = AT) -> npt.NDArray[np.bool_]:
+    """Return which pairs reach a cosine, in the steps in which it is counted."""
+    count = len(vectors)
+    rows = [cosine_steps(np.repeat(vectors[one : one + 1], count, axis=0), vectors) for one in range(count)]
+    return np.array(rows) >= to_steps(at)
+
+
+def greedy(pairs: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> set[int]:
+    """Return who is kept: in this order, each row that is near none of those kept before."""
+    covered = np.zeros(len(order), bool)
+    kept = set()
+    for row in order.tolist():
+        if not covered[row]:
+            kept.add(row)
+            covered |= pairs[row]
+    return kept
+
+
+def test_one_cell_gives_the_greedy_result(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    search(release, Options(model=MODEL, at=AT, cells=1))
+    kept = greedy(near(vectors), quality_order(release))
+    assert set(representatives(release).tolist()) == kept
+    assert {row["id"] for row in table_of(release) if row["kind"] == "self"} == kept
+
+
+def test_many_cells_keep_the_promises_and_nearly_the_greedy_result(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    report = json.loads(search(release, Options(model=MODEL, at=AT, cells=64, super_cells=4)))
+    rows = table_of(release)
+    found = representatives(release)
+    cosines = cosine_steps(vectors, vectors[found])
+    assert (cosines >= to_steps(AT)).all()
+    assert [round(row["cosine"] * 10_000) for row in rows] == cosines.tolist()
+    assert set(found[found]) == set(found)
+    pairs = near(vectors)
+    kept = np.unique(found)
+    missed = (pairs[np.ix_(kept, kept)].sum() - len(kept)) // 2
+    removable = ROWS - len(greedy(pairs, quality_order(release)))
+    assert missed <= 0.02 * removable
+    assert report["checks"]["members_compared"] == ROWS - len(kept) == sum(report["members"].values())
+
+
+def test_table_says_who_is_in_a_group(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    search(release, Options(model=MODEL, at=AT))
+    rows = {row["id"]: row for row in table_of(release)}
+    data = {
+        row["id"]: row
+        for file in release.files(FileKind.DATA)
+        for row in release.store.read_table(release.path(file.path)).to_pylist()
+    }
+    groups: dict[int, list[int]] = {}
+    for one, row in rows.items():
+        groups.setdefault(row["representative"], []).append(one)
+    assert max(map(len, groups.values())) > 20
+    for representative, members in groups.items():
+        row = rows[representative]
+        assert all(rows[one]["group_size"] == len(members) for one in members)
+        assert row["weight_inverse"] == pytest.approx(1 / len(members))
+        if len(members) == 1:
+            assert row["captions"] is None
+            continue
+        ordered = sorted(members, key=lambda one: (-data[one]["similarity"], one))
+        assert row["captions"] == [data[one]["TEXT"] for one in ordered]
+        assert row["top_caption"] == row["captions"][0]
+        assert row["similarities"] == pytest.approx([data[one]["similarity"] for one in ordered])
+        assert row["hosts"] == len({data[one]["URL"].split("/")[2] for one in members})
+    kinds = {row["kind"] for row in rows.values()}
+    assert kinds == {"self", "exact", "near"}
+    equal = [row for row in rows.values() if row["kind"] == "exact"]
+    assert all((vectors[row["id"]] == vectors[row["representative"]]).all() for row in equal)
+
+
+def test_equal_bytes_are_named_so(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    search(release, Options(model=MODEL, at=AT))
+    row = next(row for row in table_of(release) if row["kind"] == "near")
+    file = next(file for file in release.files(FileKind.DATA) if file.first_id <= row["id"] <= file.last_id)
+    table = release.store.read_table(release.path(file.path))
+    same = f"{row['representative'] * 0x9E3779B97F4A7C15 % 2**64:016x}".ljust(64, "0")
+    ids, known = table["id"].to_pylist(), table["sha256"].to_pylist()
+    digests = [same if one == row["id"] else digest for one, digest in zip(ids, known, strict=True)]
+    place = table.schema.get_field_index("sha256")
+    release.store.write_table(release.path(file.path), table.set_column(place, "sha256", [digests]))
+    search(release, Options(model=MODEL, at=AT), restart=True)
+    assert next(one for one in table_of(release) if one["id"] == row["id"])["kind"] == "bytes"
+
+
+def test_bytes_depend_neither_on_files_nor_on_processes(tmp_path: Path, vectors: Halves) -> None:
+    options = Options(model=MODEL, at=AT, cells=64, super_cells=4)
+    release = made(tmp_path / "a", [vectors])
+    search(release, options)
+    other = made(tmp_path / "b", [vectors], order_seed=8, embeddings_per_file=500)
+    report = search(other, options, processes=2, memory_bytes=1 << 30)
+    assert bytes_of(other) == bytes_of(release)
+    assert (
+        json.loads(report)["checks"]
+        == json.loads(release.store.read("releases/laion/duplicates/report.json"))["checks"]
+    )
+
+
+def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: Halves) -> None:
+    options = Options(model=MODEL, at=AT, cells=16, super_cells=4)
+    first = made(tmp_path, [vectors[:2_100]])
+    search(first, options)
+    before = representatives(first)
+    both = made(tmp_path, [vectors[:2_100], vectors[2_100:]])
+    steps: list[str] = []
+    search(both, options, on_progress=lambda step, *_: steps.append(step))
+    after = representatives(both)
+    assert (after[:2_100] == before).all()
+    assert (after[2_100:] < 2_100).any()
+    assert steps.count("new") == 2 * 4  # one round, and one for orphans
+    assert len(after) == ROWS
+    anew = made(tmp_path / "anew", [vectors[:2_100], vectors[2_100:]])
+    search(anew, options)
+    assert (representatives(anew) == after).all()
+
+
+def test_second_call_keeps_what_is_there(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    first = search(release, Options(model=MODEL, at=AT))
+    steps: list[str] = []
+    assert search(release, Options(model=MODEL, at=AT), on_progress=lambda step, *_: steps.append(step)) == first
+    assert steps == []
+    with pytest.raises(DedupError, match="with other options"):
+        search(release, Options(model=MODEL, at=0.96))
+    search(release, Options(model=MODEL, at=0.96), restart=True)
+    assert read_side_tables(release)["duplicates"].generation == 2
+
+
+def test_scratch_stays_below_a_kilobyte_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "SAMPLE_ROWS", 600)  # a tenth of the rows, as of 1M
+    release = made(tmp_path, [planted(6_000, dimensions=768)])
+    largest = 0
+
+    def measure(*_: object) -> None:
+        nonlocal largest
+        files = (tmp_path / "dedup").rglob("*")
+        largest = max(
+            largest, sum(file.stat().st_size for file in files if file.is_file() and "done" not in file.parts)
+        )
+
+    search(release, Options(model=MODEL, at=AT), on_progress=measure)
+    assert largest / 6_000 < 1_000
+
+
+def test_group_that_comes_first_in_quality_costs_about_a_pair_a_member(tmp_path: Path, vectors: Halves) -> None:
+    draw = np.random.default_rng(4)
+    giant = vectors[:1] + draw.normal(0, 0.01, (3_000, 64))
+    rows = np.concatenate([vectors, (giant / np.linalg.norm(giant, axis=1, keepdims=True)).astype(np.float16)])
+    release = made(tmp_path, [rows], best=np.arange(len(rows)) >= ROWS)
+    results: dict[str, int] = {}
+    search(release, Options(model=MODEL, at=AT, cells=8, super_cells=1))
+    for path in release.store.list("dedup/laion"):
+        if "/rest/" in path:
+            results[path] = release.store.size(path)
+    assert max(results.values()) < 3_000 * 50 * 10  # bytes of a pair; all pairs of 3,000 rows would be 1,500 a row
+    found = representatives(release)
+    assert (cosine_steps(rows, rows[found]) >= to_steps(AT)).all()
+    kept = np.unique(found)
+    pairs = near(rows[kept])
+    assert pairs.sum() - len(kept) <= 10  # both ways, of pairs that the cells separate
+
+
+def test_command_prints_the_report(tmp_path: Path, vectors: Halves) -> None:
+    made(tmp_path, [vectors])
+    arguments = ["dedup", "laion", "--model", MODEL, "--store", str(tmp_path), "--workers", "1"]
+    said = CliRunner().invoke(app, [*arguments, "--at", "0.94"])
+    assert said.exit_code == 0, said.output
+    assert "representatives" in said.stdout
+    read = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert read["rows"] == ROWS
+    assert ReleaseRows.open(made(tmp_path, [vectors])).schema.field("duplicates.representative")
+
+
+def test_selection_without_duplicates_has_the_representatives(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors[:2_100]])
+    search(release, Options(model=MODEL, at=AT))
+    kept = np.unique(representatives(release))
+    arguments = ["select", "laion", "--store", str(tmp_path), "--drop-duplicates", "--out", str(tmp_path / "selected")]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    read = Store.open(str(tmp_path / "selected")).read_table("part-00000.parquet", ["id"])
+    assert read["id"].to_pylist() == kept.tolist()
+    made(tmp_path, [vectors[:2_100], vectors[2_100:]])
+    later = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "later")])
+    assert isinstance(later.exception, SelectError)
+    assert "run dataset dedup again" in str(later.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"at": 0.5}, "out of range"),
+        ({"model": "ViT-H-14"}, "has no embeddings of ViT-H-14"),
+        ({"quality": ("sharp", "hash")}, "no criterion sharp"),
+        ({"quality": ("hash", "safe")}, "hash at its end"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path: Path, vectors: Halves, options: dict[str, Any], said: str) -> None:
+    release = made(tmp_path, [vectors[:50]])
+    with pytest.raises(DedupError, match=said):
+        search(release, Options(**{"model": MODEL, "at": AT, **options}))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0])
+def test_rows_without_a_direction_are_refused(tmp_path: Path, vectors: Halves, value: float) -> None:
+    broken = vectors[:500].copy()
+    broken[17] = value
+    release = made(tmp_path, [broken])
+    with pytest.raises(DedupError, match="1 rows of embeddings"):
+        search(release, Options(model=MODEL, at=AT))
+
+
+def test_too_little_memory_and_changed_embeddings_are_refused(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors])
+    with pytest.raises(DedupError, match="give --memory"):
+        search(release, Options(model=MODEL, at=AT), memory_bytes=100 << 20)
+    search(release, Options(model=MODEL, at=AT))
+    changed = made(tmp_path, [vectors], order_seed=9)
+    with pytest.raises(DedupError, match="have changed"):
+        search(changed, Options(model=MODEL, at=AT))

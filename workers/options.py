@@ -1,5 +1,6 @@
 """The options of the command `worker`, each with its help, under the names of the parameters of its subcommands."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,25 @@ MetricsHost = Annotated[
     str,
     typer.Option(
         metavar="ADDRESS", envvar="SHOAL_METRICS_HOST", rich_help_panel=PROCESS, help="Address of the metrics port."
+    ),
+]
+
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        show_default="below TMPDIR",
+        rich_help_panel=PROCESS,
+        help="Local folder for what a unit writes while it is done.",
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        min=0.2,
+        rich_help_panel=PROCESS,
+        help="GiB that the process of a unit may take, without mapped files. Default: no limit.",
     ),
 ]
 

@@ -67,6 +67,7 @@ INGESTED = Counter("shoal_worker_candidates_ingested", "New candidates added to 
 SCORED = Counter("shoal_worker_samples_scored", "Samples that got a verdict.", registry=REGISTRY)
 KEPT = Counter("shoal_worker_samples_kept", "Samples that passed the filter.", registry=REGISTRY)
 EMBEDDED = Counter("shoal_worker_samples_embedded", "Samples that a second model has embedded.", registry=REGISTRY)
+UNIT_ROWS = Counter("shoal_worker_unit_rows", "Rows that units of builds have read.", registry=REGISTRY)
 MODEL_BUSY = Counter(
     "shoal_worker_model_busy_seconds",
     "Time spent in models; its rate is the share of time that they are busy.",

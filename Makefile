@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -55,6 +55,9 @@ stack-test:  ## docker stack deploy, download scaled up and down at work, nothin
 
 kill-select: .venv/installed  ## embeddings, side tables, selections and tars killed at 30 random moments; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.select.killing
+
+kill-takedown: .venv/installed  ## takedowns killed at 30 random moments; the bytes have to be an undisturbed one's
+	"$(BIN)/python" -m tests.dataset.takedown.killing
 
 kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.publish.killing

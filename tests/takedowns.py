@@ -1,5 +1,6 @@
 """A crawl with every kind of file, and the release of it, for tests of takedowns."""
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ def sample(seed: int) -> dict[str, Any]:
     """Return the row of a part for the link of this number; each three successive shards have three subsets."""
     subset = SUBSETS[seed // PER_SHARD % 3]
     language = {"en": "en", "multi": "de", "nolang": None}[subset]
-    return make_pair(seed, subset=subset, LANGUAGE=language, sha1=f"{seed:040x}", pack=1_000 + seed // PER_SHARD,
+    sha1 = hashlib.sha1(str(seed).encode()).hexdigest()
+    return make_pair(seed, subset=subset, LANGUAGE=language, sha1=sha1, pack=1_000 + seed // PER_SHARD,
                      pack_row=seed % PER_SHARD, key=key_of(seed))  # fmt: skip
 
 
@@ -78,12 +80,19 @@ def make_release(store: Store, name: str = "laion", rows_per_file: int = 15, **o
     release = open_release(store, name)
     for model in (MODEL["shoal.model"], SECOND["shoal.model"]):
         consolidate(release, EmbeddingsRequest(model=model, batch=BATCH, rows_per_file=40))
+    make_captions(store, release)
+    return release
+
+
+def make_captions(store: Store, release: Release) -> None:
+    """Join a side table with the captions of a release."""
     captions = pa.concat_tables(store.read_table(release.path(file.path), ["id", "TEXT"]) for file in _data(release))
     store.write_table("captions.parquet", captions.rename_columns(["id", "caption"]))
     source = TableSource.open(f"{store.uri}/captions.parquet", JoinOn.ID, None)
-    join_tables(release, "captions", source, said="captions")
-    store.delete("captions.parquet")
-    return release
+    try:
+        join_tables(release, "captions", source, said="captions")
+    finally:
+        store.delete("captions.parquet")
 
 
 SECOND = {"shoal.model": "second", "shoal.sha256": "d" * 64, "shoal.config_sha256": "e" * 64}

@@ -1,5 +1,6 @@
 """`dataset takedown`: requests to remove something, and their application to releases and crawls."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,11 +13,14 @@ import typer
 
 from dataset import strict_json
 from dataset.commands.options import JsonOption, StoreOption
+from dataset.commands.progress import PhaseBars
 from dataset.formats.deny_lists import DenyKind
 from dataset.formats.takedowns import Entry, TakedownRequest
 from dataset.store.store import Store
+from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
 from dataset.takedown.entries import read_entries
 from dataset.takedown.requests import decide, file_request, list_requests, pending_entries
+from dataset.takedown.status import release_names, takedown_status
 
 takedown_app = typer.Typer(no_args_is_help=True, help="Remove rows, pictures or hosts from all that is kept.")
 
@@ -97,6 +101,62 @@ def decide_request(
 ) -> None:
     """Decide on a request that waits; what it named is deleted from the request."""
     _tell(decide(Store.open(store), request_id, accept=accept, note=note), as_json=as_json)
+
+
+ReleaseNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RELEASE]...", show_default="all of the store", help="Names in the store."),
+]
+
+
+@takedown_app.command("status")
+def status(store: StoreOption, releases: ReleaseNames = None, as_json: JsonOption = False) -> None:
+    """Show which releases have lists to apply, and how far an apply is."""
+    found = takedown_status(Store.open(store, writable=False), releases or ())
+    if as_json:
+        sys.stdout.write(strict_json.dumps(asdict(found)) + "\n")
+        return
+    lines = [f"{found.lists:,} deny lists; {found.pending:,} requests wait for a decision"]
+    for one in found.releases:
+        todo = f"{one.lists_to_apply:,} lists to apply" if one.lists_to_apply else "all lists are applied"
+        total = f" of {one.of:,}" if one.of is not None else ""
+        work = f"; {one.applying}: {one.done:,}{total}" if one.applying else ""
+        lines.append(f"{one.name} {one.version}: {todo}{work}")
+    sys.stdout.write("\n".join([*lines, ""]))
+
+
+@takedown_app.command("apply")
+def apply(
+    store: StoreOption,
+    releases: ReleaseNames = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compare with all lists, also those that were applied before.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what deny lists name from releases, from the crawls they were made of, and from what was made of them.
+
+    A release that loses rows gets a new MAJOR version. An interrupted call
+    continues when it is repeated.
+    """
+    target = Store.open(store)
+    done = []
+    for name in releases or release_names(target):
+        with PhaseBars() as bars:
+            threads = workers or len(os.sched_getaffinity(0))
+            one = apply_takedowns(target, name, again=again, threads=threads, on_progress=bars.show)
+        done.append({"name": name, "lists": 0} if one is None else asdict(one))
+        if not as_json:
+            sys.stdout.write(f"{name}: no list to apply\n" if one is None else _applied(one))
+    if as_json:
+        sys.stdout.write(strict_json.dumps({"releases": done}, ensure_ascii=False) + "\n")
+
+
+def _applied(one: AppliedTakedowns) -> str:
+    lines = [f"{one.name} {one.version}: {one.lists} lists applied, {one.bytes:,} bytes rewritten"]
+    lines += [f"{rows:>15,}  rows removed: {reason}" for reason, rows in one.removed.items()]
+    return "\n".join([*lines, ""])
 
 
 def _tables(files: list[Path], kind: LongKind | None) -> Iterator[pa.Table]:

@@ -10,12 +10,13 @@ index of compressed vectors can distinguish.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
 from dataset.store.store import Store
@@ -25,6 +26,9 @@ Halves = npt.NDArray[np.float16]
 IMAGES = "img_emb/img_emb_0.npy"
 TEXTS = "text_emb/text_emb_0.npy"
 METADATA = "metadata/metadata_0.parquet"
+
+REMOVED_KEY = "shoal.removed"
+"""Of the metadata of parts and embeddings: rows that takedowns have removed."""
 
 LAION_TO_CLIP_RETRIEVAL = {"URL": "url", "TEXT": "caption", "key": "image_path"}
 """clip-retrieval's names for a part's columns, by LAION's names; other columns keep theirs."""
@@ -86,6 +90,44 @@ def delete_embeddings(store: Store, output: str) -> None:
     """Delete those of the three files that exist."""
     for name in (IMAGES, TEXTS, METADATA):
         store.delete(f"{embeddings_folder(output)}/{name}")
+
+
+def remove_embeddings(store: Store, output: str, keys: Collection[str]) -> int:
+    """Remove the rows of samples from the three files, the metadata last; return how many there were.
+
+    The metadata say how many rows were removed in all (`shoal.removed`), since the manifest counts them.
+
+    Raises: StoreError when a file cannot be written; EmbeddingsError when the files do not belong together. The next
+        call goes on from there.
+    """
+    folder = embeddings_folder(output)
+    if not store.exists(f"{folder}/{METADATA}"):
+        return 0
+    about = store.read_table(f"{folder}/{METADATA}")
+    gone = pc.is_in(about["image_path"], pa.array(sorted(keys), pa.string())).to_numpy()
+    removed = int(np.count_nonzero(gone))
+    if not removed:
+        return 0
+    for name in (IMAGES, TEXTS):
+        rows = np.load(io.BytesIO(store.read(f"{folder}/{name}")), allow_pickle=False)
+        if len(rows) == len(gone):
+            file = io.BytesIO()
+            np.save(file, np.ascontiguousarray(rows[~gone]))
+            store.put(f"{folder}/{name}", file.getvalue())
+        elif len(rows) != len(gone) - removed:  # an earlier call was ended before it came to the metadata
+            raise EmbeddingsError(f"{folder}/{name} has {len(rows)} rows, not {len(gone)}: embed its shard again.")
+    store.write_table(f"{folder}/{METADATA}", about.filter(pa.array(~gone)), count_removed(about.schema, removed))
+    return removed
+
+
+def count_removed(schema: pa.Schema, rows: int) -> dict[str, str]:
+    """Return the metadata of a table from which further rows were removed."""
+    return {REMOVED_KEY: str(removed_rows(schema) + rows)}
+
+
+def removed_rows(schema: pa.Schema) -> int:
+    """Return how many rows were removed from a part, or a folder of embeddings, since the manifest counted them."""
+    return int((schema.metadata or {}).get(REMOVED_KEY.encode(), b"0"))
 
 
 def read_embeddings(store: Store, output: str) -> tuple[Halves, Halves, pa.Table]:

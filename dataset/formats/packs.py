@@ -6,7 +6,7 @@ WAT file, so that every sample can be traced to its origin.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.formats.url_hashes import Hashes
+from dataset.store.store import Store
 
 PACK_SCHEMA = pa.schema(
     [
@@ -31,6 +32,42 @@ LIST_PACK_SCHEMA = PACK_SCHEMA.append(pa.field("extra", pa.string(), nullable=Fa
 """The schema for a link list: `extra` holds its other columns (see `recipe.extra_columns`), page_url is ''."""
 
 _REPEATING = ["language", "subset", "page_url"]  # dictionaries do not help the other columns
+
+
+def blank_rows(store: Store, path: str, rows: Collection[int]) -> bool:
+    """Blank the rows at these positions of a pack, whose other rows keep their place; return whether any was not.
+
+    The subset stays, which is counted. Row groups have the same borders.
+
+    Raises: StoreError when the pack is missing or cannot be written.
+    """
+    wanted = pa.array(sorted(rows), pa.int64())
+    changed, start, groups = False, 0, []
+    with store.open_input(path) as file:
+        parquet = pq.ParquetFile(file)
+        for at in range(parquet.num_row_groups):
+            group = parquet.read_row_group(at)
+            hit = pc.is_in(pa.array(range(start, start + len(group)), pa.int64()), wanted)
+            changed |= bool(pc.any(pc.and_(hit, pc.not_equal(group["url"], ""))).as_py())
+            groups.append(_blanked(group, hit))
+            start += len(group)
+    if changed:
+        schema = groups[0].schema
+        with (
+            store.write(path) as target,
+            pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=_REPEATING) as writer,
+        ):
+            for group in groups:
+                writer.write_table(group)
+    return changed
+
+
+def _blanked(rows: pa.Table, hit: pa.Array) -> pa.Table:
+    for at, column in enumerate(rows.schema):
+        if column.name != "subset":
+            blank = "" if not column.nullable else None
+            rows = rows.set_column(at, column, pc.if_else(hit, pa.scalar(blank, column.type), rows.column(at)))
+    return rows
 
 
 class PackWriter:

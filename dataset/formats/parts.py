@@ -10,7 +10,7 @@ A row contains all that a release needs, so that publishing never reads a shard:
 when it was fetched, where its link came from, and, after PART_SCHEMA's columns, those of a link list.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +19,16 @@ from urllib.parse import urlsplit
 
 import mmh3
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dataset.formats.embeddings import PairEmbeddings, delete_embeddings, embeddings_bytes, write_embeddings
+from dataset.formats.embeddings import (
+    PairEmbeddings,
+    count_removed,
+    delete_embeddings,
+    embeddings_bytes,
+    remove_embeddings,
+    write_embeddings,
+)
 from dataset.recipe.extra_columns import list_fields, list_names
 from dataset.store.store import Store
 
@@ -184,6 +192,27 @@ def write_part(
             write_embeddings(store, output, rows, about, {**metadata, **(embedded_by or {})})
         store.write_table(f"{output}.parquet", part, metadata)
         undo.pop_all()
+
+
+def remove_pairs(store: Store, output: str, keys: Collection[str]) -> int:
+    """Remove the rows of samples from the scores, the embeddings and the part, the part last; return how many.
+
+    The part's metadata say how many rows were removed in all, since the manifest counts them.
+
+    Raises: StoreError when a file cannot be written; the next call goes on from there.
+    """
+    wanted, removed = pa.array(sorted(keys), pa.string()), 0
+    removed += remove_embeddings(store, output, keys)
+    for path, counted in ((f"{output}.scores.parquet", False), (f"{output}.parquet", True)):
+        if store.exists(path):
+            table = store.read_table(path)
+            gone = pc.is_in(table["key"], wanted)
+            count = pc.sum(gone).as_py() or 0
+            if count:
+                metadata = count_removed(table.schema, count) if counted else None
+                store.write_table(path, table.filter(pc.invert(gone)), metadata)
+            removed += count
+    return removed
 
 
 def host_of(url: str) -> str | None:

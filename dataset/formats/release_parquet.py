@@ -71,6 +71,13 @@ class TableWriter:
         while self._waiting_rows >= ROW_GROUP_ROWS:
             self._write_group(ROW_GROUP_ROWS)
 
+    def write_group(self, rows: pa.Table) -> None:
+        """Write rows as a group of their own; none if there is no row. Not to be mixed with `write`."""
+        if len(rows):
+            self._waiting = [rows.select(self._schema.names).replace_schema_metadata(self._schema.metadata)]
+            self._waiting_rows = len(rows)
+            self._write_group(len(rows))
+
     def finish(self) -> None:
         """Write what is left as the last group."""
         if self._waiting_rows:

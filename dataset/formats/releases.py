@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from dataset.errors import DatasetError
 from dataset.formats.json_records import from_json, to_json
+from dataset.formats.takedowns import applying_plan
 from dataset.recipe.extra_columns import arrow_type
 from dataset.store.store import Store, StoreError
 
@@ -244,6 +245,32 @@ def open_release(store: Store, name: str) -> Release:
     if not store.exists(path):
         raise ReleaseError(f"{path} is missing from the store {store.uri}: publish {name or 'the release'} first.")
     return Release(store, folder, read_record(store.read(path), path))
+
+
+def recording_path(name: str) -> str:
+    """Return the path that exists while a publish makes a version of a release."""
+    return f"publishing/{name}/recording"
+
+
+def publish_is_recording(store: Store, name: str) -> bool:
+    """Return whether a publish is making a version of a release, or was killed while it did."""
+    return store.exists(recording_path(name))
+
+
+def require_live(release: Release) -> None:
+    """Check that a release is still the one that was opened: no version was made since, and no takedown is at work.
+
+    Called before a record of what was derived from its rows is written.
+
+    Raises: ReleaseError when the work has to begin anew.
+    """
+    name = release.record.name
+    version = open_release(release.store, name if release.folder else "").record.version
+    if version != release.record.version or release.store.exists(applying_plan(name)):
+        raise ReleaseError(
+            f"Rows of {name} {release.record.version} were removed, or a version was made, while this was at work: "
+            f"finish `dataset takedown apply {name}` if it is under way, and begin anew."
+        )
 
 
 def open_input_store(release_store: Store, uri: str) -> Store:

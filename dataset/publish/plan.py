@@ -26,6 +26,7 @@ from dataset.formats.releases import (
     data_schema,
     extended_schema,
     open_input_store,
+    recording_path,
     release_folder,
 )
 from dataset.publish.errors import PublishError
@@ -165,6 +166,7 @@ def load_work(store: Store, scratch: Store | None, name: str) -> Work | None:
 def delete_work(store: Store, scratch: Store | None, name: str) -> None:
     """Delete the work folder of a release, the plan last, and what says that it lies elsewhere."""
     store.delete(_claim_path(name))
+    store.delete(recording_path(name))
     place, folder = work_place(store, scratch, name)
     plan = f"{folder}/plan.json"
     place.delete_partial(folder)

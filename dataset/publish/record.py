@@ -25,8 +25,10 @@ from dataset.formats.releases import (
     checksum_list,
     find_release,
     history_path,
+    recording_path,
     release_folder,
 )
+from dataset.formats.takedowns import applying_plan
 from dataset.publish.errors import PublishError
 from dataset.publish.hosts import mean_punsafe, merge_hosts
 from dataset.publish.plan import Work
@@ -38,6 +40,7 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     Raises: StoreError when the store takes no more.
     """
     store = work.release_store
+    store.put(recording_path(work.plan.name), b"")
     check_unchanged(work)
     before = find_release(store, work.plan.name)
     record = _next_record(work, before.record if before else None, batch, files)
@@ -49,15 +52,29 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     others = {**card, HOSTS: hosts, RECORD: hashlib.sha256(data).hexdigest()}
     store.put(work.release_path(CHECKSUMS), checksums(record, others))
     store.put(work.release_path(RECORD), data)
+    store.delete(recording_path(work.plan.name))
     return record
 
 
 def check_unchanged(work: Work) -> None:
-    """Refuse to go on when there is a version, or a deny list, that the plan does not know of.
+    """Refuse to go on when there is a version, a deny list or a takedown that the plan does not know of.
 
-    Raises: PublishError.
+    Raises: PublishError; then nothing is being recorded.
     """
+    try:
+        _check_unchanged(work)
+    except PublishError:
+        work.release_store.delete(recording_path(work.plan.name))
+        raise
+
+
+def _check_unchanged(work: Work) -> None:
     plan = work.plan
+    if work.release_store.exists(applying_plan(plan.name)):
+        raise PublishError(
+            f"A takedown is being applied to {plan.name}: finish it (dataset takedown apply {plan.name}), and begin "
+            "anew with --restart."
+        )
     release = find_release(work.release_store, plan.name)
     version = release.record.version if release else None
     if version != plan.previous:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.formats.embeddings import removed_rows
 from dataset.formats.releases import SUBSETS, ReleaseInput
 from dataset.publish.deny import DenyRules
 from dataset.publish.digests import digest_bytes, fingerprints
@@ -92,10 +93,11 @@ def _read_part(
         _check_head(file.schema_arrow, part.path, described, seen)
         try:
             table = file.read(columns=names, use_threads=False)
+            rows = part.rows - removed_rows(file.schema_arrow)
         except (pa.ArrowException, OSError) as error:
             raise damaged(part.path, error) from error
-    if len(table) != part.rows:
-        raise damaged(part.path, f"it has {len(table)} rows, and the manifest says {part.rows}")
+    if len(table) != rows:
+        raise damaged(part.path, f"it has {len(table)} rows, and the manifest says {rows}")
     return table.replace_schema_metadata(None)
 
 

@@ -23,7 +23,7 @@ from dataset.formats.release_embeddings import (
     model_folder_name,
     write_embeddings_record,
 )
-from dataset.formats.releases import Release
+from dataset.formats.releases import Release, require_live
 from dataset.release_embeddings.files import FileUnit, write_file
 from dataset.release_embeddings.layout import write_layout
 from dataset.release_embeddings.match import UnitReport, match_unit
@@ -133,6 +133,7 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
         missing=layout["missing"],
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
+    require_live(work.release)
     write_embeddings_record(work.release, plan.folder, record)
     return record
 

@@ -17,6 +17,7 @@ from dataset.formats.release_embeddings import (
     ReleaseEmbeddingsError,
     image_path,
     metadata_path,
+    metadata_writer,
     text_path,
 )
 from dataset.formats.release_parquet import HashedFile
@@ -69,10 +70,7 @@ def write_file(
         )
         for file in (images, texts):
             write_header(file, unit.end - unit.start, unit.dimensions)  # type: ignore[arg-type]
-        # zstd 1: the captions of a million rows take as long as their vectors otherwise.
-        writer = stack.enter_context(
-            pq.ParquetWriter(metadata, METADATA_SCHEMA, compression="zstd", compression_level=1, use_dictionary=False)
-        )
+        writer = stack.enter_context(metadata_writer(metadata))
         waiting: list[pa.Table] = []
         for piece in _pieces(work, unit, unit_rows, source_rows):
             _copy_rows(piece.source.images, piece.rows, images, piece.name.images)

@@ -112,6 +112,9 @@ def find_ids(work: Work, hashes: Integers, keys: Integers, tracker: str | None) 
         at = np.searchsorted(known, ordered[low:high])
         fits = known[at] == ordered[low:high]
         rows, at = rows[fits], at[fits]
+        if tracker is None and source.has_removed and len(rows):
+            alive = _filled(source.read()["key"])[at] != NO_ID
+            rows, at = rows[alive], at[alive]
         if tracker is not None and len(rows):
             won = source.read()
             here = np.isin(_filled(won["input"])[at], inputs) & (_filled(won["key"])[at] == keys[rows])
@@ -127,6 +130,8 @@ class _SourceGroup:
 
     file: pq.ParquetFile
     at: int
+    has_removed: bool
+    """Whether takedowns have removed rows of its file."""
 
     def read(self) -> pa.Table:
         return self.file.read_row_group(self.at, columns=["input", "key"], use_threads=False)
@@ -134,14 +139,19 @@ class _SourceGroup:
 
 def _walk(release: Release, batch: str) -> Iterator[tuple[int, Integers, _SourceGroup]]:
     """Yield the hashes of a batch by row groups of `source/`, each with its first id."""
+    alive = {file.first_id: file.rows for file in release.files(FileKind.DATA, batch=batch)}
     for file in release.files(FileKind.SOURCE, batch=batch):
-        hashes = _hashes_of(release, file)
+        hashes, has_removed = _hashes_of(release, file), alive.get(file.first_id, 0) < file.rows
         with release.store.open_input(release.path(file.path)) as opened:
             parquet = pq.ParquetFile(opened)
             start = 0
             for at in range(parquet.num_row_groups):
                 end = start + parquet.metadata.row_group(at).num_rows
-                yield file.first_id + start, hashes[start:end], _SourceGroup(parquet, at)
+                yield (
+                    file.first_id + start,
+                    hashes[start:end],
+                    _SourceGroup(parquet, at, has_removed),
+                )
                 start = end
 
 

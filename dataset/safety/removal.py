@@ -14,7 +14,7 @@ A shard is rewritten once for all of its removals; S3 has no cheaper way to remo
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import pyarrow as pa
@@ -65,13 +65,17 @@ def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> No
     blanked = _blanked(rows, hit)
     if marked == wanted and rows.filter(hit).equals(blanked.filter(hit)):
         return  # the last step is done, so all are
-    _rewrite_tar(store, shard, set(wanted))
+    remove_members(store, f"{shard}.tar", set(wanted))
     store.write_table(f"{shard}.parquet", blanked)
 
 
-def _rewrite_tar(store: Store, shard: str, keys: set[str]) -> None:
-    """Copy the tar without the members of `keys`; members after damage cannot be identified and are left out."""
-    place = f"{shard}.tar"
+def remove_members(store: Store, place: str, keys: Collection[str]) -> None:
+    """Replace a tar by a copy without the members of `keys`; do nothing if there is no tar.
+
+    Members after damage cannot be identified and are left out.
+
+    Raises: StoreError when the store does not take the file; then the tar is as it was.
+    """
     if not store.exists(place):
         return
     with (

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.formats.release_parquet import table_writer
-from dataset.formats.releases import FileKind, Release, ReleaseFile
+from dataset.formats.releases import FileKind, Release, ReleaseFile, require_live
 from dataset.formats.side_tables import (
     SideFile,
     SideTable,
@@ -92,7 +92,11 @@ def write_side_table(
 
 
 def register_table(release: Release, table: SideTable) -> None:
-    """Put a table whose files are written into the record, and delete the files of the one that it replaces."""
+    """Put a table whose files are written into the record, and delete the files of the one that it replaces.
+
+    Raises: ReleaseError when rows were removed from the release since it was opened; StoreError.
+    """
+    require_live(release)
     tables = read_side_tables(release)
     write_side_tables(release, {**tables, table.name: table}.values())
     if table.name in tables:

@@ -2,10 +2,12 @@
 
 import pytest
 
+from dataset.formats import embeddings
 from dataset.formats.release_embeddings import model_folder_name
 from dataset.formats.webdataset import TAR_ENDINGS
 from dataset.recipe import recipe
 from dataset.safety import hash_lists
+from tracker.accounts import audit
 from tracker.seeding import embed_jobs
 from tracker.seeding.embed_jobs import Model
 from tracker.storage import hash_lists as tracker_hash_lists
@@ -29,3 +31,7 @@ def test_both_name_a_models_folder_alike(model: str) -> None:
 
 def test_hash_lists_have_the_same_head_in_both() -> None:
     assert (tracker_hash_lists.MAGIC, tracker_hash_lists.HEAD_BYTES) == (hash_lists.MAGIC, hash_lists.HEAD_BYTES)
+
+
+def test_rows_that_takedowns_have_removed_are_noted_where_the_audit_looks() -> None:
+    assert embeddings.REMOVED_KEY.encode() == audit.REMOVED_KEY

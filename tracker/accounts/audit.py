@@ -37,6 +37,8 @@ TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
 """The ending of the file with an output's rows, where it is not .parquet."""
 BUILT = frozenset({"index", "dedup"})
 """Kinds of files whose own records list and check them; takedowns and later versions change them."""
+REMOVED_KEY = b"shoal.removed"
+"""In the metadata of such a file: rows that takedowns have removed since the manifest counted them."""
 STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
 
 
@@ -136,7 +138,8 @@ def _compare_shards(booked: Accounts, listed: ListedOutputs, store: str, keys: M
                 for count in final.group_by(["subset", "outcome"]).aggregate([([], "count_all")]).to_pylist():
                     finals[output["run"], count["subset"], count["outcome"]] += count["count_all"]
             else:
-                n = pq.read_metadata(path, filesystem=filesystem).num_rows
+                metadata = pq.read_metadata(path, filesystem=filesystem)
+                n = metadata.num_rows + int((metadata.metadata or {}).get(REMOVED_KEY, 0))
         except (OSError, pa.ArrowInvalid) as error:
             differences.append(f"{path} is in the manifest, but cannot be read: {error}")
             continue

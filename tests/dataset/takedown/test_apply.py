@@ -118,7 +118,8 @@ def test_files_without_a_removed_row_keep_their_bytes(store: Store) -> None:
     safe = [path for path in changed if "/variants/" in path]
     expected |= {*safe, f"releases/laion/stats/counts/{tail.removesuffix('.parquet')}.counts"}
     expected |= {f"releases/laion/{name}" for name in (
-        "README.md", "SHA256SUMS", "croissant.json", "hosts.parquet", "release.json", "side_tables.json", "captions/1/SHA256SUMS")}  # fmt: skip
+        "README.md", "SHA256SUMS", "croissant.json", "hosts.parquet", "release.json", "side_tables.json",
+        "captions/1/SHA256SUMS")}  # fmt: skip
     plots = {path for path in changed if "/plots/" in path}
     vectors = {path for path in changed if "laion/embeddings/" in path}
     crawl = {path for path in changed if path.startswith("crawl/")}

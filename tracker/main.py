@@ -19,6 +19,7 @@ from rich.live import Live
 from tracker.accounts.changes import record
 from tracker.admin import (  # noqa: F401
     block_commands,
+    build_commands,
     control_commands,
     embed_command,
     hash_list_commands,

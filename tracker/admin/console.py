@@ -24,6 +24,7 @@ GROUPS = {
     "Most used": ("migrate", "seed", "status", "serve", "audit", "doctor"),
     "Workers and machines": ("workers", "drain", "evict", "enroll", "revoke", "rotate", "launch"),
     "Jobs": ("jobs", "job", "retry", "discard", "priority", "lists", "embed"),
+    "Builds over a release": ("index", "dedup"),
     "Steering": ("set", "pause", "resume", "limit", "log"),
     "What must not be fetched or kept": ("block", "unblock", "blocks", "hash-lists"),
     "Planning": ("plan", "rebalance"),

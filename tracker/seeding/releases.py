@@ -40,7 +40,9 @@ def open_release_run(connection: Connection, store: str, name: str) -> ReleaseRu
     if not NAME.fullmatch(name):
         raise TrackerError(f"{name!r} cannot be a release's name: give the name of a folder in {FOLDER}/ of the store")
     run = f"{FOLDER}/{name}"
-    release = _read_release(store, f"{run}/release.json")
+    release = read_json(store, f"{run}/release.json")
+    if release is None:
+        raise TrackerError(f"the store {store} has no {run}/release.json: publish the release, or check SHOAL_STORE")
     with translated(), connection.transaction():
         connection.execute(query("insert_bare_run"), {"name": run})
         row = connection.execute("SELECT run_id FROM tracker.run WHERE name = %s", (run,)).fetchone()
@@ -61,14 +63,33 @@ def seed_units(connection: Connection, run_id: int, queue: str, payloads: Iterab
     return new
 
 
-def _read_release(store: str, path: str) -> Mapping[str, Any]:
+def delete_file(store: str, path: str) -> None:
+    """Delete a file of the store, if there is one.
+
+    Raises:
+        TrackerError: it cannot be deleted.
+    """
+    try:
+        open_existing_store(store).delete_file(path)
+    except FileNotFoundError:
+        return
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"cannot delete {path} in {store}: {error}; check the store and try again") from error
+
+
+def read_json(store: str, path: str) -> Mapping[str, Any] | None:
+    """Return the JSON object in a file of the store; None if there is no such file.
+
+    Raises:
+        TrackerError: it cannot be read.
+    """
     try:
         with open_existing_store(store).open_input_file(path) as file:
-            release = json.loads(file.read())
+            found = json.loads(file.read())
     except FileNotFoundError:
-        raise TrackerError(f"the store {store} has no {path}: publish the release, or check SHOAL_STORE") from None
+        return None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise TrackerError(f"cannot read {path} in {store}: {error}; publish the release again") from error
-    if not isinstance(release, dict):
-        raise TrackerError(f"{path} in {store} is not a JSON object: publish the release again")
-    return release
+        raise TrackerError(f"cannot read {path} in {store}: {error}; write it again, or restore it") from error
+    if not isinstance(found, dict):
+        raise TrackerError(f"{path} in {store} is not a JSON object: write it again, or restore it")
+    return found

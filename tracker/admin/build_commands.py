@@ -1,0 +1,145 @@
+"""The commands `tracker index` and `tracker dedup`: begin builds over a release."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from tracker.accounts.changes import record
+from tracker.admin.console import Json, app, open_tracker, tell
+from tracker.database.database import translated
+from tracker.errors import TrackerError
+from tracker.seeding.builds import Build, SeededBuild, seed_build
+from tracker.seeding.dedup_jobs import QUALITY, DedupRequest, dedup_build, state_path
+from tracker.seeding.index_jobs import IndexRequest, index_build
+from tracker.seeding.names import NAME
+from tracker.seeding.releases import ReleaseRun, delete_file, open_release_run
+from tracker.settings import Settings
+
+MIN_THRESHOLD, MAX_THRESHOLD = 0.8, 0.999
+
+Release = Annotated[str, typer.Argument(metavar="RELEASE", help="Name of a folder in releases/ of the store.")]
+Model = Annotated[str, typer.Option(metavar="NAME", help="Folder below embeddings/, as dataset embeddings wrote it.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin again; a build that is under way is abandoned.")]
+
+
+class Modality(StrEnum):
+    """Whose vectors are searched."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    BOTH = "both"
+
+
+class Kind(StrEnum):
+    """How rows are coded."""
+
+    AUTO = "auto"
+    FLAT = "flat"
+    SQ16 = "sq16"
+    RABITQ = "rabitq"
+    PQ128 = "pq128"
+
+
+@app.command()
+def index(
+    release: Release,
+    model: Model,
+    modality: Annotated[Modality, typer.Option(help="Whose vectors to search.")] = Modality.IMAGE,
+    kind: Annotated[
+        Kind, typer.Option(help="auto: flat below 20,000 rows, sq16 up to 2 million, then rabitq.")
+    ] = Kind.AUTO,
+    lists: Annotated[int, typer.Option(metavar="N", min=0, show_default="by size", help="Number of lists.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all random choices.")] = 0,
+    add: Annotated[bool, typer.Option("--add", help="Add the batches that the index lacks, as a segment.")] = False,
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Build the kNN index of a release through the queue.
+
+    The same files as of dataset index build. Called again, it says how far the build is.
+    """
+    modalities = ("image", "text") if modality is Modality.BOTH else (modality.value,)
+    asked = [
+        IndexRequest(model=model, modality=one, kind=kind.value, lists=lists, seed=seed, further=add)
+        for one in modalities
+    ]
+
+    def plan(store: str, run: ReleaseRun) -> Sequence[Build]:
+        return [index_build(store, run, one) for one in asked]
+
+    _begin(release, model, plan, restart=restart, as_json=as_json)
+
+
+@app.command()
+def dedup(
+    release: Release,
+    model: Model,
+    at: Annotated[
+        float,
+        typer.Option(
+            metavar="COSINE", min=MIN_THRESHOLD, max=MAX_THRESHOLD, help="Of a member to its representative, at least."
+        ),
+    ] = 0.94,
+    careful: Annotated[bool, typer.Option("--careful", help="Compare more rows: fewer are missed.")] = False,
+    with_pdq: Annotated[
+        bool, typer.Option("--with-pdq", help="Also from cosine 0.90 on, if the pictures' PDQ hashes agree.")
+    ] = False,
+    quality: Annotated[str, typer.Option(metavar="A,B", help="What makes a row represent others.")] = ",".join(QUALITY),
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Search a release for near-duplicates through the queue.
+
+    The same files as of dataset dedup. Called again, it says how far the search is.
+    """
+    asked = DedupRequest(
+        model=model, at=at, careful=careful, with_pdq=with_pdq, quality=[name.strip() for name in quality.split(",")]
+    )
+
+    def plan(store: str, run: ReleaseRun) -> Sequence[Build]:
+        return [dedup_build(store, run, asked, restart=restart)]
+
+    _begin(release, model, plan, restart=restart, as_json=as_json, forget=lambda run: state_path(run, model))
+
+
+def _begin(
+    release: str,
+    model: str,
+    plan: Callable[[str, ReleaseRun], Sequence[Build]],
+    *,
+    restart: bool,
+    as_json: bool,
+    forget: Callable[[ReleaseRun], str] | None = None,
+) -> None:
+    """Seed builds; with `restart`, delete the file in the store that `forget` names."""
+    if not NAME.fullmatch(model):
+        raise TrackerError(f"{model!r} cannot be a folder of embeddings: give --model the name of one")
+    store = Settings.from_environment().store
+    with open_tracker() as connection, translated(), connection.transaction():
+        run = open_release_run(connection, store, release)
+        builds = plan(store, run)
+        seeded = [seed_build(connection, run, build, restart=restart) for build in builds]
+        found: list[dict[str, Any]] = [
+            {**asdict(one), "target": build.target, "plan": [list(step) for step in build.plan]}
+            for build, one in zip(builds, seeded, strict=True)
+        ]
+        for build, data in zip(builds, found, strict=True):
+            if data["is_new"]:
+                record(connection, build.queue, f"{run.run} {build.target}", before=None, after=data)
+        if restart and forget is not None:
+            delete_file(store, forget(run))
+    lines = [f"{run.run} {build.target}: {_said(one, build)}" for build, one in zip(builds, seeded, strict=True)]
+    tell({"run": run.run, "version": run.release.get("version"), "builds": found}, as_json, "\n".join(lines))
+
+
+def _said(seeded: SeededBuild, build: Build) -> str:
+    if seeded.is_finished:
+        return "is built; --restart builds it again"
+    units = sum(n for _, n in build.plan)
+    if seeded.is_new:
+        steps = ", ".join(f"{name} {n:,}" for name, n in build.plan if n)
+        return f"{units:,} units ({steps}); start `worker {build.queue}`"
+    return f"at step {seeded.step}, with {seeded.units_left:,} units of it left"

@@ -13,12 +13,14 @@ from dataset.commands.dedup import dedup_command
 from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
+from dataset.commands.index import index_app
 from dataset.commands.models import models_app
 from dataset.commands.options import messages
 from dataset.commands.publish import publish_command
 from dataset.commands.recipe import recipe_command
 from dataset.commands.report import report_command
 from dataset.commands.reshard import reshard_command
+from dataset.commands.search import search_command
 from dataset.commands.select import select_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
@@ -41,6 +43,8 @@ app.command("select", rich_help_panel=RELEASES)(select_command)
 app.command("reshard", rich_help_panel=RELEASES)(reshard_command)
 app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
 app.command("dedup", rich_help_panel=RELEASES)(dedup_command)
+app.add_typer(index_app, name="index", rich_help_panel=RELEASES)
+app.command("search", rich_help_panel=RELEASES)(search_command)
 app.command("trace", rich_help_panel=RELEASES)(trace_command)
 app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)

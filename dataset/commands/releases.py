@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dataset.formats.releases import Release, open_release
+from dataset.formats.releases import RECORD, Release, open_release
 from dataset.store.local_paths import is_folder
 from dataset.store.store import Store
 
@@ -22,3 +22,10 @@ def open_named_release(name: str, store_uri: str, *, writable: bool = True) -> R
     if "://" in name or "/" in name or (name and is_folder(Path(name))):
         return open_release(Store.open(name, writable=writable), "")
     return open_release(Store.open(store_uri, writable=writable), name)
+
+
+def is_release(name: str) -> bool:
+    """Return whether a user names a release, and not a folder of other files."""
+    if "://" not in name and "/" not in name and not is_folder(Path(name)):
+        return True
+    return Store.open(name, writable=False).exists(RECORD)

@@ -25,6 +25,7 @@ class NpyRows:
         Raises: NpyError when it is not a (N, D) array of floats in C order, or the file is cut off.
         """
         self._file = file
+        self.path = path
         try:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

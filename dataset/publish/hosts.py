@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from dataset.formats.releases import HOST_COUNTS_SCHEMA, HOSTS_SCHEMA
 from dataset.publish.errors import PublishError
-from dataset.publish.suffixes import suffix_rules
 from dataset.stats.hosts import host_of
+from dataset.stats.suffixes import suffix_rules
 from dataset.store.store import Store
 
 # Browsers take any number of slashes and backslashes behind http: for two slashes; a backslash begins the path, too.

@@ -34,9 +34,9 @@ from dataset.publish.planning import Request, open_work
 from dataset.publish.ranges import write_range
 from dataset.publish.record import check_unchanged, write_record
 from dataset.publish.runs import write_run
-from dataset.publish.suffixes import suffix_rules
 from dataset.publish.uniqueness import UniqueBy, write_earlier, write_losers
 from dataset.publish.worker_pool import WorkerPool, worker_pool
+from dataset.stats.suffixes import suffix_rules
 from dataset.store.store import Store, StoreError
 
 

@@ -59,10 +59,21 @@ class ReleaseRows:
     def row_groups(self) -> Iterator[RowGroup]:
         """Yield the row groups in the order of their ids."""
         for file in self.release.files(FileKind.DATA):
-            with self._opened(file.path) as parquet:
-                groups = parquet.num_row_groups
-            for at in range(groups):
-                yield RowGroup(file, at)
+            yield from self.row_groups_of(file)
+
+    def row_groups_of(self, file: ReleaseFile) -> Iterator[RowGroup]:
+        """Yield the row groups of a data file."""
+        with self._opened(file.path) as parquet:
+            groups = parquet.num_row_groups
+        for at in range(groups):
+            yield RowGroup(file, at)
+
+    def id_bounds(self, group: RowGroup) -> tuple[int, int]:
+        """Return the first and the last id of a row group, from its statistics."""
+        with self._opened(group.file.path) as parquet:
+            place = parquet.schema_arrow.get_field_index("id")
+            statistics = parquet.metadata.row_group(group.at).column(place).statistics
+        return int(statistics.min), int(statistics.max)
 
     def read(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Read columns of a row group, in this order.

@@ -5,7 +5,7 @@ from importlib.resources import files
 import publicsuffixlist
 import pytest
 
-from dataset.publish.suffixes import suffix_rules
+from dataset.stats.suffixes import suffix_rules
 
 
 @pytest.mark.parametrize(

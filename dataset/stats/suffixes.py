@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-from dataset.publish.errors import PublishError
+from dataset.errors import DatasetError
+
+
+class SuffixError(DatasetError):
+    """The list is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,10 @@ class SuffixRules:
 def suffix_rules() -> SuffixRules:
     """Return the rules that the installed package ships.
 
-    Raises: PublishError when it is not installed.
+    Raises: SuffixError when it is not installed.
     """
     try:
         shipped = files("publicsuffixlist") / "public_suffix_list.dat"
     except ModuleNotFoundError as error:
-        raise PublishError(f"{error.name} is not installed: install Shoal with its extra [release].") from error
+        raise SuffixError(f"{error.name} is not installed: install Shoal with its extra [release].") from error
     return SuffixRules.parse(shipped.read_text(encoding="utf-8"))

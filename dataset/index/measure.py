@@ -1,0 +1,135 @@
+"""Recall of an index on held-out queries, and the number of probed lists that it needs.
+
+Queries are pictures and texts that were not trained on; the row that a query came from is taken out of what is expected
+and of what is found. The same build gives the same numbers. Milliseconds differ, and are kept in speed.json.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset import strict_json
+from dataset.formats.index_files import SPEED, IndexRecord, RecallRow
+from dataset.index.filters import Filter
+from dataset.index.lookup import Index
+from dataset.index.neighbours import NEIGHBOURS, SELECTIVITIES, NearestRows
+from dataset.index.plan import Work
+from dataset.index.train import HeldOut
+
+Rows = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+BUDGETS_MS = (5, 10, 20, 50)
+IMAGES_WANTED, TEXTS_WANTED = 0.95, 0.90
+"""Recall at 10 that the default number of probes has to reach."""
+_ENOUGH = 0.995
+_FIRST_PROBES = 4
+_TIMED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """Queries of one sort, the ids of their own rows, and their exact neighbours for each selectivity."""
+
+    name: str
+    rows: Rows
+    ids: Integers
+    nearest: tuple[tuple[Integers, ...], ...]
+
+
+def measure(work: Work, record: IndexRecord) -> IndexRecord:
+    """Return the record with recall and the number of probes; write speed.json."""
+    path = work.store.local_path(work.output("index.json"))
+    assert path is not None
+    index = Index(path.parent, record)
+    held_out = HeldOut.from_bytes(work.store.read(work.output(record.held_out.path)))
+    sorts = _queries(work, held_out)
+    if not sorts:
+        return record
+    found: list[RecallRow] = []
+    for probes in _ladder(record.lists):
+        rows = [_recall(index, queries, 0, probes) for queries in sorts]
+        found += rows
+        if all(row.recall_at_10 >= _ENOUGH for row in rows):
+            break
+    probes = choose_probes(found)
+    index = Index(path.parent, replace(record, probes=probes))
+    for at in range(1, len(SELECTIVITIES)):
+        found += [_recall(index, queries, at, probes) for queries in sorts]
+    speed = _speed(index, sorts[0].rows, sorted({row.probes for row in found}))
+    work.store.put(work.output(SPEED), (strict_json.dumps(speed, indent=1) + "\n").encode())
+    return replace(record, probes=probes, recall=tuple(found))
+
+
+def choose_probes(rows: list[RecallRow]) -> int:
+    """Return the fewest probes that reach the recall wanted of pictures and of texts; otherwise the most measured."""
+    wanted = {"images": IMAGES_WANTED, "texts": TEXTS_WANTED}
+    for probes in sorted({row.probes for row in rows}):
+        if all(row.recall_at_10 >= wanted[row.queries] for row in rows if row.probes == probes):
+            return probes
+    return max(row.probes for row in rows)
+
+
+def _ladder(lists: int) -> list[int]:
+    probes = _FIRST_PROBES
+    found: list[int] = []
+    while probes < lists and len(found) < 9:  # up to 1,024 lists
+        found.append(probes)
+        probes *= 2
+    return found if lists > 1 and found else [lists]
+
+
+def _queries(work: Work, held_out: HeldOut) -> list[_Queries]:
+    if not len(held_out.ids):
+        return []
+    rows = np.concatenate((held_out.images, held_out.texts)).astype(np.float32)
+    nearest = NearestRows(rows)
+    for at in range(work.plan.ranges):
+        nearest.merge(work.store.read(work.path(f"merge/{at:06d}.nearest")))
+    lists = [tuple(nearest.lists(at)) for at in range(len(SELECTIVITIES))]
+    count = len(held_out.images)
+    found = [_Queries("images", rows[:count], held_out.ids, tuple(one[:count] for one in lists))]
+    if len(held_out.texts):
+        found.append(_Queries("texts", rows[count:], held_out.ids, tuple(one[count:] for one in lists)))
+    return found
+
+
+def _recall(index: Index, queries: _Queries, at: int, probes: int) -> RecallRow:
+    where = Filter(share=SELECTIVITIES[at])
+    hits = index.search(queries.rows, NEIGHBOURS, where=where, probes=probes)
+    shares: Mapping[int, list[float]] = {1: [], 10: [], 100: []}
+    for one, own, nearest in zip(hits, queries.ids.tolist(), queries.nearest[at], strict=True):
+        found, expected = one.ids[one.ids != own], nearest[nearest != own]
+        for most, of in shares.items():
+            if len(expected):
+                wanted = expected[:most]
+                of.append(len(np.intersect1d(found[:most], wanted)) / len(wanted))
+    first, ten, hundred = (round(float(np.mean(of)), 4) if of else 0.0 for of in shares.values())
+    return RecallRow(
+        queries=queries.name,
+        selectivity=SELECTIVITIES[at],
+        probes=probes,
+        recall_at_1=first,
+        recall_at_10=ten,
+        recall_at_100=hundred,
+    )
+
+
+def _speed(index: Index, queries: Rows, ladder: list[int]) -> dict[str, object]:
+    """Return the median milliseconds of single searches by probes, and the most probes within each budget."""
+    took = {}
+    for probes in ladder:
+        times = []
+        for query in queries[:_TIMED]:
+            start = time.perf_counter()
+            index.search(query[None], 10, probes=probes)
+            times.append(1_000 * (time.perf_counter() - start))
+        took[probes] = round(statistics.median(times), 3)
+    within = {
+        str(budget): max((probes for probes, ms in took.items() if ms <= budget), default=None) for budget in BUDGETS_MS
+    }
+    return {"milliseconds": {str(probes): ms for probes, ms in took.items()}, "probes_within_ms": within}

@@ -1,0 +1,382 @@
+"""What an index is built from: vectors with ids in slices of files, and the columns of rows in ranges of ids.
+
+A release has consolidated embeddings in `embeddings/`, and columns in its data files. A folder has .npy files
+(clip-retrieval's layout, or any), perhaps with parquet files of the same numbers of rows; its ids are row numbers.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dataset.formats.index_files import SearchIndexError
+from dataset.formats.npy import NpyRows, open_rows
+from dataset.formats.parts import pair_hash
+from dataset.formats.release_embeddings import EmbeddingModel, embeddings_path, find_embeddings, metadata_path
+from dataset.formats.release_embeddings import image_path as release_image_path
+from dataset.formats.release_embeddings import text_path as release_text_path
+from dataset.formats.releases import FileKind, Release, ReleaseFile
+from dataset.side_tables.rows import ReleaseRows
+from dataset.store.store import Store
+
+Integers = npt.NDArray[np.int64]
+
+NO_HASH = np.iinfo(np.int64).min
+"""The hash of a row that has none to compare."""
+_MAX_CATEGORIES = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFile:
+    """Rows of pictures and of texts, with the file that has their ids; `first_id` if these are row numbers."""
+
+    images: str
+    texts: str | None
+    metadata: str | None
+    rows: int
+    first_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSlice:
+    """Rows `start` to below `end` of a file: the unit of the add step."""
+
+    file: VectorFile
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """Ids `first` to below `end`, all in one file: the unit of the describe step."""
+
+    first: int
+    end: int
+    file: int
+
+
+class Source(Protocol):
+    """Vectors and columns of one build."""
+
+    store: Store
+    name: str
+    version: str
+    model: EmbeddingModel
+    dimensions: int
+    batches: tuple[str, ...]
+
+    @property
+    def files(self) -> Sequence[VectorFile]:
+        """The files with vectors."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of rows, `id` aside."""
+
+    @property
+    def categories(self) -> Mapping[str, tuple[str, ...]]:
+        """The possible values of columns that have few."""
+
+    def id_ranges(self, rows: int) -> list[IdRange]:
+        """Return all ids in ranges of at most so many, in order."""
+
+    def read_rows(self, ids: IdRange) -> pa.Table:
+        """Return the rows of a range with `id` and all columns, in the order of ids; ids without a row are absent."""
+
+
+def rows_of(source: Source) -> int:
+    """Return the number of vectors."""
+    return sum(file.rows for file in source.files)
+
+
+def slices_of(source: Source, rows: int) -> list[VectorSlice]:
+    """Return the vectors in slices of at most so many rows."""
+    return [
+        VectorSlice(file, start, min(file.rows, start + rows))
+        for file in source.files
+        for start in range(0, file.rows, rows)
+    ]
+
+
+def open_vectors(source: Source, file: VectorFile, modality: str) -> NpyRows:
+    """Open the pictures' or texts' vectors of a file.
+
+    Raises: SearchIndexError when they do not fit; NpyError, StoreError when they cannot be read.
+    """
+    path = file.images if modality == "image" else file.texts
+    if path is None:
+        raise SearchIndexError(f"{source.name} has no vectors of texts: build with --modality image.")
+    opened = open_rows(source.store, path)
+    if (opened.rows, opened.dimensions) != (file.rows, source.dimensions):
+        raise SearchIndexError(
+            f"{path} has {opened.rows} rows of {opened.dimensions} dimensions, not {file.rows} of {source.dimensions}: "
+            "leave it out, or make it again."
+        )
+    return opened
+
+
+def read_ids(source: Source, part: VectorSlice) -> tuple[Integers, Integers]:
+    """Return the ids of a slice and their hashes -> (N,), (N,) int64; NO_HASH where none is known.
+
+    Raises: SearchIndexError when metadata and vectors differ in number.
+    """
+    file, count = part.file, part.end - part.start
+    if file.first_id is not None:
+        return np.arange(file.first_id + part.start, file.first_id + part.end), np.full(count, NO_HASH)
+    assert file.metadata is not None
+    opened = _parquet(source.store, file.metadata)
+    if opened.metadata.num_rows != file.rows:
+        raise SearchIndexError(
+            f"{file.metadata} has {opened.metadata.num_rows} rows and {file.images} {file.rows}: run "
+            "`dataset embeddings` again with --restart."
+        )
+    rows = _read_slice(opened, part.start, part.end, ["id", "hash"])
+    return rows["id"].to_numpy(), rows["hash"].to_numpy()
+
+
+def _read_slice(opened: pq.ParquetFile, start: int, end: int, columns: list[str] | None) -> pa.Table:
+    """Read rows of a parquet file by the row groups that hold them."""
+    groups: list[int] = []
+    first = before = 0
+    for at in range(opened.metadata.num_row_groups):
+        rows = opened.metadata.row_group(at).num_rows
+        if before < end and before + rows > start:
+            if not groups:
+                first = before
+            groups.append(at)
+        before += rows
+    table = opened.read_row_groups(groups, columns=columns, use_threads=False)
+    return table.slice(start - first, end - start)
+
+
+def _parquet(store: Store, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(store.open_input(path))
+    except (pa.ArrowException, OSError) as error:
+        raise SearchIndexError(f"{path} cannot be read as parquet ({error}): make it again.") from error
+
+
+@dataclass
+class ReleaseSource:
+    """A release's consolidated embeddings of one model, of some batches."""
+
+    release: Release
+    folder: str
+    batches: tuple[str, ...]
+    files: list[VectorFile] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, release: Release, folder: str, batches: Sequence[str] = ()) -> "ReleaseSource":
+        """Find the embeddings in `embeddings/{folder}/`; without `batches`, all that the release has.
+
+        Raises: SearchIndexError when there are none; ReleaseEmbeddingsError.
+        """
+        names = tuple(batches) or tuple(one.name for one in release.record.batches)
+        records = {name: find_embeddings(release, folder, name) for name in names}
+        found = {name: record for name, record in records.items() if record is not None}
+        if not found or (batches and len(found) < len(names)):
+            lacking = ", ".join(name for name in names if name not in found)
+            raise SearchIndexError(
+                f"{release.record.name} has no embeddings of {folder} for batch {lacking}: run `dataset embeddings "
+                f"{release.record.name} --model {folder}` first."
+            )
+        source = cls(release, folder, tuple(found))
+        source.model = next(iter(found.values())).model
+        source.dimensions = next(iter(found.values())).dimensions
+        for name, record in found.items():
+            place = release.path(embeddings_path(folder, name))
+            rows = {file.path: file.rows for file in record.files}
+            at = 0
+            while (image := release_image_path(at)) in rows:
+                images, texts, ids = (f"{place}/{path}" for path in (image, release_text_path(at), metadata_path(at)))
+                source.files.append(VectorFile(images, texts, ids, rows[image], None))
+                at += 1
+        return source
+
+    def __post_init__(self) -> None:
+        self.store = self.release.store
+        self.name = self.release.record.name
+        self.version = self.release.record.version
+        self.model = EmbeddingModel("", "", "")
+        self.dimensions = 0
+
+    @cached_property
+    def rows(self) -> ReleaseRows:
+        """The release's rows with its side tables."""
+        return ReleaseRows.open(self.release)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of data and extended files."""
+        return pa.schema([one for one in self.rows.schema if "." not in one.name and one.name != "id"])
+
+    @property
+    def categories(self) -> Mapping[str, tuple[str, ...]]:
+        """The subsets, and the runs as crawls."""
+        record = self.release.record
+        crawls = tuple(dict.fromkeys(one.run for one in record.inputs))
+        return {"subset": ("en", "multi", "nolang")} | ({"crawl": crawls} if len(crawls) < _MAX_CATEGORIES else {})
+
+    @cached_property
+    def data_files(self) -> list[ReleaseFile]:
+        """The data files of the batches, in the order of their ids."""
+        files = [file for batch in self.batches for file in self.release.files(FileKind.DATA, batch=batch) if file.rows]
+        return sorted(files, key=lambda file: file.first_id)
+
+    def id_ranges(self, rows: int) -> list[IdRange]:
+        """Return the ids of the data files, cut every `rows`."""
+        return [
+            IdRange(first, min(file.last_id + 1, first + rows), at)
+            for at, file in enumerate(self.data_files)
+            for first in range(file.first_id, file.last_id + 1, rows)
+        ]
+
+    def read_rows(self, ids: IdRange) -> pa.Table:
+        """Read the row groups that hold the ids."""
+        file = self.data_files[ids.file]
+        names = ["id", *self.schema.names]
+        found = []
+        for group in self.rows.row_groups_of(file):
+            first, last = self.rows.id_bounds(group)
+            if first < ids.end and last >= ids.first:
+                rows = self.rows.read(group, names)
+                keep = pc.and_(pc.greater_equal(rows["id"], ids.first), pc.less(rows["id"], ids.end))
+                found.append(rows.filter(keep))
+        return pa.concat_tables(found) if found else pa.schema([("id", pa.int64()), *self.schema]).empty_table()
+
+
+@dataclass
+class FolderSource:
+    """A folder of vectors that others made; ids are row numbers in the order of the files' names."""
+
+    store: Store
+    name: str
+    files: list[VectorFile]
+    model: EmbeddingModel
+    dimensions: int
+    batches: tuple[str, ...] = ()
+    version: str = ""
+
+    @classmethod
+    def open(cls, uri: str, model: str = "") -> "FolderSource":
+        """Find the .npy files, and the parquet files beside them.
+
+        Raises: SearchIndexError when there are none, or their numbers of rows differ.
+        """
+        store = Store.open(uri, writable=False)
+        paths = [path for path in store.list() if not path.startswith("index/")]
+        arrays = _by_number([path for path in paths if path.endswith(".npy")])
+        tables = _by_number([path for path in paths if path.endswith(".parquet")])
+        texts = [path for path in arrays if _folder_of(path) == "text_emb"]
+        images = [path for path in arrays if path not in texts]
+        if not images:
+            raise SearchIndexError(
+                f"{uri} has neither a release.json nor .npy files: name a release, or such a folder."
+            )
+        for kind, found in (("vectors of texts", texts), ("parquet files", tables)):
+            if found and len(found) != len(images):
+                raise SearchIndexError(
+                    f"{uri} has {len(images)} .npy files of pictures and {len(found)} {kind}: give as many, or none."
+                )
+        files, first, dimensions = [], 0, 0
+        for at, path in enumerate(images):
+            opened = open_rows(store, path)
+            dimensions = dimensions or opened.dimensions
+            if opened.dimensions != dimensions:
+                raise SearchIndexError(
+                    f"{path} has {opened.dimensions} dimensions and {images[0]} {dimensions}: index each model alone."
+                )
+            table = tables[at] if tables else None
+            if table is not None:
+                parquet = _parquet(store, table)
+                if parquet.metadata.num_rows != opened.rows:
+                    raise SearchIndexError(
+                        f"{table} has {parquet.metadata.num_rows} rows and {path} {opened.rows}: row i of one belongs "
+                        "to row i of the other."
+                    )
+            files.append(VectorFile(path, texts[at] if texts else None, table, opened.rows, first))
+            first += opened.rows
+        named = _model_of(store, tables[0]) if tables else EmbeddingModel("", "", "")
+        if model and named.name and model != named.name:
+            raise SearchIndexError(f"{uri} has vectors of {named.name}, not of {model}: correct --model.")
+        named = named if named.name or not model else EmbeddingModel(model, "", "")
+        return cls(store, re.split(r"[\\/]", uri.rstrip("/"))[-1] or "folder", files, named, dimensions)
+
+    @cached_property
+    def _tables(self) -> list[tuple[int, VectorFile]]:
+        return [(file.first_id or 0, file) for file in self.files if file.metadata]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of the first parquet file; the other files need them, too."""
+        if not self._tables:
+            return pa.schema([])
+        path = self._tables[0][1].metadata
+        assert path is not None
+        schema = _parquet(self.store, path).schema_arrow.remove_metadata()
+        return pa.schema([one for one in schema if one.name != "id"])
+
+    @property
+    def categories(self) -> Mapping[str, tuple[str, ...]]:
+        """None are known."""
+        return {}
+
+    def id_ranges(self, rows: int) -> list[IdRange]:
+        """Return the row numbers of files that have a table."""
+        return [
+            IdRange(first + start, first + min(file.rows, start + rows), at)
+            for at, (first, file) in enumerate(self._tables)
+            for start in range(0, file.rows, rows)
+        ]
+
+    def read_rows(self, ids: IdRange) -> pa.Table:
+        """Read the rows, and compare `hash` with that of URL and caption where all three are there."""
+        first, file = self._tables[ids.file]
+        assert file.metadata is not None
+        names = self.schema.names
+        try:
+            rows = _read_slice(_parquet(self.store, file.metadata), ids.first - first, ids.end - first, names)
+            rows = rows.select(names).replace_schema_metadata(None).cast(self.schema)
+        except (pa.ArrowException, KeyError) as error:
+            raise SearchIndexError(
+                f"{file.metadata} cannot be read ({' '.join(str(error).split())}): all files need the columns of the "
+                "first."
+            ) from error
+        _check_hashes(rows, file.metadata)
+        return rows.add_column(0, "id", pa.array(np.arange(ids.first, ids.end)))
+
+
+def _check_hashes(rows: pa.Table, path: str) -> None:
+    names = {"url": "url", "URL": "url", "caption": "caption", "TEXT": "caption"}
+    columns = {names[name]: name for name in rows.column_names if name in names}
+    if "hash" not in rows.column_names or len(columns) < 2 or not pa.types.is_integer(rows.schema.field("hash").type):
+        return
+    pairs = zip(rows[columns["url"]].to_pylist(), rows[columns["caption"]].to_pylist(), strict=True)
+    for at, ((url, text), known) in enumerate(zip(pairs, rows["hash"].to_pylist(), strict=True)):
+        if known is not None and known != pair_hash(url or "", text or ""):
+            raise SearchIndexError(
+                f"Row {at} of {path} has the hash {known}, which is not that of its URL and caption: the columns of "
+                "different rows were mixed; make the file again."
+            )
+
+
+def _model_of(store: Store, path: str) -> EmbeddingModel:
+    said: dict[bytes, Any] = _parquet(store, path).schema_arrow.metadata or {}
+    return EmbeddingModel(*(said.get(key, b"").decode() for key in
+                            (b"shoal.model", b"shoal.sha256", b"shoal.config_sha256")))  # fmt: skip
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
+
+
+def _by_number(paths: list[str]) -> list[str]:
+    """Sort paths so that file 10 comes after file 9."""
+    return sorted(paths, key=lambda path: [int(one) if one.isdigit() else one for one in re.split(r"(\d+)", path)])

@@ -1,0 +1,197 @@
+"""Train: draw rows, hold some out as queries, cluster the others, and write the empty index that all rows are added to.
+
+Lists are trained in two levels, √lists groups and then lists within each, and refined by two rounds over all: a fifth
+of the time of ten rounds over all. The lists of a group have neighbouring numbers, so they lie in one range of files.
+"""
+
+import io
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from dataset.formats.index_files import SearchIndexError
+from dataset.formats.npy import NpyRows
+from dataset.index.kinds import OWN_ROWS, Trained, make_trained
+from dataset.index.sources import Source, VectorSlice, open_vectors, read_ids
+from dataset.index.training_rows import draw_rows, shares
+
+Rows = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+
+CODE_ROWS = 65_536
+"""Rows that codes are trained on, as faiss takes for product quantizers of 256 centroids."""
+_FIRST_ROUNDS = 10
+_REFINING_ROUNDS = 2
+_READ_ROWS = 8_192
+_DIRECT_LISTS = 64
+"""Up to here one level is faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Queries that recall is measured with; `texts` has no rows if the source has no vectors of texts."""
+
+    ids: npt.NDArray[np.int64]
+    images: Halves
+    texts: Halves
+
+    def to_bytes(self) -> bytes:
+        """Return the file of the queries; equal queries give equal bytes."""
+        file = io.BytesIO()
+        for array in (self.ids, self.images, self.texts):
+            np.save(file, array)
+        return file.getvalue()
+
+    @classmethod
+    def empty(cls, dimensions: int) -> "HeldOut":
+        """Return no queries, for rows that are added to an index whose recall is known."""
+        rows = np.empty((0, dimensions), np.float16)
+        return cls(np.empty(0, np.int64), rows, rows)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "HeldOut":
+        """Read the file."""
+        file = io.BytesIO(data)
+        return cls(*(np.load(file) for _ in range(3)))
+
+
+def draw_sample(source: Source, modality: str, wanted: int, held_out: int, seed: int) -> tuple[Halves, HeldOut]:
+    """Return about `wanted` rows to train on -> (N, D) float16, and held-out queries, which are not among them.
+
+    Raises: SearchIndexError when a drawn row is not finite or zero; StoreError.
+    """
+    counts = [file.rows for file in source.files]
+    queries = shares(counts, held_out)
+    training = shares([count - taken for count, taken in zip(counts, queries, strict=True)], wanted)
+    sample: list[Halves] = []
+    held: list[tuple[npt.NDArray[np.int64], Halves, Halves]] = []
+    for at, (file, few, many) in enumerate(zip(source.files, queries, training, strict=True)):
+        drawn = draw_rows(file.rows, few + many, (seed, at))
+        vectors = open_vectors(source, file, modality)
+        rows = unit_rows(_read(vectors, np.sort(drawn[few:])), vectors.path, removed=file.first_id is None)
+        sample.append(rows[rows.any(axis=1)])
+        if few:
+            chosen = np.sort(drawn[:few])
+            ids, _ = read_ids(source, VectorSlice(file, 0, file.rows))
+            images = unit_rows(_read(open_vectors(source, file, "image"), chosen), file.images, removed=True)
+            texts = np.empty((0, source.dimensions), np.float16)
+            if file.texts is not None:
+                texts = unit_rows(_read(open_vectors(source, file, "text"), chosen), file.texts, removed=True)
+            held.append((ids[chosen], images, texts))
+    empty = np.empty((0, source.dimensions), np.float16)
+    ids, images, texts = (
+        (np.concatenate([one[part] for one in held]) for part in range(3))
+        if held
+        else (np.empty(0, np.int64), empty, empty)
+    )
+    return np.concatenate(sample), HeldOut(ids, images, texts)
+
+
+def _read(vectors: NpyRows, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+    """Read some rows, given in order, in blocks."""
+    found = []
+    start = 0
+    while start < len(rows):
+        end = int(np.searchsorted(rows, rows[start] + _READ_ROWS))
+        block = vectors.read(int(rows[start]), int(rows[end - 1]) + 1)
+        found.append(block[rows[start:end] - rows[start]])
+        start = end
+    return np.concatenate(found) if found else np.empty((0, vectors.dimensions), np.float16)
+
+
+def unit_rows(rows: npt.NDArray[np.floating], path: str, first: int = 0, *, removed: bool = False) -> Halves:
+    """Return rows as (N, D) float16 of length 1; float16 rows that have it already stay as they are.
+
+    With `removed`, a row of zeros is one that a takedown has blanked, and stays as it is.
+
+    Raises: SearchIndexError for a row that is zero or not finite, named by its number from `first` on.
+    """
+    wide = rows.astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    lengths[(lengths == 0) & removed] = 1
+    bad = ~(np.isfinite(lengths) & (lengths > 0))
+    if bad.any():
+        raise SearchIndexError(
+            f"Row {first + int(np.argmax(bad))} of {path} is zero or not finite, so it has no direction: leave it out, "
+            "or make it again."
+        )
+    if rows.dtype == np.float16 and np.all(np.abs(lengths - 1) < 2e-3):  # what rounding does to a unit row
+        return rows.view(np.float16)
+    return np.asarray(wide / lengths[:, None], np.float16)
+
+
+def train(sample: Halves, kind: str, lists: int, seed: int) -> Trained:
+    """Return the trained empty index of a kind.
+
+    Raises: SearchIndexError when there are fewer rows than lists.
+    """
+    if len(sample) < lists:
+        raise SearchIndexError(f"{len(sample)} rows cannot be divided into {lists} lists: ask for fewer with --lists.")
+    rows = sample.astype(np.float32)
+    centroids = train_centroids(rows, lists, seed)
+    codes = rows[:0] if kind in OWN_ROWS else rows[np.random.default_rng(seed).permutation(len(rows))[:CODE_ROWS]]
+    return make_trained(kind, centroids, codes, seed)
+
+
+def train_centroids(rows: Rows, lists: int, seed: int) -> Rows:
+    """Cluster (N, D) float32 unit rows by direction -> (lists, D) float32 unit rows, neighbours near each other."""
+    if lists == 1:
+        return _unit(rows.mean(axis=0, keepdims=True))
+    if lists <= _DIRECT_LISTS:
+        return _cluster(rows, lists, _FIRST_ROUNDS, seed)
+    groups = 1 << round(float(np.log2(lists)) / 2)
+    coarse = _cluster(rows, groups, _FIRST_ROUNDS, seed)
+    nearest = _assign(rows, coarse)
+    sizes = np.bincount(nearest, minlength=groups)
+    members = np.argsort(nearest, kind="stable")
+    ends = np.cumsum(sizes)
+    found = [
+        _cluster(rows[members[end - size : end]], wanted, _FIRST_ROUNDS, seed + 1 + at)
+        for at, (size, end, wanted) in enumerate(zip(sizes, ends, _divide(sizes, lists), strict=True))
+        if wanted
+    ]
+    return _cluster(rows, lists, _REFINING_ROUNDS, seed, np.concatenate(found))
+
+
+def _divide(sizes: npt.NDArray[np.int64], lists: int) -> list[int]:
+    """Divide lists among groups in proportion to their rows, at least one for a group with rows, none with more."""
+    wanted = np.minimum(sizes, np.maximum(sizes > 0, np.round(sizes * lists / sizes.sum()).astype(np.int64)))
+    while (missing := lists - int(wanted.sum())) != 0:
+        load = np.where(wanted > 0, sizes / np.maximum(wanted, 1), 0.0)
+        if missing > 0:
+            load[wanted >= sizes] = -1
+            wanted[np.argsort(-load, kind="stable")[: min(missing, int((load >= 0).sum()))]] += 1
+        else:
+            load[wanted <= 1] = np.inf
+            wanted[np.argsort(load, kind="stable")[: min(-missing, int(np.isfinite(load).sum()))]] -= 1
+    return [int(one) for one in wanted]
+
+
+def _cluster(rows: Rows, lists: int, rounds: int, seed: int, start: Rows | None = None) -> Rows:
+    if lists == 1:
+        return _unit(rows.mean(axis=0, keepdims=True))
+    means = faiss.Kmeans(
+        rows.shape[1],
+        lists,
+        niter=rounds,
+        spherical=True,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=256,
+    )
+    means.train(np.ascontiguousarray(rows), init_centroids=start)
+    return _unit(means.centroids)
+
+
+def _assign(rows: Rows, centroids: Rows) -> npt.NDArray[np.int64]:
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(centroids)
+    found: npt.NDArray[np.int64] = index.search(rows, 1)[1][:, 0]
+    return found
+
+
+def _unit(rows: Rows) -> Rows:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.formats.npy import open_rows
@@ -18,11 +17,8 @@ from dataset.formats.release_embeddings import (
 )
 from dataset.formats.releases import FileKind, Release
 from dataset.formats.side_tables import SideTableError
-from dataset.side_tables.lookup import NO_ID, find_ids
-from dataset.side_tables.sources import JoinOn, TableSource, Unit, keys_of
+from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.side_tables.write import Progress, UnitRows, Written, write_side_table
-
-Integers = npt.NDArray[np.int64]
 
 _MULTIPLIED_BYTES = 16 << 20
 """Bytes of vectors that are multiplied at a time."""
@@ -46,8 +42,10 @@ def join_tables(
     if source.on is JoinOn.HASH and not any(True for _ in release.files(FileKind.IDS)):
         raise SideTableError(f"{release.record.name} has no ids/, which is private: join by id.")
     unit_bytes = memory_bytes // threads // 4  # the rows, sorted, and once more while they are written
-    units: list[UnitRows] = [partial(_read_unit, release, source, unit) for unit in source.units(unit_bytes)]
-    return write_side_table(release, name, source.columns, units, source=said, threads=threads, on_progress=on_progress)
+    units: list[UnitRows] = [partial(source.read, unit) for unit in source.units(unit_bytes)]
+    return write_side_table(
+        release, name, source.columns, units, on=source.on, source=said, threads=threads, on_progress=on_progress
+    )
 
 
 def join_similarity(
@@ -69,18 +67,18 @@ def join_similarity(
         )
     name = "similarity_" + "".join(letter if letter.isalnum() else "_" for letter in folder)
     return write_side_table(
-        release, name, SIMILARITY, units, source=f"embeddings/{folder}", threads=threads, on_progress=on_progress
+        release,
+        name,
+        SIMILARITY,
+        units,
+        on=JoinOn.ID,
+        source=f"embeddings/{folder}",
+        threads=threads,
+        on_progress=on_progress,
     )
 
 
-def _read_unit(release: Release, source: TableSource, unit: Unit) -> tuple[Integers, pa.Table]:
-    rows = source.read(unit)
-    keys = keys_of(rows)
-    ids = find_ids(release, keys) if source.on is JoinOn.HASH else np.where(keys < 0, NO_ID, keys)
-    return ids, rows.select(source.columns.names)
-
-
-def _read_similarity(release: Release, folder: str, record: EmbeddingsRecord, at: int) -> tuple[Integers, pa.Table]:
+def _read_similarity(release: Release, folder: str, record: EmbeddingsRecord, at: int) -> pa.Table:
     """Return the ids and cosines of a file of embeddings."""
     place = release.path(embeddings_path(folder, record.batch))
     images = open_rows(release.store, f"{place}/{image_path(at)}")
@@ -92,4 +90,4 @@ def _read_similarity(release: Release, folder: str, record: EmbeddingsRecord, at
         end = min(images.rows, start + step)
         left, right = (vectors.read(start, end).astype(np.float32) for vectors in (images, texts))
         cosines[start:end] = np.einsum("nd,nd->n", left, right)
-    return ids, pa.table({"similarity": cosines})
+    return pa.table({"id": ids, "similarity": cosines})

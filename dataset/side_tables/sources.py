@@ -6,7 +6,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -127,9 +126,3 @@ def _opened(store: Store, path: str) -> pq.ParquetFile:
         raise StoreError(
             f"{path} in {store.uri} cannot be read as parquet ({error}): name a table by hash or id."
         ) from error
-
-
-def keys_of(rows: pa.Table) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Return the keys of a unit's rows; a row without one gets -1, which no release has as an id."""
-    keys: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.fill_null(rows.column(0), -1).to_numpy()
-    return keys

@@ -1,15 +1,19 @@
-"""Writing a side table: runs of rows with ids, then one file for each data file, then the record.
+"""Writing a side table: runs of rows with their keys, then one file for each data file, then the record.
 
-Units are functions that return rows, so that tables of any source are written in one way.
+Units are functions that return rows, so that tables of any source are written in one way. A run has its rows by
+sections of the key, and a file takes its own from the sections that it touches, one after the other: what is in memory
+is a unit, or a file and a section.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import FileKind, Release, ReleaseFile, require_live
@@ -25,12 +29,16 @@ from dataset.formats.side_tables import (
     write_side_tables,
 )
 from dataset.recipe.extra_columns import type_name
-from dataset.side_tables.lookup import NO_ID
+from dataset.side_tables.places import HashKeys, IdKeys, Keys
+from dataset.side_tables.sources import JoinOn
 from dataset.stats.threads import map_in_order
 
 Integers = npt.NDArray[np.int64]
-UnitRows = Callable[[], tuple[Integers, pa.Table]]
-"""Returns the ids of a unit's rows, NO_ID for rows that are not in the release, and their columns."""
+UnitRows = Callable[[], pa.Table]
+"""Returns a unit's rows: their keys first, int64, null for a row without one; then the table's columns."""
+_KEY = "join.key"
+_MOST_BITS = 16
+"""Of a section's number: 65,536 of them, so that numpy sorts them by their digits."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -48,6 +56,7 @@ def write_side_table(
     columns: pa.Schema,
     units: Sequence[UnitRows],
     *,
+    on: JoinOn,
     source: str,
     threads: int = 1,
     on_progress: Progress = lambda *_: None,
@@ -60,12 +69,13 @@ def write_side_table(
     tables = read_side_tables(release)
     generation = tables[name].generation + 1 if name in tables else 1
     data = [file for file in release.files(FileKind.DATA) if file.rows]
-    work = _Work(release, f"joining/{release.record.name}/{name}", name, generation, data, side_schema(columns))
+    keys = IdKeys.of(data) if on is JoinOn.ID else HashKeys(release, data, section_bits(data, len(units)))
+    work = _Work(release, f"joining/{release.record.name}/{name}", name, generation, data, columns, keys)
     work.delete()
     left_out: Counter[str] = Counter()
     numbered = list(enumerate(units))
-    for done, missing in enumerate(map_in_order(work.write_run, numbered, threads), 1):
-        left_out["not_in_release"] += missing
+    for done, rows in enumerate(map_in_order(work.write_run, numbered, threads), 1):
+        left_out["not_in_release"] += rows
         on_progress("looking up", done, len(units))
     files: list[SideFile] = []
     written = map_in_order(lambda at: work.write_file(at, len(units)), range(len(data)), threads)
@@ -103,6 +113,12 @@ def register_table(release: Release, table: SideTable) -> None:
         delete_side_files(release, tables[table.name])
 
 
+def section_bits(files: Sequence[ReleaseFile], units: int) -> int:
+    """Return how finely hashes are divided: a section of all runs is no larger than a run, and of a file a quarter."""
+    of_one = Counter((file.subset, file.batch) for file in files)
+    return min(_MOST_BITS, (max(units, 4 * max(of_one.values(), default=1)) - 1).bit_length())
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """A table under way; runs lie in `folder` of the release's store."""
@@ -112,57 +128,82 @@ class _Work:
     name: str
     generation: int
     data: Sequence[ReleaseFile]
-    schema: pa.Schema
+    columns: pa.Schema
+    keys: Keys
+
+    @property
+    def run_schema(self) -> pa.Schema:
+        """The columns of runs."""
+        return pa.schema([(_KEY, pa.int64()), *self.columns])
 
     def write_run(self, unit: tuple[int, UnitRows]) -> int:
-        """Write a unit's rows by id, a record batch for each data file; return how many are not in the release."""
+        """Write a unit's rows by section, a record batch for each, in the order of the source; return their number."""
         at, read = unit
-        ids, rows = read()
-        found = np.flatnonzero(ids != NO_ID)
-        order = found[np.argsort(ids[found], kind="stable")]
-        ordered = ids[order]
-        if len(order) < len(rows) or np.any(order[1:] < order[:-1]):
-            rows = rows.take(pa.array(order))
-        rows = rows.add_column(0, "id", pa.array(ordered)).select(self.schema.names).cast(self.schema)
-        inside = 0
+        rows = read().rename_columns(self.run_schema.names).cast(self.run_schema)
+        count_all = len(rows)
+        if rows.column(0).null_count:
+            rows = rows.filter(pc.is_valid(rows.column(0)))
+        sections = self.keys.section_of(rows.column(0).to_numpy())
+        small = sections.astype(np.uint16) if self.keys.sections < 1 << _MOST_BITS else sections
+        order = pa.array(np.argsort(small, kind="stable"))
+        counts = np.bincount(sections, minlength=self.keys.sections + 1)
+        ordered = _one_batch(rows.take(order).combine_chunks())
         with (
             self.release.store.write(self._run_path(at)) as file,
-            pa.ipc.new_file(pa.PythonFile(file, "w"), self.schema) as writer,
+            pa.ipc.new_file(pa.PythonFile(file, "w"), self.run_schema) as writer,
         ):
-            for one in self.data:
-                first, end = np.searchsorted(ordered, (one.first_id, one.last_id + 1))
-                section = rows.slice(first, end - first).combine_chunks()
-                writer.write_batch(_one_batch(section))
-                inside += int(end - first)
-        return len(ids) - inside
+            start = 0
+            for count in counts[:-1].tolist():
+                writer.write_batch(ordered.slice(start, count))
+                start += count
+        return count_all
 
     def write_file(self, at: int, units: int) -> tuple[SideFile | None, Counter[str]]:
         """Write the file that belongs to data file `at`; None if there is no row for it."""
-        data, sections = self.data[at], []
-        for unit in range(units):
-            with self.release.store.open_input(self._run_path(unit)) as file:
-                sections.append(pa.ipc.open_file(file).get_batch(at))
-        rows = pa.Table.from_batches(sections, self.schema)
-        ids = rows["id"].to_numpy()
-        left_out: Counter[str] = Counter()
-        if len(ids) and np.any(ids[1:] <= ids[:-1]):
-            order = np.argsort(ids, kind="stable")
-            ordered = ids[order]
-            kept = order[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-            left_out["repeated"] = len(ids) - len(kept)
-            rows = rows.take(pa.array(kept))
-        if data.rows < data.last_id + 1 - data.first_id:
+        data = self.data[at]
+        places, rows = self._rows_of(at, units)
+        left_out = Counter(not_in_release=-len(rows))
+        span = data.last_id + 1 - data.first_id
+        chosen = np.full(span, -1, np.int64)
+        chosen[places] = np.arange(len(places))
+        present = chosen >= 0
+        if np.count_nonzero(present) < len(places):
+            chosen = np.full(span, len(places), np.int64)
+            np.minimum.at(chosen, places, np.arange(len(places)))
+            left_out["repeated"] = len(places) - int(np.count_nonzero(present))
+        if data.rows < span:
             alive = self.release.store.read_table(self.release.path(data.path), ["id"])["id"].to_numpy()
-            present = np.isin(rows["id"].to_numpy(), alive)
-            left_out["not_in_release"] = int(np.count_nonzero(~present))
-            rows = rows.filter(pa.array(present))
-        if not len(rows):
+            removed = present.copy()
+            removed[alive - data.first_id] = False
+            left_out["not_in_release"] += int(np.count_nonzero(removed))
+            present &= ~removed
+        at_places = np.flatnonzero(present)
+        if not len(at_places):
             return None, left_out
+        rows = rows.take(pa.array(chosen[at_places])).add_column(0, "id", pa.array(data.first_id + at_places))
+        schema = side_schema(self.columns)
         path = side_path(self.name, self.generation, data)
-        with table_writer(self.release.store, self.release.path(path), self.schema) as writer:
+        with table_writer(self.release.store, self.release.path(path), schema) as writer:
             writer.write(rows)
         file = SideFile(path=path, data=data.path, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)
         return file, left_out
+
+    def _rows_of(self, at: int, units: int) -> tuple[Integers, pa.Table]:
+        """Return the rows that belong to data file `at`, and their places in it, in the order of the source."""
+        found = self.keys.file(at)
+        places = [np.empty(0, np.int64)]
+        tables = [self.columns.empty_table()]
+        with ExitStack() as stack:
+            runs = [
+                pa.ipc.open_file(stack.enter_context(self.release.store.open_input(self._run_path(unit))))
+                for unit in range(units)
+            ]
+            for section in found.sections:
+                rows = pa.Table.from_batches([run.get_batch(section) for run in runs], self.run_schema).combine_chunks()
+                hits = found.find(section, rows[_KEY].to_numpy())
+                places.append(hits.places)
+                tables.append(rows.take(pa.array(hits.keys)).drop_columns([_KEY]))
+        return np.concatenate(places), pa.concat_tables(tables).combine_chunks()
 
     def delete(self) -> None:
         """Delete the runs."""

@@ -1,0 +1,83 @@
+"""What never appears in an answer: the rows of masks, and what a deny list names.
+
+A takedown removes rows from the index; the deny list is effective from its first minute, before any index was changed.
+So results are compared with it here, and a result that is hidden is replaced by the next one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dataset.formats.deny_lists import list_deny_files
+from dataset.publish.deny import DenyRules
+from dataset.search.engine import Engine, Ids
+from dataset.store.store import Store
+
+Visible = npt.NDArray[np.bool_]
+
+_COLUMNS = {
+    "hash": pa.int64(),
+    "url": pa.string(),
+    "sha256": pa.string(),
+    "md5": pa.binary(16),
+    "pdq": pa.binary(32),
+    "final_host": pa.string(),
+}
+_MISSING = dict.fromkeys(_COLUMNS) | {"hash": 0, "url": ""}
+
+
+class Screen:
+    """Sorted ids that are hidden, and the deny lists of a store; both may be missing."""
+
+    def __init__(self, mask: Ids | None = None, store: Store | None = None) -> None:
+        self._mask = np.unique(mask) if mask is not None else np.empty(0, np.int64)
+        self._store = store
+        self._paths: tuple[str, ...] = ()
+        self._rules: DenyRules | None = None
+
+    def refresh(self) -> bool:
+        """Read the deny lists again if there are new ones, and return whether there were.
+
+        Raises: DenyListError when one cannot be read.
+        """
+        if self._store is None:
+            return False
+        paths = tuple(list_deny_files(self._store))
+        if paths == self._paths:
+            return False
+        self._rules = DenyRules.load(self._store, paths) if paths else None
+        self._paths = paths
+        return True
+
+    @property
+    def hides_nothing(self) -> bool:
+        """Return whether there is no mask and no deny list."""
+        return not len(self._mask) and self._rules is None
+
+    def visible(self, engine: Engine, ids: Ids) -> Visible:
+        """Return which of these rows of an index may appear, (N,) bool."""
+        shown = np.ones(len(ids), bool)
+        if len(self._mask):
+            at = np.minimum(np.searchsorted(self._mask, ids), len(self._mask) - 1)
+            shown &= self._mask[at] != ids
+        if self._rules is not None and len(ids):
+            known = [name for name in _COLUMNS if name in engine.columns]
+            shown &= ~self._rules.matches(_table(engine.rows(ids, known)))
+        return shown
+
+
+def _table(rows: Sequence[Mapping[str, Any] | None]) -> pa.Table:
+    """Return rows as the table that deny rules are compared with; a value that a row does not have is null."""
+    filled = [{**_MISSING, **{name: value for name, value in (row or {}).items() if value is not None}} for row in rows]
+    columns = {name: [row[name] for row in filled] for name in _COLUMNS}
+    for name in ("md5", "pdq"):
+        columns[name] = [bytes.fromhex(value) if isinstance(value, str) else value for value in columns[name]]
+    return pa.table(
+        {
+            {"url": "URL"}.get(name, name): pa.chunked_array([pa.array(columns[name], kind)])
+            for name, kind in _COLUMNS.items()
+        }
+    )

@@ -19,6 +19,7 @@ from dataset.index.add import add_unit
 from dataset.index.describe import describe_unit
 from dataset.index.finish import make_record, put_record, result_of, start_probes, write_segment
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained, write_trained
+from dataset.index.lock import locked
 from dataset.index.measure import measure
 from dataset.index.merge import MergedRange, merge_unit
 from dataset.index.plan import FINISHED, IndexOptions, Plan, Work, delete_work, read_existing, work_on_release
@@ -143,7 +144,8 @@ def _publish(work: Work) -> UnitResult:
         record = make_record(work, segment, files, start_probes(work), ())
         if not plan.options.further and work.store.local_path(work.output("index.json")) is not None:
             record = measure(work, record)
-        put_record(work, record)
+        with locked(work.store, work.folder):
+            put_record(work, record)
     return result_of(work, record)
 
 

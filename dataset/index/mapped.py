@@ -129,7 +129,7 @@ class MappedRange:
         if "domains" not in self._files:
             return np.empty(0, np.int64)
         if self._domains is None:
-            self._domains = Domains(check_file(self._folder, self._files["domains"]).read_bytes())
+            self._domains = Domains(self._map("domains", "|u1"))
         return self._domains.rows(domain)
 
 

@@ -156,7 +156,7 @@ def merge_unit(work: Work, held_out: HeldOut, at: int) -> MergedRange:
             writer.put("frames", "u64", frames.finish().tobytes())
         domains = pack_domains(columns)
         if domains is not None:
-            writer.put("domains", "npz", domains)
+            writer.put("domains", "bin", domains)
         writer.put("bits", "bits", pack_masks(masks).tobytes(), 1)
         writer.put("facets", "u32", count_by_list(masks, sizes).tobytes(), 1)
     files = IndexRange(

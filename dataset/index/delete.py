@@ -1,0 +1,230 @@
+"""Remove rows from an index that is in use.
+
+1. The ids are written to `removing.json`: a removal that is killed is completed by the next one.
+2. The rows' bits are cleared in every bitmap: the next search does not find them.
+3. Codes, float16 rows and numbers become zeros, texts are taken out of their frames, the rows out of the domains, the
+   counts of facets; held-out queries that were made of them become zeros. Ids and positions stay, so that a removal
+   that is repeated finds the rows.
+4. The checksums of the files that were changed are renewed in index.json.
+
+In a folder all of it is done in place, so that readers that have mapped the files see it at once. In an object store
+each file is replaced.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset import strict_json
+from dataset.formats.index_files import (
+    FRAME_ROWS,
+    RECORD,
+    IndexFile,
+    IndexRange,
+    IndexRecord,
+    IndexSegment,
+    SearchIndexError,
+    read_index_record,
+)
+from dataset.formats.json_records import to_json
+from dataset.index.domains import Domains
+from dataset.index.facets import ALIVE, count_by_list
+from dataset.index.kinds import OWN_ROWS
+from dataset.index.lock import locked
+from dataset.index.numbers import record_type
+from dataset.index.texts import blanked
+from dataset.index.train import HeldOut
+from dataset.store.store import Store
+
+Integers = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+JOURNAL = "removing.json"
+_HASHED_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal changed: rows that were in the index, and the paths of files in the store."""
+
+    rows: int
+    files: tuple[str, ...]
+
+
+def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers) -> Removed:
+    """Remove rows by id from the index in a folder of a store; ids that it does not have are no error.
+
+    Raises: SearchIndexError when there is no index, or it is damaged; StoreError.
+    """
+    with locked(store, folder):
+        record = read_index_record(store, folder)
+        journal = _path(folder, JOURNAL)
+        wanted = set(np.asarray(ids, np.int64).tolist())
+        if store.exists(journal):
+            wanted |= set(json.loads(store.read(journal)))
+        if not wanted:
+            return Removed(0, ())
+        store.put(journal, strict_json.dumps(sorted(wanted)).encode())
+        removal = _Removal(store, folder, record, np.array(sorted(wanted), np.int64))
+        removed = removal.run()
+        store.delete(journal)
+    return removed
+
+
+@dataclass
+class _Removal:
+    """A removal under way; `changed` has the files of the record that were edited, by their old entries."""
+
+    store: Store
+    folder: str
+    record: IndexRecord
+    ids: Integers
+    changed: dict[str, IndexFile] = field(default_factory=dict)
+
+    def run(self) -> Removed:
+        located = [(segment, self._positions(segment)) for segment in self.record.segments]
+        touched = [
+            (one, local) for segment, positions in located for one, local in _by_range(segment, positions)
+        ]  # fmt: skip
+        for one, local in touched:
+            self._clear_bits(one, local)
+        for one, local in touched:
+            self._blank(one, local)
+        self._forget_queries()
+        for path in list(self.changed):
+            self.changed[path] = self._hashed(path)
+        segments = tuple(self._renewed(segment) for segment in self.record.segments)
+        renewed = replace(self.record, segments=segments, held_out=self._entry(self.record.held_out))
+        if renewed != self.record:
+            self.store.put(_path(self.folder, RECORD), to_json(renewed))
+        rows = sum(len(positions) for _, positions in located)
+        return Removed(rows, tuple(_path(self.folder, path) for path in sorted(self.changed)))
+
+    def _positions(self, segment: IndexSegment) -> Integers:
+        """Return the positions of the ids that the segment has."""
+        inside = self.ids[(self.ids >= segment.first_id) & (self.ids < segment.end_id)]
+        found = []
+        with self.store.open_input(_path(self.folder, segment.positions.path)) as file:
+            for one in inside.tolist():
+                file.seek((one - segment.first_id) * 8)
+                found.append(int(np.frombuffer(file.read(8), "<i8")[0]))
+        positions = np.array(found, np.int64)
+        return np.sort(positions[positions >= 0])
+
+    def _clear_bits(self, one: IndexRange, local: Integers) -> None:
+        with self._edited(one.files["bits"]) as data:
+            bits = data.reshape(len(one.facets), -1)
+            masks = ~(np.uint8(1) << (local & 7).astype(np.uint8))
+            for row in bits:
+                np.bitwise_and.at(row, local >> 3, masks)
+
+    def _blank(self, one: IndexRange, local: Integers) -> None:
+        record, dimensions = self.record, self.record.dimensions
+        sizes = np.frombuffer(self.store.read(_path(self.folder, one.files["sizes"].path)), "<u4")
+        starts = np.cumsum(sizes, dtype=np.int64) - sizes
+        code = one.files["lists"].bytes // max(1, one.rows) - 8
+        assert code * one.rows + 8 * one.rows == one.files["lists"].bytes
+        before = starts[np.searchsorted(starts, local, "right") - 1]
+        with self._edited(one.files["lists"]) as data:
+            for at in (local * code + 8 * before).tolist():
+                data[at : at + code] = 0
+        if record.kind not in OWN_ROWS:
+            with self._edited(one.files["rows"]) as data:
+                data.reshape(one.rows, 2 * dimensions)[local] = 0
+        if "numbers" in one.files:
+            with self._edited(one.files["numbers"]) as data:
+                data.reshape(one.rows, record_type(record.numbers).itemsize)[local] = 0
+        if "domains" in one.files:
+            with self._edited(one.files["domains"]) as data:
+                Domains(data).remove(local)
+        if "texts" in one.files:
+            self._blank_texts(one, local)
+        with self._edited(one.files["bits"]) as bits, self._edited(one.files["facets"]) as counts:
+            masks = {
+                name: np.unpackbits(row, count=one.rows, bitorder="little").view(np.bool_)
+                for name, row in zip(one.facets, bits.reshape(len(one.facets), -1), strict=True)
+            }
+            counts[:] = count_by_list(masks, sizes).reshape(-1).view(np.uint8)
+
+    def _blank_texts(self, one: IndexRange, local: Integers) -> None:
+        frames = np.frombuffer(self.store.read(_path(self.folder, one.files["frames"].path)), "<u8").astype(np.int64)
+        with self._edited(one.files["texts"]) as data:
+            for at in np.unique(local // FRAME_ROWS).tolist():
+                rows = (local[local // FRAME_ROWS == at] % FRAME_ROWS).tolist()
+                start, end = int(frames[at]), int(frames[at + 1])
+                try:
+                    frame = blanked(data[start:end].tobytes(), len(self.record.texts), rows)
+                except ValueError as error:
+                    raise SearchIndexError(
+                        f"{one.files['texts'].path} is damaged at byte {start} ({error}): restore it from a copy, and "
+                        "remove the rows again."
+                    ) from error
+                data[start:end] = np.frombuffer(frame, np.uint8)
+
+    def _forget_queries(self) -> None:
+        path = _path(self.folder, self.record.held_out.path)
+        held_out = HeldOut.from_bytes(self.store.read(path))
+        gone = np.isin(held_out.ids, self.ids)
+        if gone.any():
+            for rows in (held_out.images, held_out.texts):
+                if len(rows):
+                    rows[gone] = 0
+            self.store.put(path, held_out.to_bytes())
+            self.changed[self.record.held_out.path] = self.record.held_out
+
+    def _renewed(self, segment: IndexSegment) -> IndexSegment:
+        ranges = tuple(
+            replace(one, files={role: self._entry(file) for role, file in one.files.items()}) for one in segment.ranges
+        )
+        alive = 0
+        for one in ranges:
+            data = np.frombuffer(self.store.read(_path(self.folder, one.files["facets"].path)), "<u4")
+            alive += int(data.reshape(one.lists, -1)[:, one.facets.index(ALIVE)].sum(dtype=np.int64))
+        return replace(segment, ranges=ranges, removed=segment.rows - alive)
+
+    def _entry(self, file: IndexFile) -> IndexFile:
+        return self.changed.get(file.path, file)
+
+    def _hashed(self, path: str) -> IndexFile:
+        digest, size = hashlib.sha256(), 0
+        with self.store.open_input(_path(self.folder, path)) as file:
+            while data := file.read(_HASHED_BYTES):
+                digest.update(data)
+                size += len(data)
+        return IndexFile(path=path, bytes=size, sha256=digest.hexdigest())
+
+    @contextmanager
+    def _edited(self, file: IndexFile) -> Iterator[Any]:
+        """Yield a file's bytes, which may be changed but not made longer or shorter; a folder's file in place."""
+        self.changed[file.path] = file
+        path = _path(self.folder, file.path)
+        if not file.bytes:
+            yield np.empty(0, np.uint8)
+            return
+        place = self.store.local_path(path)
+        if place is None:
+            data = np.frombuffer(bytearray(self.store.read(path)), np.uint8)
+            yield data
+            self.store.put(path, data.tobytes())
+        else:
+            mapped = np.memmap(place, np.uint8, "r+")
+            yield mapped.view(np.ndarray)
+            mapped.flush()
+
+
+def _by_range(segment: IndexSegment, positions: Integers) -> Iterator[tuple[IndexRange, Integers]]:
+    """Yield the ranges that hold positions, with the places of the rows there."""
+    for one in segment.ranges:
+        here = positions[(positions >= one.base) & (positions < one.base + one.rows)]
+        if len(here):
+            yield one, here - one.base
+
+
+def _path(folder: str, relative: str) -> str:
+    return f"{folder}/{relative}" if folder else relative

@@ -2,7 +2,7 @@
 
     sources ─▶ plan ─┬─ match:  a unit of source rows ─▶ the id of each, −1 if it is not in the release
                      ├─ layout: ids seen before are dropped, missing ids named
-                     └─ files:  1M rows of the result ─▶ img_emb, text_emb, metadata
+                     └─ files:  1M rows of the result, one of ─▶ img_emb, text_emb, metadata
                                                       ─▶ index.json
 
 Invariant: rows keep the order of their sources, so the bytes depend neither on the units nor on the memory. A unit

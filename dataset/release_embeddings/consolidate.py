@@ -24,7 +24,7 @@ from dataset.formats.release_embeddings import (
     write_embeddings_record,
 )
 from dataset.formats.releases import Release, require_live
-from dataset.release_embeddings.files import FileUnit, write_file
+from dataset.release_embeddings.files import Content, FileUnit, write_file
 from dataset.release_embeddings.layout import write_layout
 from dataset.release_embeddings.match import UnitReport, match_unit
 from dataset.release_embeddings.plan import Plan, Work, delete_work, open_work
@@ -101,18 +101,19 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
         )
     count = -(-total // plan.rows_per_file)
     units = [
-        FileUnit(at, at * plan.rows_per_file, min(total, (at + 1) * plan.rows_per_file), dimensions)
+        FileUnit(at, content, at * plan.rows_per_file, min(total, (at + 1) * plan.rows_per_file), dimensions)
         for at in range(count)
+        for content in Content
     ]
     source_rows = [report.rows for report in reports]
     files: list[EmbeddingsFile] = []
     written = map_in_order(
-        lambda unit: _once(work, f"files/{unit.at:06d}.json",
-                           lambda: _Files(tuple(write_file(work, unit, layout["rows"], source_rows)))),
+        lambda unit: _once(work, f"files/{unit.name}.json",
+                           lambda: write_file(work, unit, layout["rows"], source_rows)),
         units, threads)  # fmt: skip
     for done, data in enumerate(written, 1):
-        files += from_json(_Files, data).files
-        on_progress("writing", done, count)
+        files.append(from_json(EmbeddingsFile, data))
+        on_progress("writing", done, len(units))
     missing = sum(rows for subset, rows in layout["missing"].items() if rows < work.batch.subsets[subset].rows)
     files.append(
         EmbeddingsFile(path=MISSING, rows=missing, bytes=layout["missing_bytes"], sha256=layout["missing_sha256"])
@@ -136,11 +137,6 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
     require_live(work.release)
     write_embeddings_record(work.release, plan.folder, record)
     return record
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    files: tuple[EmbeddingsFile, ...]
 
 
 def _once(work: Work, marker: str, do: Callable[[], object]) -> bytes:

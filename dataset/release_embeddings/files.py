@@ -1,15 +1,15 @@
-"""Files phase: one file of the result, with its pictures' rows, texts' rows and metadata."""
+"""Files phase: one file of the result, with the pictures' rows, the texts' rows, or the metadata."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.formats.npy import NpyRows, write_header
+from dataset.formats.npy import NpyRows, open_rows, write_header
 from dataset.formats.parts import pair_hash
 from dataset.formats.release_embeddings import (
     METADATA_SCHEMA,
@@ -25,66 +25,92 @@ from dataset.formats.releases import ROW_GROUP_ROWS
 from dataset.release_embeddings.layout import read_ids
 from dataset.release_embeddings.match import NO_ID
 from dataset.release_embeddings.plan import Work
-from dataset.release_embeddings.sources import OpenSource, Source, open_source
+from dataset.release_embeddings.sources import Source
+from dataset.store.store import Store, StoreError
 
 Integers = npt.NDArray[np.int64]
 
 _COPIED_BYTES = 16 << 20
 """Bytes of vectors that are copied at a time."""
-_INFINITE = np.uint16(0x7C00)
-"""The exponent of a float16 that is infinite or not a number."""
+_INFINITE, _NEGATIVE = 0x7C00, 0x8000
+"""The exponent of a float16 that is infinite or not a number, and the sign."""
+
+
+class Content(StrEnum):
+    """What a file holds; the value names its unit."""
+
+    IMAGES = "images"
+    TEXTS = "texts"
+    METADATA = "metadata"
+
+
+_PATHS = {Content.IMAGES: image_path, Content.TEXTS: text_path, Content.METADATA: metadata_path}
 
 
 @dataclass(frozen=True, slots=True)
 class FileUnit:
-    """File `at`: rows `start` to below `end` of the result."""
+    """One of the files `at`: rows `start` to below `end` of the result."""
 
     at: int
+    content: Content
     start: int
     end: int
     dimensions: int
 
+    @property
+    def name(self) -> str:
+        """The unit's name, one for each file."""
+        return f"{self.at:06d}-{self.content.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rows of one source that are in a file, and their ids."""
+    """Rows of one source, which has `count` rows, that are in a file, and their ids."""
 
-    source: OpenSource
-    name: Source
+    store: Store
+    source: Source
+    count: int
     rows: Integers
     ids: Integers
+
+    def check(self, rows: int) -> None:
+        """Raise ReleaseEmbeddingsError when the source has another number of rows than it had."""
+        if rows != self.count:
+            raise ReleaseEmbeddingsError(f"{self.source.metadata} has changed: begin anew with --restart.")
 
 
 def write_file(
     work: Work, unit: FileUnit, unit_rows: Sequence[int], source_rows: Sequence[Sequence[int]]
-) -> list[EmbeddingsFile]:
-    """Write the three files of a unit, and return their entries for the record.
+) -> EmbeddingsFile:
+    """Write a file, and return its entry for the record.
 
-    Raises: ReleaseEmbeddingsError when a row has no direction; StoreError.
+    Raises: ReleaseEmbeddingsError when a row has no direction, or a source has changed; StoreError.
     """
-    store = work.release.store
-    paths = (image_path(unit.at), text_path(unit.at), metadata_path(unit.at))
-    with ExitStack() as stack:
-        images, texts, metadata = (
-            HashedFile(stack.enter_context(store.write(work.output_path(path)))) for path in paths
-        )
-        for file in (images, texts):
+    path = _PATHS[unit.content](unit.at)
+    pieces = _pieces(work, unit, unit_rows, source_rows)
+    with work.release.store.write(work.output_path(path)) as opened:
+        file = HashedFile(opened)
+        if unit.content is Content.METADATA:
+            _write_metadata(pieces, file, foreign=bool(work.plan.foreign))
+        else:
             write_header(file, unit.end - unit.start, unit.dimensions)  # type: ignore[arg-type]
-        writer = stack.enter_context(metadata_writer(metadata))
+            for piece in pieces:
+                source = piece.source.images if unit.content is Content.IMAGES else piece.source.texts
+                vectors = open_rows(piece.store, source)
+                piece.check(vectors.rows)
+                _copy_rows(vectors, piece.rows, file, source)
+    return EmbeddingsFile(path=path, rows=unit.end - unit.start, bytes=file.bytes, sha256=file.sha256)
+
+
+def _write_metadata(pieces: Iterator[_Piece], file: HashedFile, *, foreign: bool) -> None:
+    with metadata_writer(file) as writer:
         waiting: list[pa.Table] = []
-        for piece in _pieces(work, unit, unit_rows, source_rows):
-            _copy_rows(piece.source.images, piece.rows, images, piece.name.images)
-            _copy_rows(piece.source.texts, piece.rows, texts, piece.name.texts)
-            waiting.append(_about(piece, foreign=bool(work.plan.foreign)))
+        for piece in pieces:
+            waiting.append(_about(piece, foreign=foreign))
             if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
                 waiting = _write_groups(writer, waiting)
         if waiting:
             writer.write_table(pa.concat_tables(waiting).combine_chunks())
-    files = zip(paths, (images, texts, metadata), strict=True)
-    return [
-        EmbeddingsFile(path=path, rows=unit.end - unit.start, bytes=file.bytes, sha256=file.sha256)
-        for path, file in files
-    ]
 
 
 def _write_groups(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> list[pa.Table]:
@@ -114,10 +140,8 @@ def _pieces(
         for number, source in enumerate(sources):
             low, high = np.searchsorted(wanted, begins[number]), np.searchsorted(wanted, begins[number + 1])
             if low < high:
-                opened = open_source(store, source)
-                if opened is None or opened.rows != source_rows[at][number]:
-                    raise ReleaseEmbeddingsError(f"{source.metadata} has changed: begin anew with --restart.")
-                yield _Piece(opened, source, wanted[low:high] - begins[number], ids[wanted[low:high]])
+                rows = wanted[low:high]
+                yield _Piece(store, source, source_rows[at][number], rows - begins[number], ids[rows])
 
 
 def _copy_rows(vectors: NpyRows, rows: Integers, file: HashedFile, path: str) -> None:
@@ -132,12 +156,13 @@ def _copy_rows(vectors: NpyRows, rows: Integers, file: HashedFile, path: str) ->
             continue
         found = vectors.read(int(chosen[0]), int(chosen[-1]) + 1)
         if len(chosen) < len(found):
-            found = found[chosen - chosen[0]]
+            found = np.take(found, chosen - chosen[0], axis=0)
         if vectors.dtype != np.float16:
             wide = found.astype(np.float32)
             found = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
-        broken = (found.view(np.uint16) & _INFINITE) == _INFINITE
-        if broken.any():
+        # Read as integers, all that is not finite is at the end of the positive ones, or of the negative ones.
+        if found.view(np.int16).max() >= _INFINITE or found.view(np.uint16).max() >= _NEGATIVE | _INFINITE:
+            broken = (found.view(np.uint16) & _INFINITE) == _INFINITE
             row = int(chosen[np.flatnonzero(broken.any(axis=1))[0]])
             raise ReleaseEmbeddingsError(f"Row {row} of {path} is not finite: embed its shard again.")
         file.write(np.ascontiguousarray(found).data.cast("B"))
@@ -145,7 +170,12 @@ def _copy_rows(vectors: NpyRows, rows: Integers, file: HashedFile, path: str) ->
 
 def _about(piece: _Piece, *, foreign: bool) -> pa.Table:
     columns = ["url", "caption"] if foreign else ["hash", "url", "caption"]
-    rows = piece.source.metadata.read(columns=columns, use_threads=False)
+    try:
+        metadata = pq.ParquetFile(piece.store.open_input(piece.source.metadata))
+        piece.check(metadata.metadata.num_rows)
+        rows = metadata.read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{piece.source.metadata} cannot be read ({error}): embed its shard again.") from error
     if len(piece.rows) < len(rows):
         rows = rows.take(pa.array(piece.rows))
     if foreign:

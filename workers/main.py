@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from workers.options import (
     HostSpacing,
     KeepToRobots,
     LinkTimeout,
+    Memory,
     MetricsHost,
     MetricsPort,
     Nameservers,
@@ -43,6 +45,7 @@ from workers.options import (
     PrecisionName,
     Processes,
     ProfileName,
+    Scratch,
     UntilIdle,
     UserAgent,
     VerifyTls,
@@ -272,6 +275,32 @@ def fetcher(
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from error
     run_fetcher(socket, policy)
+
+
+@app.command(rich_help_panel=STAGES)
+def dedup(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    scratch: Scratch = None,
+    memory: Memory = None,
+    processes: Processes = 1,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
+    """Search a release for near-duplicates; `tracker dedup` begins it."""
+    from workers.dedup import Dedup
+
+    stage = Dedup(_scratch(scratch), _bytes(memory))
+    process = _process(once, until_idle, processes, metrics_port, metrics_host)
+    process.work("dedup", lambda _settings: nullcontext(stage))
+
+
+def _scratch(given: Path | None) -> Path:
+    return given or Path(tempfile.gettempdir()) / "shoal-units"
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * 2**30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def steps_of(work: Work) -> list[Step]:
     for at in plan.rounds:
         steps += [Step(f"{name}-{at}", supers) for name in ("new", "merge", "rest")] + [Step(f"sweep-{at}", 1)]
     steps += [Step(name, supers) for name in ("count", "verify", "result")]
-    return [*steps, Step("texts", files), Step("write", files), Step("finish", 1)]
+    return [*steps, Step("texts", files), Step("write", files), Step("finish", 1), Step("clean", 1)]
 
 
 def run_unit_of(work: Work, step: str, unit: int) -> UnitResult:
@@ -87,7 +87,14 @@ _END: dict[str, Unit] = {
     "texts": side_table.send_texts,
     "write": side_table.write_file,
     "finish": lambda work, _: finish.finish(work),
+    "clean": lambda work, _: _clean(work),
 }
+
+
+def _clean(work: Work) -> UnitResult:
+    """Delete what no later batch needs; a step of its own, because finish can be repeated until it is recorded."""
+    finish.delete_temporary(work)
+    return UnitResult(0, 0)
 
 
 def _unit_of_batch(work: Work, unit: int, units: Callable[[int], int]) -> tuple[int, int]:

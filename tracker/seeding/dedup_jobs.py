@@ -66,7 +66,7 @@ def dedup_build(store: str, run: ReleaseRun, request: DedupRequest, *, restart: 
     for at in range(first, end):
         plan += [(f"new-{at}", supers), (f"merge-{at}", supers), (f"rest-{at}", supers), (f"sweep-{at}", 1)]
     plan += [("count", supers), ("verify", supers), ("result", supers)]
-    plan += [("texts", len(data)), ("write", len(data)), ("finish", 1)]
+    plan += [("texts", len(data)), ("write", len(data)), ("finish", 1), ("clean", 1)]
     return Build("dedup", request.model, request.options, plan)
 
 

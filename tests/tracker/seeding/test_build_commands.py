@@ -101,7 +101,7 @@ def test_a_search_for_duplicates_takes_up_only_new_batches(
     rounds = [[f"{name}-{at}", 1] for at in range(5) for name in ("new", "merge", "rest", "sweep")]
     assert build["plan"] == [
         ["ids", 3], ["quality", 3], ["train", 1], ["layout", 3], ["gather-0", 1], ["gather-1", 1], *rounds,
-        ["count", 1], ["verify", 1], ["result", 1], ["texts", 3], ["write", 3], ["finish", 1],
+        ["count", 1], ["verify", 1], ["result", 1], ["texts", 3], ["write", 3], ["finish", 1], ["clean", 1],
     ]  # fmt: skip
     worker = register("dedup")
     while jobs := worker.claim(9):

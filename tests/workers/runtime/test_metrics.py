@@ -27,6 +27,7 @@ from tests.tracker.filling import fill_pool, listed_pack, new_run, set_setting
 from tracker.database.database import Connection
 from tracker.errors import LeaseLost, TrackerError
 from tracker.protocol.session import Job
+from workers.dedup import Dedup
 from workers.download.decoder_pool import Decoders
 from workers.download.stage import Download
 from workers.embed import Embed
@@ -54,6 +55,7 @@ METERS: Mapping[str, JobMeter] = {
     "download": Download(FetchPolicy(), cast(Decoders, None)),
     "filter": Filter(NO_PIPELINE),
     "embed": Embed(NO_PIPELINE),
+    "dedup": Dedup(Path()),
 }
 
 

@@ -209,7 +209,8 @@ def serve(
 ) -> None:
     """Do the tracker's duties, and serve the status page.
 
-    It folds the ledger, opens leaves, forgets dead workers and deletes pictures whose time is over. Ctrl-C ends it.
+    It folds the ledger, opens leaves, forgets dead workers, puts new deny
+    lists into force and deletes pictures whose time is over. Ctrl-C ends it.
     """
     from tracker.duties import serve as serving
     from tracker.watch import site

@@ -252,6 +252,8 @@ class _Sieve:
     def _verdict(self, sample: Sample | LostSample, hashes: Mapping[str, bytes | None]) -> Verdict | None:
         if sample.key in self.removed:
             return self.removed[sample.key]
+        if self.hash_lists.has_links and self._is_denied(sample):
+            return Verdict.RESTRICTED
         if isinstance(sample, LostSample):
             return Verdict.UNREADABLE
         pdq = sample.pdq  # of the picture as received; the shard's may be resized or cropped
@@ -260,5 +262,11 @@ class _Sieve:
             if computed is None:  # it cannot be compared with the hash lists
                 return Verdict.UNDECODABLE
             pdq = computed.decode("ascii") or None
-        is_listed = self.hash_lists.matches(sha256=sample.sha256, md5=sample.md5, pdq=pdq)
+        is_listed = self.hash_lists.matches(sha256=sample.sha256, md5=sample.md5, sha1=sample.sha1, pdq=pdq)
         return Verdict.RESTRICTED if is_listed else None
+
+    def _is_denied(self, sample: Sample | LostSample) -> bool:
+        final_url = sample.final_url if isinstance(sample, Sample) else None
+        return self.hash_lists.names_link(sample.url, sample.caption) or (
+            final_url is not None and self.hash_lists.names_link(final_url)
+        )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset.formats import embeddings
+from dataset.formats import deny_lists, embeddings
 from dataset.formats.release_embeddings import model_folder_name
 from dataset.formats.webdataset import TAR_ENDINGS
 from dataset.recipe import recipe
@@ -10,6 +10,7 @@ from dataset.safety import hash_lists
 from tracker.accounts import audit
 from tracker.seeding import embed_jobs
 from tracker.seeding.embed_jobs import Model
+from tracker.storage import deny_lists as tracker_deny_lists
 from tracker.storage import hash_lists as tracker_hash_lists
 
 
@@ -31,6 +32,12 @@ def test_both_name_a_models_folder_alike(model: str) -> None:
 
 def test_hash_lists_have_the_same_head_in_both() -> None:
     assert (tracker_hash_lists.MAGIC, tracker_hash_lists.HEAD_BYTES) == (hash_lists.MAGIC, hash_lists.HEAD_BYTES)
+    assert tracker_hash_lists.KINDS == hash_lists.KINDS
+
+
+def test_deny_lists_lie_in_one_place_and_have_one_set_of_kinds_in_both() -> None:
+    assert tracker_deny_lists.FOLDER == deny_lists.FOLDER
+    assert set(deny_lists.DenyKind) == tracker_deny_lists.KINDS
 
 
 def test_rows_that_takedowns_have_removed_are_noted_where_the_audit_looks() -> None:

@@ -1,12 +1,17 @@
 """The commands for hosts and URLs that no worker may contact: block, unblock, blocks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from tracker.admin import blocks as blocking
+from tracker.accounts import blocks as blocking
 from tracker.admin.console import Json, app, open_tracker, show, tell
+from tracker.admin.listing import text_table
+from tracker.database.database import Row
 from tracker.errors import TrackerError
 
 Patterns = Annotated[
@@ -48,7 +53,7 @@ def list_blocks(as_json: Json = False) -> None:
     """List blocked hosts and prefixes, with date and reason."""
     with open_tracker() as connection:
         rows = blocking.blocks(connection)
-    show({"blocks": rows}, as_json, lambda: blocking.render(rows))
+    show({"blocks": rows}, as_json, lambda: _render(rows))
 
 
 def _lines(file: Path | None) -> list[str]:
@@ -66,3 +71,10 @@ def _brief(patterns: list[str]) -> str:
         return "nothing new"
     more = f" and {len(patterns) - 5} more" if len(patterns) > 5 else ""
     return ", ".join(patterns[:5]) + more
+
+
+def _render(rows: Sequence[Row]) -> Table:
+    table = text_table("since", "blocked", "reason")
+    for row in rows:
+        table.add_row(f"{row['blocked_at']:%Y-%m-%d}", Text(row["pattern"]), Text(row["reason"]))
+    return table

@@ -110,8 +110,10 @@ def _refused_by_name(name: str) -> Iterator[None]:
 
 
 def _render(rows: Sequence[Row]) -> Table:
-    table = text_table("list", "sha256", "md5", "pdq", "since", "reason")
+    table = text_table("list", "sha256", "md5", "sha1", "pdq", "links", "since", "reason")
     for row in rows:
-        counts = (f"{row['hashes'][kind]:,}" for kind in ("sha256", "md5", "pdq"))
+        hashes = row["hashes"]
+        links = sum(hashes.get(kind, 0) for kind in ("url", "pair", "host"))
+        counts = (f"{n:,}" for n in (*(hashes.get(kind, 0) for kind in ("sha256", "md5", "sha1", "pdq")), links))
         table.add_row(Text(row["name"]), *counts, f"{row['added_at']:%Y-%m-%d}", Text(row["reason"]))
     return table

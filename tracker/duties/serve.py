@@ -14,6 +14,7 @@ from tracker.accounts.ledger import fold
 from tracker.accounts.pool import open_leaves
 from tracker.database.database import Connection, answered_within, connect, query, translated
 from tracker.duties.burnt_workers import drain_burnt
+from tracker.duties.deny_lists import register_deny_lists
 from tracker.errors import DatabaseDown, TrackerError
 from tracker.storage.retention import retain
 
@@ -59,8 +60,8 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
 
 
 def tick(connection: Connection, store: str) -> None:
-    """Do one round: fold the ledger, open leaves, forget dead workers and old rests, drain burnt workers, and delete
-    pictures whose time is over; once a minute, log whether the pool is low.
+    """Do one round: fold the ledger, open leaves, forget dead workers and old rests, drain burnt workers, put new deny
+    lists into force, and delete pictures whose time is over; once a minute, log whether the pool is low.
     """
     with translated(), answered_within(connection, ANSWER_SECONDS):
         fold(connection)
@@ -74,7 +75,21 @@ def tick(connection: Connection, store: str) -> None:
             log.warning("tracker.burnt worker=%s reason=%r", worker, reason)
         if note_pace(connection) and (alarm := balance(connection).alarm):
             log.warning("tracker.pool_low said=%r", alarm)
+    _register_deny_lists(connection, store)
     _retain(connection, store)
+
+
+def _register_deny_lists(connection: Connection, store: str) -> None:
+    """Put new deny lists into force; a store that is down or wrong does not stop the other duties."""
+    try:
+        registered = register_deny_lists(connection, store)
+    except DatabaseDown:
+        raise
+    except TrackerError as error:
+        log.warning("tracker.deny_list_waits error=%r", str(error))
+        return
+    for one in registered:
+        log.info("tracker.deny_list path=%s hosts=%d entries=%d", one.path, one.hosts, one.entries)
 
 
 def _retain(connection: Connection, store: str) -> None:

@@ -9,7 +9,7 @@ A csv, tsv or parquet file has columns named sha256, md5 or pdq; others are igno
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -25,8 +25,10 @@ from tracker.storage.open import open_store
 from tracker.storage.whole_files import put_whole
 
 DIGITS = {"sha256": 64, "md5": 32, "pdq": 64}
-MAGIC = b"SHOALRL1"
-HEAD_BYTES = 64
+KINDS = ("sha256", "md5", "sha1", "url", "pair", "host", "pdq")
+"""All kinds of a file, in the order in which it has them; those without DIGITS come from deny lists."""
+MAGIC = b"SHOALRL2"
+HEAD_BYTES = 256
 Numbers = npt.NDArray[np.uint64]
 
 
@@ -72,16 +74,25 @@ def read_list(file: Path, kind: str | None) -> HashList:
 
 
 def pack(hashes: Iterable[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
-    """Return the file of these (kind, hex) pairs, and its counts: 64 bytes of magic and counts, then sorted uint64."""
+    """Return the file of these (kind, hex) pairs, and the number of distinct hashes by kind of an admin's list."""
     digests: dict[str, list[bytes]] = {kind: [] for kind in DIGITS}
     for kind, digest in hashes:
         digests[kind].append(bytes.fromhex(digest)[: 32 if kind == "pdq" else 8])
-    exact = [np.unique(_numbers(digests[kind])) for kind in ("sha256", "md5")]
-    near = np.unique(_numbers(digests["pdq"]).reshape(-1, 4), axis=0)
-    counts = {"sha256": len(exact[0]), "md5": len(exact[1]), "pdq": len(near)}
-    head = MAGIC + strict_json.dumps(counts, separators=(",", ":")).encode()
+    data, counts = pack_numbers({kind: _numbers(found) for kind, found in digests.items()})
+    return data, {kind: counts[kind] for kind in DIGITS}
+
+
+def pack_numbers(found: Mapping[str, Numbers]) -> tuple[bytes, dict[str, int]]:
+    """Return the file of numbers by kind, and its counts: 256 bytes of magic and counts, then sorted uint64.
+
+    PDQs are four numbers each, all else is one.
+    """
+    parts = {kind: np.unique(found.get(kind, np.empty(0, np.uint64))) for kind in KINDS if kind != "pdq"}
+    parts["pdq"] = np.unique(found.get("pdq", np.empty(0, np.uint64)).reshape(-1, 4), axis=0)
+    counts = {kind: len(parts[kind]) for kind in KINDS}
+    head = MAGIC + strict_json.dumps({kind: n for kind, n in counts.items() if n}, separators=(",", ":")).encode()
     assert len(head) <= HEAD_BYTES
-    return head.ljust(HEAD_BYTES) + b"".join(part.astype("<u8").tobytes() for part in (*exact, near)), counts
+    return head.ljust(HEAD_BYTES) + b"".join(parts[kind].astype("<u8").tobytes() for kind in KINDS), counts
 
 
 def _numbers(digests: list[bytes]) -> Numbers:

@@ -28,7 +28,7 @@ from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store, StoreError
 from workers.download.decoder_pool import Decoders, Undecoded
 from workers.download.host_rests import HostRests
-from workers.download.politeness import Politeness, SkippedLink
+from workers.download.politeness import Politeness, SkippedLink, blocked
 from workers.fetching.failure import LinkFailed
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
@@ -104,7 +104,7 @@ class BatchJob:
     sha256_column: str | None = None
     """The column of `extra` with the sha256 of the picture that the list means."""
     restricted: HashLists = field(default_factory=HashLists)
-    """Pictures that are not kept."""
+    """Pictures that are not kept, and links that are not asked for."""
 
 
 async def download_batch(job: BatchJob, stop: trio.Event, decoders: Decoders | None = None) -> BatchOutcome:
@@ -194,7 +194,9 @@ class _Batch:
             self._job.rests.on_news = None
 
     def _admit(self, target: Target) -> None:
-        """Refuse blocked and resting hosts. Called before every hop, so also for the target of a redirect."""
+        """Refuse denied, blocked and resting hosts. Called before every hop, so also for the target of a redirect."""
+        if self._job.restricted.has_links and self._job.restricted.names_link(target.url):
+            raise LinkFailed(Outcome.BLOCKED, "its host or URL is blocked")
         if self._job.rests is None:
             return
         if self._job.rests.blocks.covers(target.host, target.authority, target.url):
@@ -221,7 +223,7 @@ class _Batch:
 
     async def _download(self, link: Link, fetcher: Fetcher) -> None:
         with fetcher.share() as share:
-            result = await fetcher.fetch(link.url, share)
+            result = blocked() if self._is_denied(link) else await fetcher.fetch(link.url, share)
             if isinstance(result, Failure):
                 row = self._keep(link, result)
             elif self._job.rules.reencode or self._job.rules.pdq:
@@ -263,12 +265,14 @@ class _Batch:
         self, link: Link, result: Fetched | Failure, prepared: Picture | Undecoded | Outcome | None = None
     ) -> LinkRow:
         """Write the link's row, with its picture if there is one."""
-        picture, reason, final, is_listed = None, None, True, False
+        picture, reason, final, is_listed = None, None, True, self._is_denied(link)
         if isinstance(result, Failure):
             outcome, reason = result.outcome, result.reason
             final = not (result.transient and link.attempt < self._job.max_attempts)
         elif isinstance(prepared, Picture):
-            if self._job.restricted.matches(sha256=prepared.sha256, md5=prepared.md5, pdq=prepared.pdq):
+            if self._job.restricted.matches(
+                sha256=prepared.sha256, md5=prepared.md5, sha1=prepared.sha1, pdq=prepared.pdq
+            ):
                 outcome, is_listed = Outcome.BLOCKED, True
             elif self._has_changed(link, prepared):
                 outcome = Outcome.CHANGED
@@ -301,6 +305,11 @@ class _Batch:
         )
         self._shard.add(row)
         return row
+
+    def _is_denied(self, link: Link) -> bool:
+        """Return whether the link is on a deny list, or was blanked while it waited."""
+        restricted = self._job.restricted
+        return not link.url or (restricted.has_links and restricted.names_link(link.url, link.text))
 
     def _has_changed(self, link: Link, picture: Picture) -> bool:
         """Return whether the list has the sha256 of another picture; without a sha256 return False."""

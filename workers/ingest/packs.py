@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.url_hashes import Hashes, url_hashes
 from dataset.ingest.bloom import BloomFilter
 from dataset.ingest.shuffle import Mask, Shuffled, join_packs, number_rows, shuffled_rows
+from dataset.safety.hash_lists import HashLists
 from dataset.store.store import StoreError
 from tracker.protocol.session import Job
 from workers.runtime.context import WorkContext
@@ -31,6 +33,8 @@ class RunPacks:
     """Rows of each job."""
     rows: pa.Table
     hashes: Hashes
+    denied: Mask
+    """(N,) bool: rows on a deny list, which never go to the pool."""
 
     def job_slices(self) -> Sequence[slice]:
         """Return the rows of each job."""
@@ -71,8 +75,8 @@ class Selection:
         return self.asked is known and self.keys_then == known.count
 
 
-def read_packs(held: Sequence[Job], context: WorkContext) -> ReadPacks:
-    """Read the packs of these jobs.
+def read_packs(held: Sequence[Job], context: WorkContext, restricted: HashLists) -> ReadPacks:
+    """Read the packs of these jobs, and compare their rows with the lists in force.
 
     Raises: Stopped between two packs; ShuffleError when the packs cannot form one table.
     """
@@ -86,11 +90,14 @@ def read_packs(held: Sequence[Job], context: WorkContext) -> ReadPacks:
             continue
         context.step(len(pack))
         by_run.setdefault(job.run_id, []).append((job, number_rows(pack, job.payload["pack"])))
-    return ReadPacks([_joined(run_id, by_run[run_id], context) for run_id in sorted(by_run)], unreadable)
+    return ReadPacks([_joined(run_id, by_run[run_id], context, restricted) for run_id in sorted(by_run)], unreadable)
 
 
 def select_new(read: ReadPacks, known: BloomFilter) -> Selection:
-    """Select the rows that the filter does not know or whose job keeps duplicates, and shuffle those of each run."""
+    """Select the rows that the filter does not know or whose job keeps duplicates, and shuffle those of each run.
+
+    Rows on a deny list are left out.
+    """
     keys_then = known.count  # before the question: keys added meanwhile make the answer invalid
     hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
     first_seen = known.first_seen(hashes)
@@ -103,6 +110,7 @@ def select_new(read: ReadPacks, known: BloomFilter) -> Selection:
 def _selected(run: RunPacks, new: Mask) -> NewRows:
     for job, rows in zip(run.jobs, run.job_slices(), strict=True):
         new[rows] |= job.payload.get("keep_duplicates", False)
+    new &= ~run.denied
     return NewRows(run, new, shuffled_rows([run.rows], [new], seed=run.jobs[0].job_id))
 
 
@@ -111,10 +119,19 @@ def hash_rows(rows: pa.Table, context: WorkContext) -> Hashes:
     return url_hashes(rows["url"], rows["language"] if context.session.settings["bloom_language"] else None)
 
 
-def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], context: WorkContext) -> RunPacks:
+def _joined(run_id: int, read: Sequence[tuple[Job, pa.Table]], context: WorkContext, restricted: HashLists) -> RunPacks:
     packs = [pack for _, pack in read]
     rows = join_packs(_of_one_schema(packs))
-    return RunPacks(run_id, [job for job, _ in read], [len(pack) for pack in packs], rows, hash_rows(rows, context))
+    jobs, sizes = [job for job, _ in read], [len(pack) for pack in packs]
+    return RunPacks(run_id, jobs, sizes, rows, hash_rows(rows, context), _denied(rows, restricted))
+
+
+def _denied(rows: pa.Table, restricted: HashLists) -> Mask:
+    """Return which rows are on a list, or were blanked in their pack -> (N,) bool."""
+    if restricted.has_links:
+        return restricted.named_links(rows["url"].to_pylist(), rows["text"].to_pylist())
+    blank: Mask = pc.equal(rows["url"], "").to_numpy()
+    return blank
 
 
 def _of_one_schema(packs: Sequence[pa.Table]) -> Sequence[pa.Table]:

@@ -35,6 +35,7 @@ from workers.ingest.link_list import ingest_list, is_list
 from workers.ingest.packs import NewRows, ReadPacks, Selection, read_packs, select_new
 from workers.runtime import metrics
 from workers.runtime.context import WorkContext
+from workers.runtime.hash_lists import HashListCache
 from workers.runtime.loop import Stage
 
 log = logging.getLogger("shoal.worker")
@@ -87,6 +88,7 @@ class Ingest(Stage[Job]):
         self._thread = ThreadPoolExecutor(1, "ingest")  # first the pieces that COPY waits for, then the next packs
         self._ahead: _Ahead | None = None
         self._filter = SlotFilter()
+        self._hash_lists = HashListCache()
 
     def claim(self, context: WorkContext) -> Sequence[Job]:
         """Hold a slot of the Bloom filter and claim packs of it; release the slot if it has no packs."""
@@ -107,7 +109,9 @@ class Ingest(Stage[Job]):
             if is_list(held[0]):
                 return await trio.to_thread.run_sync(ingest_list, held[0], context)
             group = ahead.group if ahead is not None and ahead.held == held else None
-            group = group or _Group(self._thread.submit(read_packs, held, context))
+            if group is None:
+                restricted = await trio.to_thread.run_sync(self._hash_lists.current, context)
+                group = _Group(self._thread.submit(read_packs, held, context, restricted))
             return await trio.to_thread.run_sync(self._ingest, group, context)
         except (LeaseLost, DatabaseDown, Stopped):
             raise
@@ -162,7 +166,7 @@ class Ingest(Stage[Job]):
         if held and is_list(held[0]):
             self._ahead = _Ahead(held, None)
         elif held:
-            reading = self._thread.submit(read_packs, held, context)
+            reading = self._thread.submit(read_packs, held, context, self._hash_lists.current(context))
             selecting = self._thread.submit(lambda: select_new(reading.result(), known))
             self._ahead = _Ahead(held, _Group(reading, selecting))
 

@@ -15,7 +15,7 @@ import pytest
 
 from dataset.candidates.urls import host_of
 from dataset.pictures.outcomes import Outcome
-from tracker.admin.blocks import block
+from tracker.accounts.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from workers.download.host_rests import HostRests

@@ -12,7 +12,7 @@ from dataset.store.store import Store
 from tests.tracker.filling import fill_pool, new_run, set_setting
 from tests.workers.fetching.odd_web import answer, odd_web, picture, response
 from tracker.accounts.audit import audit
-from tracker.admin.blocks import block
+from tracker.accounts.blocks import block
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from workers.download.decoder_pool import Decoders

@@ -1,12 +1,8 @@
 """Block and unblock hosts and URL prefixes. Each change is a new version of the list; workers fetch the difference."""
 
-from collections.abc import Iterable, Sequence
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable
 
 from tracker.accounts.changes import MAX_IDS, record
-from tracker.admin.listing import text_table
 from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 from tracker.protocol.blocklist import read_pattern
@@ -15,8 +11,10 @@ from tracker.protocol.blocklist import read_pattern
 LOCK = "LOCK TABLE tracker.block IN SHARE ROW EXCLUSIVE MODE"
 
 
-def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str]:
+def block(connection: Connection, texts: Iterable[str], reason: str, *, is_private: bool = False) -> list[str]:
     """Block hosts and URL prefixes for the whole fleet; return those that were not blocked before, in normal form.
+
+    If `is_private`, the log of changes says how many they are, not which.
 
     Raises:
         PatternError: one of them cannot be blocked; then nothing is changed.
@@ -24,7 +22,7 @@ def block(connection: Connection, texts: Iterable[str], reason: str) -> list[str
     """
     if not reason.strip():
         raise TrackerError("a block needs a reason: state it with --reason")
-    return _change(connection, "block", texts, {"reason": reason.strip(), "lifted": False})
+    return _change(connection, "block", texts, {"reason": reason.strip(), "lifted": False}, is_private=is_private)
 
 
 def unblock(connection: Connection, texts: Iterable[str]) -> list[str]:
@@ -43,14 +41,9 @@ def blocks(connection: Connection) -> list[Row]:
         return connection.execute(query("blocks")).fetchall()
 
 
-def render(rows: Sequence[Row]) -> Table:
-    table = text_table("since", "blocked", "reason")
-    for row in rows:
-        table.add_row(f"{row['blocked_at']:%Y-%m-%d}", Text(row["pattern"]), Text(row["reason"]))
-    return table
-
-
-def _change(connection: Connection, command: str, texts: Iterable[str], after: Row) -> list[str]:
+def _change(
+    connection: Connection, command: str, texts: Iterable[str], after: Row, *, is_private: bool = False
+) -> list[str]:
     patterns = sorted({read_pattern(text) for text in texts})
     if not patterns:
         raise TrackerError(f"there is nothing to {command}: name hosts or URL prefixes")
@@ -65,8 +58,9 @@ def _change(connection: Connection, command: str, texts: Iterable[str], after: R
         changed = [pattern for pattern in patterns if (pattern in before) == after["lifted"]]
         connection.execute(query("change_blocks"), {"patterns": changed, **after})
         if changed:
-            subject = changed[0] if len(changed) == 1 else f"{len(changed)} patterns"
-            facts = {"patterns": changed[:MAX_IDS], **({"reason": after["reason"]} if after["reason"] else {})}
+            named = [] if is_private else changed[:MAX_IDS]
+            subject = named[0] if len(changed) == len(named) == 1 else f"{len(changed)} patterns"
+            facts = {"patterns": named, **({"reason": after["reason"]} if after["reason"] else {})}
             sides = (facts, None) if after["lifted"] else (None, facts)
             record(connection, command, subject, before=sides[0], after=sides[1])
     return changed

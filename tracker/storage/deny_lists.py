@@ -1,0 +1,106 @@
+"""Read deny lists: the files `deny/*.parquet` in the store, which `dataset takedown` writes.
+
+This module reads them by itself, because the tracker knows nothing of dataset/; a test compares the kinds. A list may
+have many million entries: it is read in pieces, into the numbers that a hash list has.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from tracker.errors import TrackerError
+from tracker.storage.hash_lists import Numbers
+from tracker.storage.open import open_store
+
+FOLDER = "deny"
+ENTRIES_AT_ONCE = 1 << 17
+DIGEST_BYTES = {"sha256": 32, "md5": 16, "sha1": 20, "url": 32, "pdq": 32}
+KINDS = frozenset({*DIGEST_BYTES, "pair", "host"})
+
+
+class DenyListError(TrackerError):
+    """A deny list cannot be read."""
+
+
+@dataclass(slots=True)
+class DenyList:
+    """A list's numbers by kind, as a hash list has them, and its hosts."""
+
+    path: str
+    numbers: dict[str, Numbers] = field(default_factory=dict)
+    hosts: set[str] = field(default_factory=set)
+
+
+def list_deny_files(uri: str) -> list[str]:
+    """Return the paths of the store's deny lists, oldest first.
+
+    Raises:
+        TrackerError: the store cannot be listed.
+    """
+    try:
+        found = open_store(uri).get_file_info(pafs.FileSelector(FOLDER, allow_not_found=True))
+    except (pa.ArrowException, OSError) as error:
+        raise TrackerError(f"the deny lists in {uri} cannot be listed: {error}; check SHOAL_STORE") from error
+    paths = (str(info.path) for info in found if info.type == pafs.FileType.File)
+    return sorted(path for path in paths if path.endswith(".parquet"))
+
+
+def read_deny_list(uri: str, path: str) -> DenyList:
+    """Read a deny list.
+
+    Raises:
+        DenyListError: it is damaged, or has an entry of an unknown kind: then a part of it would not be in force.
+    """
+    found = DenyList(path)
+    gathered: dict[str, list[Numbers]] = {}
+    try:
+        for rows in _pieces(open_store(uri), path):
+            for kind in rows["kind"].unique().to_pylist():
+                values = rows["value"].filter(pc.equal(rows["kind"], kind)).to_pylist()
+                gathered.setdefault(str(kind), []).append(_NUMBERS[kind](values))
+                if kind == "host":
+                    found.hosts.update(values)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DenyListError(f"the deny list {path} cannot be read: {error!r}; restore it") from error
+    found.numbers = {kind: np.concatenate(pieces) for kind, pieces in gathered.items()}
+    return found
+
+
+def _pieces(store: pafs.FileSystem, path: str) -> Iterator[pa.Table]:
+    with store.open_input_file(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(ENTRIES_AT_ONCE, columns=["kind", "value"]):
+            yield pa.Table.from_batches([batch])
+
+
+def _digests(size: int, kept: int) -> Callable[[Sequence[str]], Numbers]:
+    """Return a function that gives the first `kept` bytes of digests of `size` bytes as numbers."""
+
+    def numbers(values: Sequence[str]) -> Numbers:
+        data = np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), size)
+        found: Numbers = np.ascontiguousarray(data[:, :kept]).view(">u8").astype(np.uint64).ravel()
+        return found
+
+    return numbers
+
+
+def _pairs(values: Sequence[str]) -> Numbers:
+    numbers: npt.NDArray[np.int64] = np.array([int(value) for value in values], np.int64)
+    return numbers.view(np.uint64)
+
+
+def _hosts(values: Sequence[str]) -> Numbers:
+    return _digests(32, 8)([hashlib.sha256(value.strip("[]").encode()).hexdigest() for value in values])
+
+
+_NUMBERS: Mapping[str, Callable[[Sequence[str]], Numbers]] = {
+    **{kind: _digests(size, size if kind == "pdq" else 8) for kind, size in DIGEST_BYTES.items()},
+    "pair": _pairs,
+    "host": _hosts,
+}

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-dedup kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -52,6 +52,12 @@ compose-test:  ## docker-compose up, workers killed on the way, nothing lost; ne
 
 stack-test:  ## docker stack deploy, download scaled up and down at work, nothing lost; needs a Docker engine
 	tests/compose/stack
+
+bench-dedup: .venv/installed  ## recall and cost of near-duplicates beside two peers, 1 million rows; DEDUP='--rows 300000' for fewer
+	"$(BIN)/python" -m tests.benchmarks.bench_dedup $(DEDUP)
+
+kill-dedup: .venv/installed  ## searches for near-duplicates killed in every kind of job; the bytes have to be equal
+	"$(BIN)/python" -m tests.dataset.dedup.killing
 
 kill-select: .venv/installed  ## embeddings, side tables, selections and tars killed at 30 random moments; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.select.killing

@@ -22,7 +22,7 @@ ROWS_PER_CELL = 220
 SAMPLE_PER_CELL = 24
 _ITERATIONS = 8
 _ROWS_AT_ONCE = 16384
-_TOP_GAP = 1.25
+_TOP_GAP = 2.0
 """Times the gap, between upper cells: a pair is lost if either level loses it."""
 
 

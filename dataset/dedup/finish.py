@@ -65,10 +65,6 @@ def finish(work: Work) -> UnitResult:
 
 def delete_temporary(work: Work) -> None:
     """Delete what no later batch needs; called once the state is written, and again if it was interrupted."""
-    for batch in work.plan.batches:
-        for folder in ("ids", "quality", "layout"):
-            for path in work.store.list(work.path(batch.name, folder)):
-                work.store.delete(path)
     for path in work.store.list(work.path("end")):
         work.store.delete(path)
 

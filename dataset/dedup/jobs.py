@@ -1,7 +1,8 @@
 """The steps of a search, on one machine or through the queue.
 
 A round has four steps of its own, so that a row's state is known to all super-cells before they go on. What a unit
-writes and what it reads is in the store; of its own disk it needs nothing.
+writes and what it reads is in the store; of its own disk it needs nothing. The first unit of a step deletes what was
+needed up to the step before.
 """
 
 from collections.abc import Callable
@@ -66,20 +67,31 @@ def run_unit_of(work: Work, step: str, unit: int) -> UnitResult:
                 return prepare.rank_data_file(work, *_unit_of_batch(work, unit, lambda batch: len(work.data_of(batch))))
             case "train":
                 return prepare.train(work)
-            case "gather":
-                return prepare.gather(work, int(at), unit)
-            case "new":
-                return rounds.Round(work, int(at), unit).join_new()
-            case "merge":
-                return rounds.Round(work, int(at), unit).merge()
-            case "rest":
-                return rounds.Round(work, int(at), unit).join_rest()
-            case "sweep":
-                return rounds.sweep_round(work, int(at))
+            case "gather" | "new" | "merge" | "rest" | "sweep":
+                return _ROUND[name](work, int(at), unit)
             case _:
                 return _END[name](work, unit)
 
 
+def _gather(work: Work, batch: int, unit: int) -> UnitResult:
+    if unit == 0:
+        work.delete_new("sample")
+    return prepare.gather(work, batch, unit)
+
+
+def _merge(work: Work, at: int, unit: int) -> UnitResult:
+    if unit == 0 and at == work.plan.rounds.start:
+        work.delete_new("ids", "quality", "layout")
+    return rounds.Round(work, at, unit).merge()
+
+
+_ROUND: dict[str, Callable[[Work, int, int], UnitResult]] = {
+    "gather": _gather,
+    "new": lambda work, at, unit: rounds.Round(work, at, unit).join_new(),
+    "merge": _merge,
+    "rest": lambda work, at, unit: rounds.Round(work, at, unit).join_rest(),
+    "sweep": lambda work, at, _: rounds.sweep_round(work, at),
+}
 _END: dict[str, Unit] = {
     "count": check.count_members,
     "verify": check.verify,

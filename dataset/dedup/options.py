@@ -51,7 +51,7 @@ class Options:
         Measured on planted groups: recall depends on the gap and the threshold, not on the number of cells. 0.05 finds
         .9987 of what is removable at .94, 0.08 finds .9989 at .90 and .9998 at .94.
         """
-        return 0.05 + 0.75 * max(0.0, 0.94 - self.candidates_from) + (0.03 if self.careful else 0.0)
+        return 0.06 + 0.75 * max(0.0, 0.94 - self.candidates_from) + (0.03 if self.careful else 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON's types."""

@@ -60,7 +60,8 @@ def sort_ids(work: Work, batch: int, file: int) -> UnitResult:
             end = min(opened.rows, start + _ROWS_AT_ONCE)
             first, last = np.searchsorted(picked, [start, end])
             pieces.append(opened.read(start, end)[picked[first:last] - start])
-        arrays |= {"sample_id": ids[picked], "sample": np.concatenate(pieces).astype(np.float16)}
+        sample = {"id": ids[picked], "rows": np.concatenate(pieces).astype(np.float16)}
+        write_arrays(work.store, work.path(work.plan.batches[batch].name, "sample", file), sample)
     write_arrays(work.store, work.path(work.plan.batches[batch].name, "ids", file), arrays)
     return UnitResult(len(ids), len(ids))
 
@@ -117,10 +118,10 @@ def train(work: Work) -> UnitResult:
 
 def _train_parameters(work: Work) -> int:
     plan = work.plan.batches[0]
-    opened = [work.open(plan.name, "ids", file) for file in range(len(plan.rows))]
-    ids = np.concatenate([one.read("sample_id") for one in opened])
+    opened = [work.open(plan.name, "sample", file) for file in range(len(plan.rows))]
+    ids = np.concatenate([one.read("id") for one in opened])
     order = np.argsort(mixed(ids), kind="stable")
-    sample = np.concatenate([one.read("sample") for one in opened])[order]
+    sample = np.concatenate([one.read("rows") for one in opened])[order]
     try:
         unit_rows(sample[:1])
         projection = train_projection(sample[:SAMPLE_ROWS])

@@ -14,10 +14,10 @@ from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 
-from dataset.dedup import finish
+from dataset.dedup import finish, jobs
 from dataset.dedup.cells import SAMPLE_PER_CELL, cell_count
 from dataset.dedup.errors import DedupError
-from dataset.dedup.jobs import run_unit_of, steps_of
+from dataset.dedup.jobs import steps_of
 from dataset.dedup.options import Options
 from dataset.dedup.prepare import SAMPLE_ROWS
 from dataset.dedup.work import Work, read_state, work_folder
@@ -92,7 +92,7 @@ def _map(
 
 def _do(uri: str, name: str, options: Options, step: str, unit: int) -> tuple[int, UnitResult]:
     release = open_release(Store.open(uri, writable=False), name)
-    return unit, run_unit_of(Work(release, options), step, unit)
+    return unit, jobs.run_unit_of(Work(release, options), step, unit)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
     dedup/NAME/{model}/state.json              the batches that are searched, and with which options; written last
                        parameters              projection, cells, kept share of distance; from the first batch
-                       {batch}/ids/F  quality/D  layout/F     by file of embeddings, by data file; until the end
+                       {batch}/sample/F                       rows of each file of embeddings; until `gather`
+                       {batch}/ids/F  quality/D  layout/F     by file of embeddings or data; until the first `merge`
                        {batch}/borders                        numbers of quality between rounds
                        {batch}/home/S                         rows by super-cell; kept for later batches
                        rounds/K/{new,merged,rest}/S  sweep    of a round
@@ -138,6 +139,13 @@ class Work:
     def data_of(self, batch: int) -> list[ReleaseFile]:
         """Return the data files of a batch."""
         return [file for file in self.data if file.batch == self.plan.batches[batch].name]
+
+    def delete_new(self, *folders: str) -> None:
+        """Delete folders of the new batches that no later step reads."""
+        for batch in self.plan.batches[self.plan.new_from :]:
+            for folder in folders:
+                for path in self.store.list(self.path(batch.name, folder)):
+                    self.store.delete(path)
 
     def rescorer(self) -> Rescorer:
         """Return what reads exact rows."""

@@ -1,0 +1,117 @@
+"""Searches for near-duplicates that are killed in every kind of job until they come to their end.
+
+    python -m tests.dataset.dedup.killing [--kinds ids,layout] [--rounds 3] [--seed N]
+
+A child searches a release of two batches and prints a line as each unit begins; the parent waits for a random unit of
+the kind, and a random moment in it, and kills the child with SIGKILL. The next child continues, and is killed in the
+next kind. The table and the report have to be those of an undisturbed search, and no temporary file may be left. The
+last line is JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dataset.dedup import jobs
+from dataset.dedup.jobs import run_unit_of
+from dataset.dedup.options import Options
+from dataset.dedup.run import search
+from dataset.dedup.work import Work
+from dataset.formats.releases import Release, open_release
+from dataset.formats.steps import UnitResult
+from dataset.store.store import Store
+from tests.planted import MODEL, planted, put_release
+
+ROOT = Path(__file__).resolve().parents[3]
+KINDS = ("ids", "quality", "train", "layout", "gather", "new", "merge", "rest", "sweep", "count", "verify", "result",
+         "texts", "write", "finish")  # fmt: skip
+OPTIONS = Options(model=MODEL, at=0.94, cells=16, super_cells=4)
+MOMENT = 0.02
+"""Seconds in a unit, at most; units of so small a release take as long."""
+
+
+def fill(folder: Path) -> Release:
+    """Make a release of two batches."""
+    vectors = planted(1_500, dimensions=48)
+    return put_release(
+        Store.open(str(folder)), "laion", [vectors[:1_200], vectors[1_200:]], rows_per_file=400, embeddings_per_file=500
+    )
+
+
+def work(folder: Path) -> None:
+    """Search, and print the kind of each unit that begins."""
+
+    def shown(opened: Work, step: str, unit: int) -> UnitResult:
+        print(step.partition("-")[0], flush=True)
+        return run_unit_of(opened, step, unit)
+
+    setattr(jobs, "run_unit_of", shown)  # noqa: B010
+    search(open_release(Store.open(str(folder)), "laion"), OPTIONS)
+
+
+def kill_in_each(folder: Path, draw: random.Random, kinds: tuple[str, ...]) -> dict[str, int]:
+    """Search until it ends, killed once in each kind of job on the way; return how often it was killed."""
+    killed = dict.fromkeys(kinds, 0)
+    for kind in kinds:
+        killed[kind] += kill_in(folder, kind, draw)
+    assert not kill_in(folder, "", draw)
+    return killed
+
+
+def kill_in(folder: Path, kind: str, draw: random.Random) -> bool:
+    """Search until a unit of this kind is under way; return whether it was killed in it. It ends if there is none."""
+    command = [sys.executable, "-m", "tests.dataset.dedup.killing", "--child", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        units = draw.randint(1, 3)
+        for line in child.stdout:
+            units -= line.strip() == kind
+            if not units:
+                break
+        try:
+            child.wait(draw.random() * MOMENT if not units else None)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        code = child.wait()
+    assert code in (0, -signal.SIGKILL), f"the search failed, to be killed in {kind}"
+    return code != 0
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file, partial ones aside: a killed writer cannot delete its own."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--child", type=Path)
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    asked = parser.parse_args()
+    if asked.child:
+        work(asked.child)
+        return
+    draw = random.Random(asked.seed)
+    killed: dict[str, int] = dict.fromkeys(asked.kinds.split(","), 0)
+    with tempfile.TemporaryDirectory() as home:
+        undisturbed = Path(home) / "undisturbed"
+        search(fill(undisturbed), OPTIONS)
+        for at in range(asked.rounds):
+            folder = Path(home) / str(at)
+            fill(folder)
+            for kind, count in kill_in_each(folder, draw, tuple(killed)).items():
+                killed[kind] += count
+            assert contents(folder) == contents(undisturbed), f"other bytes after kills, seed {asked.seed}"
+    print(json.dumps({"killed": killed, "seed": asked.seed, "equal": True}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""A search that is killed three times; `make kill-dedup` kills it in every kind of job."""
+
+import random
+from pathlib import Path
+
+from dataset.dedup.run import search
+from tests.dataset.dedup.killing import OPTIONS, contents, fill, kill_in_each
+
+
+def test_killed_search_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    search(fill(tmp_path / "undisturbed"), OPTIONS)
+    fill(tmp_path / "killed")
+    killed = kill_in_each(tmp_path / "killed", random.Random(4), ("layout", "rest", "write"))
+    assert sum(killed.values()) >= 1
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")

@@ -48,7 +48,7 @@ def search_command(
     if vector is not None:
         queries = _vectors(vector)
     else:
-        queries = _embedded(index.record, indexed, store, text, image, pretrained)
+        queries = embed_query(index.record, indexed, store, text, image, pretrained)
     for hits in index.search(queries, k, where=where, collapse=collapse):
         rows = index.rows(hits.ids)
         for near, row in zip(hits.similarities.tolist(), rows, strict=True):
@@ -72,7 +72,7 @@ def _vectors(path: Path) -> "np.ndarray[Any, np.dtype[np.float32]]":
     return rows.read(0, rows.rows).astype(np.float32)
 
 
-def _embedded(
+def embed_query(
     record: IndexRecord, indexed: str, store: str, text: str | None, image: Path | None, pretrained: str | None
 ) -> "np.ndarray[Any, np.dtype[np.float32]]":
     """Return the query's vector -> (1, D) float32.

@@ -1,20 +1,27 @@
 """`dataset select`: a smaller list from a release."""
 
+import hashlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dataset import strict_json
-from dataset.commands.options import StoreOption
+from dataset.commands.index import Modality, ModelOption, find_index, only_model
+from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
+from dataset.commands.search import embed_query
+from dataset.formats.index_files import index_path
+from dataset.formats.selections import NearQuery
 from dataset.select.duplicates import without_duplicates
-from dataset.select.errors import SelectError
+from dataset.select.near import RANK, RowsNear, find_near
 from dataset.select.presets import apply_presets
 from dataset.select.select import Request, Selected, Selection
 from dataset.side_tables.rows import ReleaseRows
+from dataset.store.local_paths import is_file
 from dataset.store.store import Store
 from dataset.takedown.screen import Screen
 
@@ -42,7 +49,17 @@ def select_command(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Only representatives of near-duplicates.")
     ] = False,
-    near: Annotated[str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near this, by the index.")] = None,
+    near: Annotated[
+        str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near a text or a picture's file, by the index.")
+    ] = None,
+    nearest: Annotated[int | None, typer.Option(min=1, help="Of --near: so many rows.")] = None,
+    at_least: Annotated[
+        float | None, typer.Option(min=-1.0, max=1.0, help="Of --near: all of this similarity.")
+    ] = None,
+    model: ModelOption = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Weights for --near, if the release does not name its model's.")
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print how many rows there would be; write nothing.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print what would be read; read nothing.")] = False,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of a file.")] = 2_500_000,
@@ -54,9 +71,12 @@ def select_command(
 
     The expression may name all columns of data/ and extended/, `subset`, and TABLE.COLUMN of side tables.
     """
-    _refuse_missing(near=near)
-    if not (where or preset or sample or max_per_host or top_share or drop_duplicates):
-        raise typer.BadParameter("give --where, --preset, --sample, --max-per-host, --top-share or --drop-duplicates")
+    if not (where or preset or sample or max_per_host or top_share or drop_duplicates or near):
+        raise typer.BadParameter(
+            "give --where, --preset, --near, --sample, --max-per-host, --top-share or --drop-duplicates"
+        )
+    if (near is None) != (nearest is None and at_least is None):
+        raise typer.BadParameter("give --near together with --nearest N, --at-least X, or both")
     if out is None and not (count or explain):
         raise typer.BadParameter("give --out, or --count or --explain to look first")
     condition, share = apply_presets(preset or [], where, top_share)
@@ -64,8 +84,13 @@ def select_command(
     rows = ReleaseRows.open(opened)
     if drop_duplicates:
         condition = without_duplicates(rows, condition)
+    query = None
+    if near is not None:
+        rows, query = _near(rows, near, release, store, model, pretrained, nearest, at_least)
+        condition = f"({condition}\n) AND {RANK} IS NOT NULL"
     request = Request(
         where=condition,
+        near=query,
         presets=tuple(preset or ()),
         sample=sample,
         seed=seed,
@@ -96,11 +121,37 @@ def select_command(
     sys.stdout.write(strict_json.dumps(said) + "\n" if as_json else "\n".join([*lines, ""]))
 
 
-def _refuse_missing(*, near: str | None) -> None:
-    if near is not None:
-        raise SelectError(
-            "--near needs a kNN index of the release, which this version of Shoal cannot build yet: leave it out."
-        )
+def _near(
+    rows: ReleaseRows,
+    near: str,
+    release: str,
+    store: str,
+    model: str | None,
+    pretrained: str | None,
+    nearest: int | None,
+    at_least: float | None,
+) -> tuple[RowsNear, NearQuery]:
+    """Ask the index for the rows near a text or a picture."""
+    with needs_extra("index"):
+        from dataset.index.lookup import open_index
+    index = open_index(find_index(release, store, model, Modality.IMAGE))
+    record = index.record
+    picture = Path(near) if is_file(Path(near)) else None
+    text = None if picture else near
+    vector = embed_query(record, release, store, text, picture, pretrained)
+    found = find_near(index, vector, nearest=nearest, at_least=at_least)
+    return RowsNear(rows.release, rows.tables, found), NearQuery(
+        text=text,
+        picture=hashlib.sha256(picture.read_bytes()).hexdigest() if picture else None,
+        nearest=nearest,
+        at_least=at_least,
+        index=index_path(model or only_model(rows.release, "index"), Modality.IMAGE),
+        version=record.version,
+        generation=record.generation,
+        model=record.model.name,
+        model_sha256=record.model.sha256,
+        found=len(found.ids),
+    )
 
 
 def _explained(rows: ReleaseRows, selection: Selection) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Selections: parquet files with rows of a release, as it has them, and what they were selected by.
 
-    OUT/part-00000.parquet   URL, TEXT … as in `data/`, LANGUAGE and subset in all files, by id
+    OUT/part-00000.parquet   URL, TEXT … as in `data/`, LANGUAGE and subset in all files, by id; near_rank and
+                             near_similarity where rows near a query were selected
     OUT/selection.json       the record, written last
 
 Invariant: rows keep their ids. `tracker seed` and img2dataset take the files as link lists.
@@ -32,6 +33,26 @@ class SelectionFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearQuery:
+    """A query, and the index that answered it."""
+
+    text: str | None
+    picture: str | None
+    """The sha256 of the picture's file."""
+    nearest: int | None
+    at_least: float | None
+    index: str
+    """The folder of the index in the release."""
+    version: str
+    """The release's when the index was built or refreshed."""
+    generation: int
+    model: str
+    model_sha256: str
+    found: int
+    """Rows that are near, before the expression."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRecord:
     """The content of selection.json. `where` is the expression as DuckDB writes it."""
 
@@ -45,6 +66,7 @@ class SelectionRecord:
     max_per_host: int | None
     balance: str | None
     top_share: float | None
+    near: NearQuery | None
     matched: int
     """Rows for which the expression was true."""
     rows: int

@@ -13,7 +13,7 @@ import xxhash
 from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import SUBSETS
-from dataset.formats.selections import FORMAT, RECORD, SelectionFile, SelectionRecord, part_path
+from dataset.formats.selections import FORMAT, RECORD, NearQuery, SelectionFile, SelectionRecord, part_path
 from dataset.publish.hosts import hosts_of
 from dataset.select.candidates import RECORD as CANDIDATE
 from dataset.select.candidates import Candidates, descending, priorities
@@ -41,6 +41,8 @@ class Request:
     max_per_host: int | None = None
     balance: str | None = None
     top_share: float | None = None
+    near: NearQuery | None = None
+    """For the record; the rows are those of RowsNear."""
     rows_per_file: int = 2_500_000
 
     @property
@@ -107,7 +109,7 @@ class Selection:
         """
         _make_room(out)
         found = Selected(Counter(), Counter())
-        schema = self._rows.data_schema
+        schema = self._rows.selected_schema
         tables = (table for _, table in self._selected(found, schema.names, on_progress))
         files = list(_write_files(out, tables, schema, self._request.rows_per_file))
         if not files:
@@ -124,6 +126,7 @@ class Selection:
             max_per_host=request.max_per_host,
             balance=request.balance,
             top_share=request.top_share,
+            near=request.near,
             matched=found.matched.total(),
             rows=found.kept.total(),
             subsets={subset: found.kept[subset] for subset in SUBSETS if found.kept[subset]},

@@ -45,6 +45,11 @@ class ReleaseRows:
         return pa.schema([*data, ("subset", pa.string())])
 
     @property
+    def selected_schema(self) -> pa.Schema:
+        """The columns of a selection."""
+        return self.data_schema
+
+    @property
     def schema(self) -> pa.Schema:
         """All columns that an expression may name; those of side tables are `table.column`."""
         own = self.data_schema

@@ -285,7 +285,7 @@ def test_the_command_counts_explains_and_writes(release: Release, rows: list[dic
     ("options", "said"),
     [
         (("--where", "TRUE", "--count", "--drop-duplicates"), "has no side table duplicates"),
-        (("--near", "a cat", "--count"), "needs a kNN index"),
+        (("--near", "a cat", "--nearest", "9", "--count"), "has no index yet: run `dataset index build`"),
         (("--preset", "nice", "--count"), "no preset nice, only high-resolution"),
         (("--where", "WIDTH < 0", "--out", "{out}"), "No row is selected"),
         (("--where", "TEXT = 'ü' AND", "--count"), "(it ends too early)"),

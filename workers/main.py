@@ -278,6 +278,24 @@ def fetcher(
 
 
 @app.command(rich_help_panel=STAGES)
+def index(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    scratch: Scratch = None,
+    memory: Memory = None,
+    processes: Processes = 1,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
+    """Build the index of a release; `tracker index` begins it."""
+    from workers.index import Index
+
+    stage = Index(_scratch(scratch), _bytes(memory))
+    process = _process(once, until_idle, processes, metrics_port, metrics_host)
+    process.work("index", lambda _settings: nullcontext(stage))
+
+
+@app.command(rich_help_panel=STAGES)
 def dedup(
     once: Once = False,
     until_idle: UntilIdle = False,

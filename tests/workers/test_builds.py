@@ -1,6 +1,10 @@
 """Builds through the queue have the plans and the bytes of one machine."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,16 +14,23 @@ import pytest
 from dataset.dedup import jobs as dedup_jobs
 from dataset.dedup.options import Options
 from dataset.dedup.run import search
-from dataset.formats.releases import Release
+from dataset.formats.releases import Release, open_release
 from dataset.formats.steps import plan_to_json
+from dataset.index import jobs as index_jobs
+from dataset.index import kinds
+from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
+from tests.dataset.index.made import made_release, publish_batch
+from tests.parts import MadeStore
 from tests.planted import MODEL, planted, put_release
 from tests.tracker.filling import scalar
 from tests.tracker.talking import Console
 from tracker.database.database import Connection
 from tracker.protocol.session import Session
+from tracker.seeding import index_jobs as index_plans
 from tracker.storage.manifest import outputs
-from workers import dedup
+from workers import dedup, index
+from workers.runtime.unit_stage import result_of
 
 Register = Callable[[str], Session]
 
@@ -51,8 +62,7 @@ def do_units(session: Session, store: Store, run_unit: Any, scratch: Path) -> It
             for _ in range(chance.choice((1, 1, 1, 2))):
                 payload = job.payload
                 done = run_unit(store, "laion", payload["options"], payload["step"], payload["number"], scratch=scratch)
-            files = [{"path": file.path, "rows": file.rows, "bytes": file.bytes} for file in done.files]
-            session.complete(job, {"rows_in": done.rows_in, "rows_out": done.rows_out, "files": files})
+            session.complete(job, result_of(job, asdict(done)))
             yield payload["step"]
 
 
@@ -72,6 +82,68 @@ def test_near_duplicates_are_found_as_on_one_machine(
     duplicates = {path: len(data) for path, data in found.items() if path.startswith("releases/laion/duplicates/")}
     assert {path: size for path, size in duplicates.items() if path in listed} == listed
     assert len(listed) == 3  # a file for each data file, and the report
+
+
+def indexed(folder: Path) -> dict[str, bytes]:
+    """Return the files of a release's indexes, but for the measured times."""
+    found = files_below(folder / "releases" / "laion" / "index")
+    return {path: data for path, data in found.items() if not path.endswith("speed.json")}
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq16"])
+def test_an_index_is_built_as_on_one_machine(
+    admin: Connection, console: Console, register: Register, tmp_path: Path, kind: str
+) -> None:
+    alone = made_release(tmp_path / "alone")
+    shutil.copytree(tmp_path / "alone", tmp_path / "queue")
+    queued = open_release(Store.open(str(tmp_path / "queue")), "laion")
+    options = IndexOptions(model=MODEL, kind=kind)
+    index_jobs.build(partial(work_on_release, alone, options))
+    (build,) = console.json("index", "laion", "--model", MODEL, "--kind", kind)["builds"]
+    assert build["plan"] == plan_to_json(index_jobs.plan_steps(queued.store, "laion", options))
+    steps = list(do_units(register("index"), queued.store, index.run_unit, tmp_path))
+    assert len(steps) == sum(units for _, units in build["plan"])
+    found = indexed(tmp_path / "queue")
+    assert len(found) > 10
+    assert found == indexed(tmp_path / "alone")
+    listed = {row["path"]: row["bytes"] for row in outputs(admin).to_pylist()}
+    assert {path: len(found[path.removeprefix("releases/laion/index/")]) for path in listed} == listed
+    said = console("index", "laion", "--model", MODEL, "--kind", kind).err
+    assert said == f"releases/laion {MODEL}/image: is built; --restart builds it again\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), {}),
+        (("--kind", "rabitq", "--modality", "text", "--seed", 7), {"kind": "rabitq", "modality": "text", "seed": 7}),
+        (("--kind", "pq128", "--lists", 40), {"kind": "pq128", "lists": 40}),
+    ],
+)
+def test_the_options_and_plan_of_an_index_are_those_of_one_machine(
+    admin: Connection, console: Console, tmp_path: Path, arguments: tuple[object, ...], options: dict[str, Any]
+) -> None:
+    release = release_in(tmp_path / "queue", batches=2)
+    (build,) = console.json("index", "laion", "--model", MODEL, *arguments)["builds"]
+    known = IndexOptions(model=MODEL, **options)
+    assert scalar(admin, "SELECT options FROM tracker.build") == json.loads(known.to_json())
+    assert build["plan"] == plan_to_json(index_jobs.plan_steps(release.store, "laion", known))
+
+
+def test_the_plan_of_a_further_segment_is_that_of_one_machine(console: Console, tmp_path: Path) -> None:
+    made = MadeStore(Store.open(str(tmp_path / "queue")))
+    first = publish_batch(made, "crawl", range(100))
+    index_jobs.build(partial(work_on_release, first, IndexOptions(model=MODEL)))
+    release = publish_batch(made, "second", range(100, 300), "2026-11-27")
+    (build,) = console.json("index", "laion", "--model", MODEL, "--add")["builds"]
+    options = IndexOptions(model=MODEL, further=True)
+    assert build["plan"] == plan_to_json(index_jobs.plan_steps(release.store, "laion", options))
+
+
+@pytest.mark.parametrize("rows", [3, 19_999, 20_000, 50_000, 2_000_000, 2_000_001, 10**8, 5_850_000_000])
+def test_kinds_and_lists_by_size_are_those_of_one_machine(rows: int) -> None:
+    assert index_plans.kind_by_size(rows) == kinds.choose_kind(rows)
+    assert index_plans.lists_by_size(rows) == kinds.choose_lists("sq16", rows)
 
 
 @pytest.mark.parametrize("searched", [0, 1, 2])

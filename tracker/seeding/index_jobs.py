@@ -61,9 +61,9 @@ def index_build(store: str, run: ReleaseRun, request: IndexRequest) -> Build:
         if not embeddings:
             raise TrackerError(f"the index of {run.run} has all batches that have embeddings: there is nothing to add")
     counts = [rows for files in embeddings.values() for rows in files]
-    kind = request.kind if request.kind != "auto" else _kind(sum(counts))
+    kind = request.kind if request.kind != "auto" else kind_by_size(sum(counts))
     if lists is None:
-        lists = 1 if kind == "flat" else request.lists or _lists(sum(counts))
+        lists = 1 if kind == "flat" else request.lists or lists_by_size(sum(counts))
     described = [file for file in data_files(run) if file["batch"] in embeddings]
     plan = [
         ("train", 1),
@@ -75,13 +75,14 @@ def index_build(store: str, run: ReleaseRun, request: IndexRequest) -> Build:
     return Build("index", f"{request.model}/{request.modality}", request.options, plan)
 
 
-def _kind(rows: int) -> str:
+def kind_by_size(rows: int) -> str:
+    """Return the kind of index for a number of rows."""
     if rows < EXACT_ROWS:
         return "flat"
     return "sq16" if rows <= PLAIN_ROWS else "rabitq"
 
 
-def _lists(rows: int) -> int:
+def lists_by_size(rows: int) -> int:
     """Return the number of lists: a power of two, 4 √rows or so up to PLAIN_ROWS, rows / ROWS_PER_LIST above."""
     if rows < 4:
         return 1

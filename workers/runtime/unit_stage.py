@@ -65,10 +65,15 @@ class UnitStage(Stage[Job]):
                 max_bytes=self.max_bytes,
             )
             result = run_in_process(self.module, request, context.step)
-        files = [file | {"path": file["path"].removeprefix(f"{job.run}/")} for file in result["files"]]
-        context.session.complete(job, result | {"files": files})
+        context.session.complete(job, result_of(job, result))
         rows = {name: result[name] for name in ("rows_in", "rows_out")}
-        return {"run": job.run, "step": request.step, "unit": request.unit, **rows, "files": len(files)}
+        return {"run": job.run, "step": request.step, "unit": request.unit, **rows, "files": len(result["files"])}
+
+
+def result_of(job: Job, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a unit's result as it is completed: the paths of files are in the release's folder."""
+    files = [file | {"path": file["path"].removeprefix(f"{job.run}/")} for file in result["files"]]
+    return {**result, "files": files}
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from workers.fetching.failure import LinkFailed
 from workers.fetching.policy import FetchPolicy
 from workers.fetching.resolve import Resolver
 from workers.filter import Filter
+from workers.index import Index
 from workers.ingest.stage import Ingest
 from workers.runtime import metrics, progress_bar
 from workers.runtime.context import WorkContext
@@ -55,6 +56,7 @@ METERS: Mapping[str, JobMeter] = {
     "download": Download(FetchPolicy(), cast(Decoders, None)),
     "filter": Filter(NO_PIPELINE),
     "embed": Embed(NO_PIPELINE),
+    "index": Index(Path()),
     "dedup": Dedup(Path()),
 }
 

@@ -22,6 +22,7 @@ from dataset.commands.report import report_command
 from dataset.commands.reshard import reshard_command
 from dataset.commands.search import search_command
 from dataset.commands.select import select_command
+from dataset.commands.serve import serve_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
 from dataset.commands.takedown import takedown_app
@@ -45,6 +46,7 @@ app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
 app.command("dedup", rich_help_panel=RELEASES)(dedup_command)
 app.add_typer(index_app, name="index", rich_help_panel=RELEASES)
 app.command("search", rich_help_panel=RELEASES)(search_command)
+app.command("serve", rich_help_panel=RELEASES)(serve_command)
 app.command("trace", rich_help_panel=RELEASES)(trace_command)
 app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)

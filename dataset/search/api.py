@@ -117,11 +117,20 @@ class SearchApi:
 
         Raises: SearchError (404).
         """
+        name = self._service.index(index).engine.name
+        return to_json({"id": row_id, "index": name, "row": await self.row_of(index, row_id)})
+
+    async def row_of(self, index: str | None, row_id: int) -> dict[str, Any]:
+        """Return all columns of a row that may be shown.
+
+        Raises: SearchError (404).
+        """
         served = self._service.index(index)
-        rows = await self._service.queue.submit(partial(_rows, served=served), np.array([row_id], np.int64))
+        ids = np.array([row_id], np.int64)
+        rows: list[dict[str, Any]] = await self._service.queue.submit(partial(_rows, served=served), ids)
         if not rows:
             raise SearchError(404, f"The index {served.engine.name} has no row {row_id}.")
-        return to_json({"id": row_id, "index": served.engine.name, "row": rows[0]})
+        return rows[0]
 
     async def embedding(self, index: str | None, row_id: int, modality: str) -> bytes:
         """Return a row's vector as a .npy file, (D,) float16.

@@ -145,7 +145,8 @@ def description(*, operator: bool, reports: bool, trace: bool) -> dict[str, Any]
         paths["/api/operator/trace/{id}"] = {"get": _secured(traced)}
     if operator and reports:
         paths["/api/operator/reports"] = {"get": _secured(_operation("Pending reports", {"type": "object"}))}
-        decided = _operation("Decide on a report", {"type": "object"}, body={"type": "object"}, parameters=[_NAME])
+        decision = _object({"accept": {"type": "boolean"}, "note": {"type": "string"}}, ["accept"])
+        decided = _operation("Decide on a report", {"type": "object"}, body=decision, parameters=[_NAME])
         paths["/api/operator/reports/{name}"] = {"post": _secured(decided)}
     return {
         "openapi": "3.1.0",

@@ -22,7 +22,8 @@ _COLUMNS = {
     "hash": pa.int64(),
     "url": pa.string(),
     "sha256": pa.string(),
-    "md5": pa.binary(16),
+    "md5": pa.string(),
+    "sha1": pa.string(),
     "pdq": pa.binary(32),
     "final_host": pa.string(),
 }
@@ -48,7 +49,7 @@ class Screen:
         paths = tuple(list_deny_files(self._store))
         if paths == self._paths:
             return False
-        self._rules = DenyRules.load(self._store, paths) if paths else None
+        self._rules = DenyRules.load(self._store, paths) if paths else None  # the digests that rows lack match none
         self._paths = paths
         return True
 
@@ -73,8 +74,7 @@ def _table(rows: Sequence[Mapping[str, Any] | None]) -> pa.Table:
     """Return rows as the table that deny rules are compared with; a value that a row does not have is null."""
     filled = [{**_MISSING, **{name: value for name, value in (row or {}).items() if value is not None}} for row in rows]
     columns = {name: [row[name] for row in filled] for name in _COLUMNS}
-    for name in ("md5", "pdq"):
-        columns[name] = [bytes.fromhex(value) if isinstance(value, str) else value for value in columns[name]]
+    columns["pdq"] = [bytes.fromhex(value) if isinstance(value, str) else value for value in columns["pdq"]]
     return pa.table(
         {
             {"url": "URL"}.get(name, name): pa.chunked_array([pa.array(columns[name], kind)])

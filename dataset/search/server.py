@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,6 +34,7 @@ from dataset.search.exports import MOST_ROWS, Exports, ExportState
 from dataset.search.openapi import description
 from dataset.search.questions import parse_question
 from dataset.search.quota import Quota
+from dataset.search.reports import Reports
 from dataset.search.service import Service
 from dataset.search.terms import query_vector
 
@@ -107,8 +109,8 @@ class SiteOptions:
     exports: Path | None = None
     trace: Callable[[str, int], Mapping[str, Any]] | None = None
     """Of an index's name and an id."""
-    reports: Any = None
-    """Where reports go: `dataset.search.reports.Reports`, or None."""
+    reports: Reports | None = None
+    """Where reports go; without it nobody can report a row."""
 
 
 @dataclass(slots=True)
@@ -258,18 +260,33 @@ class _Routes:
         return FileResponse(job.path, filename="export.parquet", media_type="application/vnd.apache.parquet")
 
     async def _report(self, request: Request) -> Response:
-        given = await self._bodies.object(request)
-        number = await asyncio.to_thread(self._options.reports.file, given)
-        return Response(to_json({"request": number}), 202, media_type="application/json")
+        fields = Fields(await self._bodies.object(request))
+        index, row_id = fields.get("index", str), fields.integer("id", low=0, high=2**53)
+        reason, contact = fields.get("reason", str, ""), fields.get("contact", str, "")
+        fields.finish()
+        if row_id is None:
+            raise SearchError(400, "id is missing.", field="id")
+        row = await self._api.row_of(index, row_id)
+        assert self._options.reports is not None
+        name = await asyncio.to_thread(self._options.reports.file, row, reason, contact)
+        return Response(to_json({"request": name}), 202, media_type="application/json")
 
     async def _reports(self, request: Request) -> Response:
         self._require_operator(request)
+        assert self._options.reports is not None
         return _ready(to_json({"reports": await asyncio.to_thread(self._options.reports.pending)}))
 
     async def _decide(self, request: Request) -> Response:
         self._require_operator(request)
-        given = await self._bodies.object(request)
-        decided = await asyncio.to_thread(self._options.reports.decide, request.path_params["name"], given)
+        fields = Fields(await self._bodies.object(request))
+        accept, note = fields.get("accept", bool), fields.get("note", str, "")
+        fields.finish()
+        if accept is None:
+            raise SearchError(400, "accept is missing.", field="accept")
+        assert self._options.reports is not None
+        decide = partial(self._options.reports.decide, accept=accept, note=note)
+        decided = await asyncio.to_thread(decide, request.path_params["name"])
+        await self._service.refresh()
         return _ready(to_json(decided))
 
     async def _trace(self, request: Request) -> Response:

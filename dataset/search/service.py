@@ -1,5 +1,6 @@
 """What all routes share: the indexes, the encoder, the queue, and how a search goes through them."""
 
+import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,6 +52,16 @@ class Service:
     def is_safe(self, wish: bool | None) -> bool:
         """Return whether a request is answered in safe mode."""
         return self.safe if wish is None else wish or not self.may_leave_safe
+
+    async def refresh(self) -> None:
+        """Read new deny lists, which then are in force for every answer.
+
+        Raises: DenyListError when one cannot be read; the earlier ones stay in force.
+        """
+        screens = {id(served.screen): served.screen for served in self.indexes.values()}
+        changed = [await asyncio.to_thread(screen.refresh) for screen in screens.values()]
+        if any(changed):
+            self.listings.clear()
 
     async def search(
         self,

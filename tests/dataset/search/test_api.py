@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dataset.formats.deny_lists import DENY_SCHEMA, write_deny_list
 from dataset.search.openapi import description
+from dataset.search.reports import Reports
 from dataset.search.screen import Screen
 from dataset.search.server import SiteOptions
 from dataset.store.store import Store
@@ -199,8 +200,9 @@ def test_masked_and_denied_rows_never_appear_and_pages_stay_full(tmp_path: Path)
         assert search(client, limit=5)["results"] == []
 
 
-def test_the_description_has_every_route_and_no_other() -> None:
-    options = SiteOptions(per_second=0, operator_token="t" * 32, reports=object(), trace=lambda *_: {})
+def test_the_description_has_every_route_and_no_other(tmp_path: Path) -> None:
+    reports = Reports(Store.open(str(tmp_path)))
+    options = SiteOptions(per_second=0, operator_token="t" * 32, reports=reports, trace=lambda *_: {})
     with served(tiny_engine(), options=options) as client:
         said = client.ask("/openapi.json").json()
         assert said == json.loads(json.dumps(description(operator=True, reports=True, trace=True)))

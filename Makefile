@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-dedup kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release gpu-bundle gpu-check bench-dedup kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -46,6 +46,12 @@ bench-select: .venv/installed  ## compare embeddings, side tables and tars of a 
 
 bench-filter: .venv/installed  ## compare the filter end to end with the bare forward pass
 	"$(BIN)/python" -m tests.benchmarks.bench_filter
+
+gpu-bundle: .venv/installed  ## wheels for a GPU machine without a network; PRESENT names a file with its `pip list`
+	"$(BIN)/python" -m tests.gpu.bundle --present "$(PRESENT)"
+
+gpu-check: .venv/installed  ## correctness and speed on a GPU, at most 8 minutes; GPU='--quick' for 3
+	"$(BIN)/python" -m tests.gpu.check $(GPU)
 
 compose-test:  ## docker-compose up, workers killed on the way, nothing lost; needs a Docker engine
 	tests/compose/run

@@ -1,0 +1,154 @@
+"""The leader join on arrays, against a greedy search over all pairs."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset.dedup.cells import cell_count, train_cells, visits
+from dataset.dedup.leader_join import EDGE, Judge, Places, Records, Rows, nearest_leaders, pairs_of_rest, sweep
+from dataset.dedup.projection import ROUNDING, encode, stable_product, train_projection, unit_rows
+from dataset.dedup.rescore import cosine_steps, to_steps
+from tests.planted import planted
+
+AT = 0.94
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+def near_rows(seed: int, groups: int, members: int, dimensions: int = 24) -> Floats:
+    """Return rows in groups around .95, so that many pairs lie on either side of the threshold."""
+    draw = np.random.default_rng(seed)
+    centres = unit_rows(draw.normal(size=(groups, dimensions)))
+    noise = unit_rows(draw.normal(size=(groups * members, dimensions)))
+    return unit_rows(np.repeat(centres, members, axis=0) + draw.uniform(0.05, 0.35, (len(noise), 1)) * noise)
+
+
+def rows_of(vectors: Floats, quality: Integers) -> Rows:
+    return Rows(vectors, np.arange(len(vectors)), quality.astype(np.uint64), np.arange(len(vectors)))
+
+
+def judge_of(left: Floats, right: Floats) -> Judge:
+    def judge(a: Integers, b: Integers) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+        cosines = cosine_steps(left[a], right[b])
+        return cosines, cosines >= to_steps(AT)
+
+    return judge
+
+
+def greedy(vectors: Floats, quality: Integers) -> set[int]:
+    pairs = cosine_steps(np.repeat(vectors, len(vectors), axis=0), np.tile(vectors, (len(vectors), 1)))
+    near = pairs.reshape(len(vectors), -1) >= to_steps(AT)
+    covered, kept = np.zeros(len(vectors), bool), set()
+    for row in np.lexsort((np.arange(len(vectors)), quality)).tolist():
+        if not covered[row]:
+            kept.add(row)
+            covered |= near[row]
+    return kept
+
+
+def search_in_rounds(
+    vectors: Floats, quality: Integers, borders: list[int], guard_pairs: int
+) -> tuple[set[int], dict[int, int], int]:
+    """Search in one cell, in rounds by quality; return who is kept, who represents whom, and the pairs."""
+    order = np.lexsort((np.arange(len(vectors)), quality))
+    kept, of, pairs = set[int](), dict[int, int](), 0
+    orphans = np.empty(0, np.int64)
+    for round_rows in [*np.split(order, borders), np.empty(0, np.int64)]:
+        new = np.sort(np.concatenate([round_rows, orphans]))
+        old = np.array(sorted(kept), np.int64)
+        a, b = rows_of(vectors[new], quality[new]), rows_of(vectors[old], quality[old])
+        one = [Places.of(np.zeros(len(rows), np.int64), np.arange(len(rows))) for rows in (new, old)]
+        none = Places.of(np.empty(0, np.int64), np.empty(0, np.int64))
+        found = nearest_leaders((a, one[0], none), (b, one[1], none), AT - 1e-3, judge_of(vectors[new], vectors[old]))
+        of |= dict(zip(new[found["row"]].tolist(), old[found["leader"]].tolist(), strict=True))
+        left = np.setdiff1d(new, list(of))
+        rest = Rows(vectors[left], left, quality[left].astype(np.uint64), left)
+        home = Places.of(np.zeros(len(left), np.int64), np.arange(len(left)))
+        edges, guarded = pairs_of_rest(
+            rest, home, none, AT - 1e-3, judge_of(vectors[left], vectors[left]), guard_pairs=guard_pairs
+        )
+        covers, orphans = sweep(edges, guarded)
+        pairs += len(edges)
+        of |= dict(zip(covers["row"].tolist(), covers["leader"].tolist(), strict=True))
+        kept |= set(left.tolist()) - set(covers["row"].tolist()) - set(orphans.tolist())
+    return kept, of, pairs
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0, 40, 10**9]), st.integers(2, 30))
+def test_rounds_give_the_greedy_result_with_and_without_the_guard(seed: int, guard_pairs: int, members: int) -> None:
+    vectors = near_rows(seed, 6, members)
+    quality = np.random.default_rng(seed).integers(0, 50, len(vectors))  # with equal values
+    kept, of, _ = search_in_rounds(vectors, quality, [len(vectors) // 4, len(vectors) // 2], guard_pairs)
+    assert kept == greedy(vectors, quality)
+    assert kept.isdisjoint(of)
+    assert kept | set(of) == set(range(len(vectors)))
+    rows, leaders = np.array([*of], np.int64), np.array([*of.values()], np.int64)
+    assert set(leaders.tolist()) <= kept
+    assert (cosine_steps(vectors[rows], vectors[leaders]) >= to_steps(AT)).all()
+
+
+def test_guard_lists_a_pair_a_member_of_a_group_that_comes_first() -> None:
+    draw = np.random.default_rng(1)
+    vectors = unit_rows(unit_rows(draw.normal(size=(1, 24))) + draw.normal(0, 0.01, (600, 24)))
+    quality = np.arange(600)
+    *_, pairs = search_in_rounds(vectors, quality, [], 10**9)
+    assert pairs == 600 * 599 // 2
+    kept, _, guarded_pairs = search_in_rounds(vectors, quality, [], 1_000)
+    assert kept == {0}
+    assert guarded_pairs < 3 * 600
+
+
+def edge(better: int, worse: int, cosine: int = 9_500) -> Records:
+    return np.array([(better, worse, cosine, better, better, worse, worse)], EDGE)
+
+
+def test_row_whose_leader_is_covered_elsewhere_is_an_orphan() -> None:
+    covers, orphans = sweep(np.concatenate([edge(1, 2), edge(2, 3)]), np.array([3]))
+    assert covers["row"].tolist() == [2]
+    assert orphans.tolist() == [3]
+    covers, orphans = sweep(np.concatenate([edge(1, 2), edge(2, 3), edge(1, 3, 9_410)]), np.array([3]))
+    assert covers.tolist() == [(2, 1, 9_500), (3, 1, 9_410)]
+    assert orphans.tolist() == []
+
+
+def test_row_goes_to_the_most_similar_leader() -> None:
+    covers, _ = sweep(np.concatenate([edge(1, 5, 9_400), edge(2, 5, 9_700), edge(3, 5, 9_700)]), np.empty(0, np.int64))
+    assert covers.tolist() == [(5, 2, 9_700)]
+
+
+@pytest.mark.parametrize("dimensions", [48, 256])
+def test_product_of_codes_is_never_below_the_cosine(dimensions: int) -> None:
+    vectors = planted(800, dimensions=dimensions)
+    codes = encode(vectors, train_projection(vectors[:400])).astype(np.float32)
+    rows = unit_rows(vectors)
+    assert ((rows @ rows.T) - codes @ codes.T).max() < ROUNDING
+    assert codes.shape[1] == min(dimensions + 1, 128)
+
+
+def test_product_of_a_row_does_not_depend_on_its_neighbours() -> None:
+    draw = np.random.default_rng(2)
+    for dimensions, columns in ((768, 127), (128, 37), (128, 3), (17, 5)):
+        rows = draw.normal(size=(1_500, dimensions)).astype(np.float32)
+        other = draw.normal(size=(dimensions, columns)).astype(np.float32)
+        whole = stable_product(rows, other)
+        for count in (1, 2, 17, 333, 1_025):
+            chosen = draw.permutation(1_500)[:count]
+            assert (stable_product(rows[chosen], other) == whole[chosen]).all()
+
+
+def test_visits_follow_the_gap() -> None:
+    codes = encode(planted(3_000, dimensions=64), np.eye(64, dtype=np.float32)).astype(np.float32)
+    cells = train_cells(codes, cell_count(3_000) * 4, 4)
+    home, rows, visited = visits(codes, cells, 0.05)
+    distance = ((codes[:, None, :] - cells.below[None]) ** 2).sum(axis=2) if len(cells.below) < 200 else None
+    assert distance is not None
+    nearest = distance.min(axis=1)
+    assert (distance[np.arange(3_000), home] <= nearest + 1e-5).mean() > 0.97  # the upper cells hide few
+    assert (home[rows] != visited).all()
+    assert (distance[rows, visited] - distance[rows, home[rows]] <= 0.05 + 1e-5).all()
+    wanted = (distance - distance[np.arange(3_000), home][:, None] <= 0.05 - 1e-5).sum() - 3_000
+    assert len(rows) > 0.94 * wanted
+    assert cells.super_cell_of(home).max() == 3

@@ -50,16 +50,16 @@ class Step:
 
 STEPS = (
     Step("ceilings", "ceilings", "measure_device", 40, 20, on_cpu=False),
-    Step("decode", "ceilings", "measure_decoders", 40, 20),
-    Step("correct", "correctness", "check_rows", 100, 50),
-    Step("memory", "correctness", "check_halving", 40, 25, on_cpu=False),
-    Step("b32", "speed", "measure_b32", 100, 45),
-    Step("l14", "speed", "measure_l14", 140, 60),
-    Step("b32c", "speed", "measure_compiled_b32", 70, 0, on_cpu=False),
-    Step("l14c", "speed", "measure_compiled_l14", 100, 0, on_cpu=False),
+    Step("decode", "ceilings", "measure_decoders", 40, 30),
     Step("kmeans", "row_kernels", "measure_kmeans", 60, 25),
     Step("join", "row_kernels", "measure_join", 40, 20),
+    Step("correct", "correctness", "check_rows", 100, 70),
+    Step("memory", "correctness", "check_halving", 40, 25, on_cpu=False),
+    Step("b32", "speed", "measure_b32", 100, 45),
     Step("lease", "lease", "check_lease", 90, 60),
+    Step("l14", "speed", "measure_l14", 140, 70),
+    Step("b32c", "speed", "measure_compiled_b32", 70, 0, on_cpu=False),
+    Step("l14c", "speed", "measure_compiled_l14", 100, 0, on_cpu=False),
 )
 
 

@@ -48,8 +48,9 @@ class Arrays:
         Raises: StoreError when the file is missing or damaged.
         """
         self._path = path
-        self._local = store.local_path(path)
+        local = store.local_path(path)
         self._file = store.open_input(path)
+        self._mapped = None if local is None else np.memmap(local, np.uint8, "r")
         try:
             length = int.from_bytes(self._file.read(8), "little")
             self._described: dict[str, list[Any]] = json.loads(self._file.read(length))
@@ -65,18 +66,22 @@ class Arrays:
         return int(self._described[name][1][0])
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> Array:
-        """Return rows `start` to below `end` of an array."""
+        """Return rows `start` to below `end` of an array; on the local disk they are mapped."""
         dtype, shape, offset = self._described[name]
         end = shape[0] if end is None else end
         kind = np.dtype(dtype)
+        if self._mapped is not None:
+            place = self._start + offset
+            whole = self._mapped[place : place + kind.itemsize * int(np.prod(shape, dtype=np.int64))]
+            found: Array = whole.view(kind).reshape(shape)[start:end]
+            return found
         row = kind.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         self._file.seek(self._start + offset + start * row)
         wanted = (end - start) * row
         data = self._file.read_buffer(wanted)
         if len(data) < wanted:
             raise StoreError(f"{self._path} is cut off: delete it and run dedup again.")
-        found: Array = np.frombuffer(data, kind).reshape(end - start, *shape[1:])
-        return found
+        return np.frombuffer(data, kind).reshape(end - start, *shape[1:])
 
     def section(self, name: str, at: int, offsets: str) -> Array:
         """Return section `at` of an array; `offsets` names the array of the sections' (n + 1) borders."""
@@ -85,15 +90,12 @@ class Arrays:
 
     def take(self, name: str, at: Integers) -> Array:
         """Return the rows of an array at these ascending positions."""
-        dtype, shape, offset = self._described[name]
         if not len(at):
+            dtype, shape, _ = self._described[name]
             return np.empty((0, *shape[1:]), np.dtype(dtype))
         first, last = int(at[0]), int(at[-1])
-        if last - first < 2 * len(at):
-            return self.read(name, first, last + 1)[at - first]
-        if self._local is not None:
-            mapped = np.memmap(self._local, np.dtype(dtype), "r", self._start + offset, tuple(shape))
-            return np.asarray(mapped[at])
+        if self._mapped is not None or last - first < 2 * len(at):
+            return np.asarray(self.read(name, first, last + 1)[at - first])
         runs = np.split(at, np.flatnonzero(np.diff(at) > _NEAR_ROWS) + 1)
         return np.concatenate([self.read(name, int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs])
 

@@ -8,6 +8,7 @@ section, and `layout` puts the answers back.
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dataset.dedup.arrays import Array, in_sections, write_arrays
 from dataset.dedup.cells import SAMPLE_PER_CELL, Cells, cell_count, train_cells, visits
@@ -68,17 +69,7 @@ def sort_ids(work: Work, batch: int, file: int) -> UnitResult:
 
 def rank_data_file(work: Work, batch: int, at: int) -> UnitResult:
     """Write the places in the order of quality of a data file's rows, in sections by file of embeddings."""
-    data = work.data_of(batch)[at]
-    options = work.options
-    rows = work.store.read_table(
-        work.release.path(data.path), list(dict.fromkeys(["id", "sha256", *columns_of(options.quality)]))
-    )
-    ids = rows["id"].to_numpy()
-    quality = quality_keys(rows, options.quality)
-    sha256 = _first_bytes(rows["sha256"])
-    columns: dict[str, Array] = {"quality": quality, "sha256": sha256}
-    if options.with_pdq:
-        columns["pdq"] = _pdq_of(work, data)
+    ids, columns = _read_data_file(work, work.data_of(batch)[at])
     sections: dict[str, list[Array]] = {name: [] for name in (*columns, "found")}
     name = work.plan.batches[batch].name
     counts = [0]
@@ -93,9 +84,26 @@ def rank_data_file(work: Work, batch: int, at: int) -> UnitResult:
         counts.append(counts[-1] + len(wanted))
     sampled = mixed(ids) < _sample_below(work, batch)
     arrays = {column: np.concatenate(pieces) for column, pieces in sections.items()}
-    arrays |= {"borders": np.array(counts, np.int64), "sample_quality": quality[sampled]}
+    arrays |= {"borders": np.array(counts, np.int64), "sample_quality": columns["quality"][sampled]}
     write_arrays(work.store, work.path(name, "quality", at), arrays)
     return UnitResult(len(ids), counts[-1])
+
+
+def _read_data_file(work: Work, data: ReleaseFile) -> tuple[Integers, dict[str, Array]]:
+    """Return a data file's ids, and quality, sha256 and perhaps pdq of its rows, a row group in memory at a time."""
+    options = work.options
+    wanted = list(dict.fromkeys(["id", "sha256", *columns_of(options.quality)]))
+    pieces: dict[str, list[Array]] = {"id": [], "quality": [], "sha256": []}
+    with work.store.open_input(work.release.path(data.path)) as opened, pq.ParquetFile(opened) as file:
+        for at in range(file.num_row_groups):
+            rows = file.read_row_group(at, columns=wanted, use_threads=False)
+            pieces["id"].append(rows["id"].to_numpy())
+            pieces["quality"].append(quality_keys(rows, options.quality))
+            pieces["sha256"].append(_first_bytes(rows["sha256"]))
+    columns = {name: np.concatenate(found) for name, found in pieces.items()}
+    if options.with_pdq:
+        columns["pdq"] = _pdq_of(work, data)
+    return columns.pop("id"), columns
 
 
 def train(work: Work) -> UnitResult:
@@ -119,9 +127,15 @@ def train(work: Work) -> UnitResult:
 def _train_parameters(work: Work) -> int:
     plan = work.plan.batches[0]
     opened = [work.open(plan.name, "sample", file) for file in range(len(plan.rows))]
-    ids = np.concatenate([one.read("id") for one in opened])
-    order = np.argsort(mixed(ids), kind="stable")
-    sample = np.concatenate([one.read("rows") for one in opened])[order]
+    mixes = mixed(np.concatenate([one.read("id") for one in opened]))
+    place = np.empty(len(mixes), np.int64)
+    place[np.argsort(mixes, kind="stable")] = np.arange(len(mixes))
+    sample = np.empty((len(mixes), opened[0].read("rows").shape[1]), np.float16)
+    start = 0
+    for one in opened:
+        rows = one.read("rows")
+        sample[place[start : start + len(rows)]] = rows
+        start += len(rows)
     try:
         unit_rows(sample[:1])
         projection = train_projection(sample[:SAMPLE_ROWS])

@@ -92,7 +92,10 @@ def _map(
 
 def _do(uri: str, name: str, options: Options, step: str, unit: int) -> tuple[int, UnitResult]:
     release = open_release(Store.open(uri, writable=False), name)
-    return unit, jobs.run_unit_of(Work(release, options), step, unit)
+    try:
+        return unit, jobs.run_unit_of(Work(release, options), step, unit)
+    except MemoryError as error:
+        raise DedupError(f"Too little memory in {step} ({error}): give more --memory.") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dataset.dedup.arrays import Array, in_sections, write_arrays
 from dataset.dedup.check import look_up, read_members
@@ -89,9 +90,8 @@ def _result(work: Work, at: int) -> dict[str, Array]:
 def send_texts(work: Work, at: int) -> UnitResult:
     """Write captions, similarities and hosts of a data file's rows in groups to their representatives' files."""
     rows = _result(work, at)
-    data = work.store.read_table(work.release.path(work.data[at].path), ["id", "URL", "TEXT", "similarity"])
     chosen = np.flatnonzero(rows["size"] > 1)
-    data = data.take(pa.array(np.searchsorted(data["id"].to_numpy(), rows["id"][chosen])))
+    data = _rows_of_ids(work, at, rows["id"][chosen])
     hosts = hosts_of(data["URL"]) if len(data) else None
     names = [hosts.names[number] for number in hosts.numbers.tolist()] if hosts else []
     texts = pa.table(
@@ -151,6 +151,18 @@ def write_file(work: Work, at: int) -> UnitResult:
     )
     work.store.put(work.path("end", "files", f"{at}.json"), to_json(counts))
     return UnitResult(len(rows["id"]), len(table), (UnitFile(path, len(table), written.bytes),))
+
+
+def _rows_of_ids(work: Work, at: int, ids: Integers) -> pa.Table:
+    """Return a data file's rows with these ascending ids, a row group in memory at a time."""
+    pieces = []
+    with work.store.open_input(work.release.path(work.data[at].path)) as opened, pq.ParquetFile(opened) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["id", "URL", "TEXT", "similarity"], use_threads=False)
+            known = rows["id"].to_numpy()
+            first, end = np.searchsorted(ids, [known[0], known[-1] + 1])
+            pieces.append(rows.take(pa.array(np.searchsorted(known, ids[first:end]))))
+    return pa.concat_tables(pieces)
 
 
 @dataclass(frozen=True, slots=True)

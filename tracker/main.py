@@ -29,6 +29,7 @@ from tracker.admin import (  # noqa: F401
     passwords,
     plan_commands,
     store_commands,
+    takedown_command,
     worker_commands,
 )
 from tracker.admin.console import Json, Queue, app, open_tracker, out, show, tell

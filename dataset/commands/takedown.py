@@ -12,7 +12,7 @@ import pyarrow as pa
 import typer
 
 from dataset import strict_json
-from dataset.commands.options import JsonOption, StoreOption
+from dataset.commands.options import JsonOption, StoreOption, messages
 from dataset.commands.progress import PhaseBars
 from dataset.formats.deny_lists import DenyKind
 from dataset.formats.takedowns import Entry, TakedownRequest
@@ -21,6 +21,7 @@ from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
 from dataset.takedown.entries import read_entries
 from dataset.takedown.requests import decide, file_request, list_requests, pending_entries
 from dataset.takedown.status import release_names, takedown_status
+from dataset.takedown.verify import Verified, verify_takedowns
 
 takedown_app = typer.Typer(no_args_is_help=True, help="Remove rows, pictures or hosts from all that is kept.")
 
@@ -151,6 +152,51 @@ def apply(
             sys.stdout.write(f"{name}: no list to apply\n" if one is None else _applied(one))
     if as_json:
         sys.stdout.write(strict_json.dumps({"releases": done}, ensure_ascii=False) + "\n")
+
+
+@takedown_app.command("verify")
+def verify(
+    store: StoreOption,
+    releases: ReleaseNames = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Decode every file of the release and of its crawls.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode what may have a copy of a removed row, and prove that nothing is left.
+
+    What cannot be proven is listed as open. Exit code 1 if something is left.
+    """
+    source = Store.open(store, writable=False)
+    found = []
+    for name in releases or release_names(source):
+        with PhaseBars() as bars:
+            found.append(
+                verify_takedowns(
+                    source,
+                    name,
+                    everything=everything,
+                    threads=workers or len(os.sched_getaffinity(0)),
+                    on_cost=lambda files, size: messages.print(f"{files:,} files of {size:,} bytes are read"),
+                    on_progress=bars.show,
+                )
+            )
+    if as_json:
+        said = [asdict(one) | {"clean": one.is_clean} for one in found]
+        sys.stdout.write(strict_json.dumps({"releases": said}, ensure_ascii=False) + "\n")
+    for one in found if not as_json else ():
+        sys.stdout.write(_verified(one))
+    if not all(one.is_clean for one in found):
+        raise typer.Exit(1)
+
+
+def _verified(one: Verified) -> str:
+    state = "nothing is left" if one.is_clean else f"something is left in {len(one.leftovers)} places"
+    lines = [f"{one.release} {one.version}: {one.rows:,} rows removed, {one.files:,} files read, {state}"]
+    lines += [f"  left  {sentence}" for sentence in one.leftovers]
+    lines += [f"  open  {sentence}" for sentence in one.open]
+    return "\n".join([*lines, ""])
 
 
 def _applied(one: AppliedTakedowns) -> str:

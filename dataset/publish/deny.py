@@ -8,7 +8,7 @@ million hashes, a picture that is on no list is taken for one that is with a cha
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,12 @@ class DenyRules:
     def columns(self) -> frozenset[str]:
         """The columns that rows need to be compared."""
         return frozenset(column for kind in self.kinds for column in COLUMNS[kind])
+
+    def only(self, kinds: Collection[DenyKind]) -> "DenyRules":
+        """Return the rules of some kinds alone."""
+        empty, names = DenyRules(), {DenyKind.PAIR: "pairs", DenyKind.URL: "urls", DenyKind.HOST: "hosts"}
+        left_out = [names.get(kind, kind.value) for kind in DenyKind if kind not in kinds]
+        return replace(self, **{name: getattr(empty, name) for name in left_out})
 
     def matches(self, rows: pa.Table) -> Mask:
         """Return which rows are denied -> (N,) bool. Rows have the `columns`: digests in hex or as bytes."""

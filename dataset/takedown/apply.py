@@ -120,7 +120,7 @@ def removed_before(store: Store, name: str) -> Integers:
 
 def _remove_from_crawls(work: Work, targets: pa.Table, threads: int, on_progress: Progress) -> int:
     """Remove rows from the outputs of their crawls; return the bytes that were written."""
-    units = list(plan_units(work, targets))
+    units = list(plan_units(work.release, targets))
     stores = {uri: work.release.input_store(uri) for uri in {unit.store for unit in units}}
 
     def remove(one: tuple[int, CrawlUnit]) -> int:

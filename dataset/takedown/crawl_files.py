@@ -13,9 +13,9 @@ import pyarrow as pa
 from dataset.formats.embeddings import IMAGES, METADATA, TEXTS, embeddings_folder, remove_embeddings
 from dataset.formats.packs import blank_rows
 from dataset.formats.parts import Verdict, remove_pairs
+from dataset.formats.releases import Release
 from dataset.safety.removal import remove_members, remove_samples
 from dataset.store.store import Store
-from dataset.takedown.plan import Work
 
 _EMBEDDINGS = tuple(embeddings_folder("") + f"/{name}" for name in (IMAGES, TEXTS, METADATA))
 
@@ -40,10 +40,10 @@ class CrawlUnit:
     rows: tuple[int, ...]
 
 
-def plan_units(work: Work, targets: pa.Table) -> Iterator[CrawlUnit]:
+def plan_units(release: Release, targets: pa.Table) -> Iterator[CrawlUnit]:
     """Yield the outputs that hold copies of the targets, in a fixed order."""
     found: dict[tuple[CrawlFile, str, str], tuple[set[str], set[int]]] = {}
-    stores = [one.store for one in work.release.record.inputs]
+    stores = [one.store for one in release.record.inputs]
     for row in targets.to_pylist():
         if row["key"] is None:
             continue

@@ -26,7 +26,7 @@ GROUPS = {
     "Jobs": ("jobs", "job", "retry", "discard", "priority", "lists", "embed"),
     "Builds over a release": ("index", "dedup"),
     "Steering": ("set", "pause", "resume", "limit", "log"),
-    "What must not be fetched or kept": ("block", "unblock", "blocks", "hash-lists"),
+    "What must not be fetched or kept": ("block", "unblock", "blocks", "hash-lists", "takedown"),
     "Planning": ("plan", "rebalance"),
     "Store and server": ("manifest", "keep-shards", "sweep", "stop"),
 }

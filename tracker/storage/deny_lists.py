@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import ada_url
+import mmh3
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -104,3 +106,45 @@ _NUMBERS: Mapping[str, Callable[[Sequence[str]], Numbers]] = {
     "pair": _pairs,
     "host": _hosts,
 }
+
+
+@dataclass(slots=True)
+class LinkRules:
+    """The URLs, pairs and hosts of deny lists, compared with links that wait."""
+
+    urls: set[int] = field(default_factory=set)
+    """First 64 bits of the sha256 of each URL; so are the hosts'."""
+    pairs: set[int] = field(default_factory=set)
+    """LAION's hashes, in two's complement."""
+    hosts: set[str] = field(default_factory=set)
+
+    def add(self, found: DenyList) -> None:
+        """Add the entries of a list that concern links."""
+        self.urls.update(found.numbers.get("url", np.empty(0, np.uint64)).tolist())
+        self.pairs.update(found.numbers.get("pair", np.empty(0, np.uint64)).tolist())
+        self.hosts.update(host.strip("[]") for host in found.hosts)
+
+    def __bool__(self) -> bool:
+        return bool(self.urls or self.pairs or self.hosts)
+
+    def matches(self, url: str, text: str) -> bool:
+        """Return whether a link is denied; a blank one is not."""
+        if not url:
+            return False
+        if self.urls and int.from_bytes(hashlib.sha256(url.encode()).digest()[:8]) in self.urls:
+            return True
+        if self.pairs and mmh3.hash64((url + text).encode(), signed=False)[0] in self.pairs:
+            return True
+        return bool(self.hosts) and self._is_host_denied(_host_of(url))
+
+    def _is_host_denied(self, host: str) -> bool:
+        labels = host.split(".")
+        return any(".".join(labels[at:]) in self.hosts for at in range(len(labels)))
+
+
+def _host_of(url: str) -> str:
+    """Return the host of a URL in the URL standard's form; '' if it has none."""
+    try:
+        return str(ada_url.URL(url).hostname).removesuffix(".").strip("[]")
+    except ValueError:
+        return ""

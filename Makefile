@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release gpu-bundle gpu-check bench-dedup kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -43,6 +43,9 @@ hostile: .venv/installed  ## hostile pictures at download, filter and embed for 
 	"$(BIN)/python" -m tests.hostile.run
 bench-select: .venv/installed  ## compare embeddings, side tables and tars of a release with a copy and DuckDB; SELECT='--rows 2000000' for fewer
 	"$(BIN)/python" -m tests.benchmarks.bench_select $(SELECT)
+
+bench-index: .venv/installed  ## the index at 1 million rows; INDEX='--autofaiss PYTHON' beside it, '--rows 10000000' for more
+	"$(BIN)/python" -m tests.benchmarks.bench_index $(INDEX)
 
 bench-filter: .venv/installed  ## compare the filter end to end with the bare forward pass
 	"$(BIN)/python" -m tests.benchmarks.bench_filter

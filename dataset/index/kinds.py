@@ -11,6 +11,7 @@ Rejected: faiss's fast-scan kinds, which cannot be mapped; SQ8, which takes half
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.formats.index_files import SearchIndexError
+from dataset.index.projected import Centroids
 
 Rows = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -55,7 +57,7 @@ def choose_lists(kind: str, rows: int) -> int:
     return int(min(MAX_LISTS, lists, 1 << int(np.log2(rows))))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trained:
     """faiss's empty index: `ivf` with centroids, and a rotation in front of it or None."""
 
@@ -83,8 +85,15 @@ class Trained:
         """Return the list of each row -> (N,) int64."""
         if self.lists == 1:
             return np.zeros(len(rotated), np.int64)
-        found: npt.NDArray[np.int64] = self.ivf.quantizer.search(rotated, 1)[1][:, 0]
-        return found
+        if self.lists >= HNSW_LISTS:
+            found: npt.NDArray[np.int64] = self.ivf.quantizer.search(rotated, 1)[1][:, 0]
+            return found
+        return self.centroids.assign(rotated)
+
+    @cached_property
+    def centroids(self) -> Centroids:
+        """The centroids of all lists."""
+        return Centroids(self.ivf.quantizer.reconstruct_n(0, self.lists))
 
     def encode(self, rotated: Rows, lists: npt.NDArray[np.int64]) -> Codes:
         """Return the codes of rows in their lists -> (N, code_bytes) uint8; for kinds with codes of their own."""

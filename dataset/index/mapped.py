@@ -14,13 +14,14 @@ from dataset.index.domains import Domains
 from dataset.index.facets import ALIVE
 from dataset.index.kinds import OWN_ROWS, Trained
 from dataset.index.numbers import record_type
-from dataset.index.texts import decompress, unpack
+from dataset.index.texts import decompress, texts_of
 
 Halves = npt.NDArray[np.float16]
 Integers = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
 
 _CACHED_FRAMES = 256
+"""About 4 MB."""
 _READS = 5
 """Of a frame whose checksum is wrong: a removal takes less than a millisecond."""
 
@@ -54,7 +55,7 @@ class MappedRange:
         self.frames = self._map("frames", "<u8") if "frames" in one.files else None
         self._texts = self._map("texts", "|u1") if "texts" in one.files else None
         self._domains: Domains | None = None
-        self._cache: OrderedDict[int, list[list[str | None]]] = OrderedDict()
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def _map(self, role: str, dtype: Any) -> npt.NDArray[Any]:
@@ -93,20 +94,20 @@ class MappedRange:
                 self._cache[at] = frame
                 while len(self._cache) > _CACHED_FRAMES:
                     self._cache.popitem(last=False)
-        return [column[row] for column in frame]
+        return texts_of(frame, len(self._record.texts), row)
 
     def forget_texts(self) -> None:
         """Drop decoded frames: rows were removed."""
         with self._lock:
             self._cache.clear()
 
-    def _read_frame(self, at: int) -> list[list[str | None]]:
+    def _read_frame(self, at: int) -> bytes:
         assert self.frames is not None
         assert self._texts is not None
         start, end = int(self.frames[at]), int(self.frames[at + 1])
         for _ in range(_READS):
             try:
-                return unpack(decompress(self._texts[start:end].tobytes()), len(self._record.texts))
+                return decompress(self._texts[start:end].tobytes())
             except ValueError as error:
                 failed = error
         raise SearchIndexError(

@@ -5,7 +5,7 @@ mixed id: the same rows on every machine.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -35,19 +35,19 @@ def passes(ids: Integers, selectivity: float) -> npt.NDArray[np.bool_]:
 class NearestRows:
     """The best rows of each query so far, for each selectivity."""
 
-    def __init__(self, queries: Rows) -> None:
+    def __init__(self, queries: Rows, selectivities: Sequence[float] = SELECTIVITIES) -> None:
         """Begin with (Q, D) float32 unit rows."""
-        self._queries = queries
+        self._queries, self._selectivities = queries, selectivities
         empty = np.empty(0, np.int64)
-        self._found = [(empty, empty, np.empty(0, np.float32)) for _ in SELECTIVITIES]
-        self._least = [np.full(len(queries), -np.inf, np.float32) for _ in SELECTIVITIES]
+        self._found = [(empty, empty, np.empty(0, np.float32)) for _ in selectivities]
+        self._least = [np.full(len(queries), -np.inf, np.float32) for _ in selectivities]
 
     def add(self, ids: Integers, rows: npt.NDArray[np.float16]) -> None:
         """Compare rows (N, D) float16 with all queries."""
         for start in range(0, len(ids), _BLOCK_ROWS):
             some = ids[start : start + _BLOCK_ROWS]
             near = self._queries @ rows[start : start + _BLOCK_ROWS].astype(np.float32).T  # (Q, n)
-            for at, selectivity in enumerate(SELECTIVITIES):
+            for at, selectivity in enumerate(self._selectivities):
                 better = near > self._least[at][:, None]
                 if selectivity < 1:
                     better &= passes(some, selectivity)
@@ -80,7 +80,7 @@ class NearestRows:
     def merge(self, data: bytes) -> None:
         """Add what another found for the same queries."""
         file = io.BytesIO(data)
-        for at in range(len(SELECTIVITIES)):
+        for at in range(len(self._selectivities)):
             query, ids, near = (np.load(file) for _ in range(3))
             if len(query):
                 self._keep(at, query, ids, near)

@@ -81,6 +81,18 @@ def unpack(data: bytes, columns: int) -> list[list[str | None]]:
     return found
 
 
+def texts_of(data: bytes, columns: int, row: int) -> list[str | None]:
+    """Return the texts of one row of a frame's content."""
+    (rows,) = struct.unpack_from("<I", data)
+    lengths = np.frombuffer(data, "<u4", rows * columns, 4)
+    ends = np.cumsum(np.where(lengths == NULL, 0, lengths), dtype=np.int64) + 4 + 4 * rows * columns
+    found: list[str | None] = []
+    for at in range(row, rows * columns, rows):
+        end, length = int(ends[at]), int(lengths[at])
+        found.append(None if length == NULL else data[end - length : end].decode())
+    return found
+
+
 def decompress(frame: bytes) -> bytes:
     """Return the content of a frame; what follows it, a skippable frame, is passed over.
 

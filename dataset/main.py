@@ -75,7 +75,9 @@ def main() -> None:
     try:
         app()
     except DatasetError as error:
-        messages.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        # A terminal would break the line within a word; in a file it stays one line.
+        whole = not messages.is_terminal
+        messages.print(str(error), style="red", markup=False, highlight=False, soft_wrap=whole)
         sys.exit(1)
 
 

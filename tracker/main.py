@@ -263,5 +263,8 @@ def _audit_lines(data: dict[str, Any]) -> list[str]:
 
 def _bloom_line(cost: dict[str, Any]) -> str:
     """Return what the Bloom filter dropped, and how many links of it were probably new."""
-    lost = f"about {cost['expected_wrong']:,.1f} of them wrongly ({cost['expected_rate']:.4%} of new links"
-    return f"Bloom filter: {cost['dropped']:,} of {cost['read']:,} dropped, {lost}; bloom_rate is {cost['rate']:.4%})"
+    rates = f"{cost['expected_rate']:.4%} of all new links; the setting bloom_rate allows {cost['rate']:.4%}"
+    return (
+        f"the Bloom filter dropped {cost['dropped']:,} of {cost['read']:,} links as known, of which about "
+        f"{cost['expected_wrong']:,.1f} were new ({rates})"
+    )

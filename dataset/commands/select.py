@@ -110,6 +110,8 @@ def select_command(
             found = selection.count(bars.show)
         said = {"matched": found.matched.total(), "rows": found.kept.total(), "subsets": dict(found.kept)}
         lines = _counted(found)
+        reason = selection.why_none() if not found.matched.total() else None
+        lines += [f"{reason[0].upper()}{reason[1:]}."] if reason else []
     else:
         assert out is not None
         with PhaseBars() as bars:

@@ -101,6 +101,7 @@ def delete_side_files(release: Release, table: SideTable) -> None:
     """
     for path in (*(file.path for file in table.files), _checksums_path(table)):
         release.store.delete(release.path(path))
+    release.store.delete_empty_folders(release.path(f"{table.name}/{table.generation}"))
 
 
 def _checksums_path(table: SideTable) -> str:

@@ -173,6 +173,8 @@ def delete_work(store: Store, scratch: Store | None, name: str) -> None:
     for path in [path for path in place.list(folder) if path != plan]:
         place.delete(path)
     place.delete(plan)
+    place.delete_empty_folders(folder)
+    store.delete_empty_folders(_claim_path(name).rpartition("/")[0])
 
 
 def _claim_path(name: str) -> str:

@@ -155,9 +155,8 @@ def _subset_rows(work: Work, totals: Sequence[int]) -> dict[str, SubsetRows]:
 def _refuse_empty(work: Work, dropped: Mapping[str, int]) -> None:
     delete_work(work.release_store, None if work.store is work.release_store else work.store, work.plan.name)
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items() if n)
-    raise PublishError(
-        f"No row is left to publish ({reasons or 'the parts are empty'}): give other inputs, or look at the deny lists."
-    )
+    remedy = "give other inputs, or look at the deny lists" if dropped.get("denied") else "give other inputs"
+    raise PublishError(f"No row is left to publish ({reasons or 'the parts are empty'}): {remedy}.")
 
 
 def _run_phase(

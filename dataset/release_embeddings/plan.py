@@ -113,3 +113,4 @@ def delete_work(release: Release, plan: Plan) -> None:
         if path != f"{folder}/plan.json":
             release.store.delete(path)
     release.store.delete(f"{folder}/plan.json")
+    release.store.delete_empty_folders(folder)

@@ -113,7 +113,7 @@ def _outcomes(findings: Findings) -> tuple[str, str]:
     if funnel.waiting:
         reasons = sorted(funnel.waiting.items(), key=lambda item: (-item[1], item[0]))
         again = ", ".join(f"{escape(name.replace('_', ' '))} {count:,}" for name, count in reasons)
-        note += f" Attempts that were made again are not among them: {again}."
+        note += f" Failures of attempts that were repeated later are not counted: {again}."
     return bars(failed, {}), note
 
 

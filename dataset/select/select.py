@@ -24,6 +24,8 @@ from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.screen import Screen
 
+TAGS = ("pwatermark", "punsafe", "aesthetic")
+"""Columns that are null in a release whose crawls had no head for them."""
 MAX_VALUES = 10_000
 """Different values of the column that --balance names."""
 
@@ -113,7 +115,7 @@ class Selection:
         tables = (table for _, table in self._selected(found, schema.names, on_progress))
         files = list(_write_files(out, tables, schema, self._request.rows_per_file))
         if not files:
-            raise SelectError("No row is selected: look at --where with --count.")
+            raise SelectError(f"No row is selected: {self.why_none() or 'look at --where with --count'}.")
         request = self._request
         record = SelectionRecord(
             format=FORMAT,
@@ -134,6 +136,17 @@ class Selection:
         )
         out.put(RECORD, to_json(record))
         return record
+
+    def why_none(self) -> str | None:
+        """Return the tag that the expression needs and no crawl of the release was given, as the rest of a sentence."""
+        heads = [tags for one in self._rows.release.record.inputs for tags in one.tags.values()]
+        missing = [name for name in TAGS if name in self.rule.columns and not any(tags.get(name) for tags in heads)]
+        if not missing:
+            return None
+        return (
+            f"no crawl of {self._rows.release.record.name} was tagged with {' and '.join(missing)}; tags made "
+            f"elsewhere are added with dataset tags join, and are called tags.{missing[0]}"
+        )
 
     def _selected(
         self, found: Selected, columns: Sequence[str], on_progress: Progress

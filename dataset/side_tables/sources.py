@@ -1,5 +1,6 @@
 """Parquet files of rows by hash or id, of any order and size, cut into units of row groups."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from dataset.recipe.extra_columns import ExtraError, arrow_type, type_name
 from dataset.store.local_paths import is_file
 from dataset.store.store import Store, StoreError
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ROW_BYTES = 64
 """Memory per row while its id is looked up, in addition to its columns."""
 
@@ -67,6 +69,12 @@ class TableSource:
             )
         if not wanted:
             raise SideTableError(f"{paths[0]} has no column to join: it needs one in addition to {on.value}.")
+        odd = next((name for name in wanted if not _NAME.fullmatch(name)), None)
+        if odd is not None:
+            raise SideTableError(
+                f"The column {odd!r} of {paths[0]} cannot be named in an expression: rename it with letters, digits "
+                "and '_', not a digit first, or leave it out with --columns."
+            )
         fields = [schema.field(name) for name in wanted]
         for field in fields:
             try:

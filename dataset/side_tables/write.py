@@ -209,6 +209,7 @@ class _Work:
         """Delete the runs."""
         for path in self.release.store.list(self.folder):
             self.release.store.delete(path)
+        self.release.store.delete_empty_folders(self.folder)
 
     def _run_path(self, unit: int) -> str:
         return f"{self.folder}/{unit:06d}.arrow"

@@ -150,6 +150,25 @@ class Store:
         with self._translated("delete", path), suppress(FileNotFoundError):
             self._filesystem.delete_file(self._place(path))
 
+    def delete_empty_folders(self, prefix: str) -> None:
+        """Delete the empty folders at `prefix`, below, and above up to the store's; a local folder's only, since an
+        object store has none.
+        """
+        if not self._is_folder:
+            return
+        place = Path(self._place(prefix))
+        below = sorted((path for path in place.rglob("*") if path.is_dir()), reverse=True)
+        for path in (*below, place, *place.parents):
+            if path == Path(self._root):
+                return
+            try:
+                path.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:  # it is not empty
+                if path == place:
+                    return
+
     def list(self, prefix: str = "") -> list[str]:
         """Return the sorted paths of all files in the folder `prefix` and below; [] if the folder is missing."""
         return [path for path in self._list_all(prefix) if not path.endswith(PARTIAL_SUFFIX)]

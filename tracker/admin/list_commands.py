@@ -74,7 +74,13 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
         if new:
             record(connection, "seed", name, before=None, after=data)
     rows = "rows not counted" if data["rows"] is None else f"{counted:,} rows"
-    show(data, as_json, lambda: f"run {name}: {new} new of {data['pieces']} pieces of {data['files']} files, {rows}")
+    added = f"{_count(new, 'job')} added for {_count(len(listing.pieces), 'piece')}"
+    files = _count(len({piece.list for piece in listing.pieces}), "file")
+    show(data, as_json, lambda: f"run {name}: {added} of {files}, {rows}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _recipe(rules: dict[str, Any], listing: Listing, asked: Asked) -> dict[str, Any]:

@@ -177,10 +177,11 @@ def test_a_batch_without_a_new_row_is_refused_and_leaves_the_release_as_it_was(m
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
     publish_run(made)
     before = contents(tmp_path / "store")
-    with pytest.raises(DatasetError, match=r"No row is left to publish.*published_before: 100"):
+    with pytest.raises(DatasetError, match=r"No row is left .*published_before: 100\): give other inputs\."):
         publish_run(made, batch="2026-12-01")
     assert contents(tmp_path / "store") == before
     assert made.store.list("publishing") == []
+    assert not (tmp_path / "store" / "publishing").exists()
 
 
 def test_a_subset_without_rows_has_no_files(made: MadeStore) -> None:

@@ -126,7 +126,7 @@ def test_outcomes_count_final_rows_and_other_attempts_separately(store: Store, t
     rows = [row(0, Outcome.SUCCESS), row(1, Outcome.NOT_FOUND), row(2, Outcome.TIMEOUT, final=False)]
     page = report(store, [write_shard(store, 1, rows)], tmp_path)
     assert "1 of 2 links gave a picture" in page
-    assert "made again are not among them: timeout 1." in page
+    assert "that were repeated later are not counted: timeout 1." in page
 
 
 def test_each_model_has_a_histogram_with_its_threshold(store: Store, tmp_path: Path) -> None:

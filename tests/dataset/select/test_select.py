@@ -281,6 +281,15 @@ def test_the_command_counts_explains_and_writes(release: Release, rows: list[dic
     assert record.presets == ("high-resolution", "safe")
 
 
+def test_a_selection_by_a_tag_that_no_crawl_has_says_so(release: Release, tmp_path: Path) -> None:
+    untagged = run(release, "--where", "pwatermark < -1", "--out", str(tmp_path / "out"))
+    assert "No row is selected: no crawl of laion was tagged with pwatermark;" in str(untagged.exception)
+    counted = run(release, "--where", "pwatermark < -1", "--count")
+    assert "No crawl of laion was tagged with pwatermark;" in counted.stdout
+    tagged = run(release, "--where", "punsafe < -1", "--count")
+    assert "tagged" not in tagged.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

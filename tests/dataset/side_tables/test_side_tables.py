@@ -91,6 +91,15 @@ def test_the_bytes_depend_neither_on_memory_nor_on_threads(release: Release, tmp
     assert len({tuple(file.sha256 for file in some) for some in files}) == 1
 
 
+def test_a_column_that_no_expression_could_name_is_refused(release: Release, tmp_path: Path) -> None:
+    table = {"hash": [data_rows(release)[0]["hash"]], "nsfw": [0.5], "punsafe (v2)": [0.5]}
+    pq.write_table(pa.table(table), tmp_path / "odd.parquet")
+    with pytest.raises(SideTableError, match=r"'punsafe \(v2\)' .* cannot be named in an expression"):
+        join(release, tmp_path / "odd.parquet")
+    assert join(release, tmp_path / "odd.parquet", columns=["nsfw"]).table.rows == 1
+    assert not (tmp_path / "store" / "joining").exists()
+
+
 def test_a_table_that_is_joined_again_is_replaced_as_a_whole(release: Release, tmp_path: Path) -> None:
     path = tags_of(release, tmp_path)
     first = join(release, path).table

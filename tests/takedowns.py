@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from dataset.formats.parts import SCORES_SCHEMA
 from dataset.formats.releases import Release, open_release
 from dataset.formats.shards import SHARD_SCHEMA
 from dataset.formats.url_hashes import url_hashes
+from dataset.index.jobs import build
+from dataset.index.plan import IndexOptions, work_on_release
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
@@ -70,8 +73,13 @@ def make_crawl(folder: Path, shards: int = 6) -> Store:
     return made.store
 
 
-def make_release(store: Store, name: str = "laion", rows_per_file: int = 15, **options: Any) -> Release:
-    """Publish the crawl with a variant, consolidate the embeddings of two models, and join a side table."""
+def make_release(
+    store: Store, name: str = "laion", rows_per_file: int = 15, index: str = "", **options: Any
+) -> Release:
+    """Publish the crawl with a variant, consolidate the embeddings of two models, and join a side table.
+
+    `index` is the kind of an index that is built, '' for none.
+    """
     publish(
         store,
         Request(name=name, inputs=[InputName(".", "crawl")], batch=BATCH, rows_per_file=rows_per_file,
@@ -81,6 +89,9 @@ def make_release(store: Store, name: str = "laion", rows_per_file: int = 15, **o
     for model in (MODEL["shoal.model"], SECOND["shoal.model"]):
         consolidate(release, EmbeddingsRequest(model=model, batch=BATCH, rows_per_file=40))
     make_captions(store, release)
+    if index:
+        asked = IndexOptions(model=MODEL["shoal.model"], kind=index, lists=4 if index != "flat" else 0, held_out=8)
+        build(partial(work_on_release, release, asked))
     return release
 
 

@@ -1,6 +1,7 @@
 """`dataset takedown apply`: the phases of a plan, each of units that leave a marker when they are done.
 
-    scan: a data file ─▶ crawl: an output ─▶ release: a touched data file ─▶ side tables ─▶ embeddings ─▶ record
+    scan: a data file ─▶ indexes ─▶ crawl: an output ─▶ release: a touched data file
+                      ─▶ side tables ─▶ embeddings ─▶ record
 
 Units are shared by threads: numpy, Arrow and hashlib release the GIL for nearly all of the time.
 """
@@ -21,6 +22,7 @@ from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.crawl_files import CrawlUnit, plan_units, remove_from
 from dataset.takedown.embeddings_files import remove_from_embeddings
+from dataset.takedown.indexes import remove_from_indexes
 from dataset.takedown.plan import Removed, Work, delete_work, open_work
 from dataset.takedown.provenance import read_targets, write_targets
 from dataset.takedown.record import write_applied, write_version
@@ -76,8 +78,12 @@ def apply_takedowns(
         on_progress("scanning", done, len(files))
     write_targets(work, len(files))
     targets = read_targets(work)
-    total = _remove_from_crawls(work, targets, threads, on_progress)
     ids = targets["id"].to_numpy()
+    earlier = removed_before(store, name) if work.plan.again else np.empty(0, np.int64)
+    version = work.plan.version if len(ids) else work.plan.before
+    gone = Removed(np.union1d(ids, earlier), ids, version)
+    total = remove_from_indexes(work, gone)  # first: what searches show goes at once
+    total += _remove_from_crawls(work, targets, threads, on_progress)
     touched = [at for at, count in enumerate(counts) if count]
 
     def rewrite(at: int) -> list[dict[str, object]]:
@@ -93,8 +99,6 @@ def apply_takedowns(
         on_progress("rewriting", done, len(touched))
     total += sum(int(str(one["bytes"])) for one in entries)
     removed = dict(sorted(Counter(targets["reason"].to_pylist()).items()))
-    earlier = removed_before(store, name) if work.plan.again else np.empty(0, np.int64)
-    gone = Removed(np.union1d(ids, earlier), ids, work.plan.version if removed else work.plan.before)
     total += remove_from_side_tables(work, gone)
     total += remove_from_embeddings(work, gone)
     if removed:

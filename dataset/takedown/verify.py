@@ -23,6 +23,7 @@ from dataset.publish.deny import DenyRules
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.checks import FileCheck
+from dataset.takedown.indexes import index_checks
 from dataset.takedown.open_items import open_items
 from dataset.takedown.verify_crawl import crawl_checks
 from dataset.takedown.verify_release import derived_checks, release_checks
@@ -74,6 +75,7 @@ def verify_takedowns(
     ids = targets["id"].to_numpy()
     jobs = list(release_checks(release, ids, rules, everything=everything))
     jobs += derived_checks(release, ids)
+    jobs += index_checks(release, ids)
     jobs += crawl_checks(release, targets, rules, everything=everything)
     on_cost(len(jobs), sum(job.size for job in jobs))
     leftovers: list[str] = []

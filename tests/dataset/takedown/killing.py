@@ -34,7 +34,7 @@ WRITES = 120
 def fill(folder: Path) -> None:
     """Make a release with all that belongs to it, and requests by every kind of entry."""
     store = make_crawl(folder)
-    make_release(store)
+    make_release(store, index="sq16")
     for seed, (name, column) in enumerate({"url": "URL", "hash": "hash", "sha256": "sha256", "md5": "md5",
                                            "sha1": "sha1", "host": "final_host"}.items()):  # fmt: skip
         value = str(sample(seed * 21)[column])

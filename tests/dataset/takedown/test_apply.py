@@ -5,6 +5,7 @@ import io
 import shutil
 import tarfile
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 
 from dataset.errors import DatasetError
 from dataset.formats.embeddings import read_embeddings
+from dataset.formats.index_files import read_index_record
 from dataset.formats.release_embeddings import find_embeddings
 from dataset.formats.releases import CHECKSUMS, FileKind, open_release, recording_path
 from dataset.formats.side_tables import read_side_tables
 from dataset.formats.takedowns import Entry, applying_plan
+from dataset.index.lookup import open_index
+from dataset.index.texts import decompress
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
@@ -26,6 +30,7 @@ from dataset.publish.trace import trace_row
 from dataset.store.store import Store
 from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
 from dataset.takedown.requests import file_request
+from tests.embeddings import vector
 from tests.takedowns import BATCH, PER_SHARD, make_captions, make_crawl, make_release, sample
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -36,7 +41,7 @@ NAMED = {"url": 3, "hash": 24, "sha256": 45, "md5": 66, "sha1": 87, "pdq": 108}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    make_release(make_crawl(folder))
+    make_release(make_crawl(folder), index="flat")
     return folder
 
 
@@ -81,6 +86,31 @@ def texts_of(data: bytes, path: str) -> bytes:
 PRIVATE = ("deny/", "takedowns/")
 
 
+def frames_of(store: Store, folder: str) -> bytes:
+    """The texts of an index, decompressed."""
+    found = b""
+    for segment in read_index_record(store, folder).segments:
+        for one in segment.ranges:
+            data = store.read(f"{folder}/{one.files['texts'].path}")
+            offsets = np.frombuffer(store.read(f"{folder}/{one.files['frames'].path}"), "<u8").tolist()
+            found += b"".join(decompress(data[start:end]) for start, end in pairwise(offsets))
+    return found
+
+
+def test_an_index_finds_no_removed_row_from_the_next_search_and_has_none_in_its_files(store: Store) -> None:
+    folder = "releases/laion/index/ViT-L-14/image"
+    index = open_index(Path(store.uri) / folder)
+    queries = np.stack([vector("image", int(sample(seed)["key"])) for seed in NAMED.values()]).astype(np.float32)
+    before = [int(hits.ids[0]) for hits in index.search(queries, 1)]
+    urls = [sample(seed)["URL"].encode() for seed in NAMED.values()]
+    assert all(url in frames_of(store, folder) for url in urls)
+    file_all(store)
+    apply(store)
+    assert not {int(one) for hits in index.search(queries, 120) for one in hits.ids} & set(before)
+    assert not any(url in frames_of(store, folder) for url in urls)
+    assert read_index_record(store, folder).rows == 6 * PER_SHARD - len(NAMED)
+
+
 def test_no_file_has_anything_of_a_removed_row_any_more_and_all_others_are_there(store: Store) -> None:
     release = open_release(store, "laion")
     named = [sample(seed) for seed in NAMED.values()]
@@ -122,8 +152,9 @@ def test_files_without_a_removed_row_keep_their_bytes(store: Store) -> None:
         "captions/1/SHA256SUMS")}  # fmt: skip
     plots = {path for path in changed if "/plots/" in path}
     vectors = {path for path in changed if "laion/embeddings/" in path}
+    index = {path for path in changed if "laion/index/" in path}
     crawl = {path for path in changed if path.startswith("crawl/")}
-    assert changed == expected | plots | vectors | crawl
+    assert changed == expected | plots | vectors | crawl | index
     assert len(vectors) == 2 * 5  # index.json, SHA256SUMS and three files, of each model
     assert {path.split("/")[1] for path in crawl} == {"shards", "parts", "packs", "embeddings"}
     assert all("/0." in path or "/0000000001." in path for path in crawl)

@@ -24,7 +24,7 @@ class Applied:
 
     def __init__(self, folder: Path) -> None:
         self.store = make_crawl(folder, 3)
-        make_release(self.store)
+        make_release(self.store, index="rabitq")
         before = {path: self.store.read(path) for path in self.store.list()}
         named = [sample(0), sample(PER_SHARD)]
         file_request(self.store, [Entry(kind="md5", value=row["md5"]) for row in named], "privacy")
@@ -61,7 +61,8 @@ def test_a_leftover_in_each_kind_of_file_is_found(applied: Applied) -> None:
     planted = [path for path in applied.old if not path.endswith(RECORDS)]
     kinds = {"data/", "extended/", "variants/", "source/", "stats/hosts/", "stats/counts/", "captions/", "img_emb/",
              "text_emb/", "metadata/", "shards/0.tar", "shards/0.parquet", "packs/", ".scores.parquet", "01.tar",
-             "hosts.parquet", "README.md", "embeddings/second", "croissant.json"}  # fmt: skip
+             "hosts.parquet", "README.md", "embeddings/second", "croissant.json",
+             "lists-", "rows-", "numbers-", "texts-", "bits-", "facets-", "domains-"}  # fmt: skip
     assert [kind for kind in kinds if not any(kind in path for path in planted)] == []
     vectors = [path for path in planted if path.endswith(".npy")]
     others = [path for path in planted if not path.endswith(".npy")]

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -38,6 +38,9 @@ bench-download: .venv/installed  ## compare the download worker with img2dataset
 
 bench-release: .venv/installed  ## compare publish and stats with DuckDB, 10 million rows; RELEASE='--rows 2000000' for fewer
 	"$(BIN)/python" -m tests.benchmarks.bench_release $(RELEASE)
+
+bench-serve: .venv/installed .readers/installed  ## compare the search server with clip_back, 1 million rows; SERVE='--overload 120' for 50 clients at 3 x capacity
+	"$(BIN)/python" -m tests.benchmarks.bench_serve $(SERVE)
 
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run

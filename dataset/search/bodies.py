@@ -105,6 +105,13 @@ class Fields:
             raise self.wrong(name, f"is of the wrong type: {_said(kinds)} is wanted")
         return value
 
+    def numbers(self, name: str) -> tuple[float, ...] | None:
+        """Return a list of numbers, or None; they may be infinite."""
+        values = self.get(name, list)
+        if values is not None and not {*map(type, values)} <= {int, float}:
+            raise self.wrong(name, "must be a list of numbers")
+        return None if values is None else tuple(values)
+
     def number(self, name: str, default: float | None = None, *, low: float = -math.inf, high: float = math.inf) -> Any:
         """Return a finite number as float within bounds, or `default`."""
         value = self.get(name, (int, float), default)

@@ -89,10 +89,8 @@ def _term(fields: Fields) -> Term:
         return Term(TermKind.PICTURE, image)
     if (url := fields.get("image_url", str)) is not None:
         return Term(TermKind.URL, url)
-    if (values := fields.get("embedding_input", list)) is not None:
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            raise fields.wrong("embedding_input", "must be a list of numbers")
-        return Term(TermKind.VECTOR, tuple(values))
+    if (values := fields.numbers("embedding_input")) is not None:
+        return Term(TermKind.VECTOR, values)
     raise SearchError(400, "Give one of text, image, image_url and embedding_input.", field="text")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.index_files import SearchIndexError
+from dataset.formats.index_files import IndexRecord, SearchIndexError
 from dataset.index.filters import Condition, Filter, check_filter, parse_filter
 from dataset.index.lookup import Index
 from dataset.index.numbers import NAMES
@@ -33,6 +33,10 @@ class SearchedIndex:
         if len(models) > 1:
             named = ", ".join(sorted(model.name for model in models))
             raise SearchIndexError(f"The indexes of {name} are of different models ({named}): name one with --model.")
+        record = self._first.record
+        self._dimensions = record.dimensions
+        self._model = record.model
+        self._facets: tuple[IndexRecord, dict[str, int]] = record, self._first.facets()
 
     @property
     def name(self) -> str:
@@ -48,7 +52,7 @@ class SearchedIndex:
     @property
     def dimensions(self) -> int:
         """Return the length of the vectors."""
-        return self._first.record.dimensions
+        return self._dimensions
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -64,17 +68,17 @@ class SearchedIndex:
     @property
     def model(self) -> str | None:
         """Return the model's name."""
-        return self._first.record.model.name or None
+        return self._model.name or None
 
     @property
     def model_sha256(self) -> str:
         """Return the checksum of the model's weights, or ''."""
-        return self._first.record.model.sha256
+        return self._model.sha256
 
     @property
     def can_be_safe(self) -> bool:
         """Return whether rows have punsafe."""
-        return SAFE in self._first.facets()
+        return SAFE in self.facets()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -85,7 +89,7 @@ class SearchedIndex:
 
         Raises: SearchError (400).
         """
-        known = self._first.facets()
+        known = self.facets()
         try:
             found = parse_filter(text)
             check_filter(found, known)
@@ -134,9 +138,12 @@ class SearchedIndex:
         """Return the vectors of rows; zeros for a row that is gone."""
         return self._by_modality[modality].embeddings(ids)
 
-    def facets(self) -> Mapping[str, Any]:
-        """Return the facets with their counts."""
-        return self._first.facets()
+    def facets(self) -> dict[str, int]:
+        """Return the facets with their counts; they are added up once for each state of the index."""
+        record = self._first.record
+        if self._facets[0] is not record:
+            self._facets = record, self._first.facets()
+        return self._facets[1]
 
 
 def _filter(where: Where | None) -> Filter | None:

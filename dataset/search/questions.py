@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from dataset import strict_json
@@ -118,10 +117,7 @@ def _value(fields: Fields, kind: TermKind) -> str | int | tuple[float, ...]:
             number: int = fields.integer("id", low=0, high=2**53)
             return number
         case TermKind.VECTOR:
-            values: Sequence[object] = fields.get("vector", list)
-            if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-                raise fields.wrong("vector", "must be a list of numbers")
-            return tuple(values)  # type: ignore[arg-type]
+            return fields.numbers("vector") or ()
         case _:
             text: str = fields.get(kind.value, str)
             if not text:

@@ -106,8 +106,11 @@ def given_vector(values: Sequence[float], engine: Engine) -> Vectors:
 
     Raises: SearchError (400) when it does not fit the index, or is zero or not finite.
     """
-    with np.errstate(over="ignore"):
-        row = np.asarray(values, np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            row = np.asarray(values, np.float32)
+    except OverflowError as error:  # an integer of hundreds of digits
+        raise SearchError(400, "The vector is not finite.", field="vector") from error
     if row.shape != (engine.dimensions,):
         raise SearchError(
             400, f"The vector has {row.size} values: the index {engine.name} has {engine.dimensions}.", field="vector"

@@ -7,6 +7,7 @@ none). Aesthetic vectors and mclip, which are downloads too, are off.
 """
 
 import argparse
+import runpy
 import sys
 import types
 from pathlib import Path
@@ -14,12 +15,11 @@ from typing import Any
 
 
 def load_clip(*_: object, **__: object) -> tuple[Any, Any, Any]:
+    shim = Path(__file__).resolve().parents[2] / "dataset" / "models" / "torchvision_shim.py"
     try:
-        sys.path.append(str(Path(__file__).resolve().parents[2]))
+        runpy.run_path(str(shim))  # before open_clip, which imports torchvision
         import open_clip
         import torch
-
-        import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
     except ImportError:
         return None, None, None
     torch.manual_seed(0)

@@ -1,0 +1,444 @@
+"""The search server beside the real clip_back, on the same vectors at equal recall, clients on the same cores.
+
+    python -m tests.benchmarks.bench_serve [--rows 1000000] [--seconds 15] [--clip-back PYTHON] [--overload SECONDS]
+
+Vectors have 512 dimensions and clusters; both sides have an IVF index with as many lists of float16 codes, and probe as
+many lists as give the same recall@10 of held-out queries. The text encoder is ViT-B/32 with random weights. clip_back
+runs in the environment `make readers` made, with its metadata in pandas, which is its default, and as Arrow files; the
+faster one counts. With --overload, 50 clients ask three times as often as the server can answer, beside a slow client
+and uploads of a gigabyte. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.readers import FOLDER as READERS
+
+DIMENSIONS = 512
+FILE_ROWS = 100_000
+RESULTS = 40
+CLIENTS = 8
+HELD_OUT = 500
+PROGRAM = Path(__file__).with_name("clip_back_program.py")
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Load:
+    """What clients saw: seconds of the answers with 200, counts by status, and how long it took."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    wall: float = 0.0
+
+    def per_second(self) -> float:
+        return len(self.seconds) / self.wall
+
+    def quantile_ms(self, share: float) -> float:
+        found = sorted(self.seconds)
+        return 1_000 * found[min(len(found) - 1, int(share * len(found)))] if found else float("nan")
+
+
+class Line:
+    """One HTTP connection, kept if the server keeps it; cheap, because clients share the cores with the server."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._line: socket.socket | None = None
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        for _ in range(2):
+            try:
+                return self._ask(request)
+            except (OSError, IndexError, ValueError):
+                self.close()
+        return 0, b""
+
+    def _ask(self, request: bytes) -> tuple[int, bytes]:
+        if self._line is None:
+            self._line = socket.create_connection(("127.0.0.1", self._port), timeout=60)
+            self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._line.sendall(request)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._receive()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        pieces, missing = [body], int(length[1]) - len(body) if length else 0
+        while missing > 0:
+            pieces.append(self._receive())
+            missing -= len(pieces[-1])
+        if b"HTTP/1.0" in head[:8] or b"connection: close" in head.lower():
+            self.close()
+        return int(head.split(b" ")[1]), b"".join(pieces)
+
+    def _receive(self) -> bytes:
+        assert self._line is not None
+        data = self._line.recv(1 << 18)
+        if not data:
+            raise OSError("closed")
+        return data
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def post(fields: dict[str, Any], path: str = "/knn-service") -> bytes:
+    body = json.dumps(fields).encode()
+    return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+
+
+def knn(results: int = RESULTS, **query: Any) -> bytes:
+    return post({"modality": "image", "num_images": results, "indice_name": None, "use_safety_model": False, **query})
+
+
+def put_load(
+    port: int, requests: Callable[[int], bytes], seconds: float, clients: int = CLIENTS, rate: float = 0
+) -> Load:
+    """Ask for some seconds; with a `rate`, each client sends its requests at their times, whatever the answers."""
+    load, lock, started = Load(), threading.Lock(), time.perf_counter()
+
+    def run(client: int) -> None:
+        line, at = Line(port), client
+        while (now := time.perf_counter()) - started < seconds:
+            if rate and (due := started + at / rate) > now:
+                time.sleep(min(due - now, seconds))
+            begun = time.perf_counter()
+            status, _ = line.ask(requests(at))
+            took = time.perf_counter() - begun
+            with lock:
+                load.statuses[status] += 1
+                if status == 200:
+                    load.seconds.append(took)
+            at += clients
+        line.close()
+
+    threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    load.wall = time.perf_counter() - started
+    return load
+
+
+def make_rows(folder: Path, rows: int) -> Rows:
+    """Write vectors and metadata in clip-retrieval's layout, unless they are there; return held-out queries."""
+    draw = np.random.default_rng(1)
+    centres = draw.normal(size=(2_000, DIMENSIONS)).astype(np.float32)
+    spectrum = (np.arange(1, DIMENSIONS + 1) ** -0.4).astype(np.float32)
+
+    def some(count: int) -> Rows:
+        found = (centres[draw.integers(len(centres), size=count)] * 0.5 + draw.normal(size=(count, DIMENSIONS))).astype(
+            np.float32
+        ) * spectrum
+        found += 0.3  # the cone that CLIP's vectors lie in
+        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+
+    queries = some(HELD_OUT)
+    for start in range(0, rows, FILE_ROWS):
+        count, name = min(FILE_ROWS, rows - start), f"{start // FILE_ROWS:04d}"
+        vectors, table = folder / "img_emb" / f"img_emb_{name}.npy", folder / "metadata" / f"metadata_{name}.parquet"
+        made = some(count)
+        if table.exists():
+            continue
+        vectors.parent.mkdir(parents=True, exist_ok=True)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        np.save(vectors, made.astype(np.float16))
+        numbers = range(start, start + count)
+        columns = {
+            "url": [
+                f"https://images.host{n % 9_973}.example/{n % 97:02d}/{n}-{n * 7_919 % 10**9:x}.jpg" for n in numbers
+            ],
+            "caption": [
+                f"caption {n}: a picture of thing {n % 1_009} beside thing {n % 2_003} in place {n % 89}"
+                for n in numbers
+            ],
+        }
+        pq.write_table(pa.table(columns), table)
+    return queries
+
+
+def exact(folder: Path, queries: Rows) -> npt.NDArray[np.int64]:
+    """Return the ten nearest rows of each query by brute force."""
+    best = np.zeros((len(queries), 0), np.float32)
+    ids = np.zeros((len(queries), 0), np.int64)
+    start = 0
+    for path in sorted((folder / "img_emb").iterdir()):
+        rows = np.load(path).astype(np.float32)
+        near = queries @ rows.T
+        top = np.argpartition(-near, 10, axis=1)[:, :10]
+        best = np.concatenate([best, np.take_along_axis(near, top, 1)], axis=1)
+        ids = np.concatenate([ids, top + start], axis=1)
+        start += len(rows)
+    return np.take_along_axis(ids, np.argsort(-best, axis=1)[:, :10], 1)
+
+
+def recall(found: Sequence[Sequence[int]], truth: npt.NDArray[np.int64]) -> float:
+    return float(
+        np.mean([len({*one[:10]} & {*wanted.tolist()}) / 10 for one, wanted in zip(found, truth, strict=True)])
+    )
+
+
+def recall_of(port: int, queries: Rows, truth: npt.NDArray[np.int64]) -> float:
+    line = Line(port)
+    answers = [json.loads(line.ask(knn(10, embedding_input=query.tolist()))[1]) for query in queries]
+    line.close()
+    return recall([[row["id"] for row in one] for one in answers], truth)
+
+
+def make_clip_back_index(folder: Path, lists: int, wanted: float, queries: Rows, truth: npt.NDArray[np.int64]) -> Path:
+    """Write clip_back's index: as many lists of float16 codes, and the fewest probes that reach a recall."""
+    path = folder / "clip_back" / "image.index"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        files = sorted((folder / "img_emb").iterdir())
+        index = faiss.index_factory(DIMENSIONS, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        sample = np.concatenate([np.load(file)[:: max(1, len(files) // 2)] for file in files]).astype(np.float32)
+        index.train(sample)
+        for file in files:
+            index.add(np.load(file).astype(np.float32))
+        faiss.write_index(index, str(path))
+        (path.parent / "metadata").symlink_to((folder / "metadata").absolute())
+        arrow = folder / "clip_back_arrow"
+        (arrow / "metadata").mkdir(parents=True)
+        (arrow / "image.index").symlink_to(path.absolute())
+        table = pa.concat_tables([pq.read_table(file) for file in sorted((folder / "metadata").iterdir())])
+        with (
+            pa.OSFile(str(arrow / "metadata" / "0.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    index = faiss.read_index(str(path))
+    for probes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+        index.nprobe = probes
+        _, found = index.search(queries, 10)
+        if recall(found.tolist(), truth) >= wanted:
+            break
+    faiss.write_index(index, str(path))
+    print(f"clip_back probes {probes} lists", file=sys.stderr)
+    return path.parent
+
+
+def make_model(folder: Path) -> Path:
+    """Write ViT-B/32 with random weights as a model folder."""
+    import dataset.models.torchvision_shim  # noqa: F401 - before open_clip, which imports torchvision
+
+    import open_clip  # isort: skip
+    import torch
+    from safetensors.torch import save_file
+
+    place = folder / "model"
+    if not (place / "open_clip_config.json").exists():
+        place.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        network = open_clip.create_model("ViT-B-32")
+        weights = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+        save_file(weights, place / "open_clip_model.safetensors")
+        config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}
+        mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+        config["preprocess_cfg"] = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"}
+        (place / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return place
+
+
+@contextmanager
+def running(command: Sequence[str | Path], port: int, log: Path) -> Iterator[psutil.Process]:
+    """Run a server until the block ends; it is there when it answers."""
+    with log.open("w", encoding="utf-8") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        try:
+            for _ in range(1_800):
+                if process.poll() is not None:
+                    raise RuntimeError(log.read_text(encoding="utf-8")[-2_000:])
+                line = Line(port)
+                if line.ask(b"GET /indices-list HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200:
+                    line.close()
+                    break
+                time.sleep(0.2)
+            yield psutil.Process(process.pid)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def resident_mib(process: psutil.Process) -> float:
+    """Return the memory of a process and its children that is not of mapped files."""
+    found = 0
+    for one in (process, *process.children(recursive=True)):
+        status = Path(f"/proc/{one.pid}/status").read_text(encoding="utf-8")
+        found += int(re.search(r"RssAnon:\s+(\d+)", status)[1])  # type: ignore[index]
+    return found / 1024
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def say(**facts: Any) -> None:
+    said = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in facts.items())
+    print("  ".join(said), file=sys.stderr, flush=True)
+
+
+def measure_ours(port: int, process: psutil.Process, vectors: Sequence[bytes], seconds: float) -> dict[str, Any]:
+    put_load(port, lambda at: vectors[at % len(vectors)], 2)
+    load = put_load(port, lambda at: vectors[at % len(vectors)], seconds)
+    say(what="by vector", per_second=load.per_second(), statuses=dict(load.statuses), p99=load.quantile_ms(0.99))
+    cached = put_load(port, lambda at: knn(text=f"a known text {at % 50}"), 3)
+    cached = put_load(port, lambda at: knn(text=f"a known text {at % 50}"), seconds / 2)
+    new = put_load(
+        port, lambda at: knn(text=f"new text {at}: a red fox in the snow near house {at * 7919}"), seconds / 2
+    )
+    say(cached=cached.per_second(), new=new.per_second(), statuses=dict(new.statuses))
+    line = Line(port)
+    took = []
+    for at in range(5):
+        request = knn(10_000, embedding_input=json.loads(vectors[at].split(b"\r\n\r\n")[1])["embedding_input"])
+        begun = time.perf_counter()
+        status, body = line.ask(request)
+        took.append(time.perf_counter() - begun)
+        assert (status, len(json.loads(body))) == (200, 10_000), (status, len(body))
+    line.close()
+    return {
+        "http_queries_per_s": load.per_second(),
+        "http_p50_ms": load.quantile_ms(0.5),
+        "http_p99_ms": load.quantile_ms(0.99),
+        "cached_text_per_s": cached.per_second(),
+        "new_text_per_s": new.per_second(),
+        "ten_thousand_results_s": statistics.median(took),
+        "resident_mib": resident_mib(process),
+    }
+
+
+def overload(port: int, process: psutil.Process, vectors: Sequence[bytes], seconds: float) -> dict[str, Any]:
+    """Ask three times as often as the server can answer, beside slow clients and huge uploads."""
+    capacity = put_load(port, lambda at: vectors[at % len(vectors)], min(10, seconds)).per_second()
+    before, stop = resident_mib(process), threading.Event()
+
+    def upload() -> None:
+        while not stop.is_set():
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+                line.sendall(b"POST /knn-service HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+                piece = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+                try:
+                    for _ in range(1_024):
+                        line.sendall(piece)
+                except OSError:
+                    stop.wait(1)
+
+    def dawdle() -> None:
+        while not stop.is_set():
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+                line.sendall(b"POST /knn-service HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+                stop.wait(5)
+
+    others = [threading.Thread(target=one) for one in (upload, dawdle, dawdle)]
+    for thread in others:
+        thread.start()
+    load = put_load(port, lambda at: vectors[at % len(vectors)], seconds, 50, 3 * capacity)
+    stop.set()
+    for thread in others:
+        thread.join()
+    return {
+        "capacity_per_s": capacity,
+        "accepted_per_s": load.per_second(),
+        "statuses": dict(load.statuses),
+        "accepted_p50_ms": load.quantile_ms(0.5),
+        "accepted_p99_ms": load.quantile_ms(0.99),
+        "grown_mib": resident_mib(process) - before,
+    }
+
+
+def measure_clip_back(python: Path, folder: Path, vectors: Sequence[bytes], seconds: float, queries: Rows,
+                      truth: npt.NDArray[np.int64]) -> dict[str, float]:  # fmt: skip
+    best: dict[str, float] = {}
+    for kind in ("clip_back", "clip_back_arrow"):
+        port, names = free_port(), folder / f"{kind}.json"
+        names.write_text(json.dumps({"bench": str((folder / kind).absolute())}), encoding="utf-8")
+        command: list[str | Path] = [python, PROGRAM, names, str(port), *(["--arrow"] if "arrow" in kind else [])]
+        with running(command, port, folder / f"{kind}.log"):
+            reached = recall_of(port, queries[:100], truth[:100])
+            put_load(port, lambda at: vectors[at % len(vectors)], 2)
+            load = put_load(port, lambda at: vectors[at % len(vectors)], seconds)
+        say(what=kind, per_second=load.per_second(), statuses=dict(load.statuses), recall=reached)
+        found = {"queries_per_s": load.per_second(), "p50_ms": load.quantile_ms(0.5), "p99_ms": load.quantile_ms(0.99),
+                 "recall_at_10": reached}  # fmt: skip
+        if found["queries_per_s"] > best.get("queries_per_s", 0):
+            best = found
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--folder", type=Path, default=Path(".shoal/bench-serve"))
+    parser.add_argument("--clip-back", type=Path, default=READERS / "clip-retrieval" / "bin" / "python")
+    parser.add_argument("--overload", type=float, default=0.0, help="seconds of overload, instead of the comparison")
+    asked = parser.parse_args()
+    folder = asked.folder / str(asked.rows)
+    queries = make_rows(folder, asked.rows)
+    truth = exact(folder, queries)
+    own = [sys.executable, "-c", "from dataset.main import main; main()"]
+    index = folder / "index" / "vectors" / "image"
+    if not (index / "index.json").exists():
+        begun = time.perf_counter()
+        subprocess.run([*own, "index", "build", str(folder), "--kind", "sq16"], check=True, stdout=subprocess.DEVNULL)
+        say(built_s=time.perf_counter() - begun)
+    vectors = [knn(embedding_input=query.tolist()) for query in queries]
+    port, model = free_port(), make_model(folder.parent)
+    command = [*own, "serve", str(index), "--port", str(port), "--per-second", "0", "--model", "bench", "--pretrained",
+               str(model), "--store", str(folder)]  # fmt: skip
+    with running(command, port, folder / "serve.log") as process:
+        if asked.overload:
+            print(json.dumps({"rows": asked.rows, **overload(port, process, vectors, asked.overload)}))
+            return
+        reached = recall_of(port, queries[:100], truth[:100])
+        found = {"rows": asked.rows, "recall_at_10": reached, **measure_ours(port, process, vectors, asked.seconds)}
+    if asked.clip_back.exists():
+        lists = json.loads((index / "index.json").read_text(encoding="utf-8"))["lists"]
+        make_clip_back_index(folder, lists, reached, queries[:100], truth[:100])
+        theirs = measure_clip_back(asked.clip_back, folder, vectors, asked.seconds, queries, truth)
+        found |= {"clip_back": theirs, "vs_clip_back": found["http_queries_per_s"] / theirs["queries_per_s"]}
+    else:
+        found["vs_clip_back"] = None
+    print(json.dumps(_rounded(found) | {"cores": len(os.sched_getaffinity(0))}))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

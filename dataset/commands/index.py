@@ -1,6 +1,7 @@
 """`dataset index`: build the kNN index of a release or of a folder of vectors, and change one that is in use."""
 
 import sys
+import tempfile
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -48,7 +49,7 @@ ModelOption = Annotated[
     str | None, typer.Option(help="Folder below embeddings/; not needed if there is one. For .npy files, their model.")
 ]
 ModalityOption = Annotated[Modality, typer.Option(help="Whose vectors to search.")]
-OutOption = Annotated[str | None, typer.Option(help="Folder or URI of the index; not in the release or folder itself.")]
+OutOption = Annotated[str | None, typer.Option(help="Of a folder of vectors: folder or URI for its index.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -63,7 +64,7 @@ def index_build(
     ] = Kind.AUTO,
     lists: Annotated[int, typer.Option(min=0, show_default="by size", help="Number of lists.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of all random choices: equal seeds give equal bytes.")] = 0,
-    out: Annotated[str | None, typer.Option(help="Of a folder of vectors: folder or URI for its index.")] = None,
+    out: OutOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Build again, even if there is an index.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,6 +87,70 @@ def index_add(
 ) -> None:
     """Add the batches of a release that the index lacks, as a further segment with the same lists."""
     _build(indexed, store, model, modality, None, restart=restart, as_json=as_json, asked={"further": True})
+
+
+@index_app.command("compact")
+def index_compact(
+    indexed: IndexedArgument,
+    store: StoreOption,
+    model: ModelOption = None,
+    modality: ModalityOption = Modality.IMAGE,
+    out: OutOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget a compaction that was interrupted.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join all segments into one, without the rows that were removed; ids stay."""
+    _build(indexed, store, model, modality, out, restart=restart, as_json=as_json, asked={"compact": True})
+
+
+@index_app.command("refresh")
+def index_refresh(
+    indexed: IndexedArgument,
+    store: StoreOption,
+    model: ModelOption = None,
+    modality: ModalityOption = Modality.IMAGE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the facets anew, from side tables too: tags, near-duplicates."""
+    with needs_extra("index"):
+        from dataset.index.lookup import open_index
+        from dataset.index.refresh import refresh
+    for one in _modalities(modality):
+        place = find_index(indexed, store, model, one)
+        release = open_named_release(indexed, store) if is_release(indexed) else None
+        with tempfile.TemporaryDirectory(prefix="shoal-index-") as scratch:
+            record = refresh(Store.open(str(place)), "", release, Path(scratch))
+        sys.stdout.write(_summary(record, open_index(place).facets(), as_json=as_json))
+
+
+@index_app.command("delete")
+def index_delete(
+    indexed: IndexedArgument,
+    ids: Annotated[list[int], typer.Argument(help="Ids of rows.")],
+    store: StoreOption,
+    model: ModelOption = None,
+    modality: ModalityOption = Modality.BOTH,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only count.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove rows from an index for good. `dataset takedown` removes them from all of a release."""
+    with needs_extra("index"):
+        from dataset.index.delete import delete_ids
+        from dataset.index.lookup import open_index
+    for one in _modalities(modality):
+        try:
+            place = find_index(indexed, store, model, one)
+        except SearchIndexError:
+            if modality is Modality.BOTH and one == "text":
+                continue
+            raise
+        if yes:
+            rows = delete_ids(Store.open(str(place)), "", ids).rows
+        else:
+            rows = sum(row is not None for row in open_index(place).rows(ids))
+        said = {"modality": one, "rows": rows, "deleted": yes}
+        line = f"{rows:>15,}  rows of the {one} index " + ("removed" if yes else "would be removed; repeat with --yes")
+        sys.stdout.write((strict_json.dumps(said) if as_json else line) + "\n")
 
 
 @index_app.command("info")

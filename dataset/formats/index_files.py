@@ -130,11 +130,15 @@ class IndexRecord:
         return sum(segment.rows - segment.removed for segment in self.segments)
 
     @property
+    def files(self) -> list[IndexFile]:
+        """All files but this record."""
+        files = [self.trained, self.held_out, *(segment.positions for segment in self.segments)]
+        return files + [file for segment in self.segments for one in segment.ranges for file in one.files.values()]
+
+    @property
     def bytes(self) -> int:
         """Bytes of all files but this record."""
-        files = [self.trained, self.held_out, *(segment.positions for segment in self.segments)]
-        files += [file for segment in self.segments for one in segment.ranges for file in one.files.values()]
-        return sum(file.bytes for file in files)
+        return sum(file.bytes for file in self.files)
 
 
 def index_path(model_folder: str, modality: str) -> str:

@@ -13,6 +13,8 @@ from dataset.index.sources import VectorSlice, open_vectors, read_ids, slices_of
 from dataset.index.train import Halves, unit_rows
 from dataset.store.store import StoreError
 
+REMOVED = "removed.i64"
+"""Path in the work: the ids that a compaction leaves out, in order."""
 _ENCODED_ROWS = 16_384
 
 
@@ -41,6 +43,9 @@ def add_unit(work: Work, trained: Trained, unit: int) -> UnitResult:
         if not own:
             codes[start:end] = trained.encode(rotated, lists[start:end])
     present = np.flatnonzero(rows.any(axis=1)) if part.file.first_id is None else np.arange(len(ids))
+    if plan.options.compact:
+        removed = np.frombuffer(work.store.read(work.path(REMOVED)), "<i8")
+        present = present[~np.isin(ids[present], removed)]
     by_list = present[np.lexsort((ids[present], lists[present]))]
     by_id = present[np.argsort(ids[present], kind="stable")]
     if np.any(ids[by_id][1:] == ids[by_id][:-1]):

@@ -77,6 +77,23 @@ def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers) -> Remo
     return removed
 
 
+def remove_unpublished(store: Store, folder: str, record: IndexRecord, ids: Integers) -> IndexRecord:
+    """Remove rows from the files of a record that is not published yet, and return it with their checksums."""
+    return _Removal(store, folder, record, ids).change()[1] if len(ids) else record
+
+
+def removed_ids(store: Store, folder: str, record: IndexRecord) -> Integers:
+    """Return the ids of rows that were removed from an index and not compacted away, in order -> (n,) int64."""
+    found = [np.empty(0, np.int64)]
+    for one in (one for segment in record.segments for one in segment.ranges):
+        bits = np.frombuffer(store.read(_path(folder, one.files["bits"].path)), np.uint8).reshape(len(one.facets), -1)
+        alive = np.unpackbits(bits[one.facets.index(ALIVE)], count=one.rows, bitorder="little")
+        if not alive.all():
+            ids = np.frombuffer(store.read(_path(folder, one.files["ids"].path)), "<i8")
+            found.append(ids[alive == 0])
+    return np.sort(np.concatenate(found))
+
+
 @dataclass
 class _Removal:
     """A removal under way; `changed` has the files of the record that were edited, by their old entries."""
@@ -88,6 +105,14 @@ class _Removal:
     changed: dict[str, IndexFile] = field(default_factory=dict)
 
     def run(self) -> Removed:
+        """Change the files and the published record."""
+        rows, renewed = self.change()
+        if renewed != self.record:
+            self.store.put(_path(self.folder, RECORD), to_json(renewed))
+        return Removed(rows, tuple(_path(self.folder, path) for path in sorted(self.changed)))
+
+    def change(self) -> tuple[int, IndexRecord]:
+        """Change the files; return how many rows the index had of the ids, and the record with the new checksums."""
         located = [(segment, self._positions(segment)) for segment in self.record.segments]
         touched = [
             (one, local) for segment, positions in located for one, local in _by_range(segment, positions)
@@ -101,10 +126,7 @@ class _Removal:
             self.changed[path] = self._hashed(path)
         segments = tuple(self._renewed(segment) for segment in self.record.segments)
         renewed = replace(self.record, segments=segments, held_out=self._entry(self.record.held_out))
-        if renewed != self.record:
-            self.store.put(_path(self.folder, RECORD), to_json(renewed))
-        rows = sum(len(positions) for _, positions in located)
-        return Removed(rows, tuple(_path(self.folder, path) for path in sorted(self.changed)))
+        return sum(len(positions) for _, positions in located), renewed
 
     def _positions(self, segment: IndexSegment) -> Integers:
         """Return the positions of the ids that the segment has."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ALIVE = "alive"
+ALIVE, REPRESENTATIVE = "alive", "representative"
 SAFE_BELOW = 0.45
 WATERMARK_BELOW = 0.8
 SIDES = (256, 512, 1024)
 AESTHETIC = (5, 6, 7)
 _SQUARE = 1.2
-_SCORES = ("punsafe", "pwatermark", "aesthetic")
+SCORES = ("punsafe", "pwatermark", "aesthetic")
 
 Mask = npt.NDArray[np.bool_]
 
@@ -31,7 +31,7 @@ def facet_masks(numbers: npt.NDArray[np.void], categories: Mapping[str, tuple[st
     """Return which rows have each facet -> name: (N,) bool; facets that no row has are left out, but `alive`."""
     columns = numbers.dtype.names or ()
     masks: dict[str, Mask] = {ALIVE: np.ones(len(numbers), bool)}
-    masks |= _score_masks({name: numbers[name] for name in _SCORES if name in columns})
+    masks |= _score_masks({name: numbers[name] for name in SCORES if name in columns})
     for name in ("subset", "crawl"):
         if name in categories and name in columns:
             masks |= {f"{name}={value}": numbers[name] == at for at, value in enumerate(categories[name])}

@@ -86,7 +86,7 @@ def make_record(
 ) -> IndexRecord:
     """Return the record with the new segment; `files` are those of the generation."""
     plan = work.plan
-    existing = read_existing(work) if plan.options.further else None
+    existing = read_existing(work) if plan.options.keeps_lists else None
     numbers, texts = layout(work.source.schema, work.source.categories)
     return IndexRecord(
         format=FORMAT,
@@ -105,7 +105,7 @@ def make_record(
         numbers=numbers,
         texts=texts,
         categories={name: values for name, values in work.source.categories.items() if name in numbers},
-        segments=(*(existing.segments if existing else ()), segment),
+        segments=(*(existing.segments if existing and plan.options.further else ()), segment),
         recall=existing.recall if existing else tuple(recall),
     )
 

@@ -11,18 +11,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from dataset.formats.index_files import IndexFile, IndexRecord
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import open_release
 from dataset.formats.steps import Step, UnitFile, UnitResult
-from dataset.index.add import add_unit
+from dataset.index.add import REMOVED, add_unit
+from dataset.index.delete import remove_unpublished, removed_ids
 from dataset.index.describe import describe_unit
 from dataset.index.finish import make_record, put_record, result_of, start_probes, write_segment
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained, write_trained
 from dataset.index.lock import locked
 from dataset.index.measure import measure
 from dataset.index.merge import MergedRange, merge_unit
-from dataset.index.plan import FINISHED, IndexOptions, Plan, Work, delete_work, read_existing, work_on_release
+from dataset.index.plan import (
+    FINISHED,
+    REPLACED,
+    IndexOptions,
+    Plan,
+    Work,
+    delete_replaced,
+    delete_work,
+    read_existing,
+    work_on_release,
+)
 from dataset.index.train import CODE_ROWS, HeldOut, draw_sample, train
 from dataset.store.store import Store
 
@@ -81,7 +94,7 @@ def build(
     work = open_work(anew=restart)
     finished = work.store.exists(work.path(FINISHED))
     if finished and not restart:
-        restart = work.plan.options.further or from_json(Plan, work.store.read(work.path("plan.json"))) != work.plan
+        restart = work.plan.options.keeps_lists or from_json(Plan, work.store.read(work.path("plan.json"))) != work.plan
     if restart:
         delete_work(work, keep_end=False)
         work = open_work(anew=True)
@@ -99,8 +112,8 @@ def _train(work: Work) -> UnitResult:
 
     plan = work.plan
     work.store.put(work.path("plan.json"), to_json(plan))
-    if plan.options.further:
-        return UnitResult(0, 0)
+    if plan.options.keeps_lists:
+        return UnitResult(0, _write_removed(work))
     wanted = max(plan.options.points_per_list * plan.lists, CODE_ROWS if plan.kind not in OWN_ROWS else 0)
     held_out = min(plan.options.held_out, plan.rows // 10)
     sample, queries = draw_sample(work.source, plan.options.modality, wanted, held_out, plan.options.seed)
@@ -130,6 +143,15 @@ def _finish(work: Work) -> UnitResult:
     return result
 
 
+def _write_removed(work: Work) -> int:
+    """Write the ids that were removed from the index that is compacted; return how many."""
+    record = read_existing(work)
+    assert record is not None
+    ids = removed_ids(work.store, work.folder, record) if work.plan.options.compact else np.empty(0, np.int64)
+    work.store.put(work.path(REMOVED), ids.astype("<i8").tobytes())
+    return len(ids)
+
+
 def _publish(work: Work) -> UnitResult:
 
     plan = work.plan
@@ -142,11 +164,22 @@ def _publish(work: Work) -> UnitResult:
             else []
         )
         record = make_record(work, segment, files, start_probes(work), ())
-        if not plan.options.further and work.store.local_path(work.output("index.json")) is not None:
+        if not plan.options.keeps_lists and work.store.local_path(work.output("index.json")) is not None:
             record = measure(work, record)
         with locked(work.store, work.folder):
-            put_record(work, record)
+            _switch(work, record)
+    delete_replaced(work, record)
     return result_of(work, record)
+
+
+def _switch(work: Work, record: IndexRecord) -> None:
+    """Publish a record; rows that were removed since a compaction began are removed from its segment first."""
+    before = read_existing(work)
+    if work.plan.options.compact and before is not None:
+        record = remove_unpublished(work.store, work.folder, record, removed_ids(work.store, work.folder, before))
+    if before is not None and not work.plan.options.further:
+        work.store.put(work.path(REPLACED), to_json(before))
+    put_record(work, record)
 
 
 def _file(work: Work, path: str) -> IndexFile:
@@ -155,7 +188,7 @@ def _file(work: Work, path: str) -> IndexFile:
 
 
 def _held_out(work: Work) -> HeldOut:
-    if work.plan.options.further:
+    if work.plan.options.keeps_lists:
         return HeldOut.empty(work.plan.dimensions)
     return HeldOut.from_bytes(work.store.read(work.output(f"{work.plan.generation}/{HELD_OUT}")))
 
@@ -164,7 +197,7 @@ def _held_out(work: Work) -> HeldOut:
 def _trained(work: Work, scratch: Path) -> Iterator[Trained]:
     """Yield the trained index; one in an object store is copied into `scratch` for as long as it is read."""
 
-    record = read_existing(work) if work.plan.options.further else None
+    record = read_existing(work) if work.plan.options.keeps_lists else None
     path = work.output(record.trained.path if record else f"{work.plan.generation}/{TRAINED}")
     place = work.store.local_path(path)
     copied = place is None

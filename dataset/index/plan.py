@@ -17,6 +17,7 @@ from dataset.formats.index_files import (
     IndexRecord,
     SearchIndexError,
     index_path,
+    parse_index_record,
     read_index_record,
 )
 from dataset.formats.json_records import from_json, to_json
@@ -28,6 +29,8 @@ from dataset.index.sources import FolderSource, ReleaseSource, Source, rows_of, 
 from dataset.store.store import Store
 
 FINISHED = "finish/000000.json"
+REPLACED = "replaced.json"
+"""Path in the work: the record that the build replaces, until its files are deleted."""
 Record = TypeVar("Record")
 
 MAX_RANGES = 1_024
@@ -48,12 +51,19 @@ class IndexOptions:
     """Of the release; () means all that have embeddings, and for a further segment all that are in none."""
     further: bool = False
     """Add a segment to the index that exists, with its centroids."""
+    compact: bool = False
+    """Replace all segments of the index that exists by one, without the rows that were removed from it."""
     seed: int = 0
     points_per_list: int = 64
     held_out: int = 128
     unit_rows: int = 262_144
     build: str = ""
     """Names this build among others of the same release, model and modality; a queue gives each its own."""
+
+    @property
+    def keeps_lists(self) -> bool:
+        """Whether the index that exists gives the centroids."""
+        return self.further or self.compact
 
     def __post_init__(self) -> None:
         """Raise SearchIndexError for values that no index has."""
@@ -156,6 +166,8 @@ def work_on_release(release: Release, options: IndexOptions, *, anew: bool = Fal
         batches = tuple(one.name for one in release.record.batches if one.name not in known)
         if not batches:
             raise SearchIndexError(f"The index has all batches of {release.record.name}: there is nothing to add.")
+    if not batches and options.compact and existing:
+        batches = tuple(name for segment in existing.segments for name in segment.batches)
     source = ReleaseSource.open(release, options.model, batches)
     return Work(release.store, folder, work, source, plan or make_plan(source, options, existing))
 
@@ -206,9 +218,9 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
     rows = rows_of(source)
     if not rows:
         raise SearchIndexError(f"{source.name} has no vectors of {options.model}.")
-    if options.further:
+    if options.keeps_lists:
         if existing is None:
-            raise SearchIndexError(f"There is no index to add to: build one of {source.name} first.")
+            raise SearchIndexError(f"There is no index of {source.name} to change: build one first.")
         check_model(existing, source.model, source.dimensions)
         kind, lists, generation = existing.kind, existing.lists, existing.generation
     else:
@@ -253,6 +265,16 @@ def delete_work(work: Work, *, keep_end: bool) -> None:
     if not keep_end:
         for path in sorted(kept):
             work.store.delete(path)
+
+
+def delete_replaced(work: Work, record: IndexRecord) -> None:
+    """Delete the files of the record that was kept as REPLACED and are not of this one; who mapped them keeps them."""
+    path = work.path(REPLACED)
+    if work.store.exists(path):
+        kept = {file.path for file in record.files}
+        for file in parse_index_record(work.store.read(path), path).files:
+            if file.path not in kept:
+                work.store.delete(work.output(file.path))
 
 
 def check_model(record: IndexRecord, model: EmbeddingModel, dimensions: int) -> None:

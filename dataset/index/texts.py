@@ -22,6 +22,8 @@ NULL = 2**32 - 1
 _SKIPPABLE = 0x184D2A50
 """The magic number of a zstd frame that decoders pass over (RFC 8878, section 3.1.2)."""
 _SKIPPABLE_HEAD = 8
+_SLACK = 32
+"""Bytes of padding behind each frame: one from which texts were removed may compress to a few bytes more."""
 
 Column = Sequence[str | None]
 
@@ -53,7 +55,7 @@ class FrameWriter:
         return np.array(self._offsets, "<u8")
 
     def _write_frame(self, columns: Sequence[Column]) -> None:
-        data = self._compressor.compress(pack(columns))
+        data = self._compressor.compress(pack(columns)) + _padding(_SLACK)
         self._file.write(data)
         self._offsets.append(self._offsets[-1] + len(data))
 
@@ -107,10 +109,7 @@ def decompress(frame: bytes) -> bytes:
 
 
 def blanked(frame: bytes, columns: int, rows: Sequence[int]) -> bytes:
-    """Return a frame of the same length without the texts of some rows.
-
-    What it is shorter is a skippable frame, or bytes that compress to nothing less: texts that are removed never make a
-    frame longer, so a level that fits is always found.
+    """Return a frame and its padding, of the same length, without the texts of some rows.
 
     Raises: ValueError when the frame is damaged.
     """
@@ -123,9 +122,13 @@ def blanked(frame: bytes, columns: int, rows: Sequence[int]) -> bytes:
     content = pack(found)
     for level in (3, 9, 19, 22):
         data = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress(content)
-        space = len(frame) - len(data)
-        if space == 0:
-            return data
-        if space >= _SKIPPABLE_HEAD:
-            return data + struct.pack("<II", _SKIPPABLE, space - _SKIPPABLE_HEAD) + bytes(space - _SKIPPABLE_HEAD)
+        if len(data) <= len(frame):
+            return data + _padding(len(frame) - len(data))
     raise ValueError("it cannot be written shorter")
+
+
+def _padding(size: int) -> bytes:
+    """Return bytes that decoders pass over: a skippable frame, or zeros if they are too few for one."""
+    if size < _SKIPPABLE_HEAD:
+        return bytes(size)
+    return struct.pack("<II", _SKIPPABLE, size - _SKIPPABLE_HEAD) + bytes(size - _SKIPPABLE_HEAD)

@@ -17,9 +17,7 @@ from tests.dataset.index.made import build_folder, build_index, made_release, pu
 
 
 def checksums_hold(folder: Path, record: IndexRecord) -> None:
-    files = [record.trained, record.held_out, *(segment.positions for segment in record.segments)]
-    files += [file for segment in record.segments for one in segment.ranges for file in one.files.values()]
-    for file in files:
+    for file in record.files:
         data = (folder / file.path).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256), file.path
 

@@ -1,0 +1,161 @@
+"""Make the bitmaps and counts of facets anew: after side tables have changed, such as tags or near-duplicates.
+
+Scores of side tables (punsafe, pwatermark, aesthetic) take the place of the release's own; `representative` comes from
+the side table of near-duplicates. The new files have new names, and index.json is replaced last: readers go on with the
+old ones until then. Memory: a range's numbers; the values of side tables are kept in files in `scratch`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from dataset.formats import duplicates
+from dataset.formats.index_files import (
+    RECORD,
+    IndexFile,
+    IndexRange,
+    IndexRecord,
+    IndexSegment,
+    range_file,
+    read_index_record,
+)
+from dataset.formats.json_records import to_json
+from dataset.formats.release_parquet import HashedFile
+from dataset.formats.releases import Release
+from dataset.formats.side_tables import SideTable, read_side_tables
+from dataset.index.facets import ALIVE, REPRESENTATIVE, SCORES, count_by_list, facet_masks, pack_masks
+from dataset.index.lock import locked
+from dataset.index.numbers import record_type
+from dataset.store.store import Store
+
+Values = Mapping[str, npt.NDArray[Any]]
+"""Of a segment by column: (end,) by position."""
+
+
+def refresh(store: Store, folder: str, release: Release | None, scratch: Path) -> IndexRecord:
+    """Replace the bitmaps of the index in a folder of a store; return the new record.
+
+    Raises: SearchIndexError when there is no index; SideTableError; StoreError.
+    """
+    with locked(store, folder):
+        record = read_index_record(store, folder)
+        sources = _score_tables(read_side_tables(release)) if release else {}
+        segments = []
+        old: list[IndexFile] = []
+        for at, segment in enumerate(record.segments):
+            values = _values(store, folder, segment, release, sources, scratch / str(at)) if release else {}
+            ranges = tuple(_refreshed(store, folder, record, segment, at, values) for at in range(len(segment.ranges)))
+            old += [one.files[role] for one in segment.ranges for role in ("bits", "facets")]
+            segments.append(replace(segment, ranges=ranges))
+        renewed = replace(
+            record, version=release.record.version if release else record.version, segments=tuple(segments)
+        )
+        store.put(_path(folder, RECORD), to_json(renewed))
+        for file in old:
+            store.delete(_path(folder, file.path))
+    return renewed
+
+
+def _score_tables(tables: Mapping[str, SideTable]) -> dict[str, SideTable]:
+    """Return the table that has each column: `tags` before others, these by name."""
+    found = {}
+    for score in SCORES:
+        having = [name for name in tables if score in tables[name].columns]
+        if having:
+            found[score] = tables[min(having, key=lambda name: (name != "tags", name))]
+    if duplicates.NAME in tables:
+        found[REPRESENTATIVE] = tables[duplicates.NAME]
+    return found
+
+
+def _values(
+    store: Store, folder: str, segment: IndexSegment, release: Release, sources: Mapping[str, SideTable], scratch: Path
+) -> Values:
+    """Write the side tables' values by position into files, and return them mapped."""
+    if not sources:
+        return {}
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = _path(folder, segment.positions.path)
+    place = store.local_path(path)
+    positions = np.memmap(place, "<i8", "r") if place else np.frombuffer(store.read(path), "<i8")
+    end = max(one.base + one.rows for one in segment.ranges)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, table in sources.items():
+        values = np.memmap(scratch / name, "<f4", "w+", shape=(max(1, end),))
+        values[:] = 1 if name == REPRESENTATIVE else np.nan
+        for ids, column in _columns(release, table, name):
+            inside = (ids >= segment.first_id) & (ids < segment.end_id)
+            at, some = positions[ids[inside] - segment.first_id], column[inside]
+            values[at[at >= 0]] = some[at >= 0]
+        found[name] = values
+    return found
+
+
+def _columns(
+    release: Release, table: SideTable, name: str
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield ids and values of a table, a row group at a time; of near-duplicates 1 for the representative, else 0."""
+    for file in table.files:
+        with release.store.open_input(release.path(file.path)) as opened:
+            parquet = pq.ParquetFile(opened)
+            for group in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(group, columns=["id", name], use_threads=False)
+                ids = rows["id"].to_numpy()
+                if name == REPRESENTATIVE:
+                    yield ids, (rows[name].to_numpy() == ids).astype(np.float32)
+                else:
+                    yield ids, rows[name].to_numpy().astype(np.float32)
+
+
+def _refreshed(
+    store: Store, folder: str, record: IndexRecord, segment: IndexSegment, at: int, values: Values
+) -> IndexRange:
+    """Write a range's new bitmaps and counts, and return the range with them."""
+    one = segment.ranges[at]
+    numbers = np.zeros(one.rows, record_type(record.numbers))
+    if "numbers" in one.files:
+        numbers = np.frombuffer(store.read(_path(folder, one.files["numbers"].path)), numbers.dtype)
+    sizes = np.frombuffer(store.read(_path(folder, one.files["sizes"].path)), "<u4")
+    bits = np.frombuffer(store.read(_path(folder, one.files["bits"].path)), np.uint8).reshape(len(one.facets), -1)
+    alive = np.unpackbits(bits[one.facets.index(ALIVE)], count=one.rows, bitorder="little").view(np.bool_)
+    here = {name: np.asarray(column[one.base : one.base + one.rows]) for name, column in values.items()}
+    masks = facet_masks(_with_scores(numbers, here), record.categories)
+    if REPRESENTATIVE in here:
+        masks[REPRESENTATIVE] = here[REPRESENTATIVE] > 0
+    masks = {name: mask & alive for name, mask in masks.items()}
+    revision = int(one.files["bits"].path.rsplit(".", 2)[1]) + 1
+    files = dict(one.files)
+    for role, ending, data in (
+        ("bits", "bits", pack_masks(masks).tobytes()),
+        ("facets", "u32", count_by_list(masks, sizes).tobytes()),
+    ):
+        path = range_file(segment.name, role, at, ending, revision)
+        with store.write(_path(folder, path)) as file:
+            hashed = HashedFile(file)
+            hashed.write(data)
+        files[role] = IndexFile(path=path, bytes=hashed.bytes, sha256=hashed.sha256)
+    return replace(one, facets=tuple(masks), files=files)
+
+
+def _with_scores(numbers: npt.NDArray[np.void], values: Values) -> npt.NDArray[np.void]:
+    """Return the numbers with the side tables' scores in place of the release's, where a row has one."""
+    scores = [name for name in values if name in SCORES]
+    if not scores:
+        return numbers
+    fields = [(name, numbers.dtype[name]) for name in numbers.dtype.names or ()]
+    fields += [(name, np.dtype("<f4")) for name in scores if name not in (numbers.dtype.names or ())]
+    found = np.zeros(len(numbers), np.dtype(fields))
+    for name, _ in fields:
+        found[name] = numbers[name] if name in (numbers.dtype.names or ()) else np.nan
+    for name in scores:
+        found[name] = np.where(np.isnan(values[name]), found[name], values[name])
+    return found
+
+
+def _path(folder: str, relative: str) -> str:
+    return f"{folder}/{relative}" if folder else relative

@@ -1,1 +1,1 @@
-"""Who does what: schema, queue, pool, ledger and the admin command; knows nothing of images."""
+"""Coordinate the workers: schema, queues, pool, ledger and the admin's command. Nothing here depends on images."""

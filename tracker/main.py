@@ -79,9 +79,9 @@ def seed(
         Path | None, typer.Option(help="JSON file from `dataset recipe`; default: LAION's rules.")
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Take only N of the WAT files, drawn at random.")
+        int | None, typer.Option(min=1, metavar="N", help="Take only N of the WAT files, chosen at random.")
     ] = None,
-    random_seed: Annotated[int, typer.Option(help="Seed of --sample; the same seed draws the same files.")] = 0,
+    random_seed: Annotated[int, typer.Option(help="Seed of --sample; the same seed chooses the same files.")] = 0,
     keep_shards: Annotated[
         str | None,
         typer.Option(help="How long pictures stay after filtering: a time like 24h (default), kept or forever."),
@@ -91,7 +91,7 @@ def seed(
     sha256_col: Annotated[
         str | None, typer.Option(help="Column with the sha256 of the pictures; others end as changed.")
     ] = None,
-    extra_cols: Annotated[str, typer.Option(help="Other columns of a link list to keep, separated by commas.")] = "",
+    extra_cols: Annotated[str, typer.Option(help="Further columns of a link list to keep, separated by commas.")] = "",
     language_col: Annotated[
         str | None, typer.Option(help="Language column of a link list; without it, all rows are nolang.")
     ] = None,
@@ -101,13 +101,15 @@ def seed(
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep links of a link list that were seen before.")
     ] = False,
-    with_filter: Annotated[bool, typer.Option("--filter", help="Score a link list's pairs, as a crawl's are.")] = False,
+    with_filter: Annotated[
+        bool, typer.Option("--filter", help="Score a link list's pairs, like those of a crawl.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Add WAT files or link lists to a run."""
     if url_col is not None:
         if sample is not None:
-            raise TrackerError("--sample is for WAT files: leave it out, or name fewer files of the list")
+            raise TrackerError("--sample is only for WAT files: leave it out, or name fewer link lists")
         columns = Columns(url_col, caption_col, language_col, split_names(extra_cols), sha256_col)
         asked = list_commands.Asked(
             columns, detect_language=detect_language, keep_duplicates=keep_duplicates, with_filter=with_filter,
@@ -262,7 +264,7 @@ def _audit_lines(data: dict[str, Any]) -> list[str]:
 
 
 def _bloom_line(cost: dict[str, Any]) -> str:
-    """Return what the Bloom filter dropped, and how many links of it were probably new."""
+    """Return how many links the Bloom filter dropped, and how many of them were probably new."""
     rates = f"{cost['expected_rate']:.4%} of all new links; the setting bloom_rate allows {cost['rate']:.4%}"
     return (
         f"the Bloom filter dropped {cost['dropped']:,} of {cost['read']:,} links as known, of which about "

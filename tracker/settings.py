@@ -1,4 +1,4 @@
-"""The settings in the environment, read when a command starts, never at import."""
+"""The settings in the environment, which are read when a command starts, never at import."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
--- The tables of schema tracker, as the first release has them. The owner's role is set by tracker migrate.
+-- The tables of schema tracker in the first release. `tracker migrate` sets the owner's role.
 
 CREATE TYPE tracker.queue AS ENUM (
     'extract', 'ingest', 'download', 'filter'
@@ -214,7 +214,7 @@ CREATE INDEX job_dead_for_admin ON tracker.job (queue) WHERE state = 'dead';
 
 CREATE INDEX job_leased_for_takeover ON tracker.job (worker_id) WHERE state = 'leased';
 
--- A WAT file is seeded once a run, however often tracker seed is called.
+-- A WAT file is seeded once per run, however often tracker seed is called.
 CREATE UNIQUE INDEX job_wat_for_seed ON tracker.job (run_id, (payload ->> 'wat')) WHERE queue = 'extract';
 
 CREATE INDEX job_ready_for_claim ON tracker.job (queue, slot, priority DESC, job_id) WHERE state = 'ready';
@@ -279,21 +279,22 @@ CREATE TABLE tracker.bloom_pack (
     FOREIGN KEY(output_id) REFERENCES tracker.manifest (output_id)
 );
 
--- Neither compressed nor moved into pieces that must be put together: a draw stores and returns it in one go.
+-- Neither compressed nor split into chunks, because a draw stores and returns the value as a whole.
 ALTER TABLE tracker.batch ALTER COLUMN payload SET STORAGE EXTERNAL;
 
--- One partition a subset; below them leaves, made at run time, so that a ctid names a row within one small table.
+-- One partition per subset; below them are leaves, created at run time, so that a ctid identifies a row within one
+-- small table.
 CREATE TABLE tracker.candidate_en PARTITION OF tracker.candidate FOR VALUES IN ('en') PARTITION BY LIST (leaf);
 CREATE TABLE tracker.candidate_multi PARTITION OF tracker.candidate FOR VALUES IN ('multi') PARTITION BY LIST (leaf);
 CREATE TABLE tracker.candidate_nolang PARTITION OF tracker.candidate FOR VALUES IN ('nolang') PARTITION BY LIST (leaf);
 
--- The ledger as it stands: what has been folded into counters, and what has not yet.
+-- The current sums of the ledger: the counters, and the entries that are not folded yet.
 CREATE VIEW tracker.tally AS
 SELECT run_id, account, label, subset, leaf, n FROM tracker.counter
 UNION ALL
 SELECT run_id, account, label, subset, leaf, n FROM tracker.ledger;
 
--- A leased job as its worker sees it.
+-- A leased job as its worker gets it.
 CREATE TYPE tracker.claimed AS (
     job_id bigint, lease uuid, queue tracker.queue, attempt smallint, run_id integer, run text, recipe jsonb,
     payload jsonb, output text

@@ -1,4 +1,4 @@
-"""The fleet's manners: what is blocked, which hosts rest, and which workers' addresses are burnt."""
+"""Politeness of the fleet: blocks, resting hosts, and workers whose addresses are burnt."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Finished lists of links: their extra columns, image rules' outcomes, and hashes never to keep."""
+"""Link lists: their extra columns, the outcomes of image rules, and hash lists."""
 
 from pathlib import Path
 

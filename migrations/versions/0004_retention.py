@@ -1,4 +1,4 @@
-"""Balance and retention: what piles up between stages is counted, and pictures stay for as long as is wanted."""
+"""Balance and retention: the work between stages is counted, and pictures are kept for the time that a run sets."""
 
 from pathlib import Path
 

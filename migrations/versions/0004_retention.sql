@@ -1,5 +1,6 @@
--- Three accounts more. ADD VALUE would forbid their use in this transaction, and what lies in packs and shards already
--- must be booked here; so the type is made anew, with whatever labels it has by now. Both tables are small.
+-- Three more accounts. After ADD VALUE they could not be used in this transaction, in which the rows that are already
+-- in packs and shards must be counted. So the type is created again, with all labels that it has by now. Both tables
+-- are small.
 DROP VIEW tracker.tally;
 DROP FUNCTION IF EXISTS
     tracker.post(integer, bigint, tracker.account, text, tracker.subset, bigint, integer);
@@ -9,7 +10,7 @@ BEGIN
     EXECUTE (
         SELECT format('CREATE TYPE tracker.account AS ENUM (%s, %L, %L, %L)',
                       string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder), 'packed', 'stored', 'bloom')
-        -- not enum_range: it refuses a label that an earlier step of this transaction has added
+        -- not enum_range, which refuses a label that was added earlier in this transaction
         FROM pg_enum WHERE enumtypid = 'tracker.account_before'::regtype
     );
 END
@@ -22,8 +23,8 @@ SELECT run_id, account, label, subset, leaf, n FROM tracker.counter
 UNION ALL
 SELECT run_id, account, label, subset, leaf, n FROM tracker.ledger;
 
--- How long pictures are kept once their shard's part is in. Runs that were begun before keep theirs: nobody has agreed
--- to lose them.
+-- How long pictures are kept after their shard's part is finished. Runs that exist already keep theirs, because nobody
+-- has agreed to delete them.
 ALTER TABLE tracker.run ADD COLUMN keep_shards TEXT DEFAULT 'forever' NOT NULL;
 ALTER TABLE tracker.run ALTER COLUMN keep_shards SET DEFAULT '24h';
 ALTER TABLE tracker.run ADD CONSTRAINT run_keeps_shards_for_a_time
@@ -42,7 +43,7 @@ CREATE INDEX manifest_filtered_for_retention ON tracker.manifest (run_id, kept_a
 CREATE INDEX manifest_deleting_for_retention ON tracker.manifest (output_id)
     WHERE tar_deleting_at IS NOT NULL AND tar_deleted_at IS NULL;
 
-UPDATE tracker.manifest SET tar_bytes = bytes WHERE kind = 'shard';  -- as received; a little more than was written
+UPDATE tracker.manifest SET tar_bytes = bytes WHERE kind = 'shard';  -- as received, slightly more than was written
 UPDATE tracker.manifest SET filtered_at = job.finished_at
 FROM tracker.job
 WHERE job.queue = 'filter' AND job.state IN ('done', 'discarded') AND manifest.path = job.payload ->> 'shard';
@@ -55,7 +56,7 @@ INSERT INTO tracker.counter (run_id, account, n)
 SELECT run_id, 'packed', sum((payload ->> 'rows')::bigint)
 FROM tracker.job WHERE queue = 'ingest' AND state NOT IN ('done', 'discarded') GROUP BY run_id;
 
--- How much had been drawn for good at a moment: two of them give the rate at which the pool empties.
+-- The number of links drawn and not returned, at a moment: two rows give the rate at which the pool empties.
 CREATE TABLE tracker.pace (
     measured_at timestamptz DEFAULT now() NOT NULL,
     came_in BIGINT NOT NULL,

@@ -1,4 +1,4 @@
-"""A second model over samples that are there: a queue of its own, and what each of its models is, once for a run."""
+"""A second model for existing samples: a queue, and the models that it uses, recorded once per run."""
 
 from pathlib import Path
 

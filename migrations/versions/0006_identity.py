@@ -1,4 +1,4 @@
-"""A name for this tracker that no other one has: what comes from several of them is told apart by it."""
+"""A unique identity of this tracker, which distinguishes the outputs of several trackers."""
 
 from pathlib import Path
 

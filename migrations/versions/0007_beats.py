@@ -1,4 +1,4 @@
-"""Beats carry a request id: what hosts did is counted once, however often it is told."""
+"""Heartbeats carry a request id, so that a repeated report about hosts is counted once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A link list may say the sha256 of its pictures: one that is another picture now ends as changed."""
+"""A link list may give the sha256 of its pictures; a link to a picture with another sha256 ends as changed."""
 
 from pathlib import Path
 

@@ -1,2 +1,2 @@
--- A link whose picture is not the one that its list names by sha256.
+-- A link whose picture does not have the sha256 that its list gives.
 ALTER TYPE tracker.outcome ADD VALUE 'changed';

@@ -1,4 +1,4 @@
-"""One table of queues: where outputs lie, rows on the lease, runs over a release."""
+"""One table of queues: the folders of outputs, rows counted on the lease, runs over a release."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
--- The rows that a job took and gave: rates are computed from them, whatever the result of the job's queue looks like.
+-- The rows that a job read and produced: rates are computed from them, independently of the format of the queue's
+-- results.
 ALTER TABLE tracker.lease ADD COLUMN rows_in BIGINT, ADD COLUMN rows_out BIGINT;
 
 -- The folder of each queue's outputs; `tracker migrate` fills it from tracker/database/enums.py. The queue is text,
@@ -15,14 +16,14 @@ ALTER TABLE tracker.run
     DROP CONSTRAINT run_name_fits_a_path,
     ADD CONSTRAINT run_name_fits_a_path CHECK (name ~ '^(releases/)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$');
 
--- A unit of work is seeded once for a run and queue, however often its command is called.
+-- A unit of work is seeded once per run and queue, however often its command is called.
 CREATE UNIQUE INDEX job_unit_for_seed ON tracker.job (run_id, queue, (payload ->> 'unit'))
     WHERE payload ->> 'unit' IS NOT NULL;
 
--- One word for one thing, in the schema too.
+-- Use the same word for the same thing in the schema too.
 ALTER TABLE tracker.restriction RENAME TO hash_list;
 ALTER TABLE tracker.hash_list RENAME CONSTRAINT restriction_pkey TO hash_list_pkey;
 ALTER TABLE tracker.hash_list RENAME CONSTRAINT restriction_name_fits_a_path TO hash_list_name_fits_a_path;
 
--- Workers call functions by other names now.
+-- Functions have new names, so workers of older protocols are refused.
 UPDATE tracker.setting SET value = '3' WHERE name IN ('oldest_protocol', 'newest_protocol');

@@ -4,8 +4,8 @@ ALTER TYPE tracker.queue ADD VALUE 'dedup';
 ALTER TYPE tracker.output_kind ADD VALUE 'index';
 ALTER TYPE tracker.output_kind ADD VALUE 'dedup';
 
--- Work over a release in steps. The plan is fixed when the build is seeded; the row is the lock under which the last
--- unit of a step is recognised.
+-- Work over a release in steps. The plan is fixed when the build is seeded; this row is locked while units are counted,
+-- so that the last unit of a step is recognised once.
 CREATE TABLE tracker.build (
     build_id INTEGER NOT NULL GENERATED ALWAYS AS IDENTITY,
     run_id INTEGER NOT NULL REFERENCES tracker.run (run_id),

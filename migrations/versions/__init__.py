@@ -1,1 +1,1 @@
-"""One module a revision; a landed one is never edited."""
+"""One module per revision; a revision that has been released is never edited."""

@@ -86,7 +86,7 @@ def test_a_store_that_was_not_made_yet_is_one_sentence_and_is_not_made(
 ) -> None:
     store = tmp_path / "store"
     finished = command("tracker", verb, SHOAL_DATABASE_URL=database, SHOAL_STORE=str(store))
-    assert_one_sentence(finished, f"the store {store} is not there", "SHOAL_STORE")
+    assert_one_sentence(finished, f"the store {store} does not exist", "SHOAL_STORE")
     assert not store.exists()
 
 
@@ -161,7 +161,7 @@ def test_a_recipe_is_fixed_with_its_run(database: str, tmp_path: Path) -> None:
             SHOAL_DATABASE_URL=database,
         )
         assert seeded.returncode == code, seeded.stderr
-    assert "which is fixed" in seeded.stderr
+    assert "which cannot change" in seeded.stderr
 
 
 def test_a_name_that_fits_no_path_cannot_be_a_runs(database: str, tmp_path: Path) -> None:

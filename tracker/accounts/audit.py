@@ -5,8 +5,8 @@ and of the batches, counted in one snapshot (REPEATABLE READ), and the final out
 that the manifest lists. A shard whose pictures were deleted keeps its parquet. The links of a discarded batch are in no
 shard; they are counted in the batch, which stays.
 
-The list of outputs is written to a local file in that snapshot, because shards are read for hours after it: what is in
-memory is bounded by a row group, also of 15 million outputs.
+The list of outputs is written to a local file in that snapshot, because shards are read for hours after it. Memory is
+bounded by one row group, even with 15 million outputs.
 
 Counts alone would not notice a row of the pool that replaced another, so the links' keys are compared, too.
 """
@@ -31,12 +31,14 @@ from tracker.database.database import Connection, query, translated
 from tracker.storage.manifest import ListedOutputs, list_outputs
 from tracker.storage.open import open_store
 
-DISCARDED = "discarded"  # the outcome of links of a discarded batch; no worker can report it
+DISCARDED = "discarded"  # the outcome of the links of a discarded batch; no worker can report it
 TARS_AT_ONCE = 1000
 TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
-"""The ending of the file with an output's rows, where it is not .parquet."""
+"""The ending of the file with an output's rows, for kinds where it is not .parquet."""
 BUILT = frozenset({"index", "dedup"})
-"""Kinds of files whose own records list and check them; takedowns and later versions change them."""
+"""Kinds of outputs that the audit skips: their own records list and check the files, which takedowns and later versions
+change.
+"""
 REMOVED_KEY = b"shoal.removed"
 """In the metadata of such a file: rows that takedowns have removed since the manifest counted them."""
 STILL_THERE = "SELECT path FROM tracker.manifest WHERE path = ANY (%s) AND tar_deleting_at IS NULL ORDER BY path"
@@ -182,6 +184,6 @@ def _missing_tars(connection: Connection, listed: ListedOutputs, store: str) -> 
 
 
 def _keys(final: pa.Table) -> Keys:
-    """Return the key of each link, made of its pack and row: (N,) int64; a pack has fewer than 2^32 rows."""
+    """Return the key of each link, made from its pack and row: (N,) int64; a pack has fewer than 2^32 rows."""
     keys: Keys = (final["pack"].to_numpy() << 32) | final["pack_row"].to_numpy().astype(np.int64)
     return keys

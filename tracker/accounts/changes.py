@@ -1,7 +1,7 @@
 """The log of changes by the admin's commands: who, when, what, before and after.
 
-Invariant: an entry is written in the transaction of its change, so neither exists without the other. An entry holds no
-secret: that of an enrolled machine has its class, not its token.
+Invariant: an entry is written in the transaction of its change, so neither exists without the other. An entry contains
+no secret: the entry of an enrolled machine has the machine's class, not its token.
 """
 
 import getpass
@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from tracker.database.database import Connection, Row, query, translated
 
-# The log keeps the number and the first ids of changed jobs; one command may change millions.
+# One command may change millions of jobs, so the log keeps their number and only the first ids.
 MAX_IDS = 1000
 
 

@@ -9,7 +9,7 @@ from tracker.accounts.changes import record
 from tracker.database.database import Connection, query, translated
 from tracker.errors import TrackerError
 
-# A filter that has keys cannot change these: with another kind of key it would recognise none of them.
+# These cannot change once the filter has keys: with another kind of key it would recognise none of them.
 FIXED_WITH_FILTER = frozenset({"bloom_language", "bloom_rate", "bloom_capacity"})
 
 # Names of settings that may have a fraction; all others are counts.
@@ -50,13 +50,16 @@ def change_setting(connection: Connection, name: str, value: float) -> object:
 
 
 def _split_filter(connection: Connection, slots: int) -> None:
-    """Create the slots of the Bloom filter. Packs are split by slot, so this is possible only before the first pack.
+    """Create the slots of the Bloom filter. This is possible only before the first pack, because packs are split by
+    slot.
 
     Raises:
         TrackerError: there are packs.
     """
     if connection.execute("SELECT FROM tracker.manifest WHERE kind = 'pack' LIMIT 1").fetchone() is not None:
-        raise TrackerError("bloom_slots is fixed once there are packs, which are split by it: set it on a new database")
+        raise TrackerError(
+            "bloom_slots cannot change once there are packs, because packs are split by it: set it on a new database"
+        )
     connection.execute("DELETE FROM tracker.bloom")
     connection.execute("INSERT INTO tracker.bloom (slot) SELECT generate_series(0, %s - 1)", (slots,))
 
@@ -80,7 +83,7 @@ def _require_order(connection: Connection, name: str, number: float) -> None:
 
 
 def _require_nobody_alive(connection: Connection, lease_seconds: float) -> None:
-    """Check that no worker is alive: workers that beat for the longer lease would lose their jobs at once.
+    """Check that no worker is alive: workers that send heartbeats for the longer lease would lose their jobs at once.
 
     Raises:
         TrackerError: some are alive.
@@ -91,13 +94,13 @@ def _require_nobody_alive(connection: Connection, lease_seconds: float) -> None:
 
 
 def _require_no_filter(connection: Connection, name: str) -> None:
-    """Check that no pack has gone through the Bloom filter, whose parameters are fixed from then on.
+    """Check that no pack has gone through the Bloom filter: its parameters cannot change afterwards.
 
     Raises:
         TrackerError: one has.
     """
     if connection.execute("SELECT FROM tracker.bloom WHERE ordinal > 0 LIMIT 1").fetchone() is not None:
-        raise TrackerError(f"{name} is fixed once a pack has gone through the filter: set it on a new database")
+        raise TrackerError(f"{name} cannot change once a pack has gone through the filter: set it on a new database")
 
 
 def set_paused(connection: Connection, queues: Sequence[str], *, paused: bool) -> list[str]:

@@ -1,8 +1,8 @@
-"""The workers, and how the admin sends them away.
+"""The workers, and how the admin drains or evicts them.
 
-A drained worker gets nothing new, finishes what it holds and leaves. What an evicted worker holds is ready for others
-at once, and what it still sends is refused. An eviction locks the worker's row first, as a claim does: a concurrent
-claim is either seen here, or sees that its worker is gone.
+A drained worker gets no new jobs, finishes those that it holds, and leaves. The jobs of an evicted worker are ready for
+others at once, and its further calls are refused. An eviction locks the worker's row first, as a claim does: so either
+the eviction sees a concurrent claim, or the claim sees that its worker is gone.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 LOCK = "SELECT worker_id FROM tracker.worker WHERE worker_id = ANY (%s) ORDER BY worker_id FOR NO KEY UPDATE"
-# Fewer letters of a worker's id would too easily name another worker.
+# With fewer letters, the beginning of a worker's id would too easily match another worker's.
 FEWEST_LETTERS = 4
 
 
@@ -37,7 +37,7 @@ def find(connection: Connection, name: str) -> list[Row]:
     if not found:
         raise TrackerError(f"there is no worker {name}: tracker workers lists ids, hosts and machines")
     if len(found) > 1:
-        raise TrackerError(f"the ids of {len(found)} workers begin with {name}: give more of it")
+        raise TrackerError(f"the ids of {len(found)} workers begin with {name}: give more letters of it")
     return found
 
 

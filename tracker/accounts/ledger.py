@@ -1,6 +1,5 @@
-"""The ledger: what came in, where it waits and how it ended, as +N and -N entries that are folded into counters.
-
-The law of conservation holds for each run and subset:
+"""The ledger: how many links came in, where they wait and how they ended, as +N and -N entries that are folded into
+counters. This equation, the law of conservation, holds for each run and subset:
 
     in = pool + again + leased + finished
 
@@ -27,7 +26,7 @@ class Account:
 
     @property
     def missing(self) -> int:
-        """Return how many links are missing by the law; negative if some are there twice."""
+        """Return how many links are missing by the law of conservation; negative if some are counted twice."""
         return self.came_in - self.pool - self.again - self.leased - sum(self.finished.values())
 
 

@@ -3,7 +3,7 @@
 A link's key consists of its pack and its row there, in 63 bits. Keys are spilled into files by their hash, so equal
 keys are in one file, and files are compared one at a time: 6 billion links take 48 GB of disk and 100 MB of memory.
 
-Rejected: a set or a sorted array in memory (8 bytes per link); sums of hashes, which do not tell how many differ.
+Rejected: a set or a sorted array in memory (8 bytes per link); sums of hashes, which do not show how many keys differ.
 """
 
 import tempfile
@@ -100,7 +100,7 @@ class LinkKeys:
         except OSError as error:
             raise TrackerError(
                 f"the audit cannot keep the links' keys in {self.folder} ({error}): it needs 8 bytes per link; "
-                f"set TMPDIR to a folder with room"
+                f"set TMPDIR to a folder with more space"
             ) from error
 
     def _read(self, place: Place, number: int) -> Keys:

@@ -1,4 +1,4 @@
-"""The leaves of the pool: tables of about 20M candidates at most, each of one run and subset.
+"""The leaves of the pool: tables of at most about 20M candidates, each for one run and subset.
 
 A leaf is small, because TABLESAMPLE visits every block number; and it belongs to one run, because a batch has one
 recipe. `tracker seed` opens a run's first leaves, `tracker serve` opens another when all are full.
@@ -9,7 +9,7 @@ from psycopg import sql
 from tracker.database.database import Connection, query, translated
 from tracker.database.enums import SUBSETS
 
-# A batch empties whole pages, so early vacuums pay; the defaults are too slow for a leaf.
+# A batch empties whole pages, so it pays to vacuum early; the defaults are too slow for a leaf.
 STORAGE = (
     "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.2, "
     "autovacuum_vacuum_cost_delay = 0"
@@ -35,7 +35,8 @@ def _open(connection: Connection, run_id: int, subset: str) -> str:
     leaf = row["leaf"]
     relation = f"candidate_{subset}_{leaf}"
     connection.execute("UPDATE tracker.leaf SET relation = %s WHERE leaf = %s", (relation, leaf))
-    # Create the table with the partition's constraint, then attach it: that takes only a light lock on the parent.
+    # Create the table with the partition's constraint, then attach it: attaching then takes only a weak lock on the
+    # parent.
     connection.execute(
         sql.SQL(
             "CREATE TABLE tracker.{relation} (LIKE tracker.candidate INCLUDING DEFAULTS, "

@@ -42,7 +42,7 @@ def block(
 
 @app.command()
 def unblock(patterns: Patterns = None, file: FromFile = None, as_json: Json = False) -> None:
-    """Lift blocks; links that ended as blocked stay so."""
+    """Lift blocks; links that ended as blocked are not retried."""
     with open_tracker() as connection:
         changed = blocking.unblock(connection, [*(patterns or ()), *_lines(file)])
     tell({"unblocked": changed}, as_json, f"no longer blocked: {_brief(changed)}")

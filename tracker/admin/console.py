@@ -1,4 +1,5 @@
-"""The command `tracker`: its groups, and how it prints. Data goes to stdout, as text or JSON; messages go to stderr.
+"""The command `tracker`: its groups of commands, and how results are printed. Data goes to stdout, as text or JSON;
+messages go to stderr.
 
 Invariant: a command that destroys something shows what it would change, and changes nothing without --yes or a
 person's yes at a terminal.
@@ -48,12 +49,12 @@ app = typer.Typer(
     cls=GroupedCommands,
     help="Run and steer the swarm: its jobs, workers and results.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, passwords among them
+    pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, including passwords
 )
 out = Console()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only show what would change.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Make the change; without this, only show what would change.")]
 Queue = StrEnum("Queue", {name: name for name in QUEUES})  # type: ignore[misc]
 QueueOrAll = StrEnum("QueueOrAll", {name: name for name in (*QUEUES, "all")})  # type: ignore[misc]
 
@@ -75,7 +76,7 @@ def show(data: Mapping[str, Any], as_json: bool, text: Callable[[], RenderableTy
 
 
 def tell(data: Mapping[str, Any], as_json: bool, sentence: str) -> None:
-    """Write a sentence about what was done to stderr; with --json, print data instead."""
+    """Write a sentence about the command's effect to stderr; with --json, print data instead."""
     if as_json:
         show(data, as_json, lambda: sentence)
     else:

@@ -39,7 +39,7 @@ def resume(queue: QueueOrAll, as_json: Json = False) -> None:
 @app.command()
 def limit(
     queue: Queue,
-    most: Annotated[str, typer.Argument(metavar="N|none", help="Most jobs leased at once; none means no limit.")],
+    most: Annotated[str, typer.Argument(metavar="N|none", help="Maximum number of leased jobs, or none for no limit.")],
     as_json: Json = False,
 ) -> None:
     """Limit how many jobs of a queue are leased at once.
@@ -72,7 +72,7 @@ def list_changes(
 def doctor(as_json: Json = False) -> None:
     """Check the database, with a remedy for each fault.
 
-    The exit code is 1 if a finding is bad: it can lose work, or lets a worker do what it must not.
+    The exit code is 1 if a finding is bad: a fault that can lose work, or that lets a worker do something forbidden.
     """
     with connect(database_url(Settings.from_environment())) as connection:
         findings = doctors.examine(connection)

@@ -1,7 +1,7 @@
-"""`tracker doctor`: check that the database is what this version and its load need; each finding has a remedy.
+"""`tracker doctor`: check that the database fits this version and its load; each finding has a remedy.
 
-It changes nothing and reads only the catalog and statistics, so it may run at any time. A bad finding can lose work or
-lets a worker do what it must not; a warning costs speed, or will be bad later.
+It changes nothing and reads only the catalog and statistics, so it may run at any time. A bad finding is a fault that
+can lose work or lets a worker do something forbidden; a warning is a fault that costs speed, or that becomes bad later.
 """
 
 import re
@@ -62,22 +62,22 @@ def _functions(connection: Connection) -> Iterator[Finding]:
         elif row["body"] != bodies[name]:
             wrong.append(f"the body of function {name} differs from its file")
         elif not row["definer"] or row["owner"] != OWNER or row["config"] != CONFIG:
-            wrong.append(f"function {name} does not run as {OWNER}, on a fixed path")
+            wrong.append(f"function {name} does not run as {OWNER} with a fixed search path")
     for sentence in wrong:
         yield Finding("functions", Level.BAD, sentence, MIGRATE)
     if not wrong:
-        yield Finding("functions", Level.GOOD, f"{len(bodies)} functions equal their files")
+        yield Finding("functions", Level.GOOD, f"{len(bodies)} functions are the same as their files")
 
 
 def _grants(connection: Connection) -> Iterator[Finding]:
-    """Compare what the class logins may do with grants.sql."""
+    """Compare the privileges of the class logins with grants.sql."""
     roles = {row["name"]: row["powers"] for row in connection.execute(query("doctor_roles"), {"logins": list(LOGINS)})}
     there = {
         (row["login"], row["privilege"], row["thing"])
         for row in connection.execute(query("doctor_grants"), {"logins": list(LOGINS)})
     }
     wrong = [f"the login {login} is missing" for login in LOGINS if login not in roles]
-    wrong += [f"{login} has powers of an admin" for login, powers in sorted(roles.items()) if powers]
+    wrong += [f"{login} has an admin's powers" for login, powers in sorted(roles.items()) if powers]
     meant = {(login, "EXECUTE", name) for login, name in granted() if login in roles}
     wrong += [f"{login} may not {what} {thing}" for login, what, thing in sorted(meant - there)]
     for sentence in wrong:

@@ -1,11 +1,12 @@
-"""Waits for the notice that this spot machine is about to be taken away, then runs a command that drains its workers.
+"""Wait for the notice that the provider will take this spot machine away, then run a command that drains its workers.
 
-Runs on the machine itself, with its own Python and nothing of ours: `tracker launch` puts this file there.
+This script runs on the machine itself, with the machine's Python and no other file of Shoal: `tracker launch` puts it
+there.
 
     drain_on_notice.py [--metadata URL] [--every SECONDS] COMMAND…
 
 AWS gives two minutes, Google and Azure 30 seconds. Sources: AWS "Spot Instance interruption notices", Google Cloud
-"Preemptible VM instances", Azure "Scheduled Events". A machine of another provider is left alone.
+"Preemptible VM instances", Azure "Scheduled Events". On a machine of another provider it does nothing.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main() -> int:
     """Wait for the notice, run the command, and exit with its code."""
     parser = argparse.ArgumentParser(description="Drain when the provider takes this machine away.")
     parser.add_argument("--metadata", default=METADATA)
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two questions (%(default)s)")
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two requests (%(default)s)")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     while not (by := noticed(arguments.metadata)):
@@ -66,7 +67,8 @@ def _azure(metadata: str) -> bool:
 
 def _get(url: str, headers: dict[str, str], method: str = "GET") -> bytes:
     request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 — http, by METADATA
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has other metadata
+    # a proxy would answer with its own machine's metadata
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
         return bytes(response.read(65_536))
 

@@ -28,7 +28,7 @@ def embed(
 ) -> None:
     """Embed a run's kept samples with a second model.
 
-    With --folder, the tars of a folder. Called again, it adds jobs for what is new.
+    With --folder, the tars of a folder. When it is called again, it adds jobs for new samples only.
     """
     if run is None and folder is None:
         raise TrackerError("name a run, or give --folder with tars")

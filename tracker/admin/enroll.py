@@ -29,7 +29,7 @@ def enroll(connection: Connection, name: str, kind: str) -> str:
             record(connection, "enroll", name, before=None, after={"kind": kind})
     except TrackerError as error:
         if isinstance(error.__cause__, UniqueViolation):
-            raise TrackerError(f"a machine {name} is enrolled already: revoke it, and take another name") from error
+            raise TrackerError(f"a machine {name} is enrolled already: revoke it, and choose another name") from error
         raise
     return token
 

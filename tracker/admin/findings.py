@@ -1,4 +1,4 @@
-"""What `tracker doctor` finds: one sentence, how bad it is, and the remedy."""
+"""A finding of `tracker doctor`: a sentence, a level and a remedy."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 class Level(StrEnum):
     GOOD = "good"
-    WARNING = "warning"  # costs speed, or will be bad later
-    BAD = "bad"  # can lose work, or lets a worker do what it must not
+    WARNING = "warning"  # costs speed, or becomes bad later
+    BAD = "bad"  # can lose work, or lets a worker do something forbidden
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""The commands for pictures never to keep: hash-lists add, list, remove. Workers load changes before their next job."""
+"""The commands for lists of pictures that must not be kept: hash-lists add, list, remove. Workers load changes before
+their next job.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,10 +38,10 @@ class Kind(StrEnum):
 
 @hash_lists.command("add")
 def add(
-    file: Annotated[Path, typer.Argument(help="Text, a hash per line; csv, tsv, parquet: columns sha256, md5, pdq.")],
+    file: Annotated[Path, typer.Argument(help="Text, one hash a line; csv, tsv, parquet: columns sha256, md5, pdq.")],
     reason: Annotated[str, typer.Option(help="Whose list it is, and why it is used.")],
     name: Annotated[str | None, typer.Option(help="Name of the list; default: the file's name.")] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Kind of a text file's hashes of 64 digits.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of the hashes with 64 digits in a text file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Add a list; pictures that match it are not kept.
@@ -54,8 +56,10 @@ def add(
         row = values | {"hashes": Jsonb(listed.hashes)}
         with _refused_by_name(name), connection.transaction():
             with connection.transaction(force_rollback=True):
-                connection.execute(query("insert_hash_list"), row)  # refuses a name before anything is written
-            # The file's path is logged first: should this process die before the list is in force, the sweep knows it.
+                # refuses an invalid or taken name before anything is written
+                connection.execute(query("insert_hash_list"), row)
+            # The file's path is logged first, so that the sweep knows the file if this process dies before the list is
+            # in force.
             record(connection, WRITE, listed.path, before=None, after={"list": name})
         listed.write(settings.store)
         with _refused_by_name(name), connection.transaction():
@@ -65,7 +69,7 @@ def add(
     tell(
         {"name": name, "hashes": listed.hashes},
         as_json,
-        f"list {name}: {counts}; used from the next job on",
+        f"list {name}: {counts}; workers use it from their next job on",
     )
 
 

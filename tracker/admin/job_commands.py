@@ -109,7 +109,7 @@ def priority(
 
     with open_tracker() as connection:
         chosen = queue_jobs.choose(connection, choice, "priority", queue_jobs.UNFINISHED)
-        _do(chosen, connection, prioritise, f"jobs with priority {number} now", preview=preview, as_json=as_json)
+        _do(chosen, connection, prioritise, f"jobs that now have priority {number}", preview=preview, as_json=as_json)
 
 
 def _choice(jobs: list[int] | None, queue: Queue | None, run: str | None, every: bool) -> Choice:

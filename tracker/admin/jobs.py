@@ -5,7 +5,7 @@ returned may be smaller than in a preview, never larger.
 
 The links of a discarded batch end as `discarded`. No shard has rows of them, so the batch stays, and the exact audit
 counts them there. They never come back, because the Bloom filter knows their URLs. Rejected: returning them to the
-pool, because a link that kills workers would kill them from other batches.
+pool, because a link that crashes its workers would crash them again in other batches.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from tracker.database.database import Connection, Row, query, translated
 from tracker.errors import TrackerError
 
 UNFINISHED = ("ready", "leased", "dead")
-MAX_CHOSEN = 1_000_000  # jobs that one command changes; a second call changes the next ones
+MAX_CHOSEN = 1_000_000  # maximum number of jobs that one command changes; the next call changes further ones
 MAX_SHOWN = 20  # jobs that a preview shows
 LINKS_HELD = "SELECT coalesce(sum(n), 0) AS n FROM tracker.batch WHERE job_id = ANY (%s)"
 STATEMENTS = {"retry": "retry", "discard": "discard", "priority": "prioritise"}
@@ -28,7 +28,7 @@ STATEMENTS = {"retry": "retry", "discard": "discard", "priority": "prioritise"}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Selects jobs by id, queue, states and run; an empty field or None selects all."""
+    """Select jobs by id, queue, states and run; an empty field or None selects all."""
 
     ids: tuple[int, ...] = ()
     queue: str | None = None
@@ -60,12 +60,12 @@ def choose(connection: Connection, choice: Choice, verb: str, states: Sequence[s
     """Return the jobs of a choice that are in one of the states which the verb allows.
 
     Raises:
-        TrackerError: a job that was named by its id is not there, or in another state.
+        TrackerError: a job that was named by its id does not exist, or is in another state.
     """
     chosen = jobs(connection, replace(choice, states=tuple(states)), limit=MAX_CHOSEN)
     if missing := set(choice.ids) - {row["job_id"] for row in chosen}:
         found = job(connection, min(missing))
-        known = f"job {found['job_id']} is {found['state']} and of queue {found['queue']} and run {found['run']}"
+        known = f"job {found['job_id']} is {found['state']} and in queue {found['queue']} and run {found['run']}"
         raise TrackerError(f"{known}: {verb} is for jobs that are {' or '.join(states)}")
     return chosen
 

@@ -1,8 +1,8 @@
-"""`tracker launch`: the boot files of virtual machines that work for the swarm, at any provider.
+"""`tracker launch`: the boot files of virtual machines that run workers, for any provider.
 
 Invariant: a machine holds two secrets, its class's password and its own token, in files that only root and the worker's
-user may read. It has access to the store by its role. No command line, unit or environment that `docker inspect` shows
-contains a secret. Secrets and free text are written as base64, so they need no quoting.
+user may read. It gets access to the store through its role at the provider. No command line, unit or environment that
+`docker inspect` shows contains a secret. Secrets and free text are written as base64, so they need no quoting.
 
 There are three forms: user-data for cloud-init, a shell script that installs the units (any machine with systemd), and
 a folder with a compose file (a permanent machine: it does not wait for a spot provider's notice).
@@ -21,11 +21,12 @@ from tracker.errors import TrackerError
 
 IMAGE = re.compile(r"[a-z0-9][\w.\-/:@]*\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\Z")
-ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")  # characters without a meaning in units, compose files and the shell
+# Characters that have no special meaning in units, compose files and the shell.
+ARGUMENT = re.compile(r"[\w./:@+=,-]+\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-WORKER_USER = "10001:10001"  # of the images
+WORKER_USER = "10001:10001"  # the user that the images run as
 SLOTS = "/var/lib/shoal/slots"  # see workers.files.connections
-STOP_SECONDS = 60  # a download worker closes its shard within 8, a filter worker ends its shard's current samples
+STOP_SECONDS = 60  # a download worker closes its shard within 8 s; a filter worker finishes its current samples
 
 START = """\
 #!/bin/sh
@@ -123,23 +124,30 @@ class Machine:
             TrackerError: a value is invalid; the message says what to write instead.
         """
         if not IMAGE.match(self.image):
-            raise TrackerError(f"{self.image!r} is no image: give registry/name:tag")
+            raise TrackerError(f"{self.image!r} is not an image: give registry/name:tag")
         if urlsplit(self.database_url).password is not None or "password=" in self.database_url:
-            raise TrackerError("the database's URL holds a password: leave it out, and give --password-file")
+            raise TrackerError("the database's URL contains a password: leave it out, and give --password-file")
         if urlsplit(self.database_url).hostname in (None, "localhost", "127.0.0.1", "::1"):
-            raise TrackerError("other machines cannot reach this database: give --database-url with its host")
+            raise TrackerError(
+                "other machines cannot reach this database: give --database-url with the database's host"
+            )
         if "://" not in self.store:
-            raise TrackerError(f"the store {self.store} is a folder here: set SHOAL_STORE to s3://, gs:// or abfs://")
+            raise TrackerError(
+                f"the store {self.store} is a folder of this machine: set SHOAL_STORE to s3://, gs:// or abfs://"
+            )
         for argument in self.arguments:
             if not ARGUMENT.match(argument):
                 raise TrackerError(
-                    f"{argument!r} cannot stand in a unit's command line: give it with --env, if it can be"
+                    f"{argument!r} cannot stand in a unit's command line: pass it as a variable with --env, if the "
+                    "worker reads one"
                 )
         for name in self.settings:
             if not VARIABLE.match(name) or name in self._own():
-                raise TrackerError(f"{name!r} cannot be set: give --env NAME=VALUE, of what launch does not set itself")
+                raise TrackerError(
+                    f"{name!r} cannot be set: give --env NAME=VALUE with a name that launch does not set itself"
+                )
         if any(character in value for value in self.environment().values() for character in "\n\r\0"):
-            raise TrackerError("a setting holds a line break: take it out")
+            raise TrackerError("a setting contains a line break: remove it")
 
     def environment(self) -> dict[str, str]:
         """Return the containers' environment, with the paths of the secrets but not the secrets."""
@@ -160,7 +168,8 @@ class Machine:
             "SHOAL_STORE": self.store,
             "PGPASSWORD_FILE": "/run/login/password",
             "SHOAL_TOKEN_FILE": "/run/login/token",
-            "SHOAL_WAT_SLOTS": "/run/slots",  # one for all containers of the machine: they share its address
+            # one folder for all containers of the machine, because they share its IP address
+            "SHOAL_WAT_SLOTS": "/run/slots",
         }
         if self.user_agent:
             known["SHOAL_USER_AGENT"] = self.user_agent
@@ -170,7 +179,7 @@ class Machine:
 
 
 def machine_names(name: str, count: int) -> list[str]:
-    """Return the names of `count` machines: NAME for one, else NAME-001 and so on.
+    """Return the names of `count` machines: NAME if there is one, otherwise NAME-001 and so on.
 
     Raises:
         TrackerError: the name is invalid.

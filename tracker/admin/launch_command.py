@@ -22,7 +22,7 @@ from tracker.settings import Settings
 @app.command()
 def launch(
     name: Annotated[str, typer.Argument(help="Name of the machine; several are called NAME-001 and so on.")],
-    kind: Annotated[Queue, typer.Option(help="What its workers do.")],
+    kind: Annotated[Queue, typer.Option(help="The stage that its workers do.")],
     image: Annotated[str, typer.Option(help="Image of the workers, as registry/name:tag.")],
     password_file: Annotated[
         Path, typer.Option(help="File whose first line is the class's password; see tracker rotate.")
@@ -36,7 +36,7 @@ def launch(
     ] = None,
     ca_file: Annotated[
         Path | None,
-        typer.Option(help="Certificate of the authority that signed the database's, unless it is a public one."),
+        typer.Option(help="Certificate of the database's authority, if it is not a public one."),
     ] = None,
     user_agent: Annotated[
         str | None, typer.Option(envvar="SHOAL_USER_AGENT", help="User agent of the download workers.")
@@ -97,14 +97,14 @@ def _places(folder: Path, form: Form, names: list[str]) -> list[Path]:
 
 
 def _with_login(url: str, kind: str) -> str:
-    """Return the URL with the class's login in it, unless it names one."""
+    """Return the URL with the class's login, unless the URL already names a login."""
     scheme, separator, rest = url.partition("://")
     host = rest.partition("/")[0]
     return url if not separator or "@" in host else f"{scheme}://{login_of(kind)}@{rest}"
 
 
 def _without_authority(url: str) -> str:
-    """Return the URL without the path of a certificate, which is another path on the machines."""
+    """Return the URL without the path of a certificate, because the path on the machines is different."""
     parts = urlsplit(url)
     asked = [(name, value) for name, value in parse_qsl(parts.query) if name != "sslrootcert"]
     return urlunsplit(parts._replace(query=urlencode(asked)))
@@ -138,7 +138,7 @@ def _certificate(path: Path) -> str:
 
 
 def _write(folder: Path, files: dict[str, tuple[int, str]]) -> None:
-    """Write files that nobody else may read, not even for a moment.
+    """Write files that other users can never read, not even while they are being written.
 
     Raises:
         TrackerError: the folder cannot be written.
@@ -150,4 +150,4 @@ def _write(folder: Path, files: dict[str, tuple[int, str]]) -> None:
             with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
                 file.write(content)
     except OSError as error:
-        raise TrackerError(f"{folder} cannot be written ({error.strerror}): name another with --out") from error
+        raise TrackerError(f"{folder} cannot be written ({error.strerror}): name another folder with --out") from error

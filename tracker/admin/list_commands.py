@@ -34,7 +34,7 @@ def require_crawl(sources: Sequence[str], options: Mapping[str, object]) -> None
     """Refuse a link list without --url-col, and options of link lists for WAT files.
 
     Raises:
-        TrackerError: it names what is missing.
+        TrackerError: an option is missing; the message names it.
     """
     for source in sources:
         if is_list(source):
@@ -51,10 +51,10 @@ def seed_lists(sources: Sequence[str], asked: Asked, *, run: str | None, recipe:
         TrackerError: a list cannot be read, or the run exists with another recipe.
     """
     if asked.detect_language and asked.columns.language:
-        raise TrackerError("a language is either detected or the list's own: give one of the two options")
+        raise TrackerError("a language is either detected or taken from the list: give only one of the two options")
     if asked.keep_shards is not None and not asked.with_filter:
         raise TrackerError(
-            "this list is not filtered, so its shards stay: leave out --keep-shards, or give --filter, too"
+            "this list is not filtered, so its shards are kept: leave out --keep-shards, or add --filter"
         )
     listing = read_listing(sources, asked.columns)
     name = run or DEFAULT_RUN

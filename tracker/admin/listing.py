@@ -1,7 +1,7 @@
 """Tables that fit 80 columns, and show more columns on a wider terminal.
 
-Invariant: no heading and no number is ever cut. Where the width does not suffice, the optional columns are left out,
-the last first; then the gap between columns shrinks; then the columns with `shrinks` are cut.
+Invariant: no heading and no number is ever cut. If the terminal is too narrow, the optional columns are left out, the
+last one first; then the gap between columns shrinks; then the columns with `shrinks` are cut.
 
 Rejected: Rich's own layout, which cuts every column alike ("ready" became "rea…").
 """
@@ -15,10 +15,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-GAPS = (2, 1)  # cells between columns; the first that fits
+GAPS = (2, 1)  # cells between columns; the first value that fits is used
 NOTE_INDENT = "  "
 BESIDE_GAP = 3
-LEAST_CELLS = 4  # of a column that shrinks
+LEAST_CELLS = 4  # the minimum width of a column that shrinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Column:
     heading: str
     right: bool = False
     optional: bool = False
-    """Left out if the width does not suffice."""
+    """Left out if the terminal is too narrow."""
     shrinks: bool = False
-    """Cut if the width does not suffice."""
+    """Cut if the terminal is too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def text_table(*headings: str) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Two renderables side by side, or below each other if the width does not suffice."""
+    """Two renderables side by side, or below each other if the terminal is too narrow."""
 
     left: RenderableType
     right: RenderableType

@@ -1,4 +1,4 @@
-"""The commands that look ahead: plan, and rebalance."""
+"""The commands that simulate a crawl and its balance: plan and rebalance."""
 
 import re
 from dataclasses import asdict
@@ -63,7 +63,7 @@ def _numbers(given: list[str]) -> dict[str, float]:
 
 def _render_plan(made: Plan) -> RenderableType:
     a = made.assumptions
-    until = f"{made.days:,.1f} days" if made.finished else f"not done after {made.days:,.0f} days"
+    until = f"{made.days:,.1f} days" if made.finished else f"not finished after {made.days:,.0f} days"
     database = f"{made.database_cores:.2f} cores at {made.draws_per_second:.2f} draws/s"
     lost = f"at most {made.bloom_lost_links:,.0f} links lost"
     facts = Table.grid(padding=(0, 2))
@@ -128,13 +128,13 @@ def _render_proposal(found: balancing.Proposal, returned: int | None) -> Rendera
     if found.bottleneck is None:
         parts.append("no worker is alive: start one of each kind")
     if found.unmeasured:
-        parts.append(f"not measured here yet, so assumed: {', '.join(found.unmeasured)}")
+        parts.append(f"not measured here yet, therefore assumed: {', '.join(found.unmeasured)}")
     parts += [f"{c.setting}: {c.before:g} → {c.after:g} ({c.why})" for c in found.changes]
     silent = len(found.silent)
     if returned is None:
         parts.append(f"silent workers whose leases would end: {silent}" if silent else "no worker is silent")
         if silent or found.changes:
-            parts.append("tracker rebalance --apply sets this")
+            parts.append("tracker rebalance --apply makes these changes")
     else:
         parts.append(f"done; {returned} jobs of {silent} silent workers are ready again")
     return Group(*parts)

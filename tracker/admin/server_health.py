@@ -1,6 +1,7 @@
 """The doctor's findings on the server: its settings, clock and disk, and whether vacuum keeps up.
 
-The bounds are those below which a swarm of some size suffers; docker/postgresql.conf has values to take, with reasons.
+The bounds are those at which a large swarm gets slow or loses work; docker/postgresql.conf has recommended values, with
+reasons.
 """
 
 import shutil
@@ -45,26 +46,27 @@ def _at_least(least: int) -> Callable[[str], bool]:
     return lambda value: int(value) >= least
 
 
-# pg_settings counts shared_buffers in 8 kB, max_wal_size in MB, times in the unit that it was made with.
+# pg_settings counts shared_buffers in units of 8 kB, max_wal_size in MB, and times in the setting's own unit.
 NEEDS = (
     Need("fsync", _is_on, Level.BAD, "a power cut can destroy the database", "set fsync = on"),
     Need("full_page_writes", _is_on, Level.BAD, "a crash can leave torn pages", "set full_page_writes = on"),
-    Need("synchronous_commit", _is_on, Level.BAD, "a crash forgets what workers were told is committed",
+    Need("synchronous_commit", _is_on, Level.BAD, "a crash can lose transactions that workers were told are committed",
          "set synchronous_commit = on"),
-    Need("autovacuum", _is_on, Level.BAD, "the pool's tables grow for ever", "set autovacuum = on"),
+    Need("autovacuum", _is_on, Level.BAD, "the pool's tables grow without limit", "set autovacuum = on"),
     Need("track_counts", _is_on, Level.BAD, "autovacuum does not know when to run", "set track_counts = on"),
     Need("server_encoding", lambda value: value == "UTF8", Level.BAD, "captions in other scripts are refused",
-         "make the database with ENCODING 'UTF8'"),
+         "create the database with ENCODING 'UTF8'"),
     Need("password_encryption", lambda value: value == "scram-sha-256", Level.WARNING,
-         "new passwords are kept as MD5", "set password_encryption = 'scram-sha-256', and rotate the passwords"),
+         "new passwords are stored as MD5", "set password_encryption = 'scram-sha-256', and rotate the passwords"),
     Need("shared_buffers", _at_least(256 * MEBIBYTE // 8192), Level.WARNING,
          "a draw of cold pages takes ten times as long", "set it to a quarter of the machine's memory"),
     Need("max_wal_size", _at_least(2048), Level.WARNING, "ingest forces checkpoints all the time",
          "set max_wal_size = 4GB or more"),
     Need("wal_compression", lambda value: value not in {"on", "pglz"}, Level.WARNING,
-         "pglz takes a third of a draw's time", "set wal_compression = off, or lz4 where Postgres has it"),
+         "compression with pglz takes a third of a draw's time", "set wal_compression = off, or lz4 if Postgres "
+         "supports it"),
     Need("autovacuum_naptime", lambda value: int(value) <= 30, Level.WARNING,
-         "freed space comes back later than ingest needs it", "set autovacuum_naptime = 10s"),
+         "freed space is reusable later than ingest needs it", "set autovacuum_naptime = 10s"),
 )  # fmt: skip
 
 
@@ -92,10 +94,12 @@ def examine_tables(connection: Connection) -> Iterator[Finding]:
 
 
 def horizon(connection: Connection, *, long_seconds: float = LONG_SECONDS) -> Iterator[Finding]:
-    """Find what keeps vacuum from freeing what was deleted: long transactions, forgotten replication slots."""
+    """Find what prevents vacuum from freeing deleted rows: long transactions, forgotten replication slots."""
     if not _sees_others(connection):
-        said = "this login sees no transaction but its own"
-        yield Finding("horizon", Level.WARNING, said, "GRANT pg_read_all_stats to it, or ask as a superuser")
+        said = "this login can see only its own transactions"
+        yield Finding(
+            "horizon", Level.WARNING, said, "GRANT pg_read_all_stats to it, or run tracker doctor as a superuser"
+        )
         return
     held = [row for row in connection.execute(query("doctor_horizon")) if row["seconds"] >= long_seconds]
     for row in held:
@@ -104,7 +108,7 @@ def horizon(connection: Connection, *, long_seconds: float = LONG_SECONDS) -> It
         since = "for ever" if row["seconds"] == float("inf") else f"for {row['seconds']:,.0f} s"
         yield Finding("horizon", level, f"{whose} ({row['state']}) has been holding it {since}", row["remedy"])
     if not held:
-        yield Finding("horizon", Level.GOOD, "no transaction has been open for long")
+        yield Finding("horizon", Level.GOOD, "no transaction has been open for a long time")
 
 
 def _sees_others(connection: Connection) -> bool:
@@ -117,7 +121,7 @@ def _version(number: int) -> Finding:
     if major < OLDEST_SERVER:
         return Finding("version", Level.BAD, f"PostgreSQL {major} is too old", f"upgrade to {NEWEST_SERVER}")
     if major > NEWEST_SERVER:
-        return Finding("version", Level.WARNING, f"PostgreSQL {major} is untried", f"use {NEWEST_SERVER}")
+        return Finding("version", Level.WARNING, f"PostgreSQL {major} has not been tested", f"use {NEWEST_SERVER}")
     return Finding("version", Level.GOOD, f"PostgreSQL {major}")
 
 
@@ -150,11 +154,13 @@ def _clock(connection: Connection) -> Finding:
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds").fetchone()
     after = time.time()
     assert row is not None
-    # Whatever the server read, it read between our two readings.
+    # The server read its clock between our two readings.
     off = max(before - row["seconds"], row["seconds"] - after, 0.0)
     if off > CLOCK_SECONDS:
-        return Finding("clock", Level.WARNING, f"the server's clock is {off:,.0f} s off ours", "run NTP on both")
-    return Finding("clock", Level.GOOD, "the server's clock is ours")
+        return Finding(
+            "clock", Level.WARNING, f"the server's clock is {off:,.0f} s from this machine's", "run NTP on both"
+        )
+    return Finding("clock", Level.GOOD, "the server's clock agrees with this machine's")
 
 
 def _disk(connection: Connection) -> Iterator[Finding]:
@@ -162,7 +168,7 @@ def _disk(connection: Connection) -> Iterator[Finding]:
     if not connection.info.host.startswith("/"):
         return
     row = connection.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
-    if row is None:  # only the admin's roles may know
+    if row is None:  # only the admin's roles may read this setting
         return
     try:
         usage = shutil.disk_usage(row["setting"])
@@ -170,7 +176,7 @@ def _disk(connection: Connection) -> Iterator[Finding]:
         return
     said = f"{usage.free / 2**30:,.0f} GiB of {usage.total / 2**30:,.0f} are free"
     if usage.used > FULL_DISK * usage.total:
-        yield Finding("disk", Level.BAD, said, "make room: Postgres stops when it cannot write")
+        yield Finding("disk", Level.BAD, said, "free some space: Postgres stops when it cannot write")
     else:
         yield Finding("disk", Level.GOOD, said)
 
@@ -184,10 +190,14 @@ def _vacuum(connection: Connection) -> Iterator[Finding]:
             wrong.append(Finding("vacuum", Level.BAD, f"autovacuum is switched off for {table}", remedy))
         if row["dead"] > DEAD_ROWS + DEAD_SHARE * row["live"]:
             said = f"{table} has {row['dead']:,} dead rows and {row['live']:,} live ones"
-            wrong.append(Finding("vacuum", Level.WARNING, said, f"VACUUM {table}, and see what holds the horizon"))
+            wrong.append(
+                Finding("vacuum", Level.WARNING, said, f"run VACUUM {table}, and look at the finding about the horizon")
+            )
     age = connection.execute("SELECT age(datfrozenxid) AS n FROM pg_database WHERE datname = current_database()")
     row = age.fetchone() or {"n": 0}
     if row["n"] > OLDEST_XID:
-        said = f"the oldest transaction id is {row['n']:,} back; Postgres stops writing at 2.1 billion"
-        wrong.append(Finding("vacuum", Level.BAD, said, "end what holds the horizon, then VACUUM (FREEZE)"))
+        said = f"the oldest transaction id is {row['n']:,} transactions old; Postgres stops writing at 2.1 billion"
+        wrong.append(
+            Finding("vacuum", Level.BAD, said, "end the transaction that holds the horizon, then run VACUUM (FREEZE)")
+        )
     yield from wrong or [Finding("vacuum", Level.GOOD, "autovacuum keeps up")]

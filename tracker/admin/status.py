@@ -13,15 +13,15 @@ from tracker.admin import fleet_table
 from tracker.admin.listing import Beside, Column, Listing, short, span
 from tracker.database.enums import SUBSETS
 
-MAX_WORKERS = 40  # shown; the swarm may have thousands
-MOST_OUTCOMES = 100  # more than there are
-OUTCOMES_ON_A_SCREEN = 3  # of how links ended, and of why the filter dropped some
+MAX_WORKERS = 40  # the most workers that are shown; a swarm may have thousands
+MOST_OUTCOMES = 100  # more than there are outcomes
+OUTCOMES_ON_A_SCREEN = 3  # rows of outcomes, and of reasons of the filter, if the table must fit one screen
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """Shows a snapshot of the swarm: everything, or as much as fits one screen, with workers in trouble first."""
+    """Show a snapshot of the swarm: everything, or as much as fits one screen, with workers in trouble first."""
 
     seen: Mapping[str, Any]
     is_one_screen: bool = False
@@ -70,7 +70,7 @@ def sparkline(numbers: Sequence[float]) -> str:
 
 
 def _queues(seen: Mapping[str, Any], *, only_used: bool = False) -> Listing:
-    """Return the table of queues; with `only_used`, without those that have neither jobs nor workers."""
+    """Return the table of queues; with `only_used`, leave out queues that have neither jobs nor workers."""
     numbers = ("ready", "leased", "expired", "dead", "done", "oldest", "alive", "in/s", "out/s")
     columns = [Column("queue"), *(Column(heading, right=True) for heading in numbers), Column("state")]
     table = Listing([*columns, Column("rows in, 30 min", optional=True)])

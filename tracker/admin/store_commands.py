@@ -100,7 +100,7 @@ def _duration(text: str) -> timedelta:
 
 def _progress(files: int) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{files:,} files looked at")
+        sys.stderr.write(f"\r{files:,} files examined")
 
 
 def _render(data: dict[str, Any]) -> RenderableType:

@@ -48,7 +48,9 @@ def evict(worker: Workers, yes: Yes = False, as_json: Json = False) -> None:
 
 
 @app.command()
-def enroll(name: str, kind: Annotated[Queue, typer.Option(help="What its workers do.")], as_json: Json = False) -> None:
+def enroll(
+    name: str, kind: Annotated[Queue, typer.Option(help="The stage that its workers do.")], as_json: Json = False
+) -> None:
     """Register a machine, and print its workers' token."""
     with open_tracker() as connection:
         token = enrolling.enroll(connection, name, kind.value)

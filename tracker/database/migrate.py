@@ -26,7 +26,7 @@ from tracker.database.version import function_files, require_not_newer, script
 from tracker.errors import DatabaseDown, TrackerError
 
 FUNCTIONS = query("functions").decode()
-# Of two migrations at once, the second waits. The number is arbitrary.
+# If two migrations run at once, the second one waits. The number is arbitrary.
 LOCK = "SELECT pg_advisory_xact_lock(7264931)"
 
 
@@ -66,8 +66,8 @@ def _require_utf8(connection: Connection) -> None:
     assert row is not None
     if row["encoding"] != "UTF8":
         raise TrackerError(
-            f"the database {row['name']} keeps text as {row['encoding']}, which cannot hold every caption: make one "
-            f"with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and set SHOAL_DATABASE_URL to it"
+            f"the database {row['name']} has the encoding {row['encoding']}, which cannot store every caption: create "
+            "one with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and set SHOAL_DATABASE_URL to it"
         )
 
 
@@ -79,14 +79,14 @@ def _failed(error: Exception) -> TrackerError:
         if isinstance(known, DatabaseDown):
             return known
     said = " ".join(str(cause).split())
-    remedy = "; it needs a login that may make roles and schemas" if isinstance(cause, InsufficientPrivilege) else ""
+    remedy = "; use a login that may create roles and schemas" if isinstance(cause, InsufficientPrivilege) else ""
     return TrackerError(f"the migration failed and changed nothing: {said}{remedy}")
 
 
 def _replace_functions(connection: AlchemyConnection) -> None:
     """Create the functions of the files; drop functions without a file, or with an old signature."""
     before = {int(oid): (name, signature) for oid, name, signature in connection.exec_driver_sql(FUNCTIONS)}
-    # Bodies call each other, so they are checked when they run, by the tests.
+    # Function bodies call each other, so they are not checked here; the tests run each of them.
     _execute(connection, "SET LOCAL check_function_bodies = off")
     files = function_files()
     for name, text in sorted(files.items()):

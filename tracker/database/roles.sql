@@ -1,5 +1,5 @@
 -- The roles, which belong to the whole server: the owner, and one login for each class of worker. A login has no
--- password until the admin sets one, so that it cannot be used over the network before.
+-- password until the admin sets one, so until then it cannot be used over the network.
 DO $$
 DECLARE
     class text;
@@ -10,13 +10,14 @@ BEGIN
     FOREACH class IN ARRAY ARRAY[{queues}] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shoal_' || class) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', 'shoal_' || class);
-            -- A worker's longest statement is ingest's COPY of some packs; all others end in well under a second.
+            -- The longest statement of a worker is ingest's COPY of some packs; all others take well under a second.
             EXECUTE format('ALTER ROLE %I SET statement_timeout = %L', 'shoal_' || class,
                            CASE class WHEN 'ingest' THEN '10min' ELSE '1min' END);
             EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', 'shoal_' || class, '1min');
         END IF;
     END LOOP;
-    -- Also for one who has made the role: from PostgreSQL 16 on, that gives the right to grant it, not to use it.
+    -- This is needed even by the login that created the role: since PostgreSQL 16, creating a role gives the right to
+    -- grant it, not to use it.
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         EXECUTE format('GRANT shoal_owner TO %I', current_user);
     END IF;
@@ -26,7 +27,8 @@ BEGIN
 END
 $$;
 
--- Large objects can be made, and advisory locks held, by anyone who may call these; only a superuser can forbid it.
+-- Anyone who may call these functions can create large objects and hold advisory locks; only a superuser can revoke
+-- that.
 DO $$
 DECLARE
     maker record;

@@ -1,7 +1,7 @@
 """The tables of schema `tracker`, as SQLAlchemy 2 knows them.
 
 The migrations create them; a test compares the migrated database with this module. Leaves of the pool are created at
-run time by `tracker.accounts.pool`. Column order is for the person who reads a row in psql.
+run time by `tracker.accounts.pool`. The order of columns suits a person who reads a row in psql.
 """
 
 from sqlalchemy import (
@@ -72,16 +72,16 @@ run = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("recipe", JSONB, nullable=False),
     Column("created_at", Moment, nullable=False, server_default=NOW),
-    # How long a shard's pictures stay once its part is in: a time like 24h; `kept`: those of kept pairs, in the part's
-    # own tar; `forever`.
+    # How long a shard's pictures are kept after its part is finished: a time like 24h; `kept`, only those of kept
+    # pairs, in the part's own tar; `forever`.
     Column("keep_shards", Text, nullable=False, server_default=text("'24h'")),
     CheckConstraint("keep_shards ~ '^(kept|forever|[0-9]{1,6}[smhdw])$'", name="run_keeps_shards_for_a_time"),
-    # The run of a release's jobs is called releases/NAME, as the release's folder.
+    # The run of the jobs over a release is called releases/NAME, like the release's folder.
     CheckConstraint("name ~ '^(releases/)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="run_name_fits_a_path"),
     CheckConstraint("jsonb_typeof(recipe) = 'object'", name="run_recipe_is_an_object"),
 )
 
-# The name of this tracker among all others, made once by the migration.
+# A UUID that identifies this tracker, created once by the migration.
 identity = Table(
     "identity",
     metadata,
@@ -96,15 +96,16 @@ control = Table(
     metadata,
     Column("queue", queue, primary_key=True),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
-    # Set by the watermarks: a queue above the high one is held until what waits has fallen to the resume mark.
+    # Set by the watermarks: a queue is held from its high mark on, until the waiting work has fallen to the resume
+    # mark.
     Column("held", Boolean, nullable=False, server_default=text("false")),
-    # Most jobs leased at once; null: any number.
+    # Maximum number of leased jobs; null means no limit.
     Column("max_leased", Integer),
     CheckConstraint("max_leased >= 0", name="control_limit_is_a_number"),
 )
 
-# Where the outputs of each queue lie; filled by `tracker migrate` from QUEUE_TABLE. Values of the payload's keys name
-# the folders below `folder`.
+# The folder of each queue's outputs; filled by `tracker migrate` from QUEUE_TABLE. The values of the payload's keys are
+# the names of the folders below `folder`.
 queue_folder = Table(
     "queue_folder",
     metadata,
@@ -138,7 +139,7 @@ worker = Table(
     Column("seen_at", Moment, nullable=False, server_default=NOW),
     Column("progress", BigInteger, nullable=False, server_default=text("0")),
     Column("progressed_at", Moment, nullable=False, server_default=NOW),
-    # Hosts that a download worker asked, and those of them that refused it; older counts weigh half an hour by hour.
+    # Hosts that a download worker asked, and those of them that refused it. The weight of a count halves every hour.
     Column("hosts_asked", Double, nullable=False, server_default=text("0")),
     Column("hosts_refused", Double, nullable=False, server_default=text("0")),
     Column("hosts_counted_at", Moment, nullable=False, server_default=NOW),
@@ -147,7 +148,8 @@ worker = Table(
     Column("burnt_at", Moment),
     Column("burnt_reason", Text),
     CheckConstraint("(burnt_at IS NULL) = (burnt_reason IS NULL)", name="worker_burnt_says_why"),
-    # A beat rewrites the row; half a page free keeps the new version on the same page, without an index write.
+    # A heartbeat rewrites the row. With half of each page free, the new version stays on the same page and no index is
+    # written.
     postgresql_with={"fillfactor": "50"},
 )
 Index("worker_alive_for_takeover", worker.c.kind, postgresql_where=text("state <> 'gone'"))
@@ -235,7 +237,7 @@ lease = Table(
     Column("granted_at", Moment, nullable=False, server_default=NOW),
     Column("ended_at", Moment),
     Column("ending", lease_ending),
-    # What the job took and gave, of a lease that ended with its completion; null for a piece of a link list.
+    # The job's rows in and out, if the lease ended with the job's completion; null for a piece of a link list.
     Column("rows_in", BigInteger),
     Column("rows_out", BigInteger),
     CheckConstraint("(ending IS NULL) = (ended_at IS NULL)", name="lease_ending_has_a_moment"),
@@ -250,7 +252,7 @@ batch = Table(
     Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), primary_key=True),
     Column("subset", subset, nullable=False),
     Column("n", Integer, nullable=False),
-    # As it was when the batch was drawn: its worker goes by it.
+    # The run's recipe when the batch was drawn; the batch's worker uses this one.
     Column("max_tries", SmallInteger, nullable=False),
     # One line per candidate, STORAGE EXTERNAL: faster than arrays or jsonb (docs/performance.md).
     Column("payload", Text, nullable=False),
@@ -280,7 +282,8 @@ candidate = Table(
     Column("language", Text),
     Column("url", Text, nullable=False),
     Column("text", Text, nullable=False),
-    # The other columns of a list's row, as a JSON object; '' for a crawl, whose rows a null would make 8 bytes longer.
+    # The other columns of a list's row, as a JSON object; '' for a crawl, because a null would make each row 8 bytes
+    # longer.
     Column("extra", Text, nullable=False, server_default=text("''")),
     postgresql_partition_by="LIST (subset)",
 )
@@ -311,20 +314,21 @@ manifest = Table(
     Column("job_id", BigInteger, ForeignKey("tracker.job.job_id"), nullable=False),
     Column("lease", Uuid, nullable=False),
     Column("subset", subset),
-    # The stem in the store; its files add the endings of their kind.
+    # The stem in the store; each file's name adds the ending of its kind.
     Column("path", Text, nullable=False, unique=True),
     Column("rows", BigInteger, nullable=False),
     Column("samples", BigInteger, nullable=False, server_default=text("0")),
     Column("bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", Moment, nullable=False, server_default=NOW),
-    # Of the tar in the store: a shard's pictures, or those that a part keeps.
+    # Size of the tar in the store: a shard's pictures, or those of a part's kept pairs.
     Column("tar_bytes", BigInteger, nullable=False, server_default=text("0")),
-    # Of a shard: since when its part is in (or it was discarded), and whether nothing that is kept is in it alone.
+    # For a shard: when its part was finished (or it was discarded), and whether another tar has a copy of all pictures
+    # that must be kept.
     Column("filtered_at", Moment),
     Column("kept_apart", Boolean, nullable=False, server_default=text("false")),
     # Number of embed jobs that still need the shard's tar, which is kept until this is 0.
     Column("embeds", Integer, nullable=False, server_default=text("0")),
-    # After the first time the tar may be missing; after the second it is deleted. The parquet stays.
+    # From the first time on, the tar may be missing; from the second on, it is deleted. The parquet stays.
     Column("tar_deleting_at", Moment),
     Column("tar_deleted_at", Moment),
     CheckConstraint("filtered_at IS NULL OR kind = 'shard'", name="manifest_shards_alone_are_filtered"),
@@ -346,7 +350,8 @@ Index(
 )
 Index("manifest_by_run_for_publish", manifest.c.run_id, manifest.c.kind)
 
-# A second model over a run's samples. The first embed worker settles the checksums of the model that it has loaded.
+# A second model that embeds a run's samples. The first embed worker records the checksums of the model that it has
+# loaded.
 embedding = Table(
     "embedding",
     metadata,
@@ -361,24 +366,24 @@ embedding = Table(
     CheckConstraint("(sha256 IS NULL) = (config_sha256 IS NULL)", name="embedding_is_settled_whole"),
 )
 
-# Work over a release in steps. The plan is fixed when the build is seeded; the row is the lock under which the last
-# unit of a step is recognised.
+# Work over a release in steps. The plan is fixed when the build is seeded; this row is locked while units are counted,
+# so that the last unit of a step is recognised once.
 build = Table(
     "build",
     metadata,
     Column("build_id", Integer, Identity(always=True), primary_key=True),
     Column("run_id", Integer, ForeignKey("tracker.run.run_id"), nullable=False),
     Column("queue", queue, nullable=False),
-    # What the queue makes of the release: an index names its model, near-duplicates are there once.
+    # The result that the build makes: for an index its model; near-duplicates have only one.
     Column("target", Text, nullable=False),
-    # The release's, when the plan was made.
+    # The version of the release for which the plan was made.
     Column("version", Text, nullable=False),
     Column("options", JSONB, nullable=False),
     # [[name, units], …]
     Column("plan", JSONB, nullable=False),
-    # The place in the plan of the step at work; -1 before the first, the plan's length after the last.
+    # The index in the plan of the current step; -1 before the first step, the plan's length after the last one.
     Column("step", Integer, nullable=False, server_default=text("-1")),
-    # Units of this step that are not done.
+    # Units of the current step that are not done.
     Column("units_left", Integer, nullable=False, server_default=text("0")),
     Column("created_at", Moment, nullable=False, server_default=NOW),
     Column("finished_at", Moment),
@@ -402,7 +407,7 @@ bloom = Table(
     metadata,
     Column("slot", SmallInteger, primary_key=True),
     Column("holder", Uuid, ForeignKey("tracker.worker.worker_id")),
-    # How many packs have been committed through this slot, and how many of them the snapshot holds.
+    # The number of packs that have been committed through this slot, and how many of them the snapshot contains.
     Column("ordinal", BigInteger, nullable=False, server_default=text("0")),
     Column("snapshot_ordinal", BigInteger, nullable=False, server_default=text("0")),
     Column("snapshot_path", Text),
@@ -444,7 +449,8 @@ counter = Table(
     ),
 )
 
-# How much had come in, and been drawn for good, at a moment; `tracker serve` notes it now and then.
+# The number of links that had come in, and that had been drawn and not returned, at a moment; `tracker serve` records
+# it at intervals.
 pace = Table(
     "pace",
     metadata,
@@ -453,8 +459,8 @@ pace = Table(
     Column("drawn", BigInteger, nullable=False),
 )
 
-# What no worker may contact: hosts and URL prefixes, as `tracker.protocol.blocklist` normalises them. A lifted block
-# stays, so that workers with an older version hear of it.
+# Hosts and URL prefixes that no worker may contact, as `tracker.protocol.blocklist` normalises them. The row of a
+# lifted block stays, so that workers with an older version of the list learn of it.
 block = Table(
     "block",
     metadata,
@@ -463,12 +469,13 @@ block = Table(
     Column("lifted", Boolean, nullable=False, server_default=text("false")),
     Column("reason", Text, nullable=False),
     Column("changed_at", Moment, nullable=False, server_default=NOW),
-    # What a page of a B-tree takes is 2,704 bytes.
+    # The largest entry of a B-tree has 2,704 bytes.
     CheckConstraint("octet_length(pattern) BETWEEN 1 AND 2000", name="block_pattern_fits_its_index"),
 )
 Index("block_by_version_for_workers", block.c.version)
 
-# Hosts that have refused us and are left alone until a moment. No refusals: the rest is over, others still hear of it.
+# Hosts that have refused requests, and the end of their rests. With 0 refusals the rest is over, but workers must still
+# learn of it.
 resting = Table(
     "resting",
     metadata,
@@ -476,8 +483,8 @@ resting = Table(
     Column("until", Moment, nullable=False),
     Column("refusals", Integer, nullable=False),
     Column("changed_at", Moment, nullable=False),
-    # The worker that asks first when the rest is over, and until when the others wait for it. No foreign key: a worker
-    # that is gone only lets its probe run out.
+    # The worker that may send the first request after the rest, and how long the others wait for it. There is no
+    # foreign key: if the worker is gone, its probe expires.
     Column("prober", Uuid),
     Column("probe_until", Moment),
     CheckConstraint("octet_length(host) BETWEEN 1 AND 253", name="resting_host_is_a_name"),
@@ -486,7 +493,7 @@ resting = Table(
 )
 Index("resting_changed_for_beat", resting.c.changed_at)
 
-# The operator's lists of hashes never to keep; the hashes themselves lie in the store.
+# The operator's lists of hashes of pictures that must not be kept; the hashes themselves are in the store.
 hash_list = Table(
     "hash_list",
     metadata,
@@ -499,7 +506,7 @@ hash_list = Table(
     CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="hash_list_name_fits_a_path"),
 )
 
-# What the admin's commands changed; `tracker log` shows it.
+# The changes by the admin's commands; `tracker log` shows them.
 change = Table(
     "change",
     metadata,

@@ -1,6 +1,5 @@
-"""The schema of this version: its revision and SQL files, and whether a database has them.
-
-Every command and worker checks that, so this module needs neither Alembic nor SQLAlchemy.
+"""The schema of this version: its revision and SQL files, and whether a database has them. Every command and worker
+checks this, so the module imports neither Alembic nor SQLAlchemy, which are slow to import.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from tracker.errors import Refused, SchemaBehind
 
 
 def head_revision() -> str:
-    """Return the last migration's revision, with which its file's name begins; a test compares it with Alembic's."""
+    """Return the revision of the last migration, which is the beginning of its file's name; a test compares it with
+    Alembic's.
+    """
     names = (file.name for file in files("migrations.versions").iterdir())
     return max(name.partition("_")[0] for name in names if name[:1].isdigit())
 
@@ -28,7 +29,7 @@ def require_head(connection: Connection) -> None:
     """
     there = _read_revision(connection)
     if not there.exists:
-        raise SchemaBehind("the database has no schema of ours: run tracker migrate")
+        raise SchemaBehind("the database does not have Shoal's schema: run tracker migrate")
     if there.is_readable:
         _refuse_newer(there)
         if there.revision != head_revision():
@@ -80,7 +81,8 @@ def _read_revision(connection: Connection) -> _Revision:
 
 
 def _refuse_newer(there: _Revision) -> None:
-    if there.revision is not None and there.revision > head_revision():  # numbers of four digits
+    # revisions are numbers of four digits, so they can be compared as text
+    if there.revision is not None and there.revision > head_revision():
         raise SchemaBehind(
             f"this program works with revision {head_revision()} and is older than the database, which is at "
             f"{there.revision}: upgrade Shoal"

@@ -2,12 +2,12 @@
 
 The statistic: a worker's share is the number of hosts that refused it divided by the number of hosts it asked, counted
 once per batch, with a half-life of one hour. A worker is burnt if the lower end of the share's 99.9 % interval
-(Wilson's) exceeds `burnt_factor` times the median share of the fleet, which is taken as at least 1 %. That needs
-`burnt_hosts` hosts asked, and five workers with as many.
+(Wilson's) exceeds `burnt_factor` times the median share of the fleet, where the median counts as at least 1 %. A worker
+needs at least `burnt_hosts` hosts, and the fleet five such workers.
 
 The median is over workers, not hosts, so burnt workers do not shift it until they are half of the fleet. Rejected: the
-fleet's mean, which they do shift; a fixed limit, because the web's share of refusals differs between crawls from under
-1 to over 10 %.
+fleet's mean, because burnt workers shift it; a fixed limit, because the web's share of refusals varies between crawls
+from under 1 to over 10 %.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ FEWEST_WORKERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Hosts that a worker asked, and hosts that refused it; both counts fade, so they are fractions."""
+    """Hosts that a worker asked, and hosts that refused it; older counts weigh less, so both are fractions."""
 
     worker: str
     asked: float

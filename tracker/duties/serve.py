@@ -1,7 +1,7 @@
 """`tracker serve`: do the tracker's duties in rounds until told to stop.
 
-Each duty is idempotent and takes no lock that a worker waits for. So several processes may do them at once, and if none
-does for a while, the swarm continues and only the ledger grows.
+Each duty is idempotent and takes no lock that a worker waits for. So several processes may do the duties at once. If no
+process does them for a while, the swarm continues and only the ledger grows.
 """
 
 import logging
@@ -20,7 +20,7 @@ from tracker.storage.retention import retain
 
 log = logging.getLogger("shoal.tracker")
 
-ANSWER_SECONDS = 600.0  # for a round without the store; folding the ledger of a whole day takes a minute
+ANSWER_SECONDS = 600.0  # the limit of a round, without the store; folding the ledger of a whole day takes a minute
 
 
 @dataclass(slots=True)
@@ -35,7 +35,9 @@ class Duties:
 
     @property
     def patience_seconds(self) -> float:
-        """After this time without a round something is wrong; a restart of the database may take a while."""
+        """The time without a successful round after which the duties count as failing; a restart of the database may
+        take a while.
+        """
         return max(30.0, 5 * self.every_seconds)
 
 
@@ -61,7 +63,7 @@ def serve(url: str, stop: threading.Event, duties: Duties, *, store: str) -> Non
 
 def tick(connection: Connection, store: str) -> None:
     """Do one round: fold the ledger, open leaves, forget dead workers and old rests, drain burnt workers, put new deny
-    lists into force, and delete pictures whose time is over; once a minute, log whether the pool is low.
+    lists into force, and delete pictures whose time is over. Once a minute, log if the pool is low.
     """
     with translated(), answered_within(connection, ANSWER_SECONDS):
         fold(connection)
@@ -93,7 +95,7 @@ def _register_deny_lists(connection: Connection, store: str) -> None:
 
 
 def _retain(connection: Connection, store: str) -> None:
-    """Delete tars that are due; a store that is down or wrong does not stop the other duties."""
+    """Delete tars that are due; a store that is down or is the wrong one does not stop the other duties."""
     try:
         gone = retain(connection, store)
     except DatabaseDown:

@@ -1,1 +1,1 @@
-"""The SQL functions of schema `tracker`, one readable file each."""
+"""The SQL functions of schema `tracker`, one file each."""

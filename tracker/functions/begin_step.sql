@@ -1,6 +1,6 @@
 -- Begin the next step of a build that has units: insert a job for each. After the last step the build is finished.
--- The caller has locked the build's row, so a step begins once. Called by the admin for the first step, and by
--- complete_unit.
+-- The caller has locked the build's row, so a step begins once. Called by the admin's command for the first step, and
+-- by complete_unit for the others.
 CREATE FUNCTION tracker.begin_step(p_build int, p_priority smallint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

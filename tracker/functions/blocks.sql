@@ -1,5 +1,5 @@
--- Return the current version of the blocklist, and what was blocked and lifted since `p_since` (0: everything that is
--- blocked), one pattern per line. A worker calls this only when its heartbeat names a new version, so that 3,000
+-- Return the current version of the blocklist, and the patterns that were blocked and lifted since `p_since` (0: all
+-- blocked patterns), one per line. A worker calls this only when its heartbeat names a new version, so that 3,000
 -- workers do not fetch 100,000 patterns for each change.
 CREATE FUNCTION tracker.blocks(p_worker uuid, p_since bigint)
 RETURNS TABLE (version bigint, blocked text, lifted text)

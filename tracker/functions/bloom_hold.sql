@@ -1,6 +1,6 @@
--- Give an ingest worker a slot of the Bloom filter: the one it holds, or one without a living holder, preferably with
--- packs waiting. The result says what the slot's filter consists of: a snapshot, and the packs committed since, in
--- order and without a gap, so that packs[i] has ordinal snapshot_ordinal + 1 + i (i from 0).
+-- Assign a slot of the Bloom filter to an ingest worker: the slot that it holds, or one whose holder is not alive,
+-- preferably a slot with packs waiting. The result describes the slot's filter: a snapshot, and the packs committed
+-- since, in order and without a gap, so that packs[i] has ordinal snapshot_ordinal + 1 + i (i from 0).
 CREATE FUNCTION tracker.bloom_hold(p_worker uuid)
 RETURNS TABLE (slot smallint, ordinal bigint, snapshot_ordinal bigint, snapshot_path text, packs text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
@@ -42,7 +42,7 @@ BEGIN
         END IF;
         UPDATE tracker.bloom SET holder = p_worker WHERE slot = got;
         IF before IS NOT NULL THEN
-            PERFORM tracker.take_back('ingest', got, ARRAY[before]);  -- it cannot complete them without the slot
+            PERFORM tracker.take_back('ingest', got, ARRAY[before]);  -- these jobs need the slot
         END IF;
     END IF;
     RETURN QUERY

@@ -1,4 +1,4 @@
--- Give the worker's slot back, so that a worker for a slot with packs waiting can take it.
+-- Free the worker's slot, so that another worker can take it.
 CREATE FUNCTION tracker.bloom_release(p_worker uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

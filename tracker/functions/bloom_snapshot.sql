@@ -1,4 +1,5 @@
--- Record a snapshot of the slot's filter, which holds every pack up to an ordinal; the next holder replays from there.
+-- Record a snapshot of the slot's filter, which contains every pack up to an ordinal; the next holder replays the packs
+-- after it.
 CREATE FUNCTION tracker.bloom_snapshot(p_worker uuid, p_slot int, p_ordinal bigint, p_path text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,8 +1,9 @@
 -- Choose the leaf of the next batch at random, with probability in proportion to its candidates times its subset's
 -- weight, leaving out the leaves in p_tried.
 -- With probability again_share, choose a leaf of the run and subset whose links have been due for another try longest,
--- so that a run whose pool is empty gets finished while others are full. If there is no such leaf, `waiting` is 0.
--- Source: Efraimidis and Spirakis 2006: the largest ln(u)/w is a draw with probability in proportion to w.
+-- so that a run whose pool is empty gets finished while the pools of others are full. If there is no such leaf,
+-- `waiting` is 0. Source: Efraimidis and Spirakis 2006: the largest ln(u)/w is a draw with probability in proportion to
+-- w.
 CREATE FUNCTION tracker.choose_leaf(p_tried int[] DEFAULT '{}')
 RETURNS TABLE (run_id int, subset tracker.subset, leaf int, relation text, waiting bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

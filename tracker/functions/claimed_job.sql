@@ -1,6 +1,6 @@
--- Return a leased job as its worker sees it, with the run's recipe and the output's stem. A filter worker also learns
--- what to keep of the shard and when its pictures were fetched (the second at which the shard's job completed, in Unix
--- time); an embed worker learns its model, with the checksums if they are settled; the worker of a build's unit learns
+-- Return a leased job as its worker gets it, with the run's recipe and the output's stem. A filter worker also gets
+-- which pictures of the shard to keep and when they were fetched (the second at which the shard's job completed, in
+-- Unix time). An embed worker gets its model, with the checksums if they are settled. The worker of a build's unit gets
 -- the build's options and plan.
 CREATE FUNCTION tracker.claimed_job(p_job tracker.job) RETURNS tracker.claimed
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -1,7 +1,7 @@
 -- Turn a batch into a shard. Every link is accounted for once: finished with an outcome, waiting for another try, kept
--- for later because its host rests (which uses up no try), or returned to the pool untried; otherwise this raises.
--- Links are named by their position in the stored payload, so a worker cannot substitute others.
--- p_result: {"finished": {outcome: n}, "again": [position, …], "returned": [position, …],
+-- for later because its host rests (which does not use up a try), or returned to the pool untried. Otherwise this
+-- raises. Links are named by their position in the stored payload, so a worker cannot substitute others. p_result:
+-- {"finished": {outcome: n}, "again": [position, …], "returned": [position, …],
 --            "later": [[position, seconds], …], "samples": n, "bytes": n as received, "tar_bytes": n as stored,
 --            "refused": as in heartbeat_download, "hosts": {"asked": n, "refused": n}}
 CREATE FUNCTION tracker.complete_download(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void

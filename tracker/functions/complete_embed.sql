@@ -1,7 +1,6 @@
--- Record that a part, shard or tar was embedded by a second model: list its folder, and let go of the shard's pictures.
--- Every sample is accounted for once: embedded, or lost for a reason.
--- p_result: {"embedded": n, "lost": n, "reasons": {reason: n}, "bytes": n, "sha256": of the weights, "config_sha256":
--- …}
+-- Record that a part, shard or tar was embedded by a second model: list its folder, and stop holding the shard's
+-- pictures. Every sample is accounted for once: embedded, or lost for a reason. p_result: {"embedded": n, "lost": n,
+-- "reasons": {reason: n}, "bytes": n, "sha256": of the weights, "config_sha256": …}
 CREATE FUNCTION tracker.complete_embed(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

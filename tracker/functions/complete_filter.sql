@@ -1,7 +1,6 @@
--- Turn a shard into a part. Every sample is accounted for once: kept, or dropped for a reason. From now on the shard's
--- pictures are kept only as long as the run wants.
--- p_result: {"kept": n, "dropped": {reason: n}, "bytes": n, "tar_bytes": n if the part has its own tar of kept
--- pictures}
+-- Turn a shard into a part. Every sample is accounted for once: kept, or dropped for a reason. From now on the run's
+-- setting decides how long the shard's pictures are kept. p_result: {"kept": n, "dropped": {reason: n}, "bytes": n,
+-- "tar_bytes": n if the part has its own tar of kept pictures}
 CREATE FUNCTION tracker.complete_filter(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

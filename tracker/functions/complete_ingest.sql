@@ -1,7 +1,7 @@
 -- Count a pack's new candidates into the pool, and commit the pack to its slot of the filter. Only the slot's holder
--- may do that; the slot's row is locked, so that commits have an order which a replay can follow.
--- p_result: {"duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …], "expected_wrong": n, how many of the
--- duplicates are probably new links, by the filter's error rate}
+-- may do that; the slot's row is locked, so that commits have a fixed order, in which a replay repeats them. p_result:
+-- {"duplicates": n, "added": [{"subset": …, "leaf": n, "n": n}, …], "expected_wrong": n, how many of the duplicates are
+-- probably new links, by the filter's error rate}
 CREATE FUNCTION tracker.complete_ingest(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,7 +1,7 @@
--- Turn a piece of a link list into packs, with one file of each for each slot of the Bloom filter: list each file and
--- add an ingest job for it. Every row is accounted for once: a candidate, or dropped for a reason. Packs have priority
--- over pieces, so that the store never holds much of a list twice.
--- p_result: {"rows": n, "candidates": n, "dropped": {reason: n}, "packs": [[{"rows": n, "bytes": n}, …], …]}
+-- Turn a piece of a link list into packs, each with one file for each slot of the Bloom filter: list each file and add
+-- an ingest job for it. Every row is accounted for once: a candidate, or dropped for a reason. Packs have priority over
+-- pieces, so that only a small part of a list is in the store as packs. p_result: {"rows": n, "candidates": n,
+-- "dropped": {reason: n}, "packs": [[{"rows": n, "bytes": n}, …], …]}
 CREATE FUNCTION tracker.complete_list(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

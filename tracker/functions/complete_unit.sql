@@ -1,7 +1,7 @@
 -- Complete a unit of a build, and begin the next step if it was the last one of its step. `finish` returns true once
 -- for each job, and the build's row is locked while its units are counted, so a step begins exactly once. The plan is
--- that of the seeded build; a result cannot change it.
--- p_result: {"rows_in": n, "rows_out": n, "files": [{"path": in the release's folder, "rows": n, "bytes": n}, …]}
+-- the one of the seeded build; a result cannot change it. p_result: {"rows_in": n, "rows_out": n, "files": [{"path": in
+-- the release's folder, "rows": n, "bytes": n}, …]}
 CREATE FUNCTION tracker.complete_unit(p_queue tracker.queue, p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,15 +1,13 @@
 -- Draw a batch of candidates for a download worker and lease it, in one transaction.
 --
--- Order: the request's own batch, if its reply was lost; a batch whose lease expired or that was given back; a new
--- batch.
+-- Order: the request's own batch, if its reply was lost; a batch whose lease expired or that was released; a new batch.
 -- A new batch comes from one leaf (see choose_leaf) by TABLESAMPLE SYSTEM without a LIMIT, with the percentage computed
 -- from the leaf's exact count. A real LIMIT would stop at the first pages and bias the sample; the one below, twice a
 -- batch, is reached only when an ingest commits between count and sample. Sample and DELETE name the same leaf, because
--- a ctid is unique only within it.
--- A draw that has the leaf to itself deletes at once. Otherwise it first locks its rows, skipping locked ones, so that
--- it never waits for a lock; that writes every row twice (docs/performance.md). If others are taking the last rows of the
--- leaf, it tries another leaf. Links that are due for another try go first, up to their share. An empty pool costs no
--- scan.
+-- a ctid is unique only within it. If no other draw uses the leaf, the rows are deleted at once. Otherwise they are
+-- first locked, skipping locked ones, so that a draw never waits for a lock; that writes every row twice
+-- (docs/performance.md). If other draws are taking the last rows of the leaf, another leaf is tried. Links that are due
+-- for another try go first, up to their share. An empty pool is recognised without a scan.
 CREATE FUNCTION tracker.draw(p_worker uuid, p_request uuid)
 RETURNS TABLE (
     job_id bigint, lease uuid, attempt smallint, run_id int, run text, recipe jsonb, output text,
@@ -28,7 +26,7 @@ DECLARE
     pool_n int := 0;
     again_lines text;
     again_n int := 0;
-    drawn text;  -- a new batch's payload; returned from here, because reading it back costs 4 ms
+    drawn text;  -- a new batch's payload; kept in a variable, because reading it back from the table costs 4 ms
     share float8;
     percent float8;
     alone boolean := false;
@@ -66,12 +64,12 @@ BEGIN
             )
             SELECT string_agg(line, E'\n'), count(*) INTO again_lines, again_n FROM taken;
 
-            -- A leaf with less than one and a half batches is taken whole, so that it gets empty. The sample of a leaf
-            -- with few pages can be empty; then the percentage is doubled.
+            -- A leaf with less than one and a half batches is drawn completely, so that it gets empty. The sample of a
+            -- leaf with few pages can be empty; then the percentage is doubled.
             percent := CASE WHEN target.waiting <= 1.5 * (want - again_n) THEN 100
                             ELSE 100 * (want - again_n) / target.waiting::float8 END;
-            -- A migrate by a superuser revokes this function from PUBLIC; a role that is created later, by a migrate
-            -- without those rights, has no grant of it.
+            -- A migrate by a superuser revokes this function from PUBLIC; a role that a later migrate creates without
+            -- those rights has no grant for it.
             IF has_function_privilege('pg_try_advisory_xact_lock(int, int)', 'EXECUTE') THEN
                 alone := pg_try_advisory_xact_lock('tracker.candidate'::regclass::int, target.leaf);
             END IF;
@@ -91,7 +89,7 @@ BEGIN
                 percent := least(100, 2 * percent);
             END LOOP;
             EXIT WHEN pool_n + again_n > 0;
-            -- Others are taking the last rows of this leaf.
+            -- Other draws are taking the last rows of this leaf.
             IF target.leaf IS NULL THEN
                 RETURN;
             END IF;

@@ -1,6 +1,6 @@
--- End a job under its lease, and book the rows that it took and gave. Return true if the job ended now, false if it had
--- ended before under the same lease (the reply was lost), and then the caller changes nothing. A lease that was taken
--- over raises, so that a transaction that did more cannot commit.
+-- End a job under its lease, and count its rows in and out. Return true if the job ended now. Return false if it had
+-- ended before under the same lease (the reply was lost); the caller must then change nothing. Raise if the lease was
+-- taken over, so that the whole transaction is rolled back.
 CREATE FUNCTION tracker.finish(
     p_queue tracker.queue, p_job bigint, p_lease uuid, p_result jsonb, p_rows_in bigint, p_rows_out bigint
 ) RETURNS boolean
@@ -8,7 +8,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp
 AS $$
 DECLARE
     done tracker.job;
-    -- Reading a link list is booked apart, or ingest's rate would be too low. Its rows come in again with its packs.
+    -- Reading a link list is counted separately, because it would make ingest's rate too low. Its rows come in again
+    -- with its packs.
     is_list boolean;
     label text;
 BEGIN

@@ -1,4 +1,4 @@
--- Return the files of the hash lists in force, whose pictures no worker may keep; called before each job.
+-- Return the files of the hash lists in force: no worker may keep the pictures that they list. Called before each job.
 CREATE FUNCTION tracker.hash_lists(p_worker uuid) RETURNS TABLE (path text, sha256 text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

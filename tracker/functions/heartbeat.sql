@@ -1,4 +1,4 @@
--- Record that the worker is alive and how far it is; return whether it should go on or drain. Updates one row and no
+-- Record that the worker is alive and its progress; return whether it should continue or drain. Updates one row and no
 -- index.
 CREATE FUNCTION tracker.heartbeat(p_worker uuid, p_progress bigint) RETURNS tracker.worker_state
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -1,13 +1,13 @@
--- Heartbeat of a download worker: it reports how hosts behaved, and gets what the fleet learned since p_since (null:
--- everything). A repeated request, its reply lost, is answered again but counts no refusal twice.
+-- Heartbeat of a download worker: it reports how hosts behaved, and gets what the fleet has learned since p_since
+-- (null: everything). If the reply was lost and the request is repeated, it is answered again, but its refusals are
+-- counted only once.
 --
 -- p_report: {"refused": {host: [n, seconds]}, "well": [host], "probes": [host]}. "well" are hosts that answered this
 -- worker's probe; "probes" are hosts whose rest is over and for which it has links. The answer for each of these:
--- "probe" (this worker may ask first), "free" (everybody may ask), or the seconds to wait for the worker that asks
--- first.
--- rests: {host: [seconds left, refusals]}; 0 refusals means that the rest has ended. `since` is a time: a rest written
--- within 5 s before it is reported again, because its transaction may have committed after this one read.
--- Rejected: a counter of changes, because all reports would queue on its row.
+-- "probe" (this worker may send the first request), "free" (every worker may send requests), or the seconds to wait for
+-- the worker that has the probe. rests: {host: [seconds left, refusals]}; 0 refusals means that the rest has ended.
+-- `since` is a time: a rest written within 5 s before it is reported again, because its transaction may have committed
+-- after this one read. Rejected: a counter of changes, because all reports would wait for its row.
 CREATE FUNCTION tracker.heartbeat_download(
     p_worker uuid, p_request uuid, p_progress bigint, p_since timestamptz, p_report jsonb
 ) RETURNS TABLE (state tracker.worker_state, blocks bigint, since timestamptz, rests jsonb, probes jsonb)
@@ -21,7 +21,7 @@ DECLARE
 BEGIN
     PERFORM tracker.require_class('download');
     state := tracker.heartbeat(p_worker, p_progress);
-    -- Lock in one order across all three lists, so that two heartbeats cannot deadlock.
+    -- Lock the hosts of all three lists in the same order, so that two heartbeats cannot deadlock.
     PERFORM FROM tracker.resting
     WHERE host = ANY (ARRAY(SELECT jsonb_object_keys(p_report -> 'refused'))
                       || ARRAY(SELECT jsonb_array_elements_text(p_report -> 'well'))

@@ -1,5 +1,5 @@
 -- Return whether a queue hands out no jobs: paused by the admin, at its limit, or held by a watermark. A queue is held
--- from the high mark on, until everything that piles up behind it has fallen to its resume mark. A queue without a row
+-- from the high mark on, until all piles of its finished work have fallen to their resume marks. A queue without a row
 -- in tracker.control is open.
 CREATE FUNCTION tracker.is_closed(p_queue tracker.queue) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

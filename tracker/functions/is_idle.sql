@@ -1,6 +1,6 @@
--- Return whether no more work can come to a queue: it and every queue before it hold no live job, and for download and
--- filter no link that may be drawn waits in the pool or for its next try. Jobs of the queues after filter are seeded by
--- the admin alone, so each of these is idle by itself.
+-- Return whether no more work can come to a queue: it and every queue before it have no live job; for download and
+-- filter, no link that may be drawn waits in the pool or for its next try. Only the admin seeds jobs of the queues
+-- after filter, so for these only their own jobs count.
 CREATE FUNCTION tracker.is_idle(p_queue tracker.queue) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

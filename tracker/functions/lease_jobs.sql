@@ -1,7 +1,7 @@
--- The only statement that leases jobs: take back what stale workers hold, then lease ready jobs, at most p_want in all.
--- The calling worker counts as alive, however old its last heartbeat is, and takes nothing back from itself. A claim
--- counts as progress only for a worker that holds nothing; otherwise a job that it forgot would be held for ever.
--- Called only by functions of this schema.
+-- The only statement that leases jobs: it takes back the jobs of stale workers, then leases ready jobs, at most p_want
+-- in total. The calling worker counts as alive, however old its last heartbeat is, so its own jobs are not taken back.
+-- A claim counts as progress only for a worker that holds nothing; otherwise a job that it has forgotten would stay
+-- leased for ever. Called only by functions of this schema.
 CREATE FUNCTION tracker.lease_jobs(
     p_worker uuid, p_request uuid, p_queue tracker.queue, p_slot int, p_want int
 ) RETURNS SETOF tracker.job

@@ -1,6 +1,6 @@
--- Return how many more jobs of a queue may be leased, or NULL if the admin has set no limit. With a limit, claims pass
--- one at a time until they commit, so that two never take the same place. Leases of stale workers are not counted: they
--- can be taken over, and would otherwise keep the queue closed for ever.
+-- Return how many more jobs of a queue may be leased, or NULL if the admin has set no limit. With a limit, claims run
+-- one after the other until they commit, so that two claims together cannot exceed it. Leases of stale workers are not
+-- counted: they can be taken over, and would otherwise keep the queue closed for ever.
 CREATE FUNCTION tracker.leases_left(p_queue tracker.queue) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

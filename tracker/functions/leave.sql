@@ -6,7 +6,8 @@ DECLARE
     held record;
     released int := 0;
 BEGIN
-    -- Lock the row as a claim does: a concurrent claim is either seen here, or sees that its worker is gone.
+    -- Lock the row as a claim does: so either this call sees a concurrent claim, or the claim sees that its worker is
+    -- gone.
     PERFORM FROM tracker.worker WHERE worker_id = p_worker FOR NO KEY UPDATE;
     PERFORM tracker.require_worker(p_worker);
     FOR held IN SELECT job_id, lease FROM tracker.job WHERE worker_id = p_worker AND state = 'leased' ORDER BY job_id LOOP

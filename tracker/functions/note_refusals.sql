@@ -1,11 +1,11 @@
--- Let hosts that refused us rest, for the whole fleet. p_refusals: {host: [refusals, Retry-After in seconds or null]}.
--- At most 100 hosts are noted; a host that goes on refusing is reported again.
+-- Let hosts that refused requests rest, for the whole fleet. p_refusals: {host: [refusals, Retry-After in seconds or
+-- null]}. At most 100 hosts are recorded; a host that continues to refuse is reported again.
 --
--- The first refusal causes a rest of rest_seconds; each refused probe doubles it. Refusals by workers that had not
--- heard of the rest double it too, up to the fourth (so that twenty workers that came at once ask no more over time
--- than one), and then add rest_seconds each, so that a short overload does not cause an hour's rest. The sum is bounded
--- by rest_most_seconds from now; a Retry-After of the host is honoured up to a day. Called only by functions of this
--- schema.
+-- The first refusal causes a rest of rest_seconds; each refused probe doubles it. Refusals reported by workers that did
+-- not know of the rest double it too, up to the fourth, so that twenty workers that contact a host at once send it no
+-- more requests over time than one worker. Further refusals add rest_seconds each, so that a short overload does not
+-- cause a rest of an hour. The sum is bounded by rest_most_seconds from now; a Retry-After of the host is honoured up
+-- to a day. Called only by functions of this schema.
 CREATE FUNCTION tracker.note_refusals(p_refusals jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
@@ -22,7 +22,7 @@ BEGIN
                least(greatest(coalesce((value ->> 1)::float8, 0), 0), 86400) AS wish
         FROM jsonb_each(p_refusals) WHERE octet_length(key) BETWEEN 1 AND 253 AND key = lower(key) LIMIT 100
     ) AS told
-    ORDER BY told.host  -- the same order for all, so that two reports cannot deadlock
+    ORDER BY told.host  -- a fixed order, so that two reports cannot deadlock
     ON CONFLICT (host) DO UPDATE SET
         (until, refusals, changed_at, prober, probe_until) = (
             SELECT greatest(

@@ -1,5 +1,5 @@
--- Return the stem under which a job's output lies in the store: the run's folder, the queue's, then job and lease, so
--- that the outputs of two tries never collide.
+-- Return the stem of a job's output in the store: the run's folder, the queue's folder, then job and lease, so that the
+-- outputs of two attempts never collide.
 CREATE FUNCTION tracker.output_path(p_queue tracker.queue, p_run_id int, p_job bigint, p_lease uuid)
 RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -1,4 +1,4 @@
--- Give a job back unfinished. It is ready at once, and no attempt is used up.
+-- Return a job unfinished. It is ready at once, and no attempt is used up.
 CREATE FUNCTION tracker.release(p_job bigint, p_lease uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,4 +1,4 @@
--- Refuse a login of another class than the queue's. Members of the owner role (the admin, the embedded server) may do
+-- Refuse a login whose class is not the queue's. Members of the owner role (the admin, the embedded server) may do
 -- everything.
 CREATE FUNCTION tracker.require_class(p_queue tracker.queue) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

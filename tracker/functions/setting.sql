@@ -1,4 +1,4 @@
--- Return a setting as a number. An unknown name raises, so that a misspelt one is not taken for zero.
+-- Return a setting as a number. An unknown name raises, so that a misspelt name does not count as zero.
 CREATE FUNCTION tracker.setting(p_name text) RETURNS numeric
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

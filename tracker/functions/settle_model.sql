@@ -1,5 +1,5 @@
 -- Settle the model of an embed job: the first worker that has loaded it records the checksums, and a worker that has
--- loaded another model is refused. So all embeddings of one name in a run come from one model.
+-- loaded another model is refused. So all embeddings with the same name in a run come from the same model.
 CREATE FUNCTION tracker.settle_model(
     p_job bigint, p_lease uuid, p_model text, p_pretrained text, p_sha256 text, p_config_sha256 text
 ) RETURNS void

@@ -1,7 +1,7 @@
--- Settle a run's recipe: the first worker of a class that reads a section fills in what it left open (defaults,
--- checksums of models), and nobody can change what is settled. A worker with another recipe is refused.
--- A class settles only sections that it reads, so a stolen login of extract cannot say anything about the filter.
--- A recipe has no arrays, so containment (<@) compares a section value by value.
+-- Settle a run's recipe: the first worker of a class that reads a section fills in the values that are missing in it
+-- (defaults, checksums of models). Settled values cannot be changed. A worker with another recipe is refused. A class
+-- settles only sections that it reads, so a stolen login of extract cannot change the filter's rules. A recipe has no
+-- arrays, so containment (<@) compares a section value by value.
 CREATE FUNCTION tracker.settle_recipe(p_worker uuid, p_run_id int, p_recipe jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

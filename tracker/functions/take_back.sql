@@ -1,5 +1,5 @@
 -- End the leases that these workers hold on a slot of a queue. The jobs are ready for others, or dead if they have no
--- attempt left. A locked job is being completed right now, and is left alone.
+-- attempt left. Locked jobs are skipped, because they are being completed right now.
 CREATE FUNCTION tracker.take_back(p_queue tracker.queue, p_slot int, p_workers uuid[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

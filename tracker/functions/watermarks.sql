@@ -1,9 +1,9 @@
--- Return what piles up behind a queue, with the marks that hold the queue: one row for each measure.
--- Extract fills packs, ingest the pool, download the shards. Batches under way count as if they were in the shards
--- already: one sample for each link, and in bytes the average of a link so far, or 14,000 before the first shard (700
--- TB over the 50 billion links of LAION's crawls). So a mark is exceeded at most by the batches drawn at one moment.
--- Shards of a run without a filter, or that keeps its shards for ever, do not count: they are never deleted, so a queue
--- that they held would be held for ever.
+-- Return the piles of a queue's finished work, with the marks that hold the queue: one row for each measure. Extract
+-- fills packs, ingest the pool, download the shards. Batches in progress count as if they were shards already: as one
+-- sample per link, and as the average bytes per link so far, or 14,000 bytes before the first shard (700 TB over the 50
+-- billion links of LAION's crawls). So a mark is exceeded at most by the batches that are drawn at the same moment.
+-- Shards of a run without a filter, or of a run that keeps its shards for ever, do not count: they are never deleted,
+-- so they would hold the queue for ever.
 CREATE FUNCTION tracker.watermarks(p_queue tracker.queue)
 RETURNS TABLE (what text, amount numeric, high numeric, resume numeric)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

@@ -5,10 +5,10 @@ from collections import Counter
 from tracker.database.database import Connection, query, translated
 from tracker.planning.plan import STAGES, Assumptions, with_given
 
-# Less working time says more about the start of a process than about its rate.
+# With less working time, the start of the process would dominate the rate.
 LEAST_SECONDS = 10.0
 
-# A plan's number, by the setting that it follows.
+# The plan's number that each setting determines.
 FROM_SETTINGS = {
     "batch_size": "batch_size",
     "pool_high": "pool_high",
@@ -18,9 +18,9 @@ FROM_SETTINGS = {
 
 
 def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptions:
-    """Replace the numbers that the ledger, the settings and the living workers tell.
-
-    A rate is rows divided by the time that jobs were leased: one worker's, with its waiting for the store.
+    """Replace the numbers that the ledger, the settings and the workers alive provide. A rate is the number of rows
+    divided by the time for which jobs were leased, so it is the rate of one worker and includes its waiting for the
+    store.
     """
     with translated():
         rows = connection.execute(query("measured")).fetchall()

@@ -1,14 +1,14 @@
 """Simulate a crawl before it runs: days, bottleneck, database, store and cost.
 
-The simulation moves stocks in equal time steps: WAT files become packs, the pool, shards and parts. A stage takes what
-waits before it, at its workers' rate, while its output stays under the high mark.
+The simulation moves stocks in equal time steps: WAT files become packs, the pool, shards and parts. A stage processes
+the stock before it, at its workers' rate, while its output stays below the high mark.
 
 Every number has a source: measured here (rows and working time of each queue in the ledger), given by the caller, or
 published. LAION's numbers are presets, so that a plan can be compared with what happened:
 
-- LAION-5B: 50 billion candidates came down to 5.85 billion pairs; some 300 workers of 1 to 2 vCPU did 10,000 links in
+- LAION-5B: 50 billion candidates gave 5.85 billion pairs; some 300 workers of 1 to 2 vCPU did 10,000 links in
   10 to 15 minutes each (Schuhmann et al. 2022, https://arxiv.org/abs/2210.08402, and the authors' own notes).
-- Fetching the link list of 5.85 billion: 10 nodes of 16 cores at 9,500 pictures/s together, 7 days; 240 TB at 384
+- Downloading the list of 5.85 billion links: 10 nodes of 16 cores at 9,500 pictures/s together, 7 days; 240 TB at 384
   px, 80 TB at 224 (img2dataset's README).
 - CLIP ViT-L/14 on an A100: 312 samples/s; ViT-B/32: 1,800 (clip-retrieval's README).
 """
@@ -25,20 +25,21 @@ STAGES: tuple[Stage, ...] = ("extract", "ingest", "download", "filter")
 Source = Literal["measured", "given", "published", "assumed"]
 
 DAY = 86_400.0
-STEPS = 2_000  # of the simulation; days come out right to a thousandth
+STEPS = 2_000  # of the simulation; the number of days is then exact to 0.1 %
 MOST_DAYS = 3_650.0
 
-# What a draw and its complete cost Postgres: 45 and 25 ms of CPU for 10,000 links, a beat 0.4 (bench_tracker).
+# The CPU time of Postgres: a draw takes 45 ms and its completion 25 ms for 10,000 links, a heartbeat 0.4 ms
+# (bench_tracker).
 CPU_SECONDS_A_BATCH = 0.070
 CPU_SECONDS_A_BEAT = 0.0004
 BEAT_SECONDS = 15.0
-# A candidate in the pool with its page's overhead, a URL of 92 and a caption of 60 characters.
+# A candidate in the pool, including the page's overhead, with a URL of 92 and a caption of 60 characters.
 POOL_ROW_BYTES = 240.0
 LEASED_ROW_BYTES = 180.0
-# A Bloom filter of rate p takes -log2(p) / ln 2 bits a key; in blocks of 256 bits a fifth more
+# A Bloom filter with error rate p takes -log2(p) / ln 2 bits per key; with blocks of 256 bits it takes a fifth more
 # (dataset.ingest.split_block).
 BLOCKED = 1.2
-# A JPEG's bytes a pixel at quality 95; with pictures of 4:3 it gives LAION's 80 TB at 224 px on the shorter side.
+# Bytes per pixel of a JPEG at quality 95; for pictures of 4:3 this gives LAION's 80 TB at 224 px on the shorter side.
 JPEG_BYTES_A_PIXEL = 0.205
 ASPECT = 4 / 3
 
@@ -102,9 +103,9 @@ class ReleasePlan:
     memory_bytes: float
     release_bytes: float
     work_bytes: float
-    """Beside the release, until it is published."""
+    """Working files, in addition to the release, until it is published."""
     stats_seconds: float
-    """Time to count all rows; publish saves the counts of its own releases, which are read in seconds."""
+    """Time to count all rows. Publish saves the counts of its releases, so their statistics take only seconds."""
 
 
 @dataclass(slots=True)
@@ -142,10 +143,10 @@ def _published(value: float, note: str) -> Number:
 
 
 ORDINARY = Assumptions(
-    links=_assumed(5e9, "one crawl, after its own repeats"),
+    links=_assumed(5e9, "one crawl, after its own duplicates"),
     batch_size=_assumed(10_000, "setting batch_size"),
-    new_share=_published(0.2, "40 billion links came down to 8 in a public run"),
-    success_share=_published(0.75, "of LAION-400M's links when it was made"),
+    new_share=_published(0.2, "of 40 billion links, 8 billion were unique in a public run"),
+    success_share=_published(0.75, "of LAION-400M's links when the dataset was made"),
     kept_share=_published(0.16, "5.85 billion pairs of 50 billion candidates, at this success"),
     image_bytes=_assumed(55_000, "as received"),
     part_row_bytes=_assumed(250, "URL, caption, sizes, similarity, tags"),
@@ -156,10 +157,11 @@ ORDINARY = Assumptions(
     store_price_tb_month=_assumed(20, "object store"),
     publish_cores=_assumed(16, "of the machine that publishes"),
     publish_rows_per_second=_assumed(36_000, "a core (bench-release: 2 million rows, 2 cores), taken as linear"),
-    # Runs times ranges are the sections that are read; both shrink as memory grows. With the 0.7 GB a core that 2
-    # million rows need, 6 billion would have 500 million sections of 12 rows; with 4 GB 10 million of 600.
+    # The number of sections read is runs times ranges; both shrink as memory grows. With 0.7 GB per core, which is
+    # enough for 2 million rows, 6 billion rows would have 500 million sections of 12 rows; with 4 GB per core, 10
+    # million sections of 600 rows.
     publish_memory_bytes=_assumed(4e9, "a core, so that sections stay large at billions of rows"),
-    publish_work_bytes=_assumed(500, "a row: twice a part's"),
+    publish_work_bytes=_assumed(500, "a row: twice that of a part"),
     release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     rates={
@@ -182,12 +184,12 @@ ORDINARY = Assumptions(
     },
 )
 
-# The link list of LAION-5B, fetched by ten nodes: nothing to extract, no duplicates, no filter behind.
+# The link list of LAION-5B, downloaded by ten nodes: no extract, no duplicates, no filter.
 LAION_5B = replace(
     ORDINARY,
     links=_published(5.85e9, "LAION-5B's pairs"),
     new_share=_published(1, "a link list"),
-    success_share=_assumed(1, "LAION's sizes are for all of them"),
+    success_share=_assumed(1, "LAION's sizes are for all pictures"),
     kept_share=_published(1, "a link list"),
     image_bytes=_published(jpeg_bytes(384), "JPEG, 384 px on the shorter side"),
     shards_high_bytes=_assumed(1e15, "everything is kept"),
@@ -286,7 +288,7 @@ def make_plan(assumptions: Assumptions) -> Plan:
 
 
 def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
-    """Return what publish and stats take; both read and write each row a fixed number of times."""
+    """Return the time and space of publish and stats; both read and write each row a fixed number of times."""
     cores = a.publish_cores.value
     if not (cores and a.publish_rows_per_second.value and a.stats_rows_per_second.value):
         raise TrackerError("publish would never end: give publish_cores and its rows per second above 0")
@@ -321,7 +323,7 @@ def _simulate(a: Assumptions, stages: Mapping[Stage, StagePlan]) -> _Flow:
     step = max(slowest * 1.2, 1.0) / STEPS
     to_extract, packs, pool, shards = a.links.value, 0.0, 0.0, 0.0  # links, links, links, samples
     parts = 0.0
-    kept: list[float] = []  # bytes of filtered shards, by step, until they are deleted
+    kept: list[float] = []  # bytes of filtered shards that are not deleted yet, by step
     keep_steps = a.keep_shards_days.value * DAY / step
     flow = _Flow()
     while flow.seconds < MOST_DAYS * DAY:
@@ -364,7 +366,7 @@ def _simulate(a: Assumptions, stages: Mapping[Stage, StagePlan]) -> _Flow:
 
 
 def _spend(stage: StagePlan, moved: float, step: float) -> None:
-    """Count a step's work; a stage is paid for from the beginning to its last row."""
+    """Count a step's work. The cost of a stage runs from the beginning of the crawl to the stage's last row."""
     if stage.rate:
         stage.busy += moved / stage.rate
     if moved:
@@ -383,4 +385,4 @@ def _note(plan: Plan) -> None:
             "the pool stays under 20 million, so batches mix badly: use fewer download or more ingest workers"
         )
     if plan.database_cores > 1:
-        plan.notes.append(f"Postgres needs {plan.database_cores:.1f} cores for the calls of workers alone")
+        plan.notes.append(f"Postgres needs {plan.database_cores:.1f} cores only for the calls of workers")

@@ -1,8 +1,8 @@
-"""Find the swarm's bottleneck, and propose what would balance it: workers, watermarks, weights, dead leases.
+"""Find the swarm's bottleneck, and propose changes that balance the stages: workers, watermarks, weights, dead leases.
 
-Rates are measured by the ledger. The bottleneck is the stage that moves the fewest links per second; of the other
-kinds, as many workers are enough as keep up with it, plus a fifth. The tracker can make the changes of settings itself;
-people start and stop workers.
+Rates are measured by the ledger. The bottleneck is the stage that moves the fewest links per second; the other kinds
+need only as many workers as keep up with it, plus a fifth. The tracker can make the changes of settings itself; people
+start and stop workers.
 """
 
 import math
@@ -18,10 +18,10 @@ from tracker.planning.measured_rates import with_measured
 from tracker.planning.plan import ORDINARY, STAGES, Assumptions, Stage
 
 RESERVE = 1.2
-# The pool's alarm should ring early enough to repair what has stopped; LAION saw batches mix badly below 4 %.
+# The alarm for a low pool must come early enough to repair what has stopped; LAION's batches mixed badly below 4 %.
 LEAST_HOURS = 6.0
 LOW_SHARE = 0.04
-# Fewer links of a subset are drawn if more than this many times the mean of its shards wait for the filter.
+# Draw fewer links of a subset if more of its shards wait for the filter than this many times the mean.
 PILED_UP = 2.0
 LEAST_PILE = 10
 
@@ -87,7 +87,7 @@ def apply(connection: Connection, proposal: Proposal) -> int:
 
 def _kinds(known: Assumptions) -> tuple[list[Kind], Stage | None]:
     """Return each kind's rate in new candidates per second, and the slowest kind that has workers."""
-    # How many of its rows a stage moves for each new candidate.
+    # The number of rows that a stage processes for each new candidate.
     new, success = known.new_share.value, known.success_share.value
     rows: Mapping[Stage, float] = {
         "extract": 1 / new if new else 0.0,
@@ -121,7 +121,7 @@ def _watermarks(settings: Mapping[str, float], drawn: float) -> list[Change]:
     if low < least:
         wanted["pool_low"] = (low, least, f"{LEAST_HOURS:.0f} hours of draws, or {LOW_SHARE:.0%} of the pool")
     if resume < 2 * least:
-        wanted["pool_resume"] = (resume, 2 * least, "ingest must continue long before the alarm rings")
+        wanted["pool_resume"] = (resume, 2 * least, "ingest must continue long before the alarm for a low pool")
     new_resume = max(resume, 2 * least)
     if high < RESERVE * new_resume:
         wanted["pool_high"] = (high, math.ceil(RESERVE * new_resume), "a fifth above the resume mark")
@@ -131,7 +131,7 @@ def _watermarks(settings: Mapping[str, float], drawn: float) -> list[Change]:
 
 
 def _weights(settings: Mapping[str, float], waiting: Mapping[str, int]) -> list[Change]:
-    """Propose to draw half as much of a subset whose shards pile up, and as before once they no longer do."""
+    """Propose to draw half as many links of a subset while its shards pile up, and as many as before afterwards."""
     drawn: Sequence[str] = [subset for subset in SUBSETS if settings[f"weight_{subset}"] > 0]
     mean = sum(waiting.get(subset, 0) for subset in drawn) / len(drawn) if drawn else 0.0
     found = []

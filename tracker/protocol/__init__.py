@@ -1,1 +1,1 @@
-"""All that workers import of the tracker: the session, and the forms in which links travel."""
+"""Everything that workers import from the tracker: the session, and the formats in which links are sent."""

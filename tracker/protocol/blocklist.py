@@ -1,9 +1,9 @@
 """Hosts and URL prefixes that no worker may contact, in one normal form for the admin and the workers.
 
 A host blocks itself and all its subdomains, on every port and by http and https. A URL prefix blocks that one host's
-paths under it: `example.com/photos` is /photos and /photos/1.jpg, not /photos2; the scheme does not matter. Paths are
-compared with percent-coding undone, dots resolved and slashes merged, so that no other spelling of a blocked path gets
-through. If a server distinguishes these spellings, a little more than intended is blocked.
+paths under it: `example.com/photos` is /photos and /photos/1.jpg, not /photos2; the scheme does not matter. Before
+paths are compared, they are percent-decoded, their dots resolved and their slashes merged, so that no other spelling of
+a blocked path gets through. If a server distinguishes these spellings, a little more than intended is blocked.
 
 Hosts and paths are parsed by the URL standard, like the URLs that workers fetch, so that a host has one normal form on
 both sides (tests compare it with `dataset.candidates.urls`).
@@ -20,7 +20,7 @@ from ada_url import normalize_url
 from tracker.errors import TrackerError
 
 MAX_BYTES = 2_000
-"""Longest pattern; the index of its column takes no more."""
+"""Longest pattern; longer ones do not fit into the column's index."""
 
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+|\[[0-9a-f:]+\])\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -40,11 +40,11 @@ def read_pattern(text: str) -> str:
     """
     text = text.strip()
     if "*" in text:
-        raise PatternError(f"{text!r} cannot be blocked: leave off the *, a host blocks its subdomains too")
-    if not text.isprintable() or " " in text:  # the URL standard ignores some of them
+        raise PatternError(f"{text!r} cannot be blocked: leave off the *, because a host blocks its subdomains too")
+    if not text.isprintable() or " " in text:  # the URL standard ignores some of these characters
         raise PatternError(f"{text!r} cannot be blocked: give a host or a URL")
     if text.count(":") > 1 and not any(mark in text for mark in "[]/\\"):
-        text = f"[{text}]"  # IPv6, as the normal form has it
+        text = f"[{text}]"  # IPv6 in its normal form, which has no brackets
     parts = _PARTS.match(text)
     assert parts is not None
     scheme, authority, path = (part or "" for part in parts.groups())
@@ -55,7 +55,9 @@ def read_pattern(text: str) -> str:
     host, port, path = _read(authority, path, text)
     if not path and not scheme:
         if port is not None:
-            raise PatternError(f"{text!r} cannot be blocked: a host is blocked on every port, leave the port off")
+            raise PatternError(
+                f"{text!r} cannot be blocked: leave off the port, because a host is blocked on every port"
+            )
         pattern = host.strip("[]")
     else:
         if port is not None and port != _DEFAULT_PORTS.get(scheme.lower()):

@@ -36,7 +36,7 @@ COPY = SQL("COPY tracker.{leaf} ({columns}) FROM STDIN (FORMAT binary)")
 Head = npt.NDArray[np.void]
 Piece = bytes | memoryview
 Buffer = bytes | Iterable[Piece]
-"""Everything that COPY is sent, in one piece or in several of any size."""
+"""All bytes that are sent to COPY, in one or more pieces of any size."""
 
 
 class CopyError(TrackerError):
@@ -83,7 +83,7 @@ def copy_rows(candidates: pa.Table, *, leaf: int, run_id: int, subset: str, atte
 
 
 def _extra(candidates: pa.Table) -> tuple[pa.Array | pa.Scalar, ...]:
-    """Return the field of a list's other columns; it is empty for a crawl."""
+    """Return the field with a list's other columns; it is empty for a crawl."""
     if "extra" not in candidates.column_names:
         return (pa.scalar(bytes(4), pa.large_binary()),)
     extra = pc.fill_null(_strings(candidates, "extra"), b"")
@@ -121,11 +121,11 @@ def _strings(candidates: pa.Table, name: str) -> pa.Array:
     """Return a column's strings as bytes in one chunk; 64-bit offsets, because the joined rows may exceed 2 GiB."""
     column = candidates[name].cast(pa.large_binary()).combine_chunks()
     content = np.frombuffer(_content(column), np.uint8)
-    if content.size == 0 or content.min() > max(FORBIDDEN):  # one pass, which nearly always suffices
+    if content.size == 0 or content.min() > max(FORBIDDEN):  # one pass, which is nearly always enough
         return column
     for character in FORBIDDEN:
         if (content == character).any():
-            raise CopyError(f"a candidate's {name} holds the character {chr(character)!r}; extract its pack again")
+            raise CopyError(f"a candidate's {name} contains the character {chr(character)!r}; extract its pack again")
     return column
 
 

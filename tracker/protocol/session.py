@@ -1,9 +1,9 @@
 """A worker's session with the tracker: register, claim, draw, heartbeat, complete, fail, release, leave.
 
 Every method calls one SQL function, and every call may be repeated: a claim and a download worker's heartbeat carry a
-request id, the end of a job carries its lease. So a call whose connection broke is made again on a new connection, and
-nothing happens twice. Heartbeats have their own connection, because a long COPY on the other must not cost the lease.
-All methods block; under trio, call them in a thread.
+request id, the end of a job carries its lease. So a call whose connection broke is repeated on a new connection, and
+has its effect only once. Heartbeats have their own connection, so that a long COPY on the other one does not delay them
+until the lease is lost. All methods block; under trio, call them in a thread.
 """
 
 import os
@@ -26,7 +26,7 @@ from tracker.protocol.copy_rows import Buffer, copy_into
 
 PROTOCOL = 3
 # A broken connection is retried after 0.1 s, then after twice as long each time, for one minute: Postgres restarts or
-# fails over in less, and afterwards the lease has expired.
+# fails over in less time, and after it the lease has expired.
 FIRST_PAUSE_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
 # A connection that does not answer for this long counts as broken. The logins' statement_timeout is one minute, that of
@@ -80,9 +80,11 @@ class DownloadBeat:
     since: datetime
     """The cursor for the next heartbeat."""
     rests: dict[str, tuple[float, int]] | None
-    """Per host the seconds left (negative after the end) and the refusals; 0 refusals: the host may be asked again."""
+    """For each host the seconds left (negative after the end) and the refusals; with 0 refusals it may be contacted
+    again.
+    """
     probes: dict[str, Literal["free", "probe"] | float] | None
-    """Per host of the report's probes: free, ask first, or the seconds to wait."""
+    """For each host of the report's probes: "free", "probe", or the seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,15 @@ class Session:
         self._work = _RetryingConnection(url, INGEST_ANSWER_SECONDS if kind == "ingest" else ANSWER_SECONDS)
         self._beat = _RetryingConnection(
             url, float(settings["lease_seconds"]) / 2
-        )  # a second try may still save the lease
+        )  # a second try may still renew the lease in time
 
     @classmethod
     def register(cls, url: str, kind: str, *, token: str | None = None) -> Self:
         """Register this process as a worker of a kind.
 
         Raises:
-            DatabaseDown, SchemaBehind: at once and without retries, so that a wrong setting shows.
-            Refused: the login, the token or the protocol is wrong.
+            DatabaseDown, SchemaBehind: at once and without retries, so that a wrong setting is noticed. Refused: the
+            login, the token or the protocol is wrong.
         """
         with translated(), connect(url) as connection:
             row = connection.execute(
@@ -171,7 +173,7 @@ class Session:
 
         Raises:
             LeaseLost: another worker has the job; nothing was recorded.
-            Refused: the result does not account for what the job held.
+            Refused: the result does not account for everything in the job.
         """
         self._work.value(f"SELECT tracker.complete_{self.kind}(%s, %s, %s)", job.job_id, job.lease, Jsonb(dict(result)))
 
@@ -293,7 +295,7 @@ class _RetryingConnection:
             DatabaseDown: it kept breaking for a minute.
         """
         pause = FIRST_PAUSE_SECONDS
-        deadline = 0.0  # counted from the first break: waiting for an answer may have taken longer
+        deadline = 0.0  # counted from the first failure, because waiting for the first answer may have taken longer
         with self._lock:
             while True:
                 try:

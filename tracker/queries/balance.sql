@@ -1,5 +1,5 @@
--- The pool, and how fast it empties: from the oldest note of the last hour until now; without a note that is at least a
--- minute old there is no rate.
+-- Return the size of the pool, and how fast it has emptied since the oldest note of the last hour. Without a note that
+-- is at least a minute old there is no rate.
 WITH now_at AS (
     SELECT coalesce(sum(n) FILTER (WHERE account = 'pool'), 0)::bigint AS pool,
            coalesce(sum(n) FILTER (WHERE account = 'in'), 0)::bigint AS came_in

@@ -1,4 +1,4 @@
--- Builds over releases that are under way, or ended within the last day.
+-- Return the builds over releases that are in progress or ended within the last day.
 SELECT build_id, build.queue::text AS queue, run.name AS run, target, plan -> step ->> 0 AS step, step + 1 AS number,
        jsonb_array_length(plan) AS steps, (plan -> step ->> 1)::int AS units, units_left,
        (SELECT count(*) FROM tracker.job

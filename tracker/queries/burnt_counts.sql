@@ -1,4 +1,4 @@
--- The recent counts of the active download workers; they fade as in count_hosts.
+-- Return the recent counts of the active download workers; older counts lose weight as in count_hosts.
 SELECT worker_id::text AS worker,
        hosts_asked * kept AS asked, hosts_refused * kept AS refused
 FROM tracker.worker,

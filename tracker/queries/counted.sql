@@ -1,4 +1,4 @@
--- The candidates in the tables, counted row by row: in the pool, waiting again, in batches, and in discarded batches.
+-- Count the candidates in the tables row by row: in the pool, waiting again, in batches, and in discarded batches.
 SELECT run.name AS run, place.subset::text AS subset, place.account, place.n FROM (
     SELECT run_id, subset, 'pool' AS account, count(*) AS n FROM tracker.candidate GROUP BY run_id, subset
     UNION ALL

@@ -1,7 +1,7 @@
--- Dead jobs end for good. The links of a batch end as `discarded`, and its row stays, for the exact audit to count
--- them; a pack's candidates wait no longer; the samples of a shard that is never filtered are dropped, as `discarded`;
--- pictures that were to be embedded are held no longer; a build without one of its units is abandoned, and the units
--- that nobody works on go with it.
+-- End dead jobs for good. The links of a batch end as `discarded`, and its row stays, so that the exact audit can count
+-- them. A pack's candidates stop counting as waiting. The samples of a shard that is never filtered are dropped as
+-- `discarded`. Pictures that were to be embedded are not held any more. A build that loses one of its units is
+-- abandoned, and its units that are not leased are discarded too.
 WITH discarded AS MATERIALIZED (
     UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead'
     RETURNING job_id, queue, run_id, payload
@@ -12,7 +12,7 @@ WITH discarded AS MATERIALIZED (
     FROM discarded WHERE queue = 'filter'
     UNION ALL
     SELECT run_id, job_id, 'packed', NULL, NULL, -(payload ->> 'rows')::bigint
-    FROM discarded WHERE queue = 'ingest' AND payload ? 'pack'  -- not a list's piece, whose rows are in no pack yet
+    FROM discarded WHERE queue = 'ingest' AND payload ? 'pack'  -- not a list's piece, whose rows are not in packs yet
     UNION ALL
     SELECT run_id, job_id, entry.account, entry.label, batch.subset, entry.n
     FROM discarded JOIN tracker.batch USING (job_id),

@@ -11,7 +11,7 @@ FROM login, pg_class,
      unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
 WHERE relnamespace = 'tracker'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
   AND has_table_privilege(login.oid, pg_class.oid, privilege)
-  -- ingest puts rows into the leaves of the pool
+  -- ingest inserts rows into the leaves of the pool
   AND NOT (rolname = 'shoal_ingest' AND privilege = 'INSERT' AND relname IN (SELECT relation FROM tracker.leaf))
 UNION
 SELECT rolname, privilege, 'the database'

@@ -1,4 +1,5 @@
--- Return what holds the horizon; meanwhile vacuum cannot free rows that were deleted later.
+-- Return the transactions and replication slots that hold the horizon: vacuum cannot free rows that were deleted after
+-- it.
 SELECT 'process ' || pid AS holder, coalesce(usename, '') AS login, coalesce(state, '') AS state,
        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds,
        format('SELECT pg_terminate_backend(%s)', pid) AS remedy

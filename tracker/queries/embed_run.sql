@@ -1,6 +1,6 @@
--- An embed job for each part of a run that has samples; of a run without a filter, for each shard. A part that has its
--- pictures itself needs no shard; any other holds its shard's until it is embedded. Parts whose pictures are deleted
--- are only counted: they cannot be embedded.
+-- Add an embed job for each part of a run that has samples; in a run without a filter, for each shard. A part that has
+-- its own tar does not need its shard. For any other part, the shard's pictures are kept until the part is embedded.
+-- Parts whose pictures are deleted cannot be embedded; they are only counted.
 WITH source AS MATERIALIZED (
     SELECT part.path, 'part' AS kind, part.rows AS samples, part.subset,
            CASE WHEN part.tar_bytes = 0 THEN shard.path END AS shard,

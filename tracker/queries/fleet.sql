@@ -1,6 +1,7 @@
--- The workers that have not left: what they hold, and what they did in the last hour. One that beats, but has made no
--- progress for three times what nearly all of its kind's jobs take, is stuck; beats tell of progress a few times in a
--- lease, so never sooner than a lease, and never later than it may be overtaken.
+-- Return the workers that have not left: the jobs that they hold, and their work in the last hour. A worker is stuck if
+-- it sends heartbeats but has made no progress for three times as long as 95 % of its kind's jobs take. This time is at
+-- least a lease, because heartbeats report progress only a few times per lease, and at most stall_seconds, after which
+-- its jobs may be taken over.
 WITH recent AS MATERIALIZED (
     SELECT lease.worker_id, worker.kind, lease.granted_at, lease.ended_at, lease.ending
     FROM tracker.lease JOIN tracker.worker USING (worker_id)
@@ -19,7 +20,7 @@ WITH recent AS MATERIALIZED (
 )
 SELECT worker.worker_id::text AS worker, worker.kind::text AS kind, worker.state::text AS state, worker.host, worker.pid,
        worker.machine, worker.version, coalesce(held.leases, 0) AS leases, worker.progress,
-       -- a revoked machine's beat is of minus infinity, which PostgreSQL 15 cannot subtract
+       -- the heartbeat of a revoked machine has the time minus infinity, which PostgreSQL 15 cannot subtract
        CASE WHEN isfinite(worker.seen_at) THEN extract(epoch FROM now() - worker.seen_at) END::float8
            AS seen_seconds_ago,
        extract(epoch FROM now() - worker.progressed_at)::float8 AS progressed_seconds_ago,

@@ -1,4 +1,4 @@
--- Move every ledger entry into its counter. The caller holds the lock that lets one fold at a time.
+-- Move every ledger entry into its counter. The caller holds the lock that allows only one fold at a time.
 WITH moved AS (
     DELETE FROM tracker.ledger
     RETURNING run_id, account, label, subset, leaf, n

@@ -1,4 +1,4 @@
--- Forget the hosts whose rest ended long ago. Locked rows are skipped.
+-- Delete the hosts whose rest ended long ago. Locked rows are skipped.
 WITH over AS MATERIALIZED (
     SELECT host FROM tracker.resting
     WHERE until < now() - make_interval(secs => (SELECT tracker.setting('rest_forget_seconds'))::float8)

@@ -1,6 +1,6 @@
--- Mark the tars of shards that have been filtered for as long as their run keeps them, the longest filtered first. Tars
--- that an embed job needs stay. It reads two index ranges for each run, however many shards stay. Locked rows are
--- skipped.
+-- Mark the tars of shards that were filtered longer ago than their run keeps them, the oldest first. Tars that an embed
+-- job needs are not marked. The statement reads two index ranges for each run, however many shards there are. Locked
+-- rows are skipped.
 WITH over AS MATERIALIZED (
     SELECT oldest.output_id
     FROM tracker.run CROSS JOIN (VALUES (true), (false)) AS pictures (apart), LATERAL (

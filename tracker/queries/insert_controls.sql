@@ -1,2 +1,3 @@
--- Give these queues a row in control; a queue that a later version added has none until somebody sets something.
+-- Add a row to control for each of these queues; a queue that a later version added has none until an admin changes
+-- something.
 INSERT INTO tracker.control (queue) SELECT unnest(%(queues)s::tracker.queue[]) ON CONFLICT (queue) DO NOTHING

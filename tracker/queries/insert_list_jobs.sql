@@ -1,4 +1,4 @@
--- Add an ingest job for each piece of a link list that the run does not have; the slots take turns.
+-- Add an ingest job for each piece of a link list that the run does not have, assigned to the slots in turn.
 INSERT INTO tracker.job (queue, run_id, slot, payload)
 SELECT 'ingest', %(run_id)s, piece.at %% tracker.setting('bloom_slots')::int, piece.value
 FROM jsonb_array_elements(%(pieces)s::jsonb) WITH ORDINALITY AS piece (value, at)

@@ -1,4 +1,4 @@
--- Add a run of candidates; one that exists stays as it is.
+-- Add a run of candidates; an existing run stays as it is.
 INSERT INTO tracker.run (name, recipe, keep_shards)
 VALUES (%(name)s, coalesce(%(recipe)s::jsonb, '{}'), coalesce(%(keep)s, '24h'))
 ON CONFLICT (name) DO NOTHING

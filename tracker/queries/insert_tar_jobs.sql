@@ -1,4 +1,4 @@
--- Add an embed job for each tar of a folder that has none for this model.
+-- Add an embed job for each tar of a folder that does not have one for this model.
 INSERT INTO tracker.job (queue, run_id, payload)
 SELECT 'embed', %(run_id)s,
        jsonb_build_object('embedding', %(name)s::text, 'kind', 'tar', 'source', tar ->> 'source',

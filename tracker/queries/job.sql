@@ -1,4 +1,4 @@
--- One job with everything known about it; of a batch, only the number of its links.
+-- Return a job with everything known about it; for a batch, only the number of its links.
 SELECT job.job_id, job.queue::text AS queue, job.state::text AS state, run.name AS run, job.attempt, job.priority,
        job.slot, job.payload, batch.subset::text AS subset, batch.n AS links, job.created_at, job.ready_at,
        job.leased_at, job.finished_at, job.result, job.error,

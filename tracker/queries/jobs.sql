@@ -1,4 +1,4 @@
--- The jobs of a choice, the latest first; null, or no ids, chooses all.
+-- Return the chosen jobs, the latest first; null, or no ids, chooses all.
 SELECT job.job_id, job.queue::text AS queue, job.state::text AS state, run.name AS run, job.attempt, job.priority,
        job.created_at, job.ready_at, job.finished_at, worker.host, job.error
 FROM tracker.job

@@ -1,5 +1,5 @@
--- Every candidate in the database, by run and key: in the pool, waiting again, in batches (also discarded ones).
--- Binary, because a row then takes 22 bytes.
+-- Return every candidate in the database, by run and key: in the pool, waiting again, in batches (also discarded ones).
+-- In binary format a row takes only 22 bytes.
 COPY (
     SELECT run_id, pack << 32 | pack_row FROM tracker.candidate
     UNION ALL

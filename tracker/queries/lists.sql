@@ -1,4 +1,5 @@
--- Each file of each link list: how many of its pieces have been read, and what became of their rows.
+-- Return for each file of each link list how many of its pieces have been read, and how many of their rows were
+-- dropped, by reason.
 WITH piece AS MATERIALIZED (
     SELECT job.run_id, job.payload ->> 'list' AS list, job.state, job.result
     FROM tracker.job JOIN tracker.run USING (run_id)

@@ -1,4 +1,5 @@
--- Note how much has come in and been drawn, unless a note is younger than this, and forget notes older than two hours.
+-- Record how much has come in and been drawn, unless there is a younger note than this; delete notes older than two
+-- hours.
 WITH forgotten AS (
     DELETE FROM tracker.pace WHERE measured_at < now() - interval '2 hours'
 )

@@ -1,4 +1,4 @@
--- Return the piles between the stages whose size in the ledger differs from jobs and manifest.
+-- Return the piles between the stages whose size in the ledger differs from that in the jobs and the manifest.
 SELECT run.name AS run, seen.what, coalesce(sum(seen.booked), 0)::bigint AS booked,
        coalesce(sum(seen.there), 0)::bigint AS there
 FROM (

@@ -1,4 +1,5 @@
--- Mark workers as gone that have been silent for an hour and hold no job. Locked rows (a claim under way) are skipped.
+-- Mark workers as gone that have been silent for an hour and hold no job. Locked rows (a claim in progress) are
+-- skipped.
 WITH silent AS MATERIALIZED (
     SELECT worker_id FROM tracker.worker
     WHERE state <> 'gone' AND seen_at < now() - interval '1 hour'

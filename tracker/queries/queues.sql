@@ -1,4 +1,5 @@
--- Each queue: its live jobs, and what is done by the ledger. A queue without a row in control is open.
+-- Return for each queue its live jobs, and the finished work according to the ledger. A queue without a row in control
+-- is open.
 SELECT known.queue::text AS queue, coalesce(control.paused, false) AS paused, coalesce(control.held, false) AS held,
        control.max_leased,
        coalesce(live.ready, 0) AS ready, coalesce(live.leased, 0) AS leased, coalesce(live.dead, 0) AS dead,
@@ -14,7 +15,7 @@ LEFT JOIN (
            count(*) FILTER (WHERE state = 'dead') AS dead,
            extract(epoch FROM now() - min(ready_at) FILTER (WHERE state = 'ready'))::float8 AS oldest_ready_seconds
     FROM (
-        -- one partial index each; done jobs are never read
+        -- each uses a partial index; done jobs are never read
         SELECT queue, state, ready_at FROM tracker.job WHERE state = 'ready'
         UNION ALL SELECT queue, state, ready_at FROM tracker.job WHERE state = 'leased'
         UNION ALL SELECT queue, state, ready_at FROM tracker.job WHERE state = 'dead'

@@ -1,4 +1,4 @@
--- Size and health of the server, from statistics; the only table read is the oldest row of the ledger.
+-- Return size and health of the server from its statistics; of the tables, only the oldest row of the ledger is read.
 SELECT pg_database_size(current_database()) AS size_bytes,
        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
        current_setting('max_connections')::int AS max_connections,

@@ -1,4 +1,4 @@
--- Write off deleted tars, and take their bytes and samples out of the ledger; each tar only once.
+-- Write off deleted tars, and subtract their bytes and samples in the ledger; each tar only once.
 WITH gone AS MATERIALIZED (
     UPDATE tracker.manifest SET tar_deleted_at = now() WHERE output_id = ANY (%(ids)s) AND tar_deleted_at IS NULL
     RETURNING run_id, job_id, tar_bytes, samples

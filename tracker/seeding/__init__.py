@@ -1,1 +1,1 @@
-"""What adds work: runs of WAT files, link lists, embed jobs, jobs over a release."""
+"""Add work: runs of WAT files, link lists, embed jobs, jobs over a release."""

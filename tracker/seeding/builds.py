@@ -1,9 +1,8 @@
 """Builds over a release, in steps: `tracker index` and `tracker dedup` seed the first one.
 
 Invariant: options and plan are fixed when the build is seeded; SQL inserts the units of each later step when the last
-unit of the step before is done (tracker/functions/complete_unit.sql). Of one release, queue and target there is at most
-one build under way, and no unit of an earlier one is at work when the next build begins, because both would write the
-same files.
+unit of the step before is done (tracker/functions/complete_unit.sql). For a release, queue and target there is at most
+one build in progress. When it begins, no unit of an earlier build is leased, because both would write the same files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ LOCK_RUN = "SELECT FROM tracker.run WHERE run_id = %s FOR NO KEY UPDATE"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is to be built; `target` tells builds of a queue over the same release apart."""
+    """What to build; `target` distinguishes builds of the same queue over the same release."""
 
     queue: str
     target: str
@@ -33,7 +32,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class SeededBuild:
-    """A build that is new, under way or finished; `step` and `units_left` are of the step at work."""
+    """A build that is new, in progress or finished; `step` and `units_left` describe its current step."""
 
     build: int
     is_new: bool
@@ -43,14 +42,14 @@ class SeededBuild:
 
 
 def seed_build(connection: Connection, run: ReleaseRun, build: Build, *, restart: bool = False) -> SeededBuild:
-    """Begin a build, unless the same one is under way or finished; with `restart`, begin it in any case.
+    """Begin a build, unless the same one is in progress or finished; with `restart`, begin it in any case.
 
     Raises:
-        TrackerError: another build of this target is under way, or its units are still at work.
+        TrackerError: another build of this target is in progress, or its units are still leased.
     """
     version = run.release.get("version")
     if not isinstance(version, str):
-        raise TrackerError(f"{run.run}/release.json names no version: publish the release again")
+        raise TrackerError(f"{run.run}/release.json has no version: publish the release again")
     values = {
         "run_id": run.run_id, "queue": build.queue, "target": build.target, "version": version,
         "options": Jsonb(dict(build.options)), "plan": Jsonb([list(step) for step in build.plan]),
@@ -64,7 +63,7 @@ def seed_build(connection: Connection, run: ReleaseRun, build: Build, *, restart
             if not (latest["finished"] or latest["abandoned"] or restart):
                 raise TrackerError(
                     f"another {build.queue} build of {run.run} is at step {latest['step']}, with "
-                    f"{latest['units_left']} units left: let it end, or abandon it with --restart"
+                    f"{latest['units_left']} units left: let it finish, or abandon it with --restart"
                 )
             _abandon(connection, values | {"build_id": latest["build_id"]}, run.run)
         added = connection.execute(query("insert_build"), values).fetchone()
@@ -80,7 +79,7 @@ def _seen(connection: Connection, values: Mapping[str, Any], *, is_new: bool) ->
 
 
 def _abandon(connection: Connection, values: Mapping[str, Any], run: str) -> None:
-    """Abandon a build, so that none of its units is worked on again."""
+    """Abandon a build, so that no worker gets one of its units again."""
     connection.execute(ABANDON, (values["build_id"],))
     connection.execute(query("abandon_units"), values)
     row = connection.execute(query("leased_units"), values).fetchone()

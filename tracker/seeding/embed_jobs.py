@@ -1,7 +1,7 @@
 """`tracker embed`: seed jobs of a second model, one for each part of a run, or for each tar of a folder.
 
 Invariant: a name has one model in a run, and a source is seeded once, so the command may be called again when there are
-more parts. A worker settles the model by its checksums; until then a wrong model can be corrected by calling again.
+more parts. The first worker settles the model's checksums; until then, another call can correct a wrong model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ class Model:
         """
         if model.startswith(HUB_PREFIX) != (pretrained is None):
             raise TrackerError(
-                f"the weights of {model} are not clear: an {HUB_PREFIX} id has its own, any other name needs "
+                f"the weights of {model} are not clear: an {HUB_PREFIX} id includes its weights, any other name needs "
                 "--pretrained with a tag, a file, a folder or store:models/NAME"
             )
         wanted = name if name is not None else path_name(model.removeprefix(HUB_PREFIX))

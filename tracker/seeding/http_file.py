@@ -1,6 +1,6 @@
-"""A file on a web server, for `tracker seed`: a link list of which parts are read, or a list of WAT files.
+"""A file on a web server, for `tracker seed`: a link list, which is read in parts, or a list of WAT files.
 
-Invariant: all bytes come from one version of the file, or an error is raised; a part that breaks off is requested
+Invariant: all bytes come from one version of the file, or an error is raised; a part that is cut off is requested
 again. If the server supports ranges, each read requests one, so that reading a parquet file's footer needs no download.
 If it does not, the file can only be read from its beginning.
 
@@ -20,11 +20,11 @@ from typing import Any, cast
 TIMEOUT_SECONDS = 60.0
 """Longest time without a byte."""
 TRIES = 4
-PAUSE_SECONDS = 1.0  # after the first try, twice as long after each further one
+PAUSE_SECONDS = 1.0  # pause after the first try; doubled after each further one
 RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""Common Crawl answers 403 to clients that it finds too fast."""
+"""Common Crawl answers 403 to clients that send requests too fast."""
 FIRST_BYTES = 64 << 10
-"""Size of the first request, which also finds out the file's size."""
+"""Size of the first request, whose response also contains the file's size."""
 USER_AGENT = "shoal/0.1"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
@@ -32,7 +32,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 class HttpFile(io.RawIOBase):
     """A file at an http(s) URL.
 
-    Raises: OSError when it cannot be read, also later.
+    Raises: OSError when it cannot be read, now or later.
     """
 
     def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
@@ -40,8 +40,9 @@ class HttpFile(io.RawIOBase):
         self._pause = pause
         self._position = 0
         self._version: str | None = None
-        self._whole: http.client.HTTPResponse | None = None  # the whole body, if the server does not support ranges
-        self._given = 0  # bytes read of it
+        # the response with the whole body, if the server does not support ranges
+        self._whole: http.client.HTTPResponse | None = None
+        self._given = 0  # number of bytes read from it
         self.size: int | None = None
         """Size in bytes; None if the server does not say."""
         self._begin = self._tried(self._first)
@@ -62,7 +63,7 @@ class HttpFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if self.size is None:
-            raise OSError("the server does not say how large it is")
+            raise OSError("the server does not give its size")
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         return self._position
 
@@ -85,11 +86,11 @@ class HttpFile(io.RawIOBase):
 
     def _read_whole(self, response: http.client.HTTPResponse, buffer: Any) -> int:
         if self._position != self._given:
-            raise OSError("the server does not give parts of it: download it, and name the copy")
+            raise OSError("the server does not support ranges: download it, and name the copy")
         count = response.readinto(buffer)
         self._position = self._given = self._given + count
         if not count and len(buffer) and self.size not in (None, self._given):
-            raise OSError(f"it broke off at byte {self._given} of {self.size}")
+            raise OSError(f"the response was cut off at byte {self._given} of {self.size}")
         return count
 
     def _tried(self, ask: Callable[[], bytes]) -> bytes:
@@ -102,13 +103,13 @@ class HttpFile(io.RawIOBase):
                 if error.code not in RETRIED_STATUSES or not left:
                     raise
             except (OSError, http.client.HTTPException) as error:
-                if not left or self.size is None:  # the host was never reached
+                if not left or self.size is None:  # the host was not reached at all, so the address may be wrong
                     raise OSError(str(error) or repr(error)) from error
             self._pause(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
         raise AssertionError("the last try returns or raises")
 
     def _first(self) -> bytes:
-        """Request the beginning, and find out the size and whether the server supports ranges."""
+        """Request the beginning, to learn the size and whether the server supports ranges."""
         try:
             response = self._ask(0, FIRST_BYTES)
         except urllib.error.HTTPError as error:
@@ -129,7 +130,7 @@ class HttpFile(io.RawIOBase):
     def _part(self, start: int, stop: int) -> bytes:
         with self._ask(start, stop) as response:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-                raise OSError("the server no longer gives parts of it")
+                raise OSError("the server has stopped supporting ranges")
             if self._range(response) != (start, stop, self.size) or _version(response) != self._version:
                 raise OSError("the file has changed since its first part was read")
             return self._body(response, stop - start)
@@ -143,13 +144,13 @@ class HttpFile(io.RawIOBase):
         """Return the first byte and the end of a response's range, and the size of the file."""
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if found is None:
-            raise OSError("the server sent a part without saying which")
+            raise OSError("the server sent a part without a valid Content-Range")
         return int(found[1]), int(found[2]) + 1, int(found[3])
 
     def _body(self, response: http.client.HTTPResponse, size: int) -> bytes:
         data = response.read()
         if len(data) != size:
-            raise OSError(f"a part of {size} bytes broke off after {len(data)}")
+            raise OSError(f"a part of {size} bytes was cut off after {len(data)}")
         return data
 
 

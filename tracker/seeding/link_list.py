@@ -24,7 +24,7 @@ from tracker.seeding.text_lists.lines import BLOCK_BYTES, MAX_LINE_BYTES, TextLi
 from tracker.seeding.text_lists.rows import read_blocks, read_names
 
 ROWS_A_PIECE = 250_000
-"""Half of the rows that ingest shuffles together; a worker that dies loses half a minute of work."""
+"""Half of the rows that ingest shuffles together; if a worker dies, half a minute of work is lost."""
 LOOKED_AT_BYTES = MAX_LINE_BYTES
 """Most bytes of a text file (unpacked) that are searched for the columns."""
 FILES_AT_ONCE = 16
@@ -167,7 +167,7 @@ def _schema_types(file: ListFile, schema: pa.Schema, columns: Columns) -> dict[s
         kind = schema.field(name).type
         types[name] = type_name(kind)
         if types[name] is None:
-            raise ListError(f"{file.location}: column {name!r} is {kind}, which cannot be kept: leave it out")
+            raise ListError(f"{file.location}: column {name!r} is {kind}, a type that cannot be kept: leave it out")
         if pa.types.is_null(kind):
             types[name] = None
     return types
@@ -187,7 +187,7 @@ def _pieces(file: ListFile, metadata: pq.FileMetaData) -> list[Piece]:
 
 
 def _look_at_text(file: ListFile, opened: BinaryIO, columns: Columns) -> _Seen:
-    """Read a text file until each column has been found; in csv, tsv and txt all columns are text."""
+    """Read a text file until each column has been found; in csv, tsv and txt files all columns are text."""
     found: dict[str, str | None] = dict.fromkeys(columns.all)
     lines: Counter[bool] = Counter()
     for at, rows in enumerate(read_blocks(opened, file.format, columns.all, is_gzip=file.is_gzip)):
@@ -201,7 +201,7 @@ def _look_at_text(file: ListFile, opened: BinaryIO, columns: Columns) -> _Seen:
         if all(found.values()) or (at + 1) * BLOCK_BYTES >= LOOKED_AT_BYTES:
             break
     if not lines[True] and lines[False] and file.is_json:
-        raise TextListError("begins with no JSON object: check the file")
+        raise TextListError("does not begin with a JSON object: check the file")
     pieces = [Piece(file.location, file.format, file.bytes, file.is_gzip)]
     if file.is_json and not lines.total():
         pieces = []

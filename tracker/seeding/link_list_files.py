@@ -25,7 +25,7 @@ FORMATS = {
     ".json": "json",
     ".txt": "txt",
 }
-ENDINGS = ", ".join(FORMATS) + "; or all but .parquet with .gz"
+ENDINGS = ", ".join(FORMATS) + "; all except .parquet also with .gz"
 NOTES = frozenset({"json", "txt"})
 """Formats that are ignored in a folder with lists of other formats: there they are notes (README.txt, stats.json)."""
 BUFFER_BYTES = 1 << 20
@@ -84,14 +84,14 @@ def find_files(source: str) -> Iterator[ListFile]:
             infos = _lists_below(filesystem, path)
     except (OSError, ValueError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"cannot look at the link list {source} ({said}): name a path or a URI") from error
+        raise ValueError(f"cannot read the link list {source} ({said}): name a path or a URI") from error
     if not infos:
         raise ValueError(f"there is no link list at {source}: name a file or folder of {ENDINGS}")
     for info in infos:
         location = _location(source, path, info, filesystem)
         kind = format_of(info.path)
         if kind is None:
-            raise ValueError(f"{location} is no list: its name must end in one of {ENDINGS}")
+            raise ValueError(f"{location} is not a link list: its name must end in one of {ENDINGS}")
         yield ListFile(location, kind, info.size, _is_gzip(info.path), filesystem, info.path)
 
 
@@ -99,16 +99,16 @@ def _served(url: str) -> ListFile:
     path = _path_of(url)
     kind = format_of(path)
     if kind is None:
-        raise ValueError(f"{url} is no list: its name must end in one of {ENDINGS}")
+        raise ValueError(f"{url} is not a link list: its name must end in one of {ENDINGS}")
     try:
         with HttpFile(url) as file:
             size, gives_parts = file.size, file.gives_parts
     except OSError as error:
         raise ValueError(f"cannot read the link list {url} ({error}): check the address") from error
     if size is None:
-        raise ValueError(f"the server does not say how large {url} is: download it, and name the copy")
+        raise ValueError(f"the server does not give the size of {url}: download it, and name the copy")
     if kind == "parquet" and not gives_parts:
-        raise ValueError(f"the server does not give parts of {url}: download it, and name the copy")
+        raise ValueError(f"the server of {url} does not support ranges: download it, and name the copy")
     return ListFile(url, kind, size, _is_gzip(path), None, path)
 
 

@@ -1,4 +1,4 @@
-"""Names that become folders of the store: of runs, releases and embeddings."""
+"""Names that become folders of the store: names of runs, releases and embeddings."""
 
 import re
 

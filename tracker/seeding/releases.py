@@ -1,7 +1,6 @@
-"""Runs over a release: the jobs that index, deduplicate or tag one, seeded by the admin.
-
-Invariant: such a run is named `releases/NAME`, as the release's folder in the store is. So a job's output lies in that
-folder (tracker/functions/output_path.sql), the manifest lists it under the run, and no crawl can have the same name.
+"""Runs over a release: jobs, seeded by the admin, that index, deduplicate or tag the release. Invariant: such a run is
+named `releases/NAME`, like the release's folder in the store. So a job's output lies in that folder
+(tracker/functions/output_path.sql), the manifest lists it under the run, and no crawl can have the same name.
 """
 
 import json
@@ -24,7 +23,7 @@ UNITS_AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """A release's run, and release.json, which says what there is to work on."""
+    """A release's run, and its release.json, which lists the files to work on."""
 
     run_id: int
     run: str
@@ -32,7 +31,7 @@ class ReleaseRun:
 
 
 def open_release_run(connection: Connection, store: str, name: str) -> ReleaseRun:
-    """Return the run of a published release; the first call makes it.
+    """Return the run of a published release; the first call creates it.
 
     Raises:
         TrackerError: the store has no such release, or its release.json cannot be read.

@@ -125,7 +125,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def _require_agreement(run: str, recipe: dict[str, Any] | None, known: dict[str, Any]) -> None:
     if recipe is not None and not _agrees(recipe, known):
-        raise TrackerError(f"run {run} has another recipe, which is fixed: give another --run")
+        raise TrackerError(f"run {run} has another recipe, which cannot change: give another --run")
 
 
 def _require_same_time(run: str, keep: str | None, known: str) -> None:

@@ -1,4 +1,4 @@
-"""The WAT files that `tracker seed` gets: single files, or lists such as Common Crawl's wat.paths.gz.
+"""The sources of `tracker seed`: single WAT files, or lists of them such as Common Crawl's wat.paths.gz.
 
 Invariant: the result names each WAT file once, in the order of the list, as a worker on any machine can open it: by an
 absolute path or a URI.
@@ -50,7 +50,7 @@ def list_wats(source: str) -> list[str]:
 def sample(wats: Sequence[str], n: int, random_seed: int) -> list[str]:
     """Draw `n` WAT files at random, without replacement, in the order of `wats`.
 
-    With the same seed a larger sample holds the smaller one, so a run can grow by sampling again.
+    With the same seed a larger sample contains the smaller one, so a run can be extended by sampling again.
 
     Raises: SourceError when there are fewer.
     """

@@ -1,1 +1,1 @@
-"""The store as the tracker sees it: manifest, retention, sweep and hash lists."""
+"""The tracker's work on the store: manifest, retention, sweep and hash lists."""

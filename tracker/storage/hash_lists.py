@@ -135,7 +135,7 @@ def _lines(file: Path, lines: Iterable[str], kind: str | None) -> Iterator[tuple
             continue
         found = "md5" if len(digest) == DIGITS["md5"] else kind
         if found is None:
-            raise HashListError(f"line {number} of {file} may be a sha256 or a PDQ: say which with --kind")
+            raise HashListError(f"line {number} of {file} may be a sha256 or a PDQ: choose one with --kind")
         yield found, _hash(digest, found, f"line {number} of {file}")
 
 

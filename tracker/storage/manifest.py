@@ -1,7 +1,6 @@
-"""The manifest: the list of all outputs in the store, written there as manifest.parquet.
-
-A worker that lost its lease can leave a complete file behind, so only listed files exist. `dataset.formats.manifest`
-reads the file; a test compares the two modules, since neither imports the other.
+"""The manifest: the list of all outputs in the store, written there as manifest.parquet. A worker that lost its lease
+can leave a complete file behind, so only listed files are outputs. `dataset.formats.manifest` reads the file; a test
+compares the two modules, since neither imports the other.
 """
 
 from collections.abc import Iterator
@@ -33,20 +32,20 @@ SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
-        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0: no tar
+        ("tar_bytes", pa.int64()),  # size of <path>.tar, with the pictures of a shard or of a part; 0: no tar
         ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null: the tar exists
-        ("source", pa.string()),  # of embeddings: the part, shard or tar that was embedded; null for other kinds
+        ("source", pa.string()),  # for embeddings: the part, shard or tar that was embedded; null for other kinds
     ]
 )
 TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
 """In the file's metadata: the tracker's uuid, and the names of its runs as a JSON list."""
 ROW_GROUP_ROWS = 32_768
-"""Fetched and written at a time; it takes 30 MB of memory."""
+"""Rows that are fetched and written at a time; they take 30 MB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedOutputs:
-    """The manifest of one moment in a local file, read a row group at a time, as often as it is iterated."""
+    """The manifest of one moment, in a local file. Each iteration reads it again, one row group at a time."""
 
     path: Path
 
@@ -57,8 +56,7 @@ class ListedOutputs:
 
 
 def list_outputs(connection: Connection, path: Path) -> ListedOutputs:
-    """Write the manifest, as the open transaction sees it, into a local file; no more than a row group is in memory.
-
+    """Write the manifest, as the open transaction sees it, into a local file; at most one row group is in memory.
     Raises:
         TrackerError: there is no room on the disk.
     """
@@ -68,14 +66,14 @@ def list_outputs(connection: Connection, path: Path) -> ListedOutputs:
                 writer.write_batch(batch)
     except OSError as error:
         raise TrackerError(
-            f"the list of outputs cannot be kept in {path.parent} ({error}): it needs some 100 bytes an output; set "
-            f"TMPDIR to a folder with room"
+            f"the list of outputs cannot be kept in {path.parent} ({error}): it needs about 100 bytes per output; set "
+            "TMPDIR to a folder with more space"
         ) from error
     return ListedOutputs(path)
 
 
 def outputs(connection: Connection) -> pa.Table:
-    """Return the manifest as a table of SCHEMA, all in memory: for small crawls and tests."""
+    """Return the whole manifest as a table of SCHEMA, in memory: for small crawls and tests."""
     with translated(), connection.transaction():
         return pa.Table.from_batches(_batches(connection), SCHEMA)
 

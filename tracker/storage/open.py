@@ -33,6 +33,6 @@ def open_existing_store(uri: str) -> pafs.FileSystem:
     store = open_store(uri)
     if isinstance(store.base_fs, pafs.LocalFileSystem) and not Path(store.base_path).is_dir():
         raise TrackerError(
-            f"the store {uri} is not there: set SHOAL_STORE to the workers' folder; the first worker creates it"
+            f"the store {uri} does not exist: set SHOAL_STORE to the workers' folder; the first worker creates it"
         )
     return store

@@ -34,7 +34,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MOST_SECONDS = 100 * 365 * SECONDS["d"]  # timestamps before Postgres's earliest would fail in every round
 FOREVER, KEPT = "forever", "kept"
 TARS_IN_A_ROUND = 1000
-"""Bounds the time of a round; 3,000 download workers make about 20 shards in its five seconds."""
+"""This bounds the time of a round; 3,000 download workers make about 20 shards in its five seconds."""
 
 DELETES_AT_ONCE = 16
 """Concurrent deletes; an object store takes about 50 ms for each."""

@@ -1,4 +1,4 @@
-"""Sweep the store: find files that the manifest does not list, and delete those that nobody can need.
+"""Sweep the store: find files that the manifest does not list, and delete those that no worker can still need.
 
 Invariant: a file is deleted only if this tracker knows the lease (or the worker) in its name, the lease is not live,
 the manifest does not list the file, and it has not changed for a given time; a hash list only if the log of changes
@@ -8,7 +8,7 @@ The listing is read first and the tracker asked afterwards, some thousand files 
 is known by then. Memory holds one such batch and, for an object store, the listing of one folder.
 
 Rejected: looking for the files that each failed lease could have left, which misses unfinished files. Unfinished
-uploads to an object store are in no listing: give the bucket a lifecycle rule that aborts them after a day.
+uploads to an object store do not appear in a listing: give the bucket a lifecycle rule that aborts them after a day.
 """
 
 import os
@@ -47,10 +47,10 @@ class Reason(StrEnum):
 
     LISTED = "listed"
     LIVE = "live"
-    """Its lease is live, so it may be listed any moment."""
+    """Its lease is live, so the manifest may list it at any moment."""
     YOUNG = "young"
     FOREIGN = "foreign"
-    """Not named like our files, or after a lease of another tracker."""
+    """Its name is not one of Shoal's, or contains a lease of another tracker."""
     LEFT = "left"
     """Its lease has ended, and it is not listed."""
     ASIDE = "aside"
@@ -98,7 +98,7 @@ def sweep(
         TrackerError: `older_than` is below MIN_AGE, or the store cannot be read.
     """
     if older_than < MIN_AGE:
-        raise TrackerError(f"files younger than {MIN_AGE} may still be written: give --older-than at least 1h")
+        raise TrackerError(f"files younger than {MIN_AGE} may still be written: give --older-than 1h or more")
     store = open_existing_store(uri)
     before = datetime.now(UTC) - older_than
     swept = Swept()
@@ -123,7 +123,7 @@ def sweep(
 
 
 def judge(connection: Connection, files: Iterable[StoredFile], before: datetime) -> dict[str, Reason]:
-    """Return, by path, why each file is there; unlisted files that changed since `before` are young."""
+    """Return, by path, the reason for each file; unlisted files that changed after `before` are young."""
     reasons: dict[str, Reason] = {}
     outputs: dict[str, re.Match[str]] = {}
     snapshots: dict[str, str] = {}
@@ -171,7 +171,7 @@ def _walk_objects(store: pafs.FileSystem, folder: str) -> Iterator[StoredFile]:
     listing = store.get_file_info(pafs.FileSelector(folder, recursive=False))
     listing.reverse()
     while listing:
-        info = listing.pop()  # popped, so that memory is freed on the way
+        info = listing.pop()  # popped, so that memory is freed while the listing is read
         if info.type == pafs.FileType.Directory:
             yield from _walk_objects(store, info.path)
         elif info.type == pafs.FileType.File:
@@ -232,7 +232,7 @@ def _delete(store: pafs.FileSystem, path: str) -> None:
     try:
         store.delete_file(path)
     except FileNotFoundError:
-        return  # another sweep was here
+        return  # another sweep has deleted it
 
 
 def _pieces(files: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -1,1 +1,1 @@
-"""The swarm at one moment, its alarms, and how `tracker serve` shows it over HTTP."""
+"""Snapshots of the swarm, its alarms, and how `tracker serve` shows them over HTTP."""

@@ -1,4 +1,4 @@
-"""What is wrong with the swarm now, in sentences; docker/monitoring/alerts.yml has the same bounds."""
+"""The present faults of the swarm, as sentences; docker/monitoring/alerts.yml has the same bounds."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def _server(seen: Mapping[str, Any]) -> Iterator[str]:
     if disk and disk["free_bytes"] < (1 - FULL_DISK) * disk["size_bytes"]:
         yield f"the database's disk has {disk['free_bytes'] / 2**30:,.0f} GiB left: Postgres stops when it cannot write"
     if server["oldest_xid_age"] > OLDEST_XID:
-        yield f"the oldest transaction id is {server['oldest_xid_age']:,} back: see tracker doctor"
+        yield f"the oldest transaction id is {server['oldest_xid_age']:,} transactions old: see tracker doctor"
     if server["horizon_seconds"] > LONG_SECONDS:
         yield f"a transaction has been open for {server['horizon_seconds']:,.0f} s: see tracker doctor"
     if server["ledger_lag_seconds"] > UNFOLDED_SECONDS:
@@ -41,7 +41,7 @@ def _pool(seen: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _has_more(seen: Mapping[str, Any]) -> bool:
-    """Return whether more packs can come; a pool that a run empties at its end is no alarm."""
+    """Return whether more packs can come; a pool that becomes empty at the end of a run is not an alarm."""
     return any(seen["queues"][queue]["ready"] + seen["queues"][queue]["leased"] for queue in ("extract", "ingest"))
 
 

@@ -1,7 +1,7 @@
-"""How fast the swarm works, and how long the pool lasts at that pace.
+"""The rates at which the swarm works, and how long the pool lasts at these rates.
 
-Rates come from the leases that ended in the last minutes (queries/minutes.sql), so that a command that has just started
-knows them, too.
+Rates come from the leases that ended in the last minutes (queries/minutes.sql), so a command that has just started
+knows them too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,13 @@ from typing import Any
 
 from tracker.database.enums import QUEUES
 
-MINUTES = 30  # of history; minutes.sql reads so many
+MINUTES = 30  # length of the history; minutes.sql reads the same number
 # A batch of 10,000 links takes about 10 minutes, so that even one worker shows a rate.
 RATE_MINUTES = 15
 COUNTED = ("jobs", "failures", "rows_in", "rows_out")
 
-Minutes = Mapping[str, Mapping[str, Sequence[int]]]  # by queue and by what is counted: MINUTES numbers, the latest last
+# for each queue and each quantity, MINUTES numbers, the latest last
+Minutes = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 def by_minute(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:

@@ -1,4 +1,4 @@
-"""Size and health of the database server, cheap enough to ask every few seconds."""
+"""Size and health of the database server; the query is cheap enough to run every few seconds."""
 
 import shutil
 from typing import Any

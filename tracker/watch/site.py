@@ -1,7 +1,7 @@
 """`tracker serve` over HTTP: /metrics for Prometheus, /healthz, /status.json, and the status page at /.
 
 Every response is prepared in advance (see watcher.py), and uvicorn runs on its own thread, so slow clients do not delay
-the tracker's duties. Clients can change nothing and read no secret; but hosts and errors are shown, so the default
+the tracker's duties. Clients cannot change anything or read secrets. But hosts and errors are shown, so the default
 address is on loopback.
 """
 
@@ -31,8 +31,8 @@ log = logging.getLogger("shoal.tracker")
 
 OFF = "off"
 MAX_CONNECTIONS = 200
-REQUEST_SECONDS = 10.0  # for the head of the first request; later ones have the keep-alive limit
-CLOSING_SECONDS = 2  # for responses under way, at shutdown
+REQUEST_SECONDS = 10.0  # limit for the head of the first request; later requests have the keep-alive limit
+CLOSING_SECONDS = 2  # limit for open responses at shutdown
 SECURITY = {
     # Script and style are inline, and the page connects only to this tracker.
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -47,7 +47,7 @@ class PromptProtocol(H11Protocol):
     """HTTP/1.1 that closes connections without a request after REQUEST_SECONDS.
 
     uvicorn waits for a first request for ever, and counts silent connections towards `limit_concurrency`. So port
-    scanners and dead proxies could lock out everybody, the health check included.
+    scanners and dead proxies could lock out all clients, including the health check.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -129,7 +129,7 @@ def url_of(listening: socket.socket) -> str:
 
 @contextmanager
 def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
-    """Serve the swarm over HTTP while the block runs; without a place at HTTP_PLACE, if it is free.
+    """Serve the status over HTTP while the block runs; without a place, use HTTP_PLACE if it is free.
 
     Raises:
         TrackerError: the given place is invalid or taken.
@@ -142,7 +142,8 @@ def shown(url: str, duties: Duties, place: str | None) -> Iterator[None]:
     except TrackerError as error:
         if place is not None:
             raise
-        log.warning("http.off error=%r", str(error))  # a second tracker on this machine: its duties matter more
+        # probably a second tracker on this machine, whose duties matter more than its page
+        log.warning("http.off error=%r", str(error))
         yield
         return
     log.info("http.listening url=%s", url_of(listening))

@@ -1,4 +1,4 @@
-"""The swarm at one moment, as data: what `tracker status`, the status page and Prometheus show."""
+"""A snapshot of the swarm, as data: `tracker status`, the status page and Prometheus show it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ def take_snapshot(connection: Connection) -> dict[str, Any]:
 
 
 def _link_states(finished: Mapping[str, int]) -> dict[str, int]:
-    """Return finished links by what is known of them now."""
+    """Return the numbers of finished links by whether they are live, changed or dead."""
     unknown = sum(finished.get(outcome, 0) for outcome in NOT_WANTED)
     live, changed = finished.get("success", 0), finished.get("changed", 0)
     dead = sum(finished.values()) - live - changed - unknown

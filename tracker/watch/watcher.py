@@ -1,7 +1,7 @@
 """Take a snapshot at intervals, in one thread, and keep the responses for all clients as bytes.
 
-However many clients there are, the database is asked only at intervals, and for at most a twentieth of the time: after
-a slow look, the next one comes later.
+However many clients there are, the database is queried only at intervals, and for at most a twentieth of the time:
+after a slow snapshot, the next one is taken later.
 """
 
 import logging
@@ -23,22 +23,22 @@ log = logging.getLogger("shoal.tracker")
 
 EVERY_SECONDS = 5.0
 MOST_OF_THE_TIME = 0.05
-POINTS = 720  # of the charts; one per look, so one hour
+POINTS = 720  # points of a chart; one per snapshot, so one hour
 MAX_LISTED = 50  # workers on the page, those in trouble first
-LATE_SECONDS = 60.0  # a look that is late by this time hangs
+LATE_SECONDS = 60.0  # if a snapshot is this much late, the database hangs
 TROUBLE = {"stuck": 0, "silent": 1, "draining": 2, "active": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The responses until the next look."""
+    """The responses until the next snapshot."""
 
     metrics: bytes
     status: bytes
 
 
 class Watcher:
-    """Takes looks until stopped; `answers` is always complete."""
+    """Take snapshots until stopped; `answers` is always complete."""
 
     def __init__(self, url: str, duties: Duties, *, every_seconds: float = EVERY_SECONDS) -> None:
         self._url = url
@@ -49,14 +49,14 @@ class Watcher:
         self._history: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._connection: Connection | None = None
         self._due_at = time.time()
-        self.error: str | None = "the first look is not done yet"
+        self.error: str | None = "the first snapshot is not taken yet"
         self.answers = self._answers(Round(None, time.time(), 0.0, None))
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait for a look under way."""
+        """Stop, and wait until a snapshot in progress is done."""
         self._stop.set()
         self._thread.join()
 
@@ -67,7 +67,7 @@ class Watcher:
         if self._duties.error is not None:
             return self._duties.error
         if now() > self._due_at + LATE_SECONDS:
-            return f"a look at the database is more than {LATE_SECONDS:,.0f} s late: it hangs"
+            return f"a snapshot of the database is more than {LATE_SECONDS:,.0f} s late: the database hangs"
         if self._duties.done_at is None or now() - self._duties.done_at > self._duties.patience_seconds:
             return f"the tracker's duties have not been done for {self._duties.patience_seconds:,.0f} s"
         return None
@@ -97,7 +97,7 @@ class Watcher:
             started = time.monotonic()
             try:
                 self.look()
-            except Exception as error:  # the page shows it, and the next look may succeed
+            except Exception as error:  # the page shows the error, and the next snapshot may succeed
                 log.exception("watcher.failed")
                 self._close()
                 self.error = f"{type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ class Watcher:
 
 
 def _point(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one point of the charts: sums, of which the page computes differences."""
+    """Return one point of the charts: sums, from which the page computes differences."""
     return {
         "at": round(time.time(), 1),
         "pool": seen["pool_by_subset"],

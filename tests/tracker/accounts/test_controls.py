@@ -51,6 +51,6 @@ def test_the_filter_is_split_before_the_first_pack_and_never_after(admin: Connec
     change_setting(admin, "bloom_slots", 4)
     assert scalar(admin, "SELECT array_agg(slot ORDER BY slot) FROM tracker.bloom") == [0, 1, 2, 3]
     listed_pack(admin, new_run(admin), 1)
-    with pytest.raises(TrackerError, match="is fixed once there are packs"):
+    with pytest.raises(TrackerError, match="cannot change once there are packs"):
         change_setting(admin, "bloom_slots", 2)
     assert scalar(admin, "SELECT count(*) FROM tracker.bloom") == 4

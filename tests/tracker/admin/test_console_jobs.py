@@ -108,7 +108,7 @@ def test_a_job_that_a_verb_is_not_for_is_refused_and_no_other_is_touched(admin: 
     for verb in (("retry", 1, 2), ("discard", 1, 2, "--yes")):
         assert "job 2 is ready" in console.refusal(*verb)
     assert "there is no job 7" in console.refusal("retry", 1, 7)
-    assert "job 1 is dead and of queue extract" in console.refusal("retry", 1, "--queue", "filter")
+    assert "job 1 is dead and in queue extract" in console.refusal("retry", 1, "--queue", "filter")
     assert ids(console, "--state", "dead") == [1]
 
 

@@ -212,7 +212,7 @@ def test_a_clock_that_is_off_is_a_warning(admin: Connection, monkeypatch: pytest
     monkeypatch.setattr(time, "time", lambda: ours() + 60)
     found = the_fault(admin)
     assert (found.what, found.level) == ("clock", Level.WARNING)
-    assert "60 s off ours" in found.said
+    assert "60 s from this machine's" in found.said
 
 
 @pytest.mark.parametrize(

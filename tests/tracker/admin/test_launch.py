@@ -180,11 +180,11 @@ def test_one_machine_is_printed_and_several_are_written_for_nobody_else_to_read(
     ("more", "why"),
     [
         (["--count", "2"], "give --out FOLDER, or --json"),
-        (["--database-url", "postgresql://me:secret@db.example/shoal"], "holds a password"),
+        (["--database-url", "postgresql://me:secret@db.example/shoal"], "contains a password"),
         (["--database-url", "postgresql://localhost/shoal"], "cannot reach this database"),
-        (["--image", "shoal; reboot"], "is no image"),
+        (["--image", "shoal; reboot"], "is not an image"),
         (["--password-file", "/nowhere"], "the password cannot be read"),
-        (["--user-agent", "a\nPGPASSWORD=x"], "holds a line break"),
+        (["--user-agent", "a\nPGPASSWORD=x"], "contains a line break"),
         (["--env", "AWS_REGION"], "give NAME=VALUE"),
         (["--env", "SHOAL_STORE=s3://other"], "'SHOAL_STORE' cannot be set"),
         (["--ca-file", "/nowhere"], "give a PEM file with --ca-file"),
@@ -208,7 +208,7 @@ def test_a_folder_that_holds_another_machines_files_is_left_alone(
     (tmp_path / "file").touch()
     assert "cannot be written" in console.refusal("launch", "vm", *asked, "--out", tmp_path / "file" / "x")
     assert scalar(admin, "SELECT count(*) FROM tracker.machine") == 0
-    with pytest.raises(TrackerError, match="is a folder here"):
+    with pytest.raises(TrackerError, match="is a folder of this machine"):
         Machine(kind="filter", image="shoal", database_url="postgresql://db/shoal", store="/store", password="x")
 
 

@@ -115,7 +115,7 @@ def test_the_remedy_of_missing_rights_is_told_where_rights_are_missing(server: s
     name = f"shoal_nobody_{uuid4().hex[:8]}"
     admin.execute(f"CREATE ROLE {name} LOGIN".encode())
     try:
-        with pytest.raises(TrackerError, match=r"permission denied.*login that may make roles"):
+        with pytest.raises(TrackerError, match=r"permission denied.*login that may create roles"):
             migrate(make_conninfo(server, user=name))
     finally:
         admin.execute(f"DROP ROLE {name}".encode())

@@ -131,7 +131,7 @@ def test_a_database_that_is_not_utf8_is_one_sentence(
     admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0".encode())
     try:
         url = make_conninfo(server, dbname=name)
-        with pytest.raises(TrackerError, match=rf"the database {name} keeps text as LATIN1.*ENCODING 'UTF8'"):
+        with pytest.raises(TrackerError, match=rf"the database {name} has the encoding LATIN1.*ENCODING 'UTF8'"):
             migrate(url)
         found = Console(url, monkeypatch, capsys)("doctor", "--json")
         (finding,) = [f for f in found.data["findings"] if "server_encoding" in f["said"]]

@@ -139,7 +139,7 @@ def test_the_tars_of_a_folder_are_seeded_once(admin: Connection, register: Regis
         (["none", "--model", "m", "--pretrained", "x"], "there is no run none"),
         (["--model", "m", "--pretrained", "x"], "name a run"),
         (["test", "--model", "m"], "needs --pretrained"),
-        (["test", "--model", "hf-hub:a/b", "--pretrained", "x"], "has its own"),
+        (["test", "--model", "hf-hub:a/b", "--pretrained", "x"], "includes its weights"),
         (["test", "--model", "m", "--pretrained", "x", "--name", "../up"], "give --name"),
         (["--folder", "/none/at/all", "--model", "m", "--pretrained", "x"], "give one with WebDataset tars"),
     ],

@@ -43,9 +43,9 @@ def test_a_missing_column_is_one_sentence_with_the_columns_there_are(console: Co
     ("name", "content", "sentence"),
     [
         ("a.parquet", b"no parquet", "cannot be read as parquet"),
-        ("a.jsonl", b"no json\n", "begins with no JSON object"),
+        ("a.jsonl", b"no json\n", "does not begin with a JSON object"),
         ("a.csv.gz", b"not packed", "has gzip data that is damaged"),
-        ("a.xlsx", b"http://a.example/1.jpg", "is no list: its name must end in one of"),
+        ("a.xlsx", b"http://a.example/1.jpg", "is not a link list: its name must end in one of"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused(
@@ -143,8 +143,8 @@ def test_how_long_a_lists_shards_stay_is_said_where_they_are_filtered(
     console: Console, admin: Connection, tmp_path: Path
 ) -> None:
     command = ("seed", write_list(tmp_path / "a.parquet"), "--url-col", "URL", "--run", "laion")
-    assert "give --filter, too" in console.refusal(*command, "--keep-shards", "7d")
-    assert "--sample is for WAT files" in console.refusal(*command, "--sample", 1)
+    assert "or add --filter" in console.refusal(*command, "--keep-shards", "7d")
+    assert "--sample is only for WAT files" in console.refusal(*command, "--sample", 1)
     console.json(*command, "--filter", "--keep-shards", "7d")
     assert scalar(admin, "SELECT keep_shards FROM tracker.run") == "7d"
 

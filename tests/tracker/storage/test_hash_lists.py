@@ -25,7 +25,7 @@ def console(
     ("name", "content", "sentence"),
     [
         ("a.txt", f"{MD5}\nxyz\n", "line 2 of"),
-        ("a.txt", f"{SHA256}\n", "say which with --kind"),
+        ("a.txt", f"{SHA256}\n", "choose one with --kind"),
         ("a.txt", "# nothing\n\n", "contains no hash"),
         ("a.csv", f"md5,note\n{SHA256},x\n", "is not a valid md5: it needs 32 hexadecimal digits"),
         ("a.csv", f"hash\n{MD5}\n", "columns named sha256, md5, pdq"),

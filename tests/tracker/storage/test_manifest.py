@@ -70,7 +70,7 @@ def test_the_outputs_of_a_moment_are_kept_in_a_file_and_read_a_row_group_at_a_ti
 
 
 def test_a_list_of_outputs_for_which_there_is_no_room_is_one_sentence(admin: Connection, tmp_path: Path) -> None:
-    with admin.transaction(), pytest.raises(TrackerError, match="set TMPDIR to a folder with room"):
+    with admin.transaction(), pytest.raises(TrackerError, match="set TMPDIR to a folder with more space"):
         writing.list_outputs(admin, tmp_path / "none" / "outputs.parquet")
 
 

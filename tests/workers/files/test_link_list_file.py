@@ -233,7 +233,7 @@ def test_a_server_without_parts_gives_text_lists_and_no_parquet(web: FileServer)
     web.gives_parts = False
     web.files |= {"/list.csv": written("csv"), "/list.parquet": written("parquet")}
     assert len(ingested([f"{web.url}/list.csv"])[1]) == 50
-    with pytest.raises(ListError, match=r"the server does not give parts of .*: download it"):
+    with pytest.raises(ListError, match=r"the server of .* does not support ranges: download it"):
         read_listing([f"{web.url}/list.parquet"], COLUMNS)
     with pytest.raises(WorkerError, match="cannot be read in parts"):
         HttpParts(f"{web.url}/list.parquet")

@@ -223,7 +223,7 @@ def test_a_url_in_two_languages_is_added_once_or_twice_depending_on_the_setting(
     worker, stage = register("ingest"), Ingest()
     work(worker, store, stage)
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == come_in
-    with pytest.raises(TrackerError, match="fixed once a pack has gone through"):
+    with pytest.raises(TrackerError, match="cannot change once a pack has gone through"):
         change_setting(admin, "bloom_language", 1 - by_language)
     listed_pack(admin, run_id, 10, path="packs/3")
     write_pack(store, "packs/3", range(10), "de")
@@ -357,7 +357,7 @@ def test_a_value_that_copy_cannot_carry_fails_only_its_transaction(
     texts = pa.array([*["fine"] * 9, "two\nlines"], pa.string())
     store.write_table("packs/0.parquet", spoilt.set_column(1, spoilt.schema.field("text"), texts))
     worker, stage = register("ingest"), Ingest()
-    with pytest.raises(CopyError, match="text holds the character"):
+    with pytest.raises(CopyError, match="text contains the character"):
         work(worker, store, stage)
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == 0
     work(worker, store, stage)

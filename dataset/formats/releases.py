@@ -37,6 +37,8 @@ HOSTS = "hosts.parquet"
 README = "README.md"
 CROISSANT = "croissant.json"
 PLOTS = "plots"
+STORES = "source/stores.json"
+"""Private: where the stores of other trackers are. It is rewritten with each batch, before release.json."""
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NAME = 100
 """Characters of a release's, batch's or variant's name: a folder of it."""
@@ -70,7 +72,7 @@ class ReleaseInput:
     """A crawl that went into a release; its position among the inputs is the `input` of `source/` files."""
 
     store: str
-    """Its URI; '.' is the store that the release was published in."""
+    """'.' is the store that the release was published in; others are called store-1 …, and named in STORES alone."""
     run: str
     tracker: str
     parts: int
@@ -83,6 +85,14 @@ class ReleaseInput:
     """By role and tag: the head and its sha256, None where nothing tags."""
     columns: Mapping[str, str]
     """The link list's own columns with their types."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputStores:
+    """The content of STORES: the URIs of stores by their names in release.json."""
+
+    format: int
+    stores: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,17 +208,32 @@ class Release:
         """Return the path in the store of a path in the release."""
         return f"{self.folder}/{relative}" if self.folder else relative
 
-    def input_store(self, uri: str) -> Store:
+    def input_uri(self, name: str) -> str:
+        """Return the URI of an input's store; '.' is the release's own.
+
+        Raises: ReleaseError when the release does not have it, as a copy without `source/`.
+        """
+        if name == ".":
+            return name
+        uri = read_input_stores(self.store, self.folder).get(name)
+        if uri is None:
+            raise ReleaseError(
+                f"{self.record.name} was made from crawls of another store, {name}, whose place only {STORES} says: "
+                "use the store that it was published in. Copies do not include source/, because it is private."
+            )
+        return uri
+
+    def input_store(self, name: str) -> Store:
         """Open the store of an input.
 
         Raises: StoreError when it cannot be reached; ReleaseError when it is not named and this is not its folder.
         """
-        if uri == "." and not self.folder:
+        if name == "." and not self.folder:
             raise ReleaseError(
                 f"{self.record.name} was published in the store of its crawls, which a release's folder does not name: "
                 "give that store with --store, and the release by its name."
             )
-        return open_input_store(self.store, uri)
+        return open_input_store(self.store, self.input_uri(name))
 
     def batch(self, name: str) -> ReleaseBatch:
         """Return a batch.
@@ -279,6 +304,20 @@ def open_input_store(release_store: Store, uri: str) -> Store:
     Raises: StoreError when it cannot be reached.
     """
     return release_store if uri == "." else Store.open(uri, writable=False)
+
+
+def read_input_stores(store: Store, folder: str) -> dict[str, str]:
+    """Return the URIs of the stores of a release's inputs by their names; {} for a copy without `source/`.
+
+    Raises: ReleaseError when the file is damaged.
+    """
+    path = f"{folder}/{STORES}" if folder else STORES
+    if not store.exists(path):
+        return {}
+    try:
+        return dict(from_json(InputStores, store.read(path)).stores)
+    except ValueError as error:
+        raise ReleaseError(f"{path} cannot be read ({error}): restore it from a copy.") from error
 
 
 def read_record(data: bytes, path: str = RECORD) -> ReleaseRecord:

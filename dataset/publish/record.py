@@ -5,9 +5,11 @@ Until release.json is replaced, a reader sees the version before; the files of t
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dataset.card.card import write_card
 from dataset.formats.deny_lists import list_deny_files
+from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import (
     CHECKSUMS,
@@ -17,14 +19,18 @@ from dataset.formats.releases import (
     MAX_ID,
     PRIVATE,
     RECORD,
+    STORES,
     FileKind,
+    InputStores,
     Release,
     ReleaseBatch,
     ReleaseFile,
+    ReleaseInput,
     ReleaseRecord,
     checksum_list,
     find_release,
     history_path,
+    read_input_stores,
     recording_path,
     release_folder,
 )
@@ -50,6 +56,7 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
     card = write_card(Release(store, release_folder(record.name), record))
     data = record.to_json()
     others = {**card, HOSTS: hosts, RECORD: hashlib.sha256(data).hexdigest()}
+    _write_input_stores(work)
     store.put(work.release_path(CHECKSUMS), checksums(record, others))
     store.put(work.release_path(RECORD), data)
     store.delete(recording_path(work.plan.name))
@@ -110,7 +117,7 @@ def _next_record(
         version=plan.version,
         previous=plan.previous,
         published=plan.published,
-        inputs=(*(before.inputs if before else ()), *plan.inputs),
+        inputs=(*(before.inputs if before else ()), *_named_inputs(work)),
         options=plan.options,
         card=plan.card,
         columns=plan.columns,
@@ -120,6 +127,28 @@ def _next_record(
         removed=before.removed if before else {},
         files=tuple(sorted(every, key=lambda file: (order.index(file.kind), file.variant or "", file.first_id))),
     )
+
+
+def _input_stores(work: Work) -> dict[str, str]:
+    """Return the names of other stores by URI: those that have one, then those of this batch, numbered."""
+    names = {uri: name for name, uri in read_input_stores(work.release_store, release_folder(work.plan.name)).items()}
+    for one in work.plan.inputs:
+        if one.store != ".":
+            names.setdefault(one.store, f"store-{len(names) + 1}")
+    return names
+
+
+def _named_inputs(work: Work) -> list[ReleaseInput]:
+    """Return the inputs of the batch as release.json names them: without the URIs of others' stores."""
+    names = _input_stores(work)
+    return [replace(one, store=names.get(one.store, one.store)) for one in work.plan.inputs]
+
+
+def _write_input_stores(work: Work) -> None:
+    names = _input_stores(work)
+    if names:
+        stores = InputStores(format=FORMAT, stores={name: uri for uri, name in names.items()})
+        work.release_store.put(work.release_path(STORES), to_json(stores))
 
 
 def _write_hosts(work: Work, record: ReleaseRecord) -> str:

@@ -19,8 +19,10 @@ PHONE = 2
 _SECRET_PARAMETERS = (
     "x-amz-(?:signature|credential|security-token)", "awsaccesskeyid", "x-goog-(?:signature|credential)",
     "googleaccessid", "key-pair-id", "ossaccesskeyid", "x-oss-(?:signature|credential)", "q-signature", "sig",
-    "signature", "hmac", "token", "access_?token", "auth_?token", "id_token", "api_?key", "passw(?:or)?d",
-    "client_secret", "phpsessid", "jsessionid", "session_?id",
+    "signature", "hmac", "oauth_[a-z_]+", "jwt", "bearer", "auth(?:orization)?", "auth[-_.]?(?:key|code|sig|signature)",
+    "(?:(?:access|auth|id|refresh|session|security|user|login|bearer|api|app)[-_.]?)?token", "passw(?:or)?d", "pwd",
+    "(?:api|app|access|auth|secret|private)[-_.]?key(?:[-_.]?id)?", "(?:(?:client|app|api|consumer)[-_.]?)?secret",
+    "(?:php|j|asp[.]net_)?sess(?:ion)?[-_.]?id",
 )  # fmt: skip
 _CREDENTIALS = (
     r"(?i)^[a-z]+://[^/?#]*@"

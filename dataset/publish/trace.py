@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.formats.manifest import Output, OutputKind, outputs
-from dataset.formats.releases import ROW_GROUP_ROWS, FileKind, Release, ReleaseInput, open_input_store
+from dataset.formats.releases import ROW_GROUP_ROWS, FileKind, Release, ReleaseInput
 from dataset.publish.errors import PublishError
 from dataset.store.store import Store, StoreError
 
@@ -75,7 +75,7 @@ def trace_row(release: Release, row_id: int, own: Store) -> Trace:
             f"The row {row_id} of {release.record.name} was removed, and with it what led to its source."
         )
     described = release.record.inputs[source["input"]]
-    store = open_input_store(own, described.store)
+    store = own if described.store == "." else release.input_store(described.store)
     key = f"{source['key']:015d}"
     data = _data_row(release, row_id)
     shard = _find(store, OutputKind.SHARD, described, lambda output: output.job == source["key"] // _KEY_POSITIONS)
@@ -90,7 +90,7 @@ def trace_row(release: Release, row_id: int, own: Store) -> Trace:
         batch=file.batch,
         url=data.get("URL"),
         text=data.get("TEXT"),
-        store=described.store,
+        store=release.input_uri(described.store),
         tracker=described.tracker,
         run=described.run,
         recipe=described.recipe,

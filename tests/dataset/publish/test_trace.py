@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from dataset.errors import DatasetError
-from dataset.formats.releases import FileKind, Release, open_release
+from dataset.formats.releases import STORES, FileKind, Release, open_release
 from dataset.main import app
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
@@ -52,6 +53,26 @@ def test_every_row_leads_to_its_shard_part_pack_page_and_wat_file(release: Relea
         assert found.part is not None
         assert found.key in release.store.read_table(f"{found.part}.parquet")["key"].to_pylist()
         assert (found.run, found.store) == ("crawl", ".")
+
+
+def test_the_store_of_another_tracker_is_named_in_a_private_file_alone(release: Release, tmp_path: Path) -> None:
+    for number, tracker in enumerate((UUID(int=7), UUID(int=8))):
+        other = MadeStore(Store.open(str(tmp_path / f"other{number}")), tracker=tracker)
+        other.put_run("more", [[make_pair(number * 100 + at + 500) for at in range(3)]])
+        inputs = [InputName(other.store.uri, "more")]
+        publish(release.store, Request(name="laion", inputs=inputs, batch=f"2027-01-0{number + 1}"))
+    after = open_release(release.store, "laion")
+    assert [one.store for one in after.record.inputs] == [".", "store-1", "store-2"]
+    private = release.path(STORES)
+    for path in release.store.list("releases/laion"):
+        assert path == private or b"other0" not in release.store.read(path)
+    for row_id, number in ((6, 0), (9, 1)):
+        found = trace_row(after, row_id, release.store)
+        assert (found.run, found.store) == ("more", str(tmp_path / f"other{number}"))
+        assert found.part is not None
+    release.store.delete(private)
+    with pytest.raises(DatasetError, match=r"store-1, whose place only source/stores\.json says"):
+        trace_row(after, 6, release.store)
 
 
 def test_what_is_no_longer_there_is_left_out(release: Release) -> None:

@@ -149,7 +149,7 @@ class _Work:
         counts = np.bincount(sections, minlength=self.keys.sections + 1)
         ordered = _one_batch(rows.take(order).combine_chunks())
         with (
-            self.release.store.write(self._run_path(at)) as file,
+            self.release.store.write(self._run_path(at), durable=False) as file,
             pa.ipc.new_file(pa.PythonFile(file, "w"), self.run_schema) as writer,
         ):
             start = 0

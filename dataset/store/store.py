@@ -82,8 +82,10 @@ class Store:
             raise StoreError(f"The store {self.uri} does not exist: check --store, or SHOAL_STORE.")
 
     @contextmanager
-    def write(self, path: str) -> Iterator[BinaryIO]:
+    def write(self, path: str, *, durable: bool = True) -> Iterator[BinaryIO]:
         """Yield a binary file; when the block ends without an error, its content is at `path`; otherwise nothing is.
+
+        Without `durable`, a crash of the machine may leave it empty: for files that are then made anew in any case.
 
         Raises: StoreError when it cannot be opened or published; exceptions of the block pass unchanged.
         """
@@ -95,7 +97,7 @@ class Store:
             yield file
             with self._translated("write", path):
                 file.close()
-                self._publish(aside, place)
+                self._publish(aside, place, durable=durable)
         finally:
             with suppress(OSError):
                 file.close()
@@ -226,13 +228,15 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
 
-    def _publish(self, aside: Path, place: str) -> None:
+    def _publish(self, aside: Path, place: str, *, durable: bool = True) -> None:
         if not self._is_folder:
             self._upload(aside, place)
             return
-        _sync(aside)  # otherwise the rename may reach the disk before the bytes, and a crash leaves an empty file
+        if durable:
+            _sync(aside)  # otherwise the rename may reach the disk before the bytes, and a crash leaves an empty file
         aside.replace(place)
-        _sync(Path(place).parent)
+        if durable:
+            _sync(Path(place).parent)
 
     def _upload(self, aside: Path, place: str) -> None:
         """Upload a local file to `place`.

@@ -60,9 +60,9 @@ def sicken() -> None:
         _maybe_fail("write")
         return aside(store, place)
 
-    def sick_publish(store: Store, written: Path, place: str) -> None:
+    def sick_publish(store: Store, written: Path, place: str, *, durable: bool = True) -> None:
         _maybe_fail("publish")
-        publish(store, written, place)
+        publish(store, written, place, durable=durable)
 
     Store.__init__ = sick_init  # type: ignore[method-assign, assignment]
     Store._aside = sick_aside  # type: ignore[method-assign, assignment]

@@ -108,10 +108,10 @@ def test_the_others_stay_byte_for_byte(store: Store) -> None:
 def test_a_crash_at_any_step_is_made_up_for(store: Store, monkeypatch: pytest.MonkeyPatch, dies_at: str) -> None:
     publish = Store._publish
 
-    def dying(self: Store, aside: Path, place: str) -> None:
+    def dying(self: Store, aside: Path, place: str, *, durable: bool = True) -> None:
         if place.endswith(dies_at):
             raise StoreError("the machine is gone")
-        publish(self, aside, place)
+        publish(self, aside, place, durable=durable)
 
     with monkeypatch.context() as patched:
         patched.setattr(Store, "_publish", dying)

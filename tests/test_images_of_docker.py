@@ -73,3 +73,16 @@ def _imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.partition(".")[0])
     return found
+
+
+def test_the_search_has_a_service_without_the_database_and_a_fetcher_without_the_store() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "profiles.yml").read_text(encoding="utf-8"))["services"]
+    search, fetcher = services["search"], services["fetcher"]
+    assert "SHOAL_DATABASE_URL" not in str(search) + str(fetcher)
+    assert "store:/store:ro" in search["volumes"]
+    assert fetcher["volumes"] == ["fetcher:/run/fetcher"]
+    assert all(port.startswith("127.0.0.1:") for port in search["ports"])
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    for service in services.values():
+        if "build" in service:
+            assert f" AS {service['build']['target']}\n" in dockerfile

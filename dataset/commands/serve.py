@@ -80,6 +80,9 @@ def serve_command(
     page: Annotated[
         Path | None, typer.Option(rich_help_panel=WHAT, help="Folder to serve instead of the search page.")
     ] = None,
+    exports: Annotated[
+        Path | None, typer.Option(rich_help_panel=WHAT, help="Folder for exports. Default: a temporary one.")
+    ] = None,
     reports: Annotated[
         bool,
         typer.Option("--reports", rich_help_panel=WHO, help="Accept reports of rows: takedown requests in the store."),
@@ -125,6 +128,7 @@ def serve_command(
         page=_folder(page) if page else None,
         operator_token=_token(operator_token) if operator_token else None,
         log_queries=log_queries,
+        exports=_writable(exports) if exports else None,
         trace=lambda name, row_id: _trace(releases, store, name, row_id),
         reports=Reports(Store.open(store)) if reports else None,
     )
@@ -262,6 +266,12 @@ def _token(path: Path) -> str:
 def _folder(path: Path) -> Path:
     if not (path / "index.html").is_file():
         raise ServeError(f"{path} has no index.html: give --page the folder of a page.")
+    return path
+
+
+def _writable(path: Path) -> Path:
+    if not (path.is_dir() and os.access(path, os.W_OK)):
+        raise ServeError(f"{path} is not a folder that can be written: make it, or give another --exports.")
     return path
 
 

@@ -1,1 +1,1 @@
-"""The work, one module a stage, in the order in which the data flows; each is claim, work, complete."""
+"""The stages of the swarm, one module or folder each. A stage claims a job, does the work, and completes the job."""

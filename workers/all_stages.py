@@ -1,8 +1,8 @@
 """All stages on one machine: `worker all` runs a process per stage and shows what all of them do.
 
 Each process runs the command that a person would start by hand, under the supervisor of `--processes`: dead processes
-are restarted, and a signal reaches each process once. On a terminal the log lines of all stages scroll by above one
-line per process; otherwise they go to stderr as they come.
+are restarted, and a signal reaches each process once. On a terminal the log lines of all stages scroll above one status
+line per process; otherwise they go to stderr unchanged.
 
 Embed is not included: it has jobs only after `tracker embed`.
 """

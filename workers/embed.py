@@ -2,10 +2,10 @@
 
     claim a source → load and settle its model, once per run and name → embed → complete
 
-Three sources are in work at the same time, as in the filter: one is embedded, one is read, one is written.
+Three sources are processed at the same time, as in the filter: one is embedded, one is read, one is written.
 
-Invariant: all embeddings of a run and a name are of one model. The first embed worker records the checksums of the
-model that it has loaded; a worker with other checksums refuses to work.
+Invariant: all embeddings with the same run and name come from one model. The first embed worker records the checksums
+of the model that it has loaded; a worker with other checksums refuses to work.
 """
 
 import threading
@@ -64,7 +64,7 @@ class Embed(Stage[Job]):
                 _source(job, context.store), model, self.pipeline, context.store, job.output, on_progress=context.step
             )
         except (DeviceError, ModelError) as error:
-            raise CannotWork(f"job {job.job_id} of run {job.run} was given back: {error}") from error
+            raise CannotWork(f"job {job.job_id} of run {job.run} was returned: {error}") from error
         lost = sum(done.lost.values())
         result: dict[str, object] = {
             "embedded": done.embedded,
@@ -79,7 +79,7 @@ class Embed(Stage[Job]):
         return {"embedded": done.embedded, "lost": lost, "other_members": done.other_members}
 
     def _settle(self, job: Job, context: WorkContext) -> ClipModel:
-        """Return the job's model, loaded and agreed on with the tracker."""
+        """Return the job's model, loaded and compared with the checksums that are settled in the tracker."""
         spec = job.payload["model"], job.payload["pretrained"]
         try:
             model = self.model_cache.load(ModelRecipe(*spec, threshold=0.0), context.store, self.pipeline.batch_samples)

@@ -8,9 +8,9 @@ class WorkerError(Exception):
 class CannotWork(WorkerError):
     """This worker cannot do such work at all, for example because a model is missing.
 
-    Its jobs go back without using up an attempt, and the worker ends.
+    Its jobs are returned without using up an attempt, and the worker ends.
     """
 
 
 class Stopped(WorkerError):
-    """The worker was asked to stop; its jobs go back without using up an attempt."""
+    """The worker was asked to stop; its jobs are returned without using up an attempt."""

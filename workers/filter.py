@@ -2,11 +2,11 @@
 
     claim a shard → load and settle the models, once per run → filter_shard → complete
 
-Three shards are in work at the same time, each under its own lease: one is scored while the next is read and decoded
-and the one before is written. One process uses a device, and its shards share one pipeline.
+Three shards are processed at the same time, each under its own lease: one is scored while the next is read and decoded
+and the previous one is written. One process uses a device, and its shards share one pipeline.
 
-Invariant: a run has parts of one set of models. Its first filter worker records the checksums of the models that it has
-loaded in the run's recipe; a worker with other checksums refuses to work.
+Invariant: all parts of a run come from the same models. Its first filter worker records the checksums of the models
+that it has loaded in the run's recipe; a worker with other checksums refuses to work.
 """
 
 import threading
@@ -53,7 +53,7 @@ MISFITS = (
     SafetyError,
     TagRecipeError,
 )
-"""Errors that mean that this worker cannot follow the recipe of a run; another worker may."""
+"""Errors which mean that this worker cannot follow the recipe of a run; another worker may be able to."""
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Filter(Stage[Job]):
                 on_progress=context.step,
             )
         except (DeviceError, ModelError) as error:
-            raise CannotWork(f"job {job.job_id} of run {job.run} was given back: {error}") from error
+            raise CannotWork(f"job {job.job_id} of run {job.run} was returned: {error}") from error
         result: dict[str, object] = {
             "kept": report.kept,
             "dropped": {str(reason): n for reason, n in report.dropped.items()},
@@ -111,7 +111,7 @@ class Filter(Stage[Job]):
         return {"samples": report.samples, "kept": report.kept}
 
     def _settle(self, job: Job, context: WorkContext) -> tuple[Recipe, Models, Taggers]:
-        """Return the run's recipe with its models and taggers, loaded and agreed on with the tracker."""
+        """Return the run's recipe with its models and taggers, loaded and compared with the settled ones."""
         if job.run_id not in self._settled:
             try:
                 recipe = Recipe.from_json(job.recipe)

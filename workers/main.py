@@ -253,7 +253,7 @@ def fetcher(
     allow_port: AllowedPorts = None,
     verify_tls: VerifyTls = True,
 ) -> None:
-    """Fetch pictures for the search server, from public addresses only."""
+    """Fetch pictures for the search server, only from public addresses."""
     from dataset.search.fetcher_wire import MAX_PICTURE_BYTES
     from workers.fetcher import run_fetcher
 
@@ -266,7 +266,8 @@ def fetcher(
             per_address=per_address or 0,
             timeout_seconds=timeout_seconds,
             max_bytes=MAX_PICTURE_BYTES,
-            opt_out_words=frozenset(),  # they reserve pictures from datasets; a picture that is searched is not kept
+            # opt-outs reserve pictures from datasets; a picture that is only searched with is not kept
+            opt_out_words=frozenset(),
             allow_networks=tuple(_network(text) for text in allow_network or ()),
             allow_ports=tuple(allow_port or ()),
             verify_tls=verify_tls,

@@ -13,9 +13,9 @@ PROCESS = "Process and metrics"
 MODEL = "Model"
 
 Once = Annotated[bool, typer.Option("--once", help="End after one claim.")]
-UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when the queue is empty and nothing can reach it.")]
+UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when the queue is empty and no more jobs can come.")]
 EndWhenDone = Annotated[
-    bool, typer.Option("--until-idle", help="End when no stage has work left, retries of failed links included.")
+    bool, typer.Option("--until-idle", help="End when no stage has work left, including retries of failed links.")
 ]
 Processes = Annotated[
     int,
@@ -47,7 +47,7 @@ Scratch = Annotated[
         metavar="FOLDER",
         show_default="below TMPDIR",
         rich_help_panel=PROCESS,
-        help="Local folder for what a unit writes while it is done.",
+        help="Local folder for a unit's temporary files.",
     ),
 ]
 Memory = Annotated[
@@ -56,7 +56,7 @@ Memory = Annotated[
         metavar="GIB",
         min=0.2,
         rich_help_panel=PROCESS,
-        help="GiB that the process of a unit may take, without mapped files. Default: no limit.",
+        help="GiB of memory that the process of a unit may use, without mapped files. Default: no limit.",
     ),
 ]
 
@@ -112,7 +112,7 @@ Concurrency = Annotated[
 LinkTimeout = Annotated[
     float,
     typer.Option(
-        "--timeout", metavar="SECONDS", rich_help_panel=NETWORK, help="Seconds for one link, redirects included."
+        "--timeout", metavar="SECONDS", rich_help_panel=NETWORK, help="Seconds for one link, including redirects."
     ),
 ]
 Nameservers = Annotated[

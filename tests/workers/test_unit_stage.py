@@ -154,5 +154,5 @@ def test_the_scratch_of_a_worker_that_was_killed_is_deleted_and_that_of_others_i
 
 def test_a_scratch_that_cannot_be_written_ends_the_worker(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWork, match="give another with --scratch"), scratch_folder(tmp_path / "file"):
+    with pytest.raises(CannotWork, match="give another folder with --scratch"), scratch_folder(tmp_path / "file"):
         pass

@@ -1,5 +1,7 @@
 """The ledger: how many links came in, where they wait and how they ended, as +N and -N entries that are folded into
-counters. This equation, the law of conservation, holds for each run and subset:
+counters.
+
+This equation, the law of conservation, holds for each run and subset:
 
     in = pool + again + leased + finished
 

@@ -1,5 +1,6 @@
-"""The schema of this version: its revision and SQL files, and whether a database has them. Every command and worker
-checks this, so the module imports neither Alembic nor SQLAlchemy, which are slow to import.
+"""The schema of this version: its revision and SQL files, and whether a database has them.
+
+Every command and worker checks this, so the module imports neither Alembic nor SQLAlchemy, which are slow to import.
 """
 
 from dataclasses import dataclass

@@ -18,9 +18,10 @@ FROM_SETTINGS = {
 
 
 def with_measured(connection: Connection, assumptions: Assumptions) -> Assumptions:
-    """Replace the numbers that the ledger, the settings and the workers alive provide. A rate is the number of rows
-    divided by the time for which jobs were leased, so it is the rate of one worker and includes its waiting for the
-    store.
+    """Replace the numbers that the ledger, the settings and the workers alive provide.
+
+    A rate is the number of rows divided by the time for which jobs were leased, so it is the rate of one worker and
+    includes its waiting for the store.
     """
     with translated():
         rows = connection.execute(query("measured")).fetchall()

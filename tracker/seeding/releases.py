@@ -1,6 +1,7 @@
-"""Runs over a release: jobs, seeded by the admin, that index, deduplicate or tag the release. Invariant: such a run is
-named `releases/NAME`, like the release's folder in the store. So a job's output lies in that folder
-(tracker/functions/output_path.sql), the manifest lists it under the run, and no crawl can have the same name.
+"""Runs over a release: jobs, seeded by the admin, that index, deduplicate or tag the release.
+
+Invariant: such a run is named `releases/NAME`, like the release's folder in the store. So a job's output lies in that
+folder (tracker/functions/output_path.sql), the manifest lists it under the run, and no crawl can have the same name.
 """
 
 import json

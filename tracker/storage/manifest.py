@@ -1,6 +1,7 @@
-"""The manifest: the list of all outputs in the store, written there as manifest.parquet. A worker that lost its lease
-can leave a complete file behind, so only listed files are outputs. `dataset.formats.manifest` reads the file; a test
-compares the two modules, since neither imports the other.
+"""The manifest: the list of all outputs in the store, written there as manifest.parquet.
+
+A worker that lost its lease can leave a complete file behind, so only listed files are outputs.
+`dataset.formats.manifest` reads the file; a test compares the two modules, since neither imports the other.
 """
 
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ class ListedOutputs:
 
 def list_outputs(connection: Connection, path: Path) -> ListedOutputs:
     """Write the manifest, as the open transaction sees it, into a local file; at most one row group is in memory.
+
     Raises:
         TrackerError: there is no room on the disk.
     """

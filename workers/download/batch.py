@@ -37,11 +37,11 @@ from workers.fetching.target import Target
 from workers.runtime import metrics
 
 QUICK_BYTES = 2_000_000
-"""A picture of this size, kept as received, takes 5 ms to hash and write."""
+"""Larger pictures are written in a thread; a picture of this size, kept as received, takes 5 ms to hash and write."""
 
 
 class Link(Protocol):
-    """A candidate as the tracker hands it out."""
+    """A candidate as it comes from the tracker."""
 
     @property
     def position(self) -> int: ...
@@ -68,7 +68,7 @@ class BatchOutcome:
     finished: Counter[Outcome] = field(default_factory=Counter)
     again: list[int] = field(default_factory=list)
     later: list[tuple[int, float]] = field(default_factory=list)
-    """Links of resting hosts: position, and seconds until a retry. They use up no attempt."""
+    """Links of resting hosts: position, and seconds until a retry. They do not use up an attempt."""
     returned: list[int] = field(default_factory=list)
     rows: int = 0
     samples: int = 0
@@ -102,7 +102,7 @@ class BatchJob:
     extra: Mapping[str, str] | None = None
     """The types of a link list's further columns, by name."""
     sha256_column: str | None = None
-    """The column of `extra` with the sha256 of the picture that the list means."""
+    """The column of `extra` with the sha256 that the list gives for the picture."""
     restricted: HashLists = field(default_factory=HashLists)
     """Pictures that are not kept, and links that are not asked for."""
 
@@ -312,7 +312,7 @@ class _Batch:
         return not link.url or (restricted.has_links and restricted.names_link(link.url, link.text))
 
     def _has_changed(self, link: Link, picture: Picture) -> bool:
-        """Return whether the list has the sha256 of another picture; without a sha256 return False."""
+        """Return whether the picture's sha256 differs from the list's; False if the list has none."""
         column = self._job.sha256_column
         if column is None:
             return False

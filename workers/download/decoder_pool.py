@@ -43,10 +43,10 @@ DECODE_SECONDS = 20.0
 """The largest allowed PNG takes 4 s on an idle core, an AVIF 10 s."""
 
 ORDER_SECONDS = 30.0
-"""For the imports of the fork server and a fork on a busy machine."""
+"""Limit for the imports of the fork server and a fork on a busy machine."""
 
 MAX_ANSWER_BYTES = 512 << 20
-"""89 million pixels as PNG; a decoder that announces more has been taken over."""
+"""The size of 89 million pixels as PNG; a decoder that announces more has been taken over by an attacker."""
 
 PIPE_BYTES = 256 << 10
 
@@ -63,12 +63,12 @@ class _Ended(Exception):
 
 
 class _Lied(_Ended):
-    """A decoder has sent something that our code never sends."""
+    """A decoder has sent something that Shoal's code never sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undecoded:
-    """Why there is no picture."""
+    """The outcome and the reason if a picture could not be decoded."""
 
     outcome: Outcome
     reason: str | None = None
@@ -145,7 +145,7 @@ class Decoders:
                 return None
             is_out_of_memory = code == -signal.SIGKILL and not isinstance(
                 end, _Lied
-            )  # by the kernel's out-of-memory killer
+            )  # killed by the kernel's out-of-memory killer
             return Undecoded(Outcome.UNDECODABLE, "codec took too much memory" if is_out_of_memory else "codec crashed")
         finally:
             if not is_answered:
@@ -212,7 +212,7 @@ class _ForkServer:
 
     async def _order(self, order: bytes, rights: list[tuple[int, int, bytes]] | None = None) -> int:
         with trio.move_on_after(ORDER_SECONDS) as scope:
-            scope.shield = True  # an unread answer would be taken for the next one's
+            scope.shield = True  # an unread answer would be mistaken for the answer to the next request
             async with self._lock:
                 await self._orders.sendmsg([order], rights or [])
                 result = await self._orders.recv(RESULT.size)
@@ -231,7 +231,7 @@ class _ForkServer:
 
 
 class _Decoder:
-    """One decoder and our end of its socket."""
+    """One decoder, and the worker's end of its socket."""
 
     def __init__(self, fork_server: _ForkServer, pid: int, pipe: socket.socket) -> None:
         self._fork_server = fork_server

@@ -8,7 +8,7 @@ that hosts with few links do not all come first. After `max_failures` failures i
 batch, and its other links are returned.
 
 With `slow_start` a host gets one link at a time until it has answered: twenty workers that do not know yet that a host
-refuses send it 20 requests instead of 80. `hold_back` delays a host by what other workers know of it.
+refuses send it 20 requests instead of 80. `hold_back` delays a host according to what other workers know about it.
 
 Rejected: shuffling (links of a host still meet), and a semaphore per host (tasks pile up before the slowest host).
 """
@@ -89,7 +89,7 @@ class HostQueue(Generic[LinkT]):
             _, host = heapq.heappop(self._ready)
             self._lined_up.discard(host)
             if host not in self._waiting or self._is_full(host):
-                continue  # given up, or slowed down by a refusal, since it was lined up
+                continue  # the host was given up, or slowed down by a refusal, after it was lined up
             until = self._rests_until.get(host, -math.inf)
             if until <= now and self._hold_back is not None:
                 until = now + self._hold_back(host, now)

@@ -1,4 +1,4 @@
-"""What a download worker knows of hosts from the other workers, and what it has to report to them.
+"""What a download worker knows about hosts from the other workers, and what it must report to them.
 
 A heartbeat carries the report to the tracker and the news back. Times are on the worker's own clock, computed from
 seconds that the tracker sends, so the two clocks need not agree.
@@ -30,7 +30,7 @@ class Rest:
     refusals: int
     is_ours: bool = False
     wait_until: float = 0.0
-    """No probe is requested before this time: the answer is due, another worker probes, or this one does."""
+    """No probe is requested before this time: an answer is expected, another worker probes, or this one does."""
 
 
 @dataclass(slots=True)
@@ -102,7 +102,9 @@ class HostRests:
         return rest.refusals if rest else 0
 
     def record_refusal(self, host: str, now: float, seconds: float, wish: float | None) -> None:
-        """Record a refusal: the host rests for `seconds` or for its longer `wish`, and the tracker is told."""
+        """Record a refusal for the next report: the host rests for `seconds`, or for `wish`, its Retry-After, if that
+        is longer.
+        """
         n, longest = self._refused.get(host, (0, None))
         self._refused[host] = (n + 1, _longer(longest, wish))
         self._well.discard(host)
@@ -112,11 +114,11 @@ class HostRests:
         if known is None or known.until <= now:
             self.on_urgent()
             self._rests[host] = Rest(until, known.refusals if known else 1)
-        else:  # of a request that was sent before the rest began
+        else:  # the refusal of a request that was sent before the rest began
             known.until = max(known.until, until)
 
     def record_answer(self, host: str) -> None:
-        """Record that a host answered, with the file or with a definite no."""
+        """Record that a host answered, with the file or with a final error."""
         if self.is_probing(host):
             del self._rests[host]
             self._well.add(host)
@@ -149,7 +151,7 @@ class HostRests:
         self._probes.update(report.probes)
 
     def apply_news(self, news: DownloadBeat, now: float) -> None:
-        """Apply the answer to a heartbeat. Refusals recorded since it was sent are newer, and win."""
+        """Apply the answer to a heartbeat. Refusals that were recorded after it was sent are newer, and are kept."""
         self.since = news.since
         for host, (seconds, refusals) in (news.rests or {}).items():
             known = self._rests.get(host)

@@ -3,8 +3,8 @@
 Pure decisions: the caller passes in the time and each answer, and gets back the links to skip.
 
 - 429 and 503 are refusals. All workers let the host rest, and its links come back later without using up an attempt.
-- 403 usually concerns one link (a bucket answers so for every missing object), so only `host_failures` of them in a row
-  are a refusal.
+- 403 usually concerns only one link (object stores answer 403 for every missing object), so only `host_failures` of
+  them in a row are a refusal.
 - DNS errors, failed connections and timeouts may be this machine's fault, so other workers are not told: a broken
   network must not stop the swarm. After `host_failures` in a row the host is given up for this batch, and its links
   are retried later.
@@ -39,7 +39,9 @@ HOST_FAULTS = frozenset(
 REFUSALS = frozenset({403, 429, 503})
 
 GIVE_UP_RESTS = 12
-"""Rests of 1, 2, 4 … 32 minutes and then six hours: a host that refuses this long is not going to answer."""
+"""These are rests of 1, 2, 4 … 32 minutes and then six hours: a host that refuses for so long will probably never
+answer.
+"""
 
 LATE_SECONDS = 60.0
 """Links come back spread over a minute after the rest of their host, not all at once."""
@@ -103,7 +105,7 @@ class Politeness(Generic[LinkT]):
         skipped = self._record_refusal(last, result, now)
         if isinstance(result, Fetched) or result.outcome not in HOST_FAULTS or _is_held_back(result):
             self.queue.answered(link)
-        elif last == host:  # otherwise it is the fault of the host to which a redirect led
+        elif last == host:  # otherwise the host to which a redirect led has failed
             skipped += self._record_fault(link, host, result, now)
         return skipped
 
@@ -138,7 +140,7 @@ class Politeness(Generic[LinkT]):
         return [SkippedLink(one, None, _not_asked(result.outcome)) for one in left]
 
     def _set_aside(self, host: str, now: float) -> list[SkippedLink[LinkT]]:
-        """Remove a host's links if its rest is too long to wait for."""
+        """Remove and return a host's links if its rest is too long to wait for."""
         assert self._rests is not None
         seconds = self._rests.seconds_left(host, now)
         if seconds <= self._policy.max_rest_seconds:

@@ -93,7 +93,9 @@ class Download(Stage[Batch]):
         return held.n
 
     async def beat(self, context: WorkContext) -> str:
-        """Send a heartbeat that also reports what hosts did, and take in what the other workers know of them."""
+        """Send a heartbeat that also reports how hosts behaved, and apply the knowledge of other workers that it
+        returns.
+        """
         async with self._beating:
             context.urgent = trio.Event()
             self.rests.on_urgent = context.urgent.set

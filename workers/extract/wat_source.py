@@ -17,7 +17,7 @@ from workers.files.http_file import HttpFile, SourceError
 
 BUFFER_BYTES = 1 << 20
 S3_READ_BYTES = 8 << 20
-"""Per request; a WAT file of 350 MB takes 44 requests."""
+"""Bytes per request; a WAT file of 350 MB takes 44 requests."""
 
 
 def open_wat(wat: str, *, pause: Callable[[float], object] = time.sleep) -> BinaryIO:

@@ -1,6 +1,6 @@
 """The addresses that a download worker may connect to: public ones, on web ports.
 
-Invariant: at every hop, only addresses that passed `AddressRule.check` are connected to. A name with one refused
+Invariant: at every hop, connections go only to addresses that passed `AddressRule.check`. A name with one refused
 address is refused as a whole, because attackers mix public and private addresses.
 
 Source: IANA's special-purpose address registries for IPv4 and IPv6. Rejected: `ipaddress.is_global`, which depends on

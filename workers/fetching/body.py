@@ -18,16 +18,17 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 FREE_BYTES = 64 << 10
-"""Does not count against the budget. Most pictures are smaller; the mean is 55 KB."""
+"""The first bytes of each body, which do not count against the budget. Most pictures are smaller; the mean is 55 KB."""
 
 MAX_MEMBERS = 1_000
-"""Per gzip body; bgzip writes one member per 64 KB. A megabyte of empty members would need 52,000 decompressors."""
+"""Limit per gzip body; bgzip writes one member per 64 KB. A megabyte of empty members would need 52,000 decompressors.
+"""
 
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 _GZIP_MAGIC = b"\x1f\x8b"
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's codes for gzip and zlib
 _UNKNOWN_CODINGS = frozenset({b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
-"""Codings that we cannot decode and did not request. Any other word is a mistake, such as utf-8, and is ignored."""
+"""Codings that cannot be decoded and were not requested. Any other word is a mistake, such as utf-8, and is ignored."""
 
 
 class Decoder:
@@ -37,7 +38,7 @@ class Decoder:
         """Raises: LinkFailed (bad_response) for an unknown coding, or for more than one."""
         codings = [coding.strip().lower() for coding in content_encoding.split(b",")]
         if any(coding in _UNKNOWN_CODINGS for coding in codings):
-            raise LinkFailed(Outcome.BAD_RESPONSE, "a content coding that was not asked for")
+            raise LinkFailed(Outcome.BAD_RESPONSE, "a content coding that was not requested")
         known = [coding for coding in codings if coding in _WINDOW_BITS]
         if len(known) > 1:
             raise LinkFailed(Outcome.BAD_RESPONSE, "coded more than once")

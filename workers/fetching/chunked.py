@@ -14,7 +14,7 @@ from dataset.pictures.outcomes import Outcome
 from workers.fetching.failure import LinkFailed
 
 MAX_LINE_BYTES = 16 << 10
-"""For a chunk's size line and for the whole trailer, as in browsers."""
+"""Limit for a chunk's size line, and for the whole trailer, as in browsers."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;.*)?\r?\Z", re.DOTALL)
 

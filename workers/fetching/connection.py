@@ -35,8 +35,8 @@ class ByteStream(Protocol):
 class PlainByteStream:
     """A connected, non-blocking socket without TLS that calls trio only when it must wait.
 
-    trio's SocketStream enters the scheduler with every call. How much is read without a wait is bounded by the limits
-    on heads and bodies.
+    trio's SocketStream enters the scheduler with every call. The limits on heads and bodies bound how much is read
+    without a wait.
     """
 
     def __init__(self, connected: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """A trio backend for dnspython.
 
-Source: dnspython's interface for asynchronous backends. Its own trio backend cannot be imported with our trio:
-dnspython 2.9 demands trio 0.34 or later, asks 3.0.0 breaks from 0.24 on.
+Source: dnspython's interface for asynchronous backends. Its own trio backend cannot be imported with Shoal's version of
+trio: dnspython 2.9 requires trio 0.34 or later, and asks 3.0.0 does not work with 0.24 or later.
 
 Rejected: an older dnspython, which lacks fixes, and overriding its version check, which is private.
 """

@@ -1,7 +1,7 @@
 """The failure of a link: raised where it is detected, turned into a value once, in fetch.
 
 Invariant: exceptions of other libraries about a server or the network are translated to `LinkFailed` where they occur,
-so none leaves this package. Reasons are our own words, never a server's.
+so none leaves this package. Reasons are written by Shoal; they never contain a server's words.
 """
 
 from dataset.pictures.outcomes import TRANSIENT, Outcome

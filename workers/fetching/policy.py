@@ -25,8 +25,8 @@ class Profile(StrEnum):
 
 PROFILES: dict[Profile, dict[str, float]] = {
     Profile.FAST: {"per_host": 4, "host_spacing_seconds": 0.0, "robots": False},
-    # At most one request every 2 s: 300 per host in a batch of ten minutes, and few hosts have that many links.
-    # At most 16 at a time and 20 a second per address, behind which hosting firms put thousands of hosts.
+    # At most one request every 2 s: 300 per host in a batch of ten minutes; few hosts have so many links. At most 16 at
+    # a time and 20 a second per address, behind which hosting firms put thousands of hosts.
     Profile.POLITE: {
         "per_host": 1,
         "host_spacing_seconds": 2.0,
@@ -60,7 +60,7 @@ class FetchPolicy:
     host_failures: int = 8
     """Consecutive failures after which a host's other links are postponed to a later batch."""
     max_rest_seconds: float = 30.0
-    """A host that rests for longer, by its Retry-After or by the tracker, is given up for the batch."""
+    """A host that rests for longer, because of its Retry-After or the tracker, is given up for the batch."""
     rest_seconds: float = 60.0
     """How long a refusing host rests until the tracker has set the duration."""
     robots: bool = False
@@ -74,7 +74,7 @@ class FetchPolicy:
     min_bytes_per_second: int = 2_000
     """A body that is slower after 5 seconds is given up, because it occupies one of `concurrency` places."""
     max_bytes: int = 20_000_000
-    """Per body, on the wire and after decompression."""
+    """Limit per body, as received and after decompression."""
     max_redirects: int = 5
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Private networks that are allowed, e.g. 127.0.0.0/8 for the demo."""
@@ -86,7 +86,7 @@ class FetchPolicy:
     nameservers: tuple[str, ...] = ()
     """DNS resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty means those of /etc/resolv.conf."""
     dns_seconds: float = 5.0
-    """Per name, for all resolvers and attempts."""
+    """Limit per name, for all resolvers and attempts together."""
     memory_bytes: int = 128 << 20
     """Limit for all bodies in memory together."""
     stop_grace_seconds: float = 8.0
@@ -117,7 +117,7 @@ class FetchPolicy:
 
     @property
     def agent_token(self) -> str:
-        """The product name in lower case, by which robots.txt addresses us."""
+        """The product name in lower case, which selects the group in robots.txt."""
         return self.user_agent.split("/")[0].split()[0].lower()
 
 

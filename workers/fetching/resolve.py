@@ -1,10 +1,11 @@
-"""Names to addresses: dnspython under trio, with a cache that also keeps failures.
+"""Resolve names to addresses: dnspython under trio, with a cache that also keeps failures.
 
 Invariant: at most one lookup per name is in flight. An answer is kept for its TTL, within bounds, and the number of
 names is bounded. AAAA is queried only if a name has no A record, which saves half the queries; most machines have no
 IPv6 route.
 
-Source: img2dataset's users lose up to 70 % of their downloads to overloaded resolvers, hence the limit on queries.
+Source: img2dataset's users lose up to 70 % of their downloads because of overloaded resolvers; therefore the number of
+queries is limited.
 
 /etc/resolv.conf is read once, when the worker starts, so that an invalid line or a file that is being rewritten cannot
 fail batches.

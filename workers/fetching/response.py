@@ -6,8 +6,9 @@ only when the response ended where it said it would and nothing followed it.
 `response_head` parses the head. A body of announced length, as nearly all pictures have, is counted here; `chunked`
 reads a body in chunks; h11 frames the others.
 
-Rejected: h11 on the raw bytes, which refuses one picture in some hundreds for headers that browsers accept, and limits
-heads to 16 KB; h11 for every response, which copies each body three times (1.2 ms of CPU per picture, now 0.93).
+Rejected: h11 on the raw bytes, which refuses about one picture in several hundred because of headers that browsers
+accept, and limits heads to 16 KB; h11 for every response, which copies each body three times (1.2 ms of CPU per
+picture, now 0.93).
 """
 
 import math
@@ -40,7 +41,7 @@ FRAMING_SLACK_BYTES = 1 << 20
 """Allowance for heads and chunk framing on top of the byte limit."""
 
 MIN_CHUNK_BYTES = 64
-"""The mean after 1,000 chunks. Parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
+"""Minimum mean size after 1,000 chunks. Parsing a megabyte of one-byte chunks takes 20 seconds of CPU."""
 
 _SOME_GET = h11.Request(method="GET", target="/", headers=[("Host", "host")])
 """h11 needs only the method to frame the response."""
@@ -197,7 +198,7 @@ class ResponseReader:
         if pieces > 1_000 and received < pieces * MIN_CHUNK_BYTES:
             raise LinkFailed(Outcome.BAD_RESPONSE, "chunks of a few bytes")
         if seconds > RATE_GRACE_SECONDS and received < seconds * self._policy.min_bytes_per_second:
-            raise LinkFailed(Outcome.TIMEOUT, "the body only trickles")
+            raise LinkFailed(Outcome.TIMEOUT, "the body is too slow")
 
     async def _cover(self, size: int) -> float:
         """Take memory for the body; return the seconds waited. The link's deadline moves by them."""

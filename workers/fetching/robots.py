@@ -1,13 +1,13 @@
-"""robots.txt: the URLs that a site's owner allows us to fetch.
+"""robots.txt: the URLs that a site's owner allows Shoal to fetch.
 
 Invariant: with robots on, the robots.txt of an origin (scheme, host and port) is known before any URL of it is fetched,
 at every hop. It is fetched once at a time, through the same checks as any URL. The cache is bounded in number and
 bytes, and entries are at most a day old.
 
-Source: RFC 9309. 2.2.1: the group with our product's whole name applies, in any case, otherwise the group of `*`.
-2.3.1.2: after five redirects the file counts as missing. 2.3.1.3: 4xx allows everything; 429, which the RFC leaves
-open, is treated as a busy server. 2.3.1.4: 5xx and an unreachable host allow nothing; the link ends with that failure,
-and is retried if it is transient. 2.4: cached for a day. 2.5: 500 KiB are parsed.
+Source: RFC 9309. 2.2.1: the group with our product's whole name applies (upper and lower case are equal), otherwise the
+group of `*`. 2.3.1.2: after five redirects the file counts as missing. 2.3.1.3: 4xx allows everything; 429, which the
+RFC leaves open, is treated as a busy server. 2.3.1.4: 5xx and an unreachable host allow nothing; the link ends with
+that failure, and is retried if it is transient. 2.4: cached for a day. 2.5: 500 KiB are parsed.
 
 The parser is Scrapy's Protego (0.2 ms for an ordinary file, no backtracking on wildcards). Rejected: urllib.robotparser
 (no wildcards, first match instead of longest), reppy (no release since 2019), robotspy (half as fast).
@@ -77,7 +77,7 @@ class RobotsCache:
         return rules if rules is not None and rules.until > now else None
 
     def put(self, origin: str, rules: CachedRules) -> None:
-        """Keep rules; drop the oldest entries that do not fit any more."""
+        """Keep rules; drop the oldest entries if there is not enough space."""
         old = self.known.pop(origin, None)
         self.size += rules.size - (old.size if old else 0)
         self.known[origin] = rules

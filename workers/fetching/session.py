@@ -1,4 +1,4 @@
-"""The only module that imports asks, of which it replaces most parts.
+"""The only module that imports asks; it replaces most parts of it.
 
 Invariant: one call of `CheckedSession.ask` is one request and one response over a connection to a checked address. It
 follows no redirect, keeps no cookie, and reads nothing beyond the bounds. Every failure is a `LinkFailed`.
@@ -44,7 +44,7 @@ from workers.fetching.target import Target, parse_target
 from workers.fetching.tls import tls_context
 
 MAX_ADDRESSES = 2
-"""Per name, in the resolver's order; each gets an equal part of the time."""
+"""Addresses tried per name, in the resolver's order; each gets an equal part of the time."""
 
 
 class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
@@ -145,12 +145,13 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
                     close_socket(connecting)
         if is_late:
             raise LinkFailed(Outcome.TIMEOUT, "no connection in time")
-        raise LinkFailed(Outcome.CONNECT_ERROR, "the connection was refused or is not possible")
+        raise LinkFailed(Outcome.CONNECT_ERROR, "the connection was refused or the host is unreachable")
 
     async def _secure(self, connected: socket.socket, host: str) -> trio.abc.Stream:
         is_secure = False
         try:
-            self._tls = self._tls or tls_context(verify=self.policy.verify_tls)  # takes 30 ms, so only when needed
+            # takes 30 ms, so it is created only when needed
+            self._tls = self._tls or tls_context(verify=self.policy.verify_tls)
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
             secured = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
             await secured.do_handshake()
@@ -158,7 +159,7 @@ class CheckedSession(Session):  # type: ignore[misc]  # asks is not annotated
         except (trio.BrokenResourceError, ssl.SSLError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
             unknown = isinstance(cause, ssl.SSLCertVerificationError)
-            reason = "the certificate does not vouch for the host" if unknown else "the handshake failed"
+            reason = "the certificate is not valid for the host" if unknown else "the handshake failed"
             raise LinkFailed(Outcome.TLS_ERROR, reason) from error
         finally:
             if not is_secure:

@@ -12,7 +12,7 @@ Target = WebUrl
 
 _REASONS = {
     Unresolved.NOT_HTTP: "neither http nor https",
-    Unresolved.BAD_URL: "not a URL, or without a host and port that can be asked, or with credentials",
+    Unresolved.BAD_URL: "not a URL, or without a valid host and port, or with credentials",
     Unresolved.URL_TOO_LONG: f"longer than {MAX_REQUEST_CHARACTERS:,} characters",
 }
 

@@ -31,12 +31,14 @@ MAX_RETRIES = 6
 """Consecutive resumes without a byte in between; with the pauses below, about a minute."""
 MAX_RESUMES = 100
 """Resumes of one body in total."""
-PAUSE_SECONDS = 1.0  # before the first retry; doubled before each further one
+PAUSE_SECONDS = 1.0  # pause before the first retry; doubled before each further one
 MAX_RETRY_AFTER_SECONDS = 120.0
 """A longer Retry-After fails the job, which is tried again later."""
 USER_AGENT = "shoal/0.1"
 RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""Common Crawl answers 403 to clients that are too fast. A file that is really forbidden costs a minute more."""
+"""Common Crawl answers 403 to clients that send requests too fast. A file that is really forbidden takes a minute
+longer to fail.
+"""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
 
 
@@ -63,7 +65,7 @@ class HttpFile(io.RawIOBase):
         self.version: str | None = None
         """The ETag if it is strong, otherwise Last-Modified."""
         self.file_size: int | None = None
-        """None if the server does not tell."""
+        """None if the server does not give it."""
         self._is_begun = False
         self._retries = 0
         self._resumes = 0
@@ -164,7 +166,7 @@ class HttpFile(io.RawIOBase):
         if self._is_begun or self._is_part:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT or not match or int(match[1]) != self._position:
                 response.close()
-                what = "broke off and cannot be resumed" if self._is_begun else "cannot be read in parts"
+                what = "was cut off and cannot be resumed" if self._is_begun else "cannot be read in parts"
                 raise SourceError(f"{self._url} {what}: try again later, or download it and use the copy.")
             size = None if match[2] == "*" else int(match[2])
             if self._is_begun and (_differ(version, self.version) or _differ(size, self.file_size)):
@@ -189,7 +191,7 @@ class HttpParts(io.RawIOBase):
         with HttpFile(url, pause=pause, size=1) as first:
             self._version = first.version
             if first.file_size is None:
-                raise SourceError(f"The server does not tell the size of {url}: download it and use the copy.")
+                raise SourceError(f"The server does not give the size of {url}: download it and use the copy.")
             self.file_size = first.file_size
 
     def readable(self) -> bool:

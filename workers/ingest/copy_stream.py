@@ -3,7 +3,7 @@
 Invariant: the pieces form one complete COPY, in the same order each time they are iterated over. A value that COPY
 cannot carry (see `tracker.protocol.copy_rows`) raises during the iteration, which ends the transaction.
 
-All pieces stay in memory until the stream is released: a connection that breaks sends them again.
+All pieces stay in memory until the stream is released: if the connection breaks, they are sent again.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""The slot of the Bloom filter that an ingest worker holds, and the filter in its memory.
+"""The slot of the Bloom filter that an ingest worker holds, and the slot's filter in the worker's memory.
 
 Invariant: the filter is derived data. It equals the slot's last snapshot plus every pack committed through the slot
-since, or it is dropped and rebuilt from both. So a transaction that fails loses no link: its keys go with the filter.
+since, or it is dropped and rebuilt from both. So no link is lost if a transaction fails: its keys are dropped together
+with the filter.
 """
 
 import logging
@@ -21,7 +22,7 @@ class SlotFilter:
     def __init__(self) -> None:
         self._slot: FilterSlot | None = None
         self._filter: BloomFilter | None = None
-        self._ordinal = 0  # of the last pack in the filter
+        self._ordinal = 0  # the ordinal of the last pack in the filter
 
     @property
     def slot(self) -> int | None:
@@ -34,7 +35,8 @@ class SlotFilter:
         if slot is None:
             return False
         if slot.slot != self.slot or self._ordinal < slot.snapshot_ordinal:
-            self._filter = None  # of another slot, or older than the packs that the tracker still lists
+            # the filter belongs to another slot, or is older than the packs that the tracker still lists
+            self._filter = None
         self._slot = slot
         return True
 
@@ -56,7 +58,7 @@ class SlotFilter:
         return taken
 
     def give_back(self, taken: BloomFilter, *, packs: int = 0) -> None:
-        """Keep the filter, to which the keys of so many committed packs were added."""
+        """Keep the filter, after the keys of this number of committed packs were added to it."""
         self._filter = taken
         self._ordinal += packs
 

@@ -2,10 +2,10 @@
 
     claim a piece → read_list → complete (each pack is listed, and each of its files becomes an ingest job)
 
-So the candidates of a list have what those of a crawl have: a pack and a row that name them, and a copy in the store
-from which the Bloom filter can be rebuilt after the list is gone.
+So the candidates of a list are like those of a crawl: a pack and a row identify them, and the store has a copy from
+which the Bloom filter can be rebuilt after the list is gone.
 
-Rejected: COPY straight from the list. The holder of each slot would have to read the whole list for its share.
+Rejected: COPY directly from the list: the holder of each slot would have to read the whole list for its share.
 """
 
 from collections.abc import Mapping

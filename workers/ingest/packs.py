@@ -1,4 +1,4 @@
-"""Reading packs, selecting the rows that are new, and shuffling them: the work that needs no tracker.
+"""Read packs, select the rows that are new, and shuffle them: the part of the work that does not need the tracker.
 
 Invariant: every job is either in a run's packs or among the unreadable ones; an unreadable pack does not affect others.
 """
@@ -68,7 +68,7 @@ class Selection:
     """(K,) uint64, distinct, all unknown to the filter; to be added to it."""
     asked: BloomFilter
     keys_then: int
-    """The number of keys in the filter when it was asked."""
+    """The number of keys in the filter when it was queried."""
 
     def is_valid_for(self, known: BloomFilter) -> bool:
         """Return whether the answer is still valid: same filter, no keys added since."""
@@ -98,7 +98,7 @@ def select_new(read: ReadPacks, known: BloomFilter) -> Selection:
 
     Rows on a deny list are left out.
     """
-    keys_then = known.count  # before the question: keys added meanwhile make the answer invalid
+    keys_then = known.count  # read before the query, because keys that are added during it make the answer invalid
     hashes = np.concatenate([np.empty(0, np.uint64), *(run.hashes for run in read.runs)])
     first_seen = known.first_seen(hashes)
     ends = np.cumsum([len(run.hashes) for run in read.runs], dtype=np.intp)

@@ -2,15 +2,15 @@
 
     claim packs → drop what the Bloom filter knows → shuffle → COPY and complete, in one transaction
 
-Invariant: this worker alone holds its slot of the filter, and has one transaction under way at a time. Keys may enter
-the filter while their rows are copied, because a failure drops the filter (see `filter_slot`); a snapshot is taken
-after the commit.
+Invariant: this worker is the only holder of its slot of the filter, and has at most one open transaction. Keys may be
+added to the filter while their rows are copied, because a failure drops the filter (see `filter_slot`); a snapshot is
+taken after the commit.
 
 While Postgres copies one group of packs, a thread prepares the rows of that group piece by piece (`copy_stream`), adds
 its keys to the filter, and then reads the next group, which was claimed before the COPY began (`packs`). The rows
-selected in advance are used only if the same filter is still in memory; otherwise the new filter is asked. Packs
-claimed in advance are held like others: the next `claim` returns them, and a worker that leaves or loses its slot gives
-them back.
+selected in advance are used only if the same filter is still in memory; otherwise the new filter is queried. Packs
+claimed in advance are leased like others: the next `claim` returns them, and a worker that leaves or loses its slot
+releases them.
 
 docs/performance.md has the measurements and what was rejected.
 """
@@ -120,7 +120,7 @@ class Ingest(Stage[Job]):
             raise
 
     def size(self, held: Job) -> int:
-        return int(held.payload["rows"] or 0)  # a link list of some formats does not tell its rows
+        return int(held.payload["rows"] or 0)  # the number of rows of some formats of link lists is unknown
 
     def count(self, result: Mapping[str, Any]) -> None:
         if "packs" in result:  # a piece of a link list
@@ -131,7 +131,7 @@ class Ingest(Stage[Job]):
         metrics.INGESTED.inc(fresh)
 
     def _release_slot(self, context: WorkContext) -> None:
-        """Let another worker have the slot while this one pauses after a failure."""
+        """Free the slot for another worker while this one pauses after a failure."""
         if self._ahead is not None:
             self._release_ahead(self._ahead, context)
         context.session.release_slot()
@@ -157,7 +157,7 @@ class Ingest(Stage[Job]):
         return {"packs": len(results), "rows": rows, "candidates": candidates, "duplicates": rows - candidates}
 
     def _claim_ahead(self, known: BloomFilter, context: WorkContext) -> None:
-        """Claim the next packs; the thread reads them and asks the filter while the current ones are copied."""
+        """Claim the next packs; the thread reads them and queries the filter while the current ones are copied."""
         try:
             held = [] if context.stopping.is_set() else _claim_packs(context)
         except LeaseLost as error:  # the reply to the claim was lost for so long that its packs went to another worker
@@ -171,7 +171,7 @@ class Ingest(Stage[Job]):
             self._ahead = _Ahead(held, _Group(reading, selecting))
 
     def _release_ahead(self, ahead: _Ahead, context: WorkContext) -> None:
-        """Give back what was claimed in advance; packs that went to another worker with the slot stay there."""
+        """Release the jobs that were claimed in advance; packs that went to another worker with the slot stay there."""
         self._ahead = None
         if ahead.group is not None:
             ahead.group.cancel()
@@ -205,7 +205,8 @@ def _claim_packs(context: WorkContext) -> list[Job]:
             more = context.session.claim()
             alone = bool(more) and (more[0].attempt > 1 or is_list(more[0]))
             if held and alone:
-                context.session.release(more[0])  # what failed before is tried alone, so it cannot fail the others
+                # a job that failed before is tried alone, so it cannot make the others fail
+                context.session.release(more[0])
                 break
         except LeaseLost as error:  # the reply was lost for so long that this pack went to another worker
             if not held:
@@ -219,7 +220,7 @@ def _claim_packs(context: WorkContext) -> list[Job]:
 
 
 def _fail_unreadable(read: ReadPacks, context: WorkContext) -> None:
-    """Fail the jobs whose pack cannot be read; the others go on."""
+    """Fail the jobs whose pack cannot be read; the others continue."""
     for job, reason in read.unreadable:
         log.warning("job.failed stage=ingest job=%s error=%r", job.job_id, reason)
         context.session.fail(job, reason)

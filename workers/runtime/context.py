@@ -1,4 +1,4 @@
-"""What a stage works with: the tracker's session, the store, the request to stop, and the progress count."""
+"""The objects that a stage works with: the tracker's session, the store, the request to stop, the progress count."""
 
 import threading
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class WorkContext:
         self.stop.set()
 
     def advance(self, n: int) -> None:
-        """Add `n` links, pages or samples to the progress. Without progress for too long the lease is lost."""
+        """Add `n` links, pages or samples to the progress. If there is no progress for too long, the lease is lost."""
         self.progress += n
 
     def step(self, n: int) -> None:
@@ -50,7 +50,7 @@ class WorkContext:
             raise Stopped("asked to stop")
 
     def pause(self, seconds: float) -> None:
-        """Wait in a thread. Waiting counts as progress: a server that asks for a pause must not cost the lease.
+        """Wait in a thread. Waiting counts as progress, so that the lease is not lost when a server asks for a pause.
 
         Raises:
             Stopped: the worker was asked to stop.
@@ -61,7 +61,7 @@ class WorkContext:
         self.step(0)
 
     def follow(self, job: Job | Batch) -> Recipe:
-        """Return the recipe of a job's run; the first call for a run agrees on it with the tracker.
+        """Return the recipe of a job's run; the first call for a run settles it in the tracker.
 
         Raises:
             CannotWork: this version cannot read the recipe, or other workers follow a different one.

@@ -1,4 +1,4 @@
-"""The hash lists in force, loaded by a worker: pictures that nobody may keep."""
+"""The hash lists in force, as loaded by a worker: lists of pictures that must not be kept."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from workers.runtime.context import WorkContext
 class HashListCache:
     """Keeps the lists that were loaded last."""
 
-    _lists: dict[str, str] = field(default_factory=dict)  # sha256 by path, of `_loaded`
+    _lists: dict[str, str] = field(default_factory=dict)  # path -> sha256 of the lists in `_loaded`
     _loaded: HashLists = field(default_factory=HashLists)
 
     def current(self, context: WorkContext) -> HashLists:

@@ -1,7 +1,7 @@
 """The worker's loop: claim, work, complete, until the worker is told to stop or no work is left.
 
-A stage claims and works; the loop does what all stages need: heartbeats, signals, giving work back, and one log line
-per job. A job that fails is tried again later; the worker goes on. Only CannotWork and a database that stays away end
+A stage claims and works; the loop does what all stages need: heartbeats, signals, returning work, and one log line per
+job. A job that fails is tried again later, and the worker continues. Only CannotWork and a database that stays down end
 the worker.
 """
 
@@ -29,7 +29,7 @@ BEATS_IN_A_LEASE = 4
 LEAST_BEAT_SECONDS = 3.0
 # How long an idle worker waits before it claims again; 3,000 idle workers then claim about 600 times a second.
 IDLE_SECONDS = (0.5, 5.0)
-# A worker with --until-idle asks more often, because somebody waits for it to end.
+# A worker with --until-idle claims more often, because a person waits for it to end.
 UNTIL_IDLE_SECONDS = 1.0
 # A machine with a full disk or a broken GPU would use up the attempts of every job it claims. So a worker waits longer
 # after each failure in a row, and gives up after this many.
@@ -56,8 +56,8 @@ class Stage(Protocol[Held]):
         """Do the work and complete it; return the facts for the log line.
 
         Raises:
-            Stopped: the worker was asked to stop before the work was done; the loop gives the work back.
-            CannotWork: this worker cannot do such work; the loop gives the work back, and the worker ends.
+            Stopped: the worker was asked to stop before the work was done; the loop returns the work.
+            CannotWork: this worker cannot do such work; the loop returns the work, and the worker ends.
         """
 
     def size(self, held: Held) -> int:  # noqa: ARG002 — the default is for unknown sizes
@@ -75,7 +75,7 @@ class Stage(Protocol[Held]):
 
 @dataclass(frozen=True, slots=True)
 class StopWhen:
-    """When the loop ends by itself: after one claim, or when the queue is empty and nothing can reach it."""
+    """When the loop ends by itself: after one claim, or when the queue is empty and no more jobs can come."""
 
     once: bool = False
     until_idle: bool = False
@@ -86,7 +86,7 @@ async def run(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> 
 
     Raises:
         CannotWork: this worker cannot do the work that it was given.
-        DatabaseDown: the database stayed away.
+        DatabaseDown: the database stayed down.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, context)
@@ -104,7 +104,7 @@ async def run(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> 
 
 
 async def _leave(context: WorkContext) -> None:
-    """Leave; a worker that has left already (a lost reply, an eviction) is fine too."""
+    """Leave; it is not an error if the worker has left already (a lost reply, an eviction)."""
     try:
         await trio.to_thread.run_sync(context.session.leave)
     except Refused as error:
@@ -114,7 +114,7 @@ async def _leave(context: WorkContext) -> None:
 async def _abreast(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> None:
     """Work on `stage.abreast` claims at the same time, each under its own lease.
 
-    If one of them ends with an error, the others stop in order and give their work back.
+    If one of them ends with an error, the others stop in an orderly way and return their work.
     """
     ends: list[CannotWork | DatabaseDown] = []
 
@@ -164,20 +164,22 @@ async def _claim(stage: Stage[Held], context: WorkContext) -> Sequence[Held]:
 
 
 async def _pause(seconds: float, context: WorkContext) -> None:
-    """Wait about `seconds`, or until asked to stop; the randomness keeps many workers from asking in step."""
+    """Wait about `seconds`, or until asked to stop; the time is random, so that many workers do not claim at the same
+    moment.
+    """
     with trio.move_on_after(seconds * random.uniform(0.5, 1.5)):  # noqa: S311
         await context.stop.wait()
 
 
 async def _one(stage: Stage[Held], held: Sequence[Held], context: WorkContext) -> bool:
-    """Do the work of one claim; return whether it did not fail."""
+    """Do the work of one claim; return False if it failed."""
     started = time.monotonic()
     jobs = ",".join(str(job.job_id) for job in held)
     try:
         facts = await stage.work(held, context)
     except LeaseLost as error:
         log.warning("job.lost stage=%s job=%s error=%r", stage.kind, jobs, str(error))
-        await _each(held, context.session.release)  # those that are still this worker's
+        await _each(held, context.session.release)  # releases the jobs that this worker still holds
         return True
     except Stopped:
         await _each(held, context.session.release)
@@ -188,7 +190,7 @@ async def _one(stage: Stage[Held], held: Sequence[Held], context: WorkContext) -
         raise
     except DatabaseDown:
         raise
-    except Exception as error:  # whatever the cause, the worker goes on and the job is kept
+    except Exception as error:  # whatever the cause, the worker continues and the job is kept
         log.exception("job.failed stage=%s job=%s", stage.kind, jobs)
         reason = f"{type(error).__name__}: {error}"
         await _each(held, lambda job: context.session.fail(job, reason))

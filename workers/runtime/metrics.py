@@ -1,8 +1,9 @@
 """The worker's Prometheus metrics, and the port that serves them.
 
-Counting is always on: it costs under 1.5 µs per link, of a millisecond of CPU. The port is opened only by
---metrics-port. These metrics are what only the worker sees, as it happens; `tracker serve` has what the tracker knows
-(jobs, leases, outcomes of ended batches). A process is one worker of one stage, so nothing is labelled by worker.
+Counting is always on: it takes under 1.5 µs per link, which takes a millisecond of CPU in total. The port is opened
+only by --metrics-port. These metrics show what only the worker knows, without delay; the metrics of `tracker serve`
+show what the tracker knows (jobs, leases, outcomes of ended batches). A process is one worker of one stage, so nothing
+is labelled by worker.
 """
 
 import logging
@@ -98,7 +99,7 @@ def serve(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | N
     """
     WORKER.info({"queue": kind, "version": version("shoal")})
     for result in ("completed", "failed", "released", "lost"):
-        JOBS.labels(kind, result)  # a counter that appears with its first event has no rate then
+        JOBS.labels(kind, result)  # a counter that appears with its first event has no rate at that moment
     if port is None:
         yield None
         return
@@ -120,8 +121,8 @@ def serve(kind: str, port: int | None, host: str = LOOPBACK) -> Iterator[int | N
 
 
 def _with_process() -> CollectorRegistry:
-    """Return our metrics and those of the process: CPU, memory, open files."""
-    # these are a third of all series, and nothing uses them
+    """Return Shoal's metrics and those of the process: CPU, memory, open files."""
+    # these are a third of all series, and no dashboard or alert uses them
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(REGISTRY)  # a registry is a collector, too

@@ -1,4 +1,4 @@
-"""Loading models for filter and embed: each once, on one device, in one precision."""
+"""Load models for filter and embed: each model once, on one device, in one precision."""
 
 import logging
 import time

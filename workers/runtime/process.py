@@ -27,7 +27,7 @@ OpenStage = Callable[[Mapping[str, Any]], AbstractContextManager[Stage[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """How a worker runs, whatever its stage."""
+    """The options of a worker process that are independent of its stage."""
 
     stop_when: StopWhen
     processes: int

@@ -1,4 +1,4 @@
-"""The line at the bottom of the terminal that shows what a worker does, if stderr is a terminal.
+"""The line at the bottom of the terminal that shows a worker's current work, if stderr is a terminal.
 
 Log lines scroll by above it: the same console prints them, and redraws the line below.
 """
@@ -111,7 +111,8 @@ class Bar:
     def status(self) -> Status:
         now, done, in_flight = time.monotonic(), self._context.progress, self._session.in_flight
         sizes = in_flight.sizes
-        if not self._sizes.keys() & sizes.keys():  # all jobs are new; some of several may end earlier
+        # all jobs are new; if there are several, some may end earlier than others
+        if not self._sizes.keys() & sizes.keys():
             self._before, self._size = done, 0
         self._sizes, self._size = sizes, max(self._size, sum(sizes.values()))
         return Status(

@@ -5,10 +5,12 @@ restarts processes that died, and ends with the last process: with exit code 0, 
 download worker is one Python thread, so a machine needs one process per core.
 
 Each child leads its own process group, so Ctrl-C reaches only the parent, which forwards it once; a second signal would
-end the child at once instead of draining it. If the parent is killed, its workers work on, drain and leave as usual.
+end the child at once instead of draining it. If the parent is killed, its workers continue, and drain and leave as
+usual.
 
 A dead process is restarted after a pause, at most MAX_RESTARTS times in a row; after HEALTHY_SECONDS of life the count
-starts again. Exit 1 counts as dead, because what the worker lacked may come back. Exit 2 (usage) is not restarted.
+starts again. Exit code 1 counts as dead, because the cause (such as a missing database) may go away. Exit code 2
+(usage) is not restarted.
 """
 
 import logging
@@ -95,7 +97,7 @@ class Supervisor:
             if child.process is not None:
                 child.process.send_signal(number)
             elif child.code is None:
-                child.code = 0  # it waited for its restart
+                child.code = 0  # it was waiting for its restart
 
     def _check(self) -> None:
         now = time.monotonic()

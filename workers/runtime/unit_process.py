@@ -1,10 +1,11 @@
-"""One unit of a build in a process of its own, so that it can be killed, its memory limited and all of it given back.
+"""Do one unit of a build in a separate process, so that it can be killed, its memory is limited, and all its memory is
+freed at the end.
 
-    worker ──request, one line of JSON──▶ stdin               which stays open: when it ends, the process ends itself
+    worker ──request, one line of JSON──▶ stdin               which stays open; the process ends when it is closed
     worker ◀──answer, one line of JSON── a pipe of its own    {"result": …}, {"error": sentence} or {"missing": module}
 
 Invariant: a unit may be killed at any time, because it is idempotent. The process leads a group, which is killed as a
-whole. What libraries print to stdout goes to stderr.
+whole. Output of libraries to stdout is sent to stderr.
 """
 
 import json
@@ -31,12 +32,12 @@ LOOK_SECONDS = 0.5
 
 
 class UnitFailed(WorkerError):
-    """A unit could not be done; the message says why."""
+    """A unit failed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRequest:
-    """A unit of a build, as the job has it; `max_bytes` limits memory that is not a mapped file."""
+    """A unit of a build, from the job; `max_bytes` limits the memory that is not a mapped file."""
 
     store: str
     release: str
@@ -65,8 +66,8 @@ class RunUnit(Protocol):
 def run_in_process(module: str, request: UnitRequest, on_cpu: Callable[[int], None]) -> dict[str, Any]:
     """Do a unit in `python -m module`, which calls `answer_request`; return the result as JSON.
 
-    `on_cpu` is called about twice a second with the milliseconds of CPU time that were used since. What it raises ends
-    the process.
+    `on_cpu` is called about twice a second with the milliseconds of CPU time used since the last call. An exception of
+    it ends the process.
 
     Raises: UnitFailed; CannotWork when a package is missing.
     """
@@ -87,7 +88,7 @@ def run_in_process(module: str, request: UnitRequest, on_cpu: Callable[[int], No
             answer = _wait(answers.fileno(), process.pid, on_cpu)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # after an answer it has nothing left to do
+                os.killpg(process.pid, signal.SIGKILL)  # after its answer the process has nothing left to do
             code = process.wait()
             with suppress(BrokenPipeError):
                 process.stdin.close()
@@ -95,7 +96,7 @@ def run_in_process(module: str, request: UnitRequest, on_cpu: Callable[[int], No
 
 
 def _wait(answers: int, pid: int, on_cpu: Callable[[int], None]) -> bytes:
-    """Return the line of the answer; less when the process ended before."""
+    """Return the line of the answer, incomplete if the process ended before."""
     answer, used = b"", 0
     while not answer.endswith(b"\n"):
         if not select.select([answers], [], [], LOOK_SECONDS)[0]:
@@ -123,8 +124,8 @@ def _read(answer: bytes, code: int, request: UnitRequest) -> dict[str, Any]:
     if not answer.endswith(b"\n"):
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         raise UnitFailed(
-            f"the process of {what} {ended}: if the kernel's log says that memory ran out, give it more; otherwise see "
-            "the lines above"
+            f"the process of {what} {ended}: if the kernel's log says that memory ran out, give the worker more; "
+            "otherwise see the lines above"
         )
     match json.loads(answer):
         case {"result": dict() as result}:
@@ -133,11 +134,11 @@ def _read(answer: bytes, code: int, request: UnitRequest) -> dict[str, Any]:
             raise CannotWork(f"{missing} is not installed: install Shoal with its extra [index]")
         case {"error": error}:
             raise UnitFailed(f"{what}: {error}")
-    raise UnitFailed(f"the process of {what} answered {answer[:100]!r}: its version is another one than the worker's")
+    raise UnitFailed(f"the process of {what} answered {answer[:100]!r}: its version differs from the worker's")
 
 
 def answer_request(plan_steps: PlanSteps, run_unit: RunUnit) -> None:
-    """Be the process: read the request, do the unit, answer."""
+    """Run in the process: read the request, do the unit, write the answer."""
     answers = int(sys.argv[1])
     os.set_inheritable(answers, False)
     request = UnitRequest(**json.loads(sys.stdin.buffer.readline()))
@@ -148,7 +149,7 @@ def answer_request(plan_steps: PlanSteps, run_unit: RunUnit) -> None:
 
 
 def _end_with_worker() -> None:
-    """Wait until the worker is gone; then kill the group, so that nothing works without a lease."""
+    """Wait until the worker is gone; then kill the group, so that no process works without a lease."""
     os.read(sys.stdin.fileno(), 1)
     os.killpg(0, signal.SIGKILL)
 
@@ -174,7 +175,7 @@ def _answer(request: UnitRequest, plan_steps: PlanSteps, run_unit: RunUnit) -> d
 
 
 def _check_plan(request: UnitRequest, computed: list[list[Any]]) -> None:
-    """Raise UnitFailed unless the release is still what the build was planned for."""
+    """Raise UnitFailed if the release no longer gives the plan with which the build was begun."""
     if computed != request.plan:
         raise UnitFailed(
             f"the release {request.release} now makes the plan {computed}, and the build was begun with "

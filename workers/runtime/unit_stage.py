@@ -1,6 +1,6 @@
 """The stage of a queue whose jobs are units of builds over a release: claim a unit, do it in a process, complete it.
 
-Progress is the CPU time of the unit's process: a unit that computes is alive; one that stands still loses its lease.
+Progress is the CPU time of the unit's process: a unit that computes keeps its lease; a unit that stands still loses it.
 """
 
 import fcntl
@@ -28,14 +28,14 @@ _PREFIX = "shoal-unit-"
 
 @dataclass(slots=True)
 class UnitStage(Stage[Job]):
-    """A stage inherits from this class and names its queue and its module."""
+    """The base class of such stages; a subclass names its queue and its module."""
 
     unit = "CPU-ms"
     module: ClassVar[str]
-    """`python -m` of it does a unit; see unit_process.py."""
+    """`python -m` of this module does a unit; see unit_process.py."""
 
     scratch: Path
-    """A local folder; each unit has one of its own in it, which is deleted afterwards."""
+    """A local folder; each unit gets a subfolder, which is deleted afterwards."""
     max_bytes: int | None = None
 
     def claim(self, context: WorkContext) -> Sequence[Job]:
@@ -48,7 +48,7 @@ class UnitStage(Stage[Job]):
         metrics.UNIT_ROWS.inc(result["rows_in"])
 
     def options(self, job: Job) -> Mapping[str, Any]:
-        """Return the options that the unit is run with."""
+        """Return the options for the unit."""
         options: Mapping[str, Any] = job.payload["options"]
         return options
 
@@ -78,9 +78,9 @@ def result_of(job: Job, result: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder in `parent` for the block, and delete those whose makers are gone.
+    """Make a folder in `parent` for the block, and delete folders that ended processes left there.
 
-    Its maker holds a lock on it, so a folder without a lock belongs to nobody.
+    A process holds a lock on its folder, so a folder without a lock is not in use.
 
     Raises: CannotWork when `parent` cannot be written.
     """
@@ -93,7 +93,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         folder = made.rename(parent / f"{_PREFIX}{made.name.removeprefix('.new-')}")
     except OSError as error:
         raise CannotWork(
-            f"the scratch folder {parent} cannot be used ({error}): give another with --scratch"
+            f"the scratch folder {parent} cannot be used ({error}): give another folder with --scratch"
         ) from error
     try:
         yield folder

@@ -27,8 +27,9 @@ from dataset.formats.release_embeddings import (
 )
 from dataset.formats.release_parquet import table_writer
 from dataset.formats.releases import FORMAT as RELEASE_FORMAT
-from dataset.formats.releases import RECORD as RELEASE_RECORD
 from dataset.formats.releases import (
+    HOSTS,
+    HOSTS_SCHEMA,
     CardDetails,
     FileKind,
     Release,
@@ -40,6 +41,7 @@ from dataset.formats.releases import (
     data_schema,
     table_path,
 )
+from dataset.formats.releases import RECORD as RELEASE_RECORD
 from dataset.store.store import Store
 
 Floats = npt.NDArray[np.float32]
@@ -171,6 +173,7 @@ def put_release(
             files.append(_file(path, batch, ids, writer.file.bytes, writer.file.sha256))
         _put_embeddings(store, name, batch, vectors, first, embeddings_per_file, order_seed)
         first += len(vectors)
+    store.write_table(f"releases/{name}/{HOSTS}", HOSTS_SCHEMA.empty_table())
     record = _record(name, described, files, first)
     store.put(f"releases/{name}/{RELEASE_RECORD}", record.to_json())
     return Release(store, f"releases/{name}", record)

@@ -17,6 +17,7 @@ from dataset.formats.releases import RECORD, open_release
 from dataset.report.galleries import read_galleries
 from dataset.report.statistics import write_statistics_page
 from dataset.stats.domains import Domain, most_frequent_domains
+from dataset.stats.duplicates import Duplicates, read_duplicates
 from dataset.stats.figures import all_figures
 from dataset.stats.funnel import Funnel, gather_funnel
 from dataset.stats.gather import Gathered, gather
@@ -37,6 +38,7 @@ class _Source:
     funnel: Funnel | None = None
     """Only for a run, whose page also has galleries."""
     domains: Sequence[Domain] | None = None
+    duplicates: Duplicates | None = None
 
 
 def stats_command(
@@ -57,7 +59,7 @@ def stats_command(
     if source is not None and run is not None:
         raise typer.BadParameter("--run is for a run of the store: leave SOURCE out")
     found = _run_source(store, run) if source is None else _named_source(source, store, save=save)
-    figures = all_figures(_gathered(found), found.funnel, found.domains)
+    figures = all_figures(_gathered(found), found.funnel, found.domains, found.duplicates)
     if html is not None:
         galleries = read_galleries(found.store, run) if found.funnel else {}
         write_statistics_page(html, found.title, figures, found.funnel, galleries)
@@ -114,4 +116,5 @@ def _release_source(store: Store, name: str, *, save: bool) -> _Source:
     release = open_release(store, name)
     title = f"{release.record.name} {release.record.version}"
     domains = most_frequent_domains(release)
-    return _Source(title, store, list(units_of_release(release)), save=save, domains=domains)
+    duplicates = read_duplicates(release)
+    return _Source(title, store, list(units_of_release(release)), save=save, domains=domains, duplicates=duplicates)

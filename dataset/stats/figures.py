@@ -23,6 +23,7 @@ from dataset.stats.counts import (
     LanguageCounts,
 )
 from dataset.stats.domains import Domain
+from dataset.stats.duplicates import Duplicates
 from dataset.stats.funnel import Funnel
 from dataset.stats.gather import Gathered
 from dataset.stats.hyperloglog import RELATIVE_ERROR, estimate
@@ -40,8 +41,13 @@ HISTOGRAM_BINS = {"similarity": 0.01, "pwatermark": 0.02, "punsafe": 0.02, "aest
 Figures = dict[str, Any]
 
 
-def all_figures(gathered: Gathered, funnel: Funnel | None = None, domains: Sequence[Domain] | None = None) -> Figures:
-    """Return the figures of all rows, of each subset, of a run's funnel and a release's domains, as JSON has them."""
+def all_figures(
+    gathered: Gathered,
+    funnel: Funnel | None = None,
+    domains: Sequence[Domain] | None = None,
+    duplicates: Duplicates | None = None,
+) -> Figures:
+    """Return the figures of all rows, of each subset, of a run's funnel and a release's domains and near-duplicates."""
     scopes = {scope: _scope_figures(counts, gathered.listed[scope]) for scope, counts in gathered.counts.items()}
     total = scopes.pop(ALL)
     named = {scope: figures for scope, figures in scopes.items() if scope}
@@ -52,7 +58,12 @@ def all_figures(gathered: Gathered, funnel: Funnel | None = None, domains: Seque
         "subsets": named,
         **({} if funnel is None else {"funnel": funnel_figures(funnel)}),
         **({} if domains is None else {"domains": [asdict(domain) for domain in domains]}),
+        **({} if duplicates is None else {"duplicates": _duplicates(duplicates)}),
     }
+
+
+def _duplicates(found: Duplicates) -> Figures:
+    return {**asdict(found), "representatives_share": share(found.representatives, found.rows)}
 
 
 def funnel_figures(funnel: Funnel) -> Figures:

@@ -34,6 +34,12 @@ def markdown(figures: Figures) -> str:
         "### Most frequent domains\n\n" + table(["domain", "pairs", "mean punsafe"], _domains(figures["domains"]))
         if figures.get("domains")
         else "",
+        f"### Near-duplicates\n\nCosine at least {figures['duplicates']['at']}.\n\n"
+        + table(["", "pairs", "share"], _duplicates(figures["duplicates"]))
+        + "\n"
+        + table(["pairs in a group", "groups"], _group_sizes(figures["duplicates"]["groups_by_lowest_size"]))
+        if figures.get("duplicates")
+        else "",
         "### Links\n\n"
         + table(["state", "links", "share"], _states(figures["funnel"]["states"]))
         + "\n"
@@ -45,6 +51,18 @@ def markdown(figures: Figures) -> str:
         else "",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _duplicates(found: Figures) -> Iterable[Sequence[str]]:
+    counts = {"representatives": found["representatives"], **found["members"]}
+    for name, count in counts.items():
+        yield name, _number(count), _percent(count / found["rows"] if found["rows"] else None)
+
+
+def _group_sizes(groups: Mapping[str, int]) -> Iterable[Sequence[str]]:
+    for lowest, count in groups.items():
+        highest = 2 * int(lowest) - 1
+        yield lowest if highest == int(lowest) else f"{lowest}–{highest}", _number(count)
 
 
 _QUANTILES = ("0.05", "0.25", "0.50", "0.75", "0.95")

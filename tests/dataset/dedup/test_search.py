@@ -15,6 +15,7 @@ from dataset.dedup.options import Options
 from dataset.dedup.quality import DEFAULT_ORDER, quality_keys
 from dataset.dedup.rescore import cosine_steps, to_steps
 from dataset.dedup.run import search
+from dataset.formats.duplicates import REPORT
 from dataset.formats.releases import FileKind, Release
 from dataset.formats.side_tables import read_side_tables
 from dataset.main import app
@@ -23,8 +24,9 @@ from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 from tests.planted import MODEL, planted, put_release
 
-ROWS, AT = 2_400, 0.94
+ROWS, AT = 1_500, 0.94
 Halves = npt.NDArray[np.float16]
+OPTIONS = Options(model=MODEL, at=AT, cells=32, super_cells=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,16 @@ def vectors() -> Halves:
     return planted(ROWS, dimensions=64)
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, vectors: Halves) -> Release:
+    """A release that was searched in many cells; nothing changes it."""
+    release = made(tmp_path_factory.mktemp("searched"), [vectors])
+    search(release, OPTIONS)
+    return release
+
+
 def made(folder: Path, batches: list[Halves], **options: Any) -> Release:
-    return put_release(Store.open(str(folder)), "laion", batches, rows_per_file=900, **options)
+    return put_release(Store.open(str(folder)), "laion", batches, rows_per_file=600, **options)
 
 
 def table_of(release: Release) -> list[dict[str, Any]]:
@@ -82,9 +92,9 @@ def test_one_cell_gives_the_greedy_result(tmp_path: Path, vectors: Halves) -> No
     assert {row["id"] for row in table_of(release) if row["kind"] == "self"} == kept
 
 
-def test_many_cells_keep_the_promises_and_nearly_the_greedy_result(tmp_path: Path, vectors: Halves) -> None:
-    release = made(tmp_path, [vectors])
-    report = json.loads(search(release, Options(model=MODEL, at=AT, cells=64, super_cells=4)))
+def test_many_cells_keep_the_promises_and_nearly_the_greedy_result(searched: Release, vectors: Halves) -> None:
+    release = searched
+    report = json.loads(release.store.read(release.path(REPORT)))
     rows = table_of(release)
     found = representatives(release)
     cosines = cosine_steps(vectors, vectors[found])
@@ -99,9 +109,8 @@ def test_many_cells_keep_the_promises_and_nearly_the_greedy_result(tmp_path: Pat
     assert report["checks"]["members_compared"] == ROWS - len(kept) == sum(report["members"].values())
 
 
-def test_table_says_who_is_in_a_group(tmp_path: Path, vectors: Halves) -> None:
-    release = made(tmp_path, [vectors])
-    search(release, Options(model=MODEL, at=AT))
+def test_table_says_who_is_in_a_group(searched: Release, vectors: Halves) -> None:
+    release = searched
     rows = {row["id"]: row for row in table_of(release)}
     data = {
         row["id"]: row
@@ -145,33 +154,27 @@ def test_equal_bytes_are_named_so(tmp_path: Path, vectors: Halves) -> None:
     assert next(one for one in table_of(release) if one["id"] == row["id"])["kind"] == "bytes"
 
 
-def test_bytes_depend_neither_on_files_nor_on_processes(tmp_path: Path, vectors: Halves) -> None:
-    options = Options(model=MODEL, at=AT, cells=64, super_cells=4)
-    release = made(tmp_path / "a", [vectors])
-    search(release, options)
-    other = made(tmp_path / "b", [vectors], order_seed=8, embeddings_per_file=500)
-    report = search(other, options, processes=2, memory_bytes=1 << 30)
-    assert bytes_of(other) == bytes_of(release)
-    assert (
-        json.loads(report)["checks"]
-        == json.loads(release.store.read("releases/laion/duplicates/report.json"))["checks"]
-    )
+def test_bytes_depend_neither_on_files_nor_on_processes(tmp_path: Path, searched: Release, vectors: Halves) -> None:
+    other = made(tmp_path, [vectors], order_seed=8, embeddings_per_file=500)
+    report = search(other, OPTIONS, processes=2, memory_bytes=1 << 30)
+    assert bytes_of(other) == bytes_of(searched)
+    assert report == searched.store.read(searched.path(REPORT))
 
 
 def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: Halves) -> None:
     options = Options(model=MODEL, at=AT, cells=16, super_cells=4)
-    first = made(tmp_path, [vectors[:2_100]])
+    first = made(tmp_path, [vectors[:1_300]])
     search(first, options)
     before = representatives(first)
-    both = made(tmp_path, [vectors[:2_100], vectors[2_100:]])
+    both = made(tmp_path, [vectors[:1_300], vectors[1_300:]])
     steps: list[str] = []
     search(both, options, on_progress=lambda step, *_: steps.append(step))
     after = representatives(both)
-    assert (after[:2_100] == before).all()
-    assert (after[2_100:] < 2_100).any()
+    assert (after[:1_300] == before).all()
+    assert (after[1_300:] < 1_300).any()
     assert steps.count("new") == 2 * 4  # one round, and one for orphans
     assert len(after) == ROWS
-    anew = made(tmp_path / "anew", [vectors[:2_100], vectors[2_100:]])
+    anew = made(tmp_path / "anew", [vectors[:1_300], vectors[1_300:]])
     search(anew, options)
     assert (representatives(anew) == after).all()
 
@@ -189,8 +192,8 @@ def test_second_call_keeps_what_is_there(tmp_path: Path, vectors: Halves) -> Non
 
 
 def test_scratch_stays_below_a_kilobyte_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "SAMPLE_ROWS", 600)  # a tenth of the rows, as of 1M
-    release = made(tmp_path, [planted(6_000, dimensions=768)])
+    monkeypatch.setattr(prepare, "SAMPLE_ROWS", 300)  # a tenth of the rows, as of 1M
+    release = made(tmp_path, [planted(3_000, dimensions=768)])
     largest = 0
 
     def measure(*_: object) -> None:
@@ -201,12 +204,12 @@ def test_scratch_stays_below_a_kilobyte_a_row(tmp_path: Path, monkeypatch: pytes
         )
 
     search(release, Options(model=MODEL, at=AT), on_progress=measure)
-    assert 500 < largest / 6_000 < 1_000
+    assert 500 < largest / 3_000 < 1_000
 
 
 def test_group_that_comes_first_in_quality_costs_about_a_pair_a_member(tmp_path: Path, vectors: Halves) -> None:
     draw = np.random.default_rng(4)
-    giant = vectors[:1] + draw.normal(0, 0.01, (3_000, 64))
+    giant = vectors[:1] + draw.normal(0, 0.01, (1_500, 64))
     rows = np.concatenate([vectors, (giant / np.linalg.norm(giant, axis=1, keepdims=True)).astype(np.float16)])
     release = made(tmp_path, [rows], best=np.arange(len(rows)) >= ROWS)
     results: dict[str, int] = {}
@@ -214,7 +217,7 @@ def test_group_that_comes_first_in_quality_costs_about_a_pair_a_member(tmp_path:
     for path in release.store.list("dedup/laion"):
         if "/rest/" in path:
             results[path] = release.store.size(path)
-    assert max(results.values()) < 3_000 * 50 * 10  # bytes of a pair; all pairs of 3,000 rows would be 1,500 a row
+    assert max(results.values()) < 1_500 * 50 * 10  # bytes of a pair; all pairs would be 750 a row
     found = representatives(release)
     assert (cosine_steps(rows, rows[found]) >= to_steps(AT)).all()
     kept = np.unique(found)
@@ -234,7 +237,7 @@ def test_command_prints_the_report(tmp_path: Path, vectors: Halves) -> None:
 
 
 def test_selection_without_duplicates_has_the_representatives(tmp_path: Path, vectors: Halves) -> None:
-    release = made(tmp_path, [vectors[:2_100]])
+    release = made(tmp_path, [vectors[:1_300]])
     search(release, Options(model=MODEL, at=AT))
     kept = np.unique(representatives(release))
     arguments = ["select", "laion", "--store", str(tmp_path), "--drop-duplicates", "--out", str(tmp_path / "selected")]
@@ -242,10 +245,24 @@ def test_selection_without_duplicates_has_the_representatives(tmp_path: Path, ve
     assert said.exit_code == 0, said.output
     read = Store.open(str(tmp_path / "selected")).read_table("part-00000.parquet", ["id"])
     assert read["id"].to_pylist() == kept.tolist()
-    made(tmp_path, [vectors[:2_100], vectors[2_100:]])
+    made(tmp_path, [vectors[:1_300], vectors[1_300:]])
     later = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "later")])
     assert isinstance(later.exception, SelectError)
     assert "run dataset dedup again" in str(later.exception)
+
+
+def test_statistics_tell_groups_by_size(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors[:900]])
+    search(release, Options(model=MODEL, at=AT))
+    groups = np.unique(representatives(release), return_counts=True)[1]
+    said = CliRunner().invoke(app, ["stats", "laion", "--store", str(tmp_path), "--json"])
+    assert said.exit_code == 0, said.exception
+    told = json.loads(said.stdout)
+    assert told["duplicates"]["representatives"] == len(groups)
+    assert told["duplicates"]["groups_by_lowest_size"]["2"] == ((groups == 2) | (groups == 3)).sum()
+    shown = CliRunner().invoke(app, ["stats", "laion", "--store", str(tmp_path)]).stdout
+    assert "### Near-duplicates" in shown
+    assert "| 2–3 " in shown
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -70,6 +70,9 @@ bench-dedup: .venv/installed  ## recall and cost of near-duplicates beside two p
 
 kill-dedup: .venv/installed  ## searches for near-duplicates killed in every kind of job; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.dedup.killing
+
+kill-builds: .venv/installed  ## indexes and near-duplicates by 1, 2 and 4 workers that are killed; the bytes have to be equal
+	"$(BIN)/python" -m tests.swarm.killing_builds
 
 kill-select: .venv/installed  ## embeddings, side tables, selections and tars killed at 30 random moments; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.select.killing

@@ -59,6 +59,13 @@ def test_every_class_of_worker_has_a_login_and_a_service(kind: str) -> None:
     assert f"login-{kind}" in compose["volumes"]
 
 
+def test_the_index_image_installs_what_the_index_and_near_duplicates_import() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = runpy.run_path(str(ROOT / "docker" / "requirements.py"))["_resolved"](extras, "index")
+    assert not any(line.startswith("shoal") for line in lines)
+    assert {"faiss-cpu", "threadpoolctl", "zstandard"} <= {_plain_name(line) for line in lines}
+
+
 def _plain_name(requirement: str) -> str:
     """The distribution that a requirement names, as the index compares names."""
     return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-").replace(".", "-")

@@ -63,7 +63,7 @@ def parse_knn(given: Mapping[str, Any]) -> KnnRequest:
     for name, kinds in (("aesthetic_score", (int, str)), ("aesthetic_weight", (int, float, str)), ("use_mclip", bool)):
         _refuse_words(fields, name, fields.get(name, kinds))
     return KnnRequest(
-        index=fields.get("indice_name", str),
+        index=fields.get("indice_name", str) or None,  # clip-front asks with "" before it knows the names
         modality=modality if modality == "image" else "text",
         images=images,
         results=fields.integer("num_result_ids", images, low=0, high=MOST_DEPTH),

@@ -48,13 +48,13 @@ WRITE_SECONDS = 30.0
 """A client that reads nothing for this long is disconnected."""
 CLOSING_SECONDS = 5
 UNMETERED = frozenset({"/healthz", "/metrics"})
-SECURITY = {
+SECURITY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+OUR_PAGE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob: http: https:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "frame-ancestors 'none'"
 }
+"""Our page loads pictures from anywhere, and nothing else; another page may need more."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -130,7 +130,8 @@ def make_site(service: Service, options: SiteOptions) -> Site:
         routes=table,
         exception_handlers={SearchError: _refused, HTTPException: _http_error, Exception: _failed},  # type: ignore[dict-item]
     )
-    app: ASGIApp = _Guard(inner, service, Quota(options.per_second, options.burst))
+    headers = SECURITY if options.page else SECURITY | OUR_PAGE
+    app: ASGIApp = _Guard(inner, service, Quota(options.per_second, options.burst), headers)
     if options.cors:
         app = CORSMiddleware(app, allow_origins=[*options.cors], allow_methods=["*"], allow_headers=["*"])
     return Site(app, exports)
@@ -341,8 +342,9 @@ def _by_method(handlers: Mapping[str, Handler]) -> type:
 class _Guard:
     """Quota, paths with doubled slashes, security headers, and counts, around the whole application."""
 
-    def __init__(self, app: ASGIApp, service: Service, quota: Quota) -> None:
+    def __init__(self, app: ASGIApp, service: Service, quota: Quota, headers: Mapping[str, str]) -> None:
         self._app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._service = service
         self._quota = quota
 
@@ -356,8 +358,8 @@ class _Guard:
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
-                more = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
-                message = {**message, "headers": [*message["headers"], *(one for one in more if one[0] not in known)]}
+                more = [one for one in self._headers if one[0] not in known]
+                message = {**message, "headers": [*message["headers"], *more]}
                 self._service.metrics.requests.labels(_route(path), str(message["status"])).inc()
             await send(message)
 

@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from dataset.search.encoder import Encoder, EncoderOptions
 from dataset.search.errors import SearchError
 from dataset.search.fetcher_client import FetcherClient
 from dataset.search.fetcher_wire import REQUEST
+from dataset.search.metrics import Metrics
+from tests.dataset.search.tiny import Client, served, tiny_engine
 from tests.workers.fetching.odd_web import Handler, OddWeb, answer, odd_web, picture, response, run
 from tests.workers.fetching.test_fetch import FAULTS
 from tests.workers.fetching.test_resolve import name_server
@@ -88,6 +91,28 @@ def test_no_spelling_of_a_private_address_and_no_other_scheme_is_fetched(tmp_pat
             asked = [f"http://{host}:{running.web.port}/a.jpg" for host in PRIVATE]
             asked += ["http://127.0.0.1:22/", "http://127.0.0.1:6379/", *NOT_THE_WEB]
             found = {url: await running.status(url) for url in asked}
+            assert len(running.web.requests) == 1
+            return found
+
+    assert {url: status for url, status in run(test).items() if status != 400} == {}
+
+
+def test_the_search_server_refuses_the_same_urls_in_image_url(tmp_path: Path) -> None:
+    async def start(metrics: Metrics) -> Encoder:
+        encoder = Encoder(EncoderOptions("hashing", None, None), metrics, "tests.dataset.search.hashing_encoder")
+        await encoder.start()
+        return encoder
+
+    def ask(client: Client, url: str) -> int:
+        query = {"image_url": url, "modality": "image", "num_images": 1, "indice_name": None}
+        return client.ask("/knn-service", query).status
+
+    async def test() -> dict[str, int]:
+        async with fetcher(tmp_path, {"*": answer(response(PICTURE))}) as running:
+            with served(tiny_engine(), start=start, fetcher=running.path) as client:
+                asked = [f"http://{host}:{running.web.port}/a.jpg" for host in PRIVATE] + NOT_THE_WEB
+                found = {url: await trio.to_thread.run_sync(ask, client, url) for url in asked}
+                assert await trio.to_thread.run_sync(ask, client, running.web.url("/a.jpg")) == 200
             assert len(running.web.requests) == 1
             return found
 

@@ -1,6 +1,8 @@
 """clip-retrieval's API: the answers are those of the real clip_back on the same rows, save what is documented."""
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset.search.encoder import Encoder, EncoderOptions
+from dataset.search.metrics import Metrics
+from dataset.search.server import SiteOptions
 from tests.dataset.search import golden_rows
 from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
 from tests.readers import reader
@@ -172,6 +177,27 @@ for path, modality in (("/knn-service", "IMAGE"), ("", "IMAGE"), ("/knn-service"
     found.append(client.query(embedding_input=vectors[modality]))
 print(json.dumps(found))
 """
+
+
+def test_the_built_front_end_of_clip_retrieval_runs_unchanged(tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not there")
+    (front,) = (reader("clip-retrieval").parents[1] / "lib").glob("python3*/site-packages/front/build")
+
+    async def start(metrics: Metrics) -> Encoder:
+        encoder = Encoder(EncoderOptions("hashing", None, None), metrics, "tests.dataset.search.hashing_encoder")
+        await encoder.start()
+        return encoder
+
+    with served(tiny_engine(), start=start, options=SiteOptions(per_second=0, page=front)) as client:
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]
+        here_only = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        command = [browser, *options, here_only, f"--user-data-dir={tmp_path}", f"{client.url}/?query=a+cat"]
+        subprocess.run(command, capture_output=True, check=True, timeout=120)
+        counted = client.ask("/metrics").body.decode()
+    answered = {route for route, status in re.findall(r'requests_total{route="([^"]+)",status="(200)"}', counted)}
+    assert {"/", "/indices-list", "/knn-service", "/metadata"} <= answered
 
 
 def test_the_client_of_clip_retrieval_runs_unchanged(golden: Client) -> None:

@@ -282,19 +282,19 @@ def publish_is_recording(store: Store, name: str) -> bool:
     return store.exists(recording_path(name))
 
 
-def require_live(release: Release) -> None:
-    """Check that a release is still the one that was opened: no version was made since, and no takedown is at work.
+def require_live(release: Release, version: str | None = None) -> None:
+    """Check that no row was removed from a release since it was opened, or since its `version`, and none is just now.
 
     Called before a record of what was derived from its rows is written.
 
     Raises: ReleaseError when the work has to begin anew.
     """
-    name = release.record.name
-    version = open_release(release.store, name if release.folder else "").record.version
-    if version != release.record.version or release.store.exists(applying_plan(name)):
+    name, before = release.record.name, version or release.record.version
+    live = open_release(release.store, name if release.folder else "").record.version
+    if live.partition(".")[0] != before.partition(".")[0] or release.store.exists(applying_plan(name)):
         raise ReleaseError(
-            f"Rows of {name} {release.record.version} were removed, or a version was made, while this was at work: "
-            f"finish `dataset takedown apply {name}` if it is under way, and begin anew."
+            f"Rows of {name} {before} were removed while this was at work: finish `dataset takedown apply {name}` if "
+            "it is unfinished, and begin anew with --restart."
         )
 
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from dataset.formats.index_files import FORMAT, RECORD, IndexFile, IndexRecord, IndexSegment, RecallRow
 from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import HashedFile
+from dataset.formats.releases import require_live
 from dataset.formats.steps import UnitFile, UnitResult
 from dataset.index.merge import MergedRange
 from dataset.index.numbers import layout
 from dataset.index.plan import Work, read_existing
+from dataset.index.sources import ReleaseSource
 
 BLOCK_IDS = 1 << 24
 """Ids whose positions are in memory at a time: 128 MB."""
@@ -120,7 +122,12 @@ def result_of(work: Work, record: IndexRecord) -> UnitResult:
 
 
 def put_record(work: Work, record: IndexRecord) -> None:
-    """Replace index.json: from now on readers see the segment."""
+    """Replace index.json: from now on readers see the segment.
+
+    Raises: ReleaseError when rows were removed from the release while this was built.
+    """
+    if isinstance(work.source, ReleaseSource):
+        require_live(work.source.release, work.plan.version)
     work.store.put(work.output(RECORD), to_json(record))
 
 

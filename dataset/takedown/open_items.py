@@ -26,6 +26,12 @@ def open_items(store: Store, release: Release, applied: Applied, *, everything: 
     for folder, command in _WORK.items():
         if store.list(f"{folder}/{name}"):
             yield f"{folder}/{name} has rows of an unfinished {command}: finish it, or begin it anew with --restart."
+    for path in store.list(f"dedup/{name}"):
+        if path.endswith("/state.json") and _major(_version_of(store, path)) < _major(release.record.version):
+            yield (
+                f"{path.removesuffix('/state.json')} has compressed vectors of removed rows: dataset dedup {name} "
+                "--restart."
+            )
     yield from _crawls(release)
     yield from _waiting(store, release)
     if not everything:
@@ -62,3 +68,15 @@ def _waiting(store: Store, release: Release) -> Iterator[str]:
             yield f"Links that wait in tracker {tracker} were not compared with {missing} lists: tracker takedown."
         elif held:
             yield f"{held} batches of tracker {tracker} were being downloaded: tracker takedown, once more."
+
+
+def _version_of(store: Store, path: str) -> str:
+    try:
+        return str(json.loads(store.read(path))["version"])
+    except (ValueError, KeyError, TypeError):
+        return "0.0.0"
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isdecimal() else 0

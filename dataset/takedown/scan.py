@@ -72,10 +72,26 @@ def denied(rows: pa.Table, rules: Mapping[str, DenyRules]) -> pa.Array:
     return pa.array(reasons, pa.string())
 
 
+def rows_of_ids(release: Release, companions: Companions, ids: Integers, columns: Iterable[str]) -> pa.Table:
+    """Return `id` and columns of the rows with these ids, which are sorted; rows that are not there are left out.
+
+    Raises: TakedownError when a file cannot be read; StoreError.
+    """
+    tables = []
+    for data in data_files(release):
+        some = ids[slice(*np.searchsorted(ids, (data.first_id, data.last_id + 1)))]
+        if len(some):
+            found = read_rows(release, companions, data, columns, only=some)
+            tables += [rows.filter(pa.array(np.isin(rows["id"].to_numpy(), some))) for rows in found]
+    return pa.concat_tables(tables) if tables else pa.table({"id": pa.array([], pa.int64())})
+
+
 def read_rows(
-    release: Release, companions: Companions, data: ReleaseFile, columns: Iterable[str]
+    release: Release, companions: Companions, data: ReleaseFile, columns: Iterable[str], *, only: Integers | None = None
 ) -> Iterator[pa.Table]:
     """Yield `id` and columns of a data file's rows, a row group at a time, those of its companions joined by id.
+
+    Row groups that have none of the sorted ids `only` are passed over.
 
     Raises: TakedownError when a file cannot be read, or a companion lacks rows; StoreError.
     """
@@ -94,7 +110,7 @@ def read_rows(
                 f"{data.path} of {release.record.name} has no file with the column {missing[0]}: apply takedowns in "
                 "the store where the release was published."
             )
-        for group in range(main.groups):
+        for group in main.groups_of(only):
             rows = main.read(group, ["id", *(name for name in wanted if name in main.names)])
             ids = rows["id"].to_numpy()
             for opened, names in others:
@@ -133,6 +149,13 @@ class _Rows:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def groups_of(self, ids: Integers | None) -> Sequence[int]:
+        """Return the row groups that may have one of these sorted ids; all if None."""
+        if ids is None:
+            return range(self.groups)
+        low, high = np.searchsorted(ids, self._first), np.searchsorted(ids, self._last, side="right")
+        return np.flatnonzero(low < high).tolist()
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Read columns of a row group."""

@@ -1,4 +1,7 @@
-"""Side tables phase: removed rows leave the files of every side table, and side_tables.json says so."""
+"""Side tables phase: removed rows leave the files of every side table, and side_tables.json says so.
+
+In `duplicates`, rows of the same groups change, too.
+"""
 
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,8 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.formats.duplicates import NAME
 from dataset.formats.releases import FileKind
 from dataset.formats.side_tables import SideFile, SideTable, read_side_tables, write_side_tables
+from dataset.takedown.duplicates import write_changes
 from dataset.takedown.plan import Removed, Work
 from dataset.takedown.release_files import file_digest, rewrite_groups
 
@@ -23,6 +28,8 @@ def remove_from_side_tables(work: Work, gone: Removed) -> int:
     Raises: SideTableError when the record is damaged; TakedownError, StoreError. The next call goes on from there.
     """
     release = work.release
+    changes = write_changes(work, gone)
+    changed_ids = changes["id"].to_numpy()
     ranges = {file.path: (file.first_id, file.last_id + 1) for file in release.files(FileKind.DATA)}
     changed: dict[str, SideTable] = {}
     total = 0
@@ -30,11 +37,12 @@ def remove_from_side_tables(work: Work, gone: Removed) -> int:
         files = []
         for at, file in enumerate(table.files):
             first, end = np.searchsorted(gone.ids, ranges.get(file.data, (0, 0)))
-            if first == end:
+            low, high = np.searchsorted(changed_ids, ranges.get(file.data, (0, 0))) if name == NAME else (0, 0)
+            if first == end and low == high:
                 files.append(file)
                 continue
             marker = f"side/{name}-{table.generation}-{at:06d}.json"
-            said = work.once(marker, partial(_rewrite, work, file, gone.ids[first:end]))
+            said = work.once(marker, partial(_rewrite, work, file, gone.ids[first:end], changes.slice(low, high - low)))
             files.append(SideFile(**said["file"]))
             total += said["bytes"]
         rows = sum(file.rows for file in files)
@@ -44,13 +52,23 @@ def remove_from_side_tables(work: Work, gone: Removed) -> int:
     return total
 
 
-def _rewrite(work: Work, file: SideFile, ids: Integers) -> dict[str, Any]:
-    """Rewrite a file without rows; return its entry, and the bytes that were written."""
+def _rewrite(work: Work, file: SideFile, ids: Integers, changes: pa.Table) -> dict[str, Any]:
+    """Rewrite a file without rows, and with changed ones; return its entry, and the bytes that were written."""
     release, wanted = work.release, pa.array(ids)
     known = release.store.read_table(release.path(file.path), ["id"])["id"]
-    if not pc.any(pc.is_in(known, wanted)).as_py():  # none has a row here, or an earlier call was ended behind this
+    if not len(changes) and not pc.any(pc.is_in(known, wanted)).as_py():
+        # No such row is here, or an earlier call was ended behind this.
         size, sha256 = file_digest(release, file.path)
         return {"file": asdict(replace(file, rows=len(known), bytes=size, sha256=sha256)), "bytes": 0}
-    writer = rewrite_groups(release, file.path, lambda rows: rows.filter(pc.invert(pc.is_in(rows["id"], wanted))))
+
+    def change(rows: pa.Table) -> pa.Table:
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], wanted)))
+        new = changes.filter(pc.is_in(changes["id"], rows["id"].combine_chunks()))
+        if not len(new):
+            return rows
+        same = rows.filter(pc.invert(pc.is_in(rows["id"], new["id"].combine_chunks())))
+        return pa.concat_tables([same, new.select(rows.column_names).cast(rows.schema)]).sort_by("id")
+
+    writer = rewrite_groups(release, file.path, change)
     entry = replace(file, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)
     return {"file": asdict(entry), "bytes": entry.bytes}

@@ -30,13 +30,16 @@ _HOSTS = 300_000
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
-def put_parts(folder: Path, rows: int) -> Store:
-    """Return a store with a run `crawl` of about `rows` rows; it is made once."""
+def put_parts(folder: Path, rows: int, *, sha1: bool = False) -> Store:
+    """Return a store with a run `crawl` of about `rows` rows, with or without their sha1; it is made once."""
     store = Store.open(str(folder))
     if store.exists("manifest.parquet"):
         return store
     listed = []
+    draw = np.random.default_rng(8)
     for number, table in enumerate(_parts(rows)):
+        if sha1:
+            table = table.set_column(table.column_names.index("sha1"), "sha1", _digests(draw, len(table), 20))
         stem = f"crawl/parts/{number:010d}"
         metadata = {"shoal.recipe": "r", "shoal.models": json.dumps(MODELS), "shoal.tags": json.dumps(TAGS)}
         place = folder / f"{stem}.parquet"

@@ -130,14 +130,19 @@ def test_the_options_and_plan_of_an_index_are_those_of_one_machine(
     assert build["plan"] == plan_to_json(index_jobs.plan_steps(release.store, "laion", known))
 
 
-def test_the_plan_of_a_further_segment_is_that_of_one_machine(console: Console, tmp_path: Path) -> None:
+def test_the_plan_of_a_further_segment_and_of_a_compaction_is_that_of_one_machine(
+    console: Console, tmp_path: Path
+) -> None:
     made = MadeStore(Store.open(str(tmp_path / "queue")))
     first = publish_batch(made, "crawl", range(100))
     index_jobs.build(partial(work_on_release, first, IndexOptions(model=MODEL)))
     release = publish_batch(made, "second", range(100, 300), "2026-11-27")
-    (build,) = console.json("index", "laion", "--model", MODEL, "--add")["builds"]
-    options = IndexOptions(model=MODEL, further=True)
-    assert build["plan"] == plan_to_json(index_jobs.plan_steps(release.store, "laion", options))
+    changes: dict[str, dict[str, Any]] = {"--add": {"further": True}, "--compact": {"compact": True}}
+    for option, changed in changes.items():
+        (build,) = console.json("index", "laion", "--model", MODEL, option, "--restart")["builds"]
+        options = IndexOptions(model=MODEL, **changed)
+        assert build["plan"] == plan_to_json(index_jobs.plan_steps(release.store, "laion", options))
+    assert console("index", "laion", "--model", MODEL, "--add", "--compact").code == 2
 
 
 @pytest.mark.parametrize("rows", [3, 19_999, 20_000, 50_000, 2_000_000, 2_000_001, 10**8, 5_850_000_000])

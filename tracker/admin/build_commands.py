@@ -54,6 +54,7 @@ def index(
     lists: Annotated[int, typer.Option(metavar="N", min=0, show_default="by size", help="Number of lists.")] = 0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all random choices.")] = 0,
     add: Annotated[bool, typer.Option("--add", help="Add the batches that the index lacks, as a segment.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Make one segment of all, without removed rows.")] = False,
     restart: Restart = False,
     as_json: Json = False,
 ) -> None:
@@ -61,9 +62,11 @@ def index(
 
     The same files as of dataset index build. Called again, it says how far the build is.
     """
+    if add and compact:
+        raise typer.BadParameter("--add and --compact are two builds: give one of them, then the other")
     modalities = ("image", "text") if modality is Modality.BOTH else (modality.value,)
     asked = [
-        IndexRequest(model=model, modality=one, kind=kind.value, lists=lists, seed=seed, further=add)
+        IndexRequest(model=model, modality=one, kind=kind.value, lists=lists, seed=seed, further=add, compact=compact)
         for one in modalities
     ]
 

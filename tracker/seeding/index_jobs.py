@@ -31,13 +31,15 @@ class IndexRequest:
     seed: int = 0
     further: bool = False
     """Add a segment to the index that exists, of the batches that are in none."""
+    compact: bool = False
+    """Replace all segments of the index that exists by one."""
 
     @property
     def options(self) -> Mapping[str, Any]:
         """The options of `dataset.index.plan.IndexOptions`."""
         return {
             "model": self.model, "modality": self.modality, "kind": self.kind, "lists": self.lists, "batches": [],
-            "further": self.further, "seed": self.seed, "points_per_list": 64, "held_out": 128,
+            "further": self.further, "compact": self.compact, "seed": self.seed, "points_per_list": 64, "held_out": 128,
             "unit_rows": UNIT_ROWS, "build": "",
         }  # fmt: skip
 
@@ -50,14 +52,14 @@ def index_build(store: str, run: ReleaseRun, request: IndexRequest) -> Build:
     """
     embeddings = embeddings_by_batch(store, run, request.model)
     lists = None
-    if request.further:
+    if request.further or request.compact:
         path = f"{run.run}/index/{request.model}/{request.modality}/index.json"
         record = read_json(store, path)
         if record is None:
-            raise TrackerError(f"{run.run} has no index of {request.model} to add to: build one without --add")
+            raise TrackerError(f"{run.run} has no {request.modality} index of {request.model}: build one first")
         lists = int(record["lists"])
         indexed = {batch for segment in record["segments"] for batch in segment["batches"]}
-        embeddings = {batch: rows for batch, rows in embeddings.items() if batch not in indexed}
+        embeddings = {batch: rows for batch, rows in embeddings.items() if (batch in indexed) is request.compact}
         if not embeddings:
             raise TrackerError(f"the index of {run.run} has all batches that have embeddings: there is nothing to add")
     counts = [rows for files in embeddings.values() for rows in files]

@@ -85,7 +85,7 @@ def test_both_modalities_are_two_builds(admin: Connection, console: Console, tmp
 def test_a_later_batch_is_added_as_a_segment(console: Console, tmp_path: Path) -> None:
     release = Release(tmp_path, a=[100], b=[300_000, 0])
     sentence = console.refusal("index", "r1", "--model", "clip", "--add")
-    assert sentence == "tracker: releases/r1 has no index of clip to add to: build one without --add"
+    assert sentence == "tracker: releases/r1 has no image index of clip: build one first"
     release.put("releases/r1/index/clip/image/index.json", {"lists": 1024, "segments": [{"batches": ["a"]}]})
     (build,) = console.json("index", "r1", "--model", "clip", "--add")["builds"]
     assert build["plan"] == [["train", 1], ["add", 2], ["describe", 1], ["merge", 1], ["finish", 1]]

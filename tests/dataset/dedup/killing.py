@@ -4,8 +4,8 @@
 
 A child searches a release of two batches and prints a line as each unit begins; the parent waits for a random unit of
 the kind, and a random moment in it, and kills the child with SIGKILL. The next child continues, and is killed in the
-next kind. The table and the report have to be those of an undisturbed search, and no temporary file may be left. The
-last line is JSON.
+next kind. All files have to be those of an undisturbed search with one process; so have those of searches with two and
+four. The last line is JSON.
 """
 
 import argparse
@@ -110,7 +110,11 @@ def main() -> None:
             for kind, count in kill_in_each(folder, draw, tuple(killed)).items():
                 killed[kind] += count
             assert contents(folder) == contents(undisturbed), f"other bytes after kills, seed {asked.seed}"
-    print(json.dumps({"killed": killed, "seed": asked.seed, "equal": True}))
+        for processes in (2, 4):
+            folder = Path(home) / f"{processes} processes"
+            search(fill(folder), OPTIONS, processes=processes)
+            assert contents(folder) == contents(undisturbed), f"other bytes with {processes} processes"
+    print(json.dumps({"killed": killed, "seed": asked.seed, "processes": [1, 2, 4], "equal": True}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dataset.formats.release_embeddings import (
     image_path,
     metadata_path,
 )
-from dataset.formats.release_parquet import table_writer
+from dataset.formats.release_parquet import TableWriter, table_writer
 from dataset.formats.releases import FORMAT as RELEASE_FORMAT
 from dataset.formats.releases import (
     HOSTS,
@@ -39,6 +39,7 @@ from dataset.formats.releases import (
     ReleaseRecord,
     SubsetRows,
     data_schema,
+    extended_schema,
     table_path,
 )
 from dataset.formats.releases import RECORD as RELEASE_RECORD
@@ -152,10 +153,12 @@ def put_release(
     embeddings_per_file: int = 250_000,
     order_seed: int = 5,
     best: npt.NDArray[np.bool_] | None = None,
+    pdq: Sequence[bytes | None] = (),
 ) -> Release:
     """Write a release of batches of rows, and their embeddings in an order that `order_seed` draws.
 
     Row i of a batch has the id of the rows before it + i. Rows marked in `best` come first in the order of quality.
+    With hashes `pdq`, by id, there are extended files, too.
     """
     files: list[ReleaseFile] = []
     described: list[ReleaseBatch] = []
@@ -170,7 +173,13 @@ def put_release(
             marked = best[ids] if best is not None else np.zeros(len(ids), bool)
             with table_writer(store, f"releases/{name}/{path}", data_schema("en", aesthetic=False)) as writer:
                 writer.write(data_rows(ids, marked))
-            files.append(_file(path, batch, ids, writer.file.bytes, writer.file.sha256))
+            files.append(_file(path, FileKind.DATA, batch, ids, writer))
+            if pdq:
+                path = table_path(FileKind.EXTENDED, "en", batch, number, count)
+                rows = [{"id": one, "pdq": pdq[one]} for one in ids.tolist()]
+                with table_writer(store, f"releases/{name}/{path}", extended_schema({})) as writer:
+                    writer.write(pa.Table.from_pylist(rows, extended_schema({})))
+                files.append(_file(path, FileKind.EXTENDED, batch, ids, writer))
         _put_embeddings(store, name, batch, vectors, first, embeddings_per_file, order_seed)
         first += len(vectors)
     store.write_table(f"releases/{name}/{HOSTS}", HOSTS_SCHEMA.empty_table())
@@ -249,10 +258,10 @@ def _batch(batch: str, at: int, first: int, rows: int) -> ReleaseBatch:
     )
 
 
-def _file(path: str, batch: str, ids: npt.NDArray[np.int64], size: int, sha256: str) -> ReleaseFile:
+def _file(path: str, kind: FileKind, batch: str, ids: npt.NDArray[np.int64], writer: TableWriter) -> ReleaseFile:
     return ReleaseFile(
-        path=path, kind=FileKind.DATA, subset="en", batch=batch, variant=None, rows=len(ids), bytes=size, sha256=sha256,
-        first_id=int(ids[0]), last_id=int(ids[-1]),
+        path=path, kind=kind, subset="en", batch=batch, variant=None, rows=len(ids), bytes=writer.file.bytes,
+        sha256=writer.file.sha256, first_id=int(ids[0]), last_id=int(ids[-1]),
     )  # fmt: skip
 
 

@@ -251,6 +251,32 @@ def test_selection_without_duplicates_has_the_representatives(tmp_path: Path, ve
     assert "run dataset dedup again" in str(later.exception)
 
 
+def test_pdq_hashes_decide_in_the_grey_zone(tmp_path: Path, vectors: Halves) -> None:
+    rows = vectors[:300].copy()
+    draw = np.random.default_rng(6)
+    noise = draw.normal(size=(4, 64))
+    for one, way in enumerate(noise):  # ids 100 to 103 at .92 to ids 0 to 3
+        source = rows[one].astype(np.float64) / np.linalg.norm(rows[one].astype(np.float64))
+        way -= (way @ source) * source
+        rows[100 + one] = (0.92 * source + np.sqrt(1 - 0.92**2) * way / np.linalg.norm(way)).astype(np.float16)
+    pdq: list[bytes | None] = [draw.bytes(32) for _ in range(300)]
+    pdq[100] = pdq[0]
+    pdq[101] = bytes(
+        a ^ b for a, b in zip(pdq[1] or b"", bytes([255] * 7 + [0b1111] + [0] * 24), strict=True)
+    )  # 60 bits
+    pdq[102] = bytes(a ^ b for a, b in zip(pdq[2] or b"", bytes([255] * 7 + [0b11111] + [0] * 24), strict=True))  # 61
+    pdq[3] = pdq[103] = None
+    release = made(tmp_path, [rows], pdq=pdq)
+    report = json.loads(search(release, Options(model=MODEL, at=AT, with_pdq=True, cells=1)))
+    table = table_of(release)
+    joined = [{table[one]["representative"], table[100 + one]["representative"]} for one in range(4)]
+    assert [len(one) for one in joined] == [1, 1, 2, 2]
+    assert {row["kind"] for row in (table[0], table[100])} == {"self", "pdq"}
+    assert report["checks"]["lowest_cosine"] == pytest.approx(0.92, abs=2e-3)
+    search(release, Options(model=MODEL, at=AT, cells=1), restart=True)
+    assert len({table_of(release)[one]["representative"] for one in (0, 100)}) == 2
+
+
 def test_statistics_tell_groups_by_size(tmp_path: Path, vectors: Halves) -> None:
     release = made(tmp_path, [vectors[:900]])
     search(release, Options(model=MODEL, at=AT))

@@ -2,9 +2,10 @@
 
     python -m tests.training.run [--samples 2000] [--folder FOLDER]
 
-The pictures have two colours, and their captions name them. A tiny model is trained for one epoch on a CPU, three
-times: with TEXT, with captions of a side table where TEXT says nothing, and with weights that repeat samples. The
-losses are the trainer's, as it logs them: of the first batches and of the last. The last line is JSON.
+The pictures have two colours, and their captions name them. A tiny model is trained for one epoch on a CPU, four
+times: with TEXT; with captions of a side table; with weights that repeat samples; and with one of each group of
+near-duplicates, as often as the group has rows, with the captions of all of them. The losses are the trainer's, as it
+logs them: of the first batches and of the last. The last line is JSON.
 """
 
 import argparse
@@ -23,8 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from dataset.formats.embeddings import PairEmbeddings, write_embeddings
+from dataset.formats.parts import PRIVATE_COLUMNS
 from dataset.formats.releases import FileKind, open_release
 from dataset.store.store import Store
+from tests.embeddings import MODEL as EMBEDDED
+from tests.embeddings import vector
 from tests.manifests import put_manifest
 from tests.parts import MadeStore, in_parts, make_pair
 from tests.readers import FOLDER
@@ -70,20 +75,22 @@ def main() -> None:
 
 
 def train_all(folder: Path, samples: int) -> dict[str, dict[str, float]]:
-    """Make the release, train on its three sets of tars, and return the mean losses at the start and at the end."""
+    """Make the release, train on its four sets of tars, and return the mean losses at the start and at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny.json").write_text(json.dumps(MODEL), encoding="utf-8")
     make_release(folder, samples)
     dataset(folder, "select", "colours", "--where", "similarity > 0.28", "--out", str(folder / "selection"))
+    dataset(folder, "select", "colours", "--drop-duplicates", "--out", str(folder / "groups"))
     found = {}
     options = {
-        "text": [],
-        "captions": ["--caption", "captions.caption"],
-        "weights": ["--caption", "captions.caption", "--copies", "weights.weight"],
+        "text": ["selection"],
+        "captions": ["selection", "--caption", "captions.caption"],
+        "weights": ["selection", "--caption", "captions.caption", "--copies", "weights.weight"],
+        "duplicates": ["groups", "--caption", "duplicates.captions", "--copies", "duplicates.group_size"],
     }
-    for name, how in options.items():
+    for name, (selected, *how) in options.items():
         tars = folder / f"tars-{name}"
-        dataset(folder, "reshard", str(folder / "selection"), "--out", str(tars), "--samples-per-shard", "500", *how)
+        dataset(folder, "reshard", str(folder / selected), "--out", str(tars), "--samples-per-shard", "500", *how)
         losses = train(folder, name, tars)
         some = len(losses) // 8
         first, last = (round(sum(part) / some, 3) for part in (losses[:some], losses[-some:]))
@@ -95,7 +102,7 @@ def train_all(folder: Path, samples: int) -> dict[str, dict[str, float]]:
 
 
 def make_release(folder: Path, samples: int) -> None:
-    """Publish pairs of two colours; captions and weights become side tables."""
+    """Publish pairs of two colours; captions, weights and near-duplicates become side tables."""
     made = MadeStore(Store.open(str(folder / "store")))
     names = list(COLOURS)
     pairs = []
@@ -112,18 +119,24 @@ def make_release(folder: Path, samples: int) -> None:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
         listed["tar_bytes"] = 1
+        part = made.store.read_table(path).drop_columns([*PRIVATE_COLUMNS])
+        vectors = [vector(*url.split("/")[3:5], dimensions=64) for url in part["URL"].to_pylist()]
+        rows = [PairEmbeddings(one, one) for one in vectors]
+        write_embeddings(made.store, path.removesuffix(".parquet"), rows, part.replace_schema_metadata(None), EMBEDDED)
     put_manifest(made.store, made.listed)
     dataset(folder, "publish", "colours", "--input", "crawl")
     release = open_release(made.store, "colours")
-    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for table in release.files(FileKind.DATA):
-        rows += made.store.read_table(release.path(table.path), ["id", "URL"]).to_pylist()
-    ids = [row["id"] for row in rows]
-    captions = [" and ".join(row["URL"].split("/")[3:5]) for row in rows]
+        found += made.store.read_table(release.path(table.path), ["id", "URL"]).to_pylist()
+    ids = [row["id"] for row in found]
+    captions = [" and ".join(row["URL"].split("/")[3:5]) for row in found]
     pq.write_table(pa.table({"id": ids, "caption": captions}), folder / "captions.parquet")
     dataset(folder, "captions", "import", "colours", str(folder / "captions.parquet"))
     pq.write_table(pa.table({"id": ids, "weight": [0.5 + one % 4 for one in ids]}), folder / "weights.parquet")
     dataset(folder, "tags", "join", "colours", str(folder / "weights.parquet"), "--on", "id", "--as", "weights")
+    dataset(folder, "embeddings", "colours", "--model", EMBEDDED["shoal.model"])
+    dataset(folder, "dedup", "colours", "--model", EMBEDDED["shoal.model"])
 
 
 def picture(left: str, right: str) -> bytes:

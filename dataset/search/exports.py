@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.search.engine import Vectors, Where
+from dataset.search.engine import Ids, Vectors, Where
 from dataset.search.errors import SearchError
 from dataset.search.questions import Question
 from dataset.search.service import ServedIndex
 
 MOST_ROWS = 1_000_000
+FIRST_DEPTH = 10_000
 CHUNK_ROWS = 2_000
 MOST_WAITING = 16
 MOST_OF_ADDRESS = 2
@@ -189,14 +190,8 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
 
     Raises: SearchError, OSError.
     """
-    engine, screen, question = job.served.engine, job.served.screen, job.question
-    found = engine.search(
-        job.vector[None], min(job.most, len(engine)), modality=question.modality, where=job.where,
-        collapse=question.collapse,
-    )[0]  # fmt: skip
-    ids, similarities = found.ids, found.similarities
-    if question.at_least is not None:
-        ids, similarities = ids[similarities >= question.at_least], similarities[similarities >= question.at_least]
+    engine, screen = job.served.engine, job.served.screen
+    ids, similarities = _nearest(job)
     job.total = len(ids)
     writer: pq.ParquetWriter | None = None
     try:
@@ -218,6 +213,22 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
     finally:
         if writer is not None:
             writer.close()
+
+
+def _nearest(job: Export) -> tuple[Ids, Vectors]:
+    """Return ids and similarities of all results, the best first; the search is made deeper until it is deep enough."""
+    engine, question = job.served.engine, job.question
+    depth = job.most if question.at_least is None else FIRST_DEPTH
+    while True:
+        depth = min(depth, job.most)
+        (found,) = engine.search(
+            job.vector[None], depth, modality=question.modality, where=job.where, collapse=question.collapse
+        )
+        ids, similarities = found.ids, found.similarities
+        least = -2.0 if question.at_least is None else question.at_least
+        if len(ids) < depth or depth == job.most or similarities[-1] < least:
+            return ids[similarities >= least], similarities[similarities >= least]
+        depth *= 8
 
 
 def _settled(schema: pa.Schema) -> pa.Schema:

@@ -1,72 +1,229 @@
-// The search page: a text, the pictures found, and further pages. The query is in the address, so that it can be shared.
+// The search page: it puts the parts together, and answers what a person does.
 
-const form = document.querySelector('form');
-const said = document.querySelector('#said');
-const list = document.querySelector('#results');
-const more = document.querySelector('#more');
-let query = null;
+import { ask, pictureTerm } from './api.js';
+import { showDetail } from './detail.js';
+import { showCount, showFacets } from './filters.js';
+import { append, basket, clear, focused, move, refreshPressed, shown, skeletons, toggle } from './grid.js';
+import { exportAll, saveBasket } from './save.js';
+import { addTerm, fromAddress, question, state, toAddress } from './state.js';
 
-async function ask(path, body) {
-  const options = body && { method: 'POST', body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } };
-  const response = await fetch(path, options);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.message);
-  return answer;
+const MOST_RESULTS = 10_000;
+const PAGE_RESULTS = 60;
+const COLUMNS = ['url', 'caption', 'WIDTH', 'HEIGHT', 'punsafe', 'group_size', 'similarity', 'LANGUAGE', 'hash', 'sha256'];
+const find = (name) => document.querySelector(name);
+const said = find('#said');
+let columns = [];
+let cursor = null;
+let searching = null;
+
+function say(text, isWrong = false) {
+  said.textContent = text;
+  said.classList.toggle('wrong', isWrong);
 }
 
-function item(result) {
-  const entry = document.createElement('li');
-  const picture = document.createElement('img');
-  Object.assign(picture, { loading: 'lazy', referrerPolicy: 'no-referrer', alt: result.row.caption ?? '' });
-  picture.addEventListener('error', () => {
-    const missing = document.createElement('div');
-    missing.className = 'missing';
-    missing.title = 'This picture cannot be loaded';
-    picture.replaceWith(missing);
-  });
-  picture.src = result.row.url ?? '';
-  const caption = document.createElement('p');
-  caption.textContent = result.row.caption ?? '';
-  const similarity = document.createElement('p');
-  similarity.textContent = result.similarity.toFixed(4);
-  entry.append(picture, caption, similarity);
-  return entry;
-}
-
-async function show(cursor) {
-  said.textContent = 'Searching…';
+async function loadPage(isFirst) {
+  searching?.abort();
+  const mine = searching = new AbortController();
+  const remove = skeletons(isFirst ? 12 : 6);
   try {
-    const page = await ask('api/search', cursor ? { ...query, cursor } : query);
-    if (!cursor) list.replaceChildren();
-    list.append(...page.results.map(item));
-    more.hidden = !page.cursor;
-    more.onclick = () => show(page.cursor);
-    said.textContent = list.children.length ? '' : 'Nothing was found.';
+    const asked = { ...question(), limit: PAGE_RESULTS, columns, cursor: isFirst ? undefined : cursor };
+    const page = await ask('api/search', asked, mine.signal);
+    remove();
+    cursor = shown.size + page.results.length < MOST_RESULTS ? page.cursor : null;
+    append(page.results);
+    const number = shown.size.toLocaleString();
+    say(shown.size ? `${number} results${cursor ? ', more below' : ''}` : 'Nothing was found: change the query or a filter.');
   } catch (error) {
-    said.textContent = error.message;
+    remove();
+    if (error.name !== 'AbortError') say(error.message, true);
+  } finally {
+    if (searching === mine) searching = null;
   }
 }
 
-function begin(text, index) {
-  query = { index: index || undefined, terms: [{ text }] };
-  show();
+function search({ keepAddress = false } = {}) {
+  if (!keepAddress) history.pushState(null, '', toAddress());
+  showTerms();
+  clear();
+  cursor = null;
+  find('#export-said').textContent = '';
+  find('#export-line').hidden = !state.terms.length;
+  showCount();
+  if (state.terms.length) loadPage(true);
+  else say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
 }
 
-form.addEventListener('submit', (event) => {
+function showTerms() {
+  const words = { text: (value) => value, url: (value) => value, id: (value) => `row ${value}`, picture: () => 'a picture' };
+  find('#add').hidden = !state.terms.length;
+  find('#terms').replaceChildren(...state.terms.map((term, at) => {
+    const chip = document.createElement('li');
+    chip.classList.toggle('minus', term.weight < 0);
+    const name = Object.assign(document.createElement('span'), { textContent: words[term.kind](term.value) });
+    name.title = name.textContent;
+    const turn = Object.assign(document.createElement('button'), { type: 'button', textContent: term.weight < 0 ? '−' : '+' });
+    turn.setAttribute('aria-label', `${term.weight < 0 ? 'Add' : 'Take away'} ${name.textContent}`);
+    turn.onclick = () => {
+      term.weight = -term.weight;
+      search();
+    };
+    const drop = Object.assign(document.createElement('button'), { type: 'button', textContent: '✕' });
+    drop.setAttribute('aria-label', `Remove ${name.textContent}`);
+    drop.onclick = () => {
+      state.terms.splice(at, 1);
+      search();
+    };
+    chip.append(turn, name, drop);
+    return chip;
+  }));
+}
+
+function only(kind, value) {
+  state.terms = [];
+  addTerm(kind, value);
+  search();
+  scrollTo({ top: 0 });
+}
+
+function act(what, { id, row }) {
+  if (what === 'similar') only('id', id);
+  else only('text', row.caption ?? '');
+}
+
+async function addPicture(blob) {
+  try {
+    only('picture', await pictureTerm(blob));
+  } catch {
+    say('This file is not a picture that the browser can read.', true);
+  }
+}
+
+function showBasket() {
+  find('#basket').hidden = !basket.size;
+  find('#basket-said').textContent = `${basket.size.toLocaleString()} in the basket:`;
+}
+
+// What a person does.
+
+find('#query').addEventListener('submit', (event) => {
   event.preventDefault();
-  const asked = new URLSearchParams(new FormData(form));
-  history.pushState(null, '', `?${asked}`);
-  begin(asked.get('text'), asked.get('index'));
+  const text = find('#text').value.trim();
+  if (!text) return;
+  if (event.submitter?.value !== 'add') state.terms = [];
+  addTerm(/^https?:\/\/\S+$/i.test(text) ? 'url' : 'text', text);
+  find('#text').value = '';
+  search();
 });
 
-function restore() {
-  const asked = new URLSearchParams(location.search);
-  form.text.value = asked.get('text') ?? '';
-  if (asked.get('index')) form.index.value = asked.get('index');
-  if (form.text.value) begin(form.text.value, form.index.value);
+find('#file').addEventListener('change', ({ target }) => {
+  if (target.files[0]) addPicture(target.files[0]);
+  target.value = '';
+});
+
+addEventListener('paste', ({ clipboardData }) => {
+  const file = [...clipboardData.files].find(({ type }) => type.startsWith('image/'));
+  if (file) addPicture(file);
+});
+
+for (const kind of ['dragover', 'dragleave', 'drop']) {
+  addEventListener(kind, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle('dropping', kind === 'dragover');
+    if (kind === 'drop' && event.dataTransfer.files[0]) addPicture(event.dataTransfer.files[0]);
+  });
 }
 
-addEventListener('popstate', restore);
-const { indexes } = await ask('api/indexes');
-form.index.replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name)));
-restore();
+find('#filters').addEventListener('submit', (event) => event.preventDefault());
+find('#filters').addEventListener('change', async ({ target }) => {
+  const { id } = target;
+  if (id === 'index') Object.assign(state, { index: target.value, facets: [] });
+  else if (id === 'threshold') state.least = Number(target.value);
+  else if (id === 'safe' || id === 'collapse') state[id] = target.checked;
+  else if (id === 'host' || id === 'modality') state[id] = target.value;
+  else state.facets = [...document.querySelectorAll('[name=facet]:checked')].map(({ value }) => value);
+  if (id === 'index') await prepare();
+  search();
+});
+find('#threshold').addEventListener('input', ({ target }) => {
+  find('#threshold-said').textContent = Number(target.value) ? target.value : 'any';
+});
+
+find('#results').addEventListener('click', (event) => {
+  const button = event.target.closest('.result');
+  if (!button?.dataset.id) return;
+  if (event.ctrlKey || event.metaKey) {
+    toggle(button);
+    showBasket();
+  } else showDetail(shown.get(button.dataset.id), act);
+});
+
+find('#basket').addEventListener('click', ({ target }) => {
+  if (target.dataset.save) saveBasket([...basket.values()], target.dataset.save);
+  else if (target.id === 'clear') {
+    basket.clear();
+    refreshPressed();
+    showBasket();
+  }
+});
+
+find('#export').addEventListener('click', async () => {
+  const line = find('#export-said');
+  try {
+    await exportAll(question(), line);
+  } catch (error) {
+    line.textContent = error.message;
+  }
+});
+
+find('#help').addEventListener('click', () => find('#keys').showModal());
+
+addEventListener('keydown', (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName)) return;
+  const button = focused();
+  const result = button && shown.get(button.dataset.id);
+  if (event.key === '/') find('#text').focus();
+  else if (event.key === '?') find('#keys').showModal();
+  else if (event.key.startsWith('Arrow') && shown.size) move(event.key);
+  else if (result && event.key === 's') only('id', result.id);
+  else if (result && event.key === 'x') {
+    toggle(button);
+    showBasket();
+  } else if (result && (event.key === '+' || event.key === '-')) {
+    addTerm('id', result.id, event.key === '+' ? 0.5 : -0.5);
+    search();
+  } else return;
+  event.preventDefault();
+});
+
+new IntersectionObserver(([end]) => {
+  if (end.isIntersecting && cursor && !searching) loadPage(false);
+}, { rootMargin: '800px' }).observe(find('#end'));
+
+addEventListener('popstate', async () => {
+  fromAddress();
+  await prepare();
+  search({ keepAddress: true });
+});
+
+/** Bring the form into line with the query and the index. */
+async function prepare() {
+  const { indexes, safe, may_leave_safe: mayLeave } = await ask('api/indexes');
+  const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
+  find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));
+  columns = COLUMNS.filter((name) => chosen.columns.includes(name));
+  find('#modality-choice').hidden = chosen.modalities.length < 2;
+  find('#modality').value = state.modality;
+  find('#safe').checked = state.safe || !mayLeave;
+  find('#safe').disabled = !mayLeave || !chosen.can_be_safe;
+  if (!safe && !location.search) state.safe = find('#safe').checked = false;
+  find('#collapse').checked = state.collapse;
+  find('#host').value = state.host;
+  find('#threshold').value = state.least;
+  find('#threshold-said').textContent = state.least || 'any';
+  await showFacets();
+}
+
+fromAddress();
+await prepare();
+search({ keepAddress: true });

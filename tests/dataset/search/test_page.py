@@ -1,0 +1,258 @@
+"""The search page in a headless browser, as a person uses it: type, scroll, filter, go back, keys, phone, export."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataset.search.encoder import Encoder, EncoderOptions
+from dataset.search.metrics import Metrics
+from dataset.search.reports import Reports
+from dataset.search.server import PAGE, SiteOptions
+from dataset.store.store import Store
+from dataset.takedown.requests import list_requests
+from tests.dataset.search.browser import Browser, browsing
+from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
+from tests.file_server import serving_files
+
+RESULTS = "document.querySelectorAll('button.result').length"
+SAID = "document.querySelector('#said').textContent"
+FIRST_ID = "Number(document.querySelector('button.result')?.dataset.id)"
+
+
+DROP = """(() => {
+  const bytes = Uint8Array.from(atob('DATA'), (one) => one.charCodeAt(0));
+  const carried = new DataTransfer();
+  carried.items.add(new File([bytes], 'a.png', { type: 'image/png' }));
+  dispatchEvent(new DragEvent('drop', { dataTransfer: carried, bubbles: true, cancelable: true }));
+})()"""
+NOTE_SAVED = """window.saved = null; URL.createObjectURL = (blob) => {
+  blob.text().then((text) => { saved = text });
+  return 'data:,';
+}"""
+
+
+@dataclass
+class Shown:
+    browser: Browser
+    client: Client
+    store: Store
+
+    def open(self, query: str = "") -> None:
+        self.browser.open("about:blank")
+        self.browser.open(f"{self.client.url}/{query}")
+        self.browser.wait("document.querySelector('#index option')")
+
+    def click(self, selector: str) -> None:
+        self.browser.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def picture(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    async def start(metrics: Metrics) -> Encoder:
+        encoder = Encoder(EncoderOptions("hashing", None, None), metrics, "tests.dataset.search.hashing_encoder")
+        await encoder.start()
+        return encoder
+
+    store = Store.open(str(tmp_path_factory.mktemp("store")))
+    with serving_files(**{"good.png": picture("teal")}) as web:
+        engine = tiny_engine()
+        for number, row in enumerate(engine.table):
+            row["url"] = f"{web.url}/{'good.png' if number % 5 else f'gone-{number}.png'}"
+        options = SiteOptions(per_second=0, reports=Reports(store))
+        facets = {"alive": 300, "safe": 270, "min-width=100": 200, "min-width=200": 100}
+        engine = Faceted(engine.vectors, engine.table, facets=facets)
+        with (
+            browsing(tmp_path_factory.mktemp("browser")) as browser,
+            served(engine, tiny_engine(50, name="small"), start=start, options=options) as client,
+        ):
+            yield Shown(browser, client, store)
+
+
+class Faceted(TinyEngine):
+    """The tiny engine with facets to click on."""
+
+    def __init__(self, vectors: Any, table: Any, *, facets: dict[str, int]) -> None:
+        super().__init__(vectors, table)
+        self._facets = facets
+
+    def facets(self) -> dict[str, int]:
+        return self._facets
+
+
+def test_a_text_is_typed_and_results_follow_while_the_person_scrolls(shown: Shown) -> None:
+    page = shown.browser
+    shown.open()
+    assert "may disturb" in page.wait(SAID)
+    page.press("/")
+    page.type("a red fox")
+    page.press("Enter")
+    page.wait(f"{RESULTS} === 60")
+    assert page.evaluate("document.querySelector('#terms span').textContent") == "a red fox"
+    assert "term=1%3Atext%3Aa+red+fox" in page.evaluate("location.search")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait(f"{RESULTS} >= 120")
+    ids = page.evaluate("[...document.querySelectorAll('button.result')].map((one) => one.dataset.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_a_picture_that_is_gone_is_a_tile_with_its_caption_and_others_are_shown(shown: Shown) -> None:
+    shown.open("?term=1:id:10")
+    shown.browser.wait(f"{RESULTS} === 60")
+    said = shown.browser.wait("document.querySelector('.missing')?.textContent")
+    assert said.startswith("This picture cannot be loaded: caption ")
+    assert shown.browser.wait("[...document.images].some((one) => one.naturalWidth === 60)")
+    assert shown.browser.evaluate("[...document.images].every((one) => one.alt.startsWith('caption'))")
+
+
+def test_filters_the_back_button_and_the_address_agree(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    count = "document.querySelector('#count').textContent"
+    page.wait(f"{count} === '270 rows'")
+    shown.click("[value='min-width=200']")
+    page.wait(f"{count} === '90 rows'")
+    assert page.wait(f"{RESULTS} >= 60")
+    assert (
+        min(page.evaluate("[...document.querySelectorAll('button.result')].map((one) => Number(one.dataset.id))"))
+        >= 210
+    )
+    assert "facet=min-width%3D200" in page.evaluate("location.search")
+    shown.click("#safe")
+    page.wait(f"{count} === '100 rows'")
+    page.wait("document.querySelector('button.result.unsafe')")
+    page.evaluate("history.back()")
+    page.wait(f"{count} === '90 rows'")
+    assert page.evaluate("document.querySelector('#safe').checked")
+    page.evaluate("history.back()")
+    page.wait(f"{count} === '270 rows'")
+    assert not page.evaluate("document.querySelector(\"[value='min-width=200']\").checked")
+    page.evaluate("(() => { const one = document.querySelector('#threshold'); one.value = 0.3;"
+                  " one.dispatchEvent(new Event('change', {bubbles: true})) })()")  # fmt: skip
+    page.wait(f"{count}.includes('rows at 0.3 or more')")
+
+
+def test_everything_can_be_done_by_keys(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    page.press("?")
+    page.wait("document.querySelector('#keys').open")
+    page.press("Escape")
+    page.wait("!document.querySelector('#keys').open")
+    page.evaluate("document.activeElement.blur()")
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    second = page.evaluate("document.activeElement.dataset.id")
+    assert second == page.evaluate("document.querySelectorAll('button.result')[1].dataset.id")
+    page.press("x")
+    assert page.wait("document.querySelector('#basket-said').textContent") == "1 in the basket:"
+    page.press("Enter")
+    page.wait("document.querySelector('#detail').open")
+    page.wait("document.querySelectorAll('#columns tr').length >= 7")
+    assert page.evaluate("document.querySelector('#columns td').textContent") == second
+    page.press("Escape")
+    page.wait("document.activeElement.classList.contains('result')")  # the focus is where it was
+    page.press("s")
+    page.wait(f"{FIRST_ID} === {second}")
+    page.evaluate("document.querySelector('button.result').focus()")
+    page.press("-")
+    page.wait("document.querySelectorAll('#terms li').length === 2")
+    assert page.evaluate("document.querySelector('#terms li.minus span').textContent") == f"row {second}"
+
+
+def test_a_dropped_picture_is_searched_and_stays_in_the_address(shown: Shown) -> None:
+    page = shown.browser
+    shown.open()
+    data = base64.b64encode(picture("red")).decode()
+    page.evaluate(DROP.replace("DATA", data))
+    page.wait(f"{RESULTS} === 60")
+    assert page.evaluate("document.querySelector('#terms span').textContent") == "a picture"
+    first = page.evaluate(FIRST_ID)
+    page.evaluate("location.reload()")
+    page.wait(f"{RESULTS} === 60 && {FIRST_ID} === {first}")
+
+
+def test_an_error_is_said_in_its_sentence(shown: Shown) -> None:
+    shown.open("?term=1:url:https://a.example/a.jpg")
+    assert "does not fetch pictures by URL" in shown.browser.wait(f"document.querySelector('#said.wrong') && {SAID}")
+
+
+def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15&facet=min-width%3D200")
+    page.wait(f"{RESULTS} >= 60")
+    shown.click("#export")
+    assert page.wait("document.querySelector('#export-said a')?.textContent") == "export.parquet, 90 rows"
+    href = page.evaluate("document.querySelector('#export-said a').href")
+    assert shown.client.ask(href.removeprefix(shown.client.url)).body[:4] == b"PAR1"
+    page.evaluate(NOTE_SAVED)
+    page.evaluate("document.querySelector('button.result').focus()")
+    page.press("x")
+    shown.click("[data-save=csv]")
+    head, row, _ = page.wait("saved").split("\r\n")
+    assert head.startswith("id,similarity_to_query,url,caption,WIDTH,HEIGHT")
+    assert row.split(",")[0] == str(page.evaluate(FIRST_ID))
+
+
+def test_a_report_becomes_a_request(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    shown.click("button.result")
+    page.wait("document.querySelector('#detail').open")
+    shown.click("[data-act=report]")
+    page.type("privacy")
+    page.press("Enter")
+    page.wait("document.querySelector('#detail-said').textContent.includes('waits for a decision')")
+    (request,) = list_requests(shown.store, pending=True)
+    assert request.reason == "privacy"
+
+
+def test_the_page_fits_a_phone_and_does_not_shift(shown: Shown, tmp_path: Path) -> None:
+    page = shown.browser
+    page.resize(360, 740)
+    page.prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+    try:
+        shown.open("?term=1:id:15")
+        page.wait(f"{RESULTS} === 60")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        small = page.evaluate(
+            "[...document.querySelectorAll('button:not([hidden]), select')].filter((one) => one.offsetWidth &&"
+            " (one.offsetWidth < 24 || one.offsetHeight < 24)).map((one) => one.outerHTML)"
+        )
+        assert small == []  # WCAG 2.2, 2.5.8
+        page.screenshot(tmp_path / "phone.png")
+    finally:
+        page.resize(1200, 900)
+        page.prefer()
+
+
+def test_every_control_has_a_name_and_nothing_comes_from_another_host(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter((one) => !(one.labels?.length ||"
+        " one.getAttribute('aria-label') || one.textContent.trim() || one.querySelector('img[alt]')))"
+        ".map((one) => one.outerHTML)"
+    )
+    assert nameless == []
+    asked = page.evaluate("performance.getEntriesByType('resource').map((one) => one.name)")
+    assert all(one.startswith(("http://127.0.0.1:", "data:")) for one in asked)
+    assert sum(path.stat().st_size for path in PAGE.glob("*.js")) < 150_000
+    answer = shown.client.ask("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]

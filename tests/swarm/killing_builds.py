@@ -1,6 +1,6 @@
 """Builds over a release by workers that are killed at random moments, again and again.
 
-    python -m tests.swarm.killing_builds [--kills 12] [--seed N]
+    python -m tests.swarm.killing_builds [--kills 12] [--kinds index dedup] [--workers 1 2 4] [--seed N]
 
 One, two and four processes of `worker index` and `worker dedup` build what one machine has built without being
 disturbed; each worker that is killed is replaced. The bytes have to be the same, each unit has to be done once, and no
@@ -50,6 +50,7 @@ RESULTS = {"index": "index", "dedup": "duplicates"}
 """The folder of the results in the release."""
 DEADLINE_SECONDS = 600
 SILENCE = "UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE pid = %s AND state <> 'gone'"
+AT_WORK = "SELECT pid FROM tracker.worker WHERE worker_id IN (SELECT worker_id FROM tracker.job WHERE state = 'leased')"
 UNDONE = "SELECT count(*) FROM tracker.job WHERE state <> 'done'"
 ATTEMPTS = "SELECT count(*) FROM tracker.lease WHERE ending = 'taken_over'"
 
@@ -113,10 +114,11 @@ def kill_until_built(workers: Workers, count: int, draw: random.Random, kills: i
         while workers.running:
             worker = draw.choice(workers.running)
             try:
-                code = worker.wait(draw.random() * 4 if killed < kills else 1)
+                code = worker.wait(draw.random() if killed < kills else 1)
             except subprocess.TimeoutExpired:
                 assert time.monotonic() < deadline, f"a build by {count} {workers.kind} workers stands still"
-                if killed < kills:
+                at_work = {row["pid"] for row in admin.execute(AT_WORK)}
+                if killed < kills and worker.pid in at_work:
                     worker.send_signal(signal.SIGKILL)
                     worker.wait()
                     workers.running.remove(worker)
@@ -176,6 +178,8 @@ def kill_and_compare(folder: Path, server: str, kind: str, count: int, draw: ran
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--kinds", nargs="+", default=list(RESULTS), choices=list(RESULTS))
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     asked = parser.parse_args()
     draw = random.Random(asked.seed)
@@ -184,8 +188,8 @@ def main() -> None:
         fill(Path(folder))
         server = embedded_postgres.start(home)
         try:
-            for kind in RESULTS:
-                for count in (1, 2, 4):
+            for kind in asked.kinds:
+                for count in asked.workers:
                     found[f"{kind}_{count}"] = kill_and_compare(Path(folder), server, kind, count, draw, asked.kills)
                     print(f"{kind} by {count} workers: {found[f'{kind}_{count}']}", file=sys.stderr, flush=True)
         finally:

@@ -1,1 +1,3 @@
-"""What the data is: WAT parsing, language, images, shards, models and parts; knows no database and no network."""
+"""The data: WAT parsing, languages, pictures, shards, models, parts and releases. Nothing here connects to the
+database.
+"""

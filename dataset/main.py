@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command; an error is one sentence on stderr and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # print ? for a character that the terminal's encoding lacks
+            stream.reconfigure(errors="replace")  # print ? for a character that the terminal cannot show
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()

@@ -128,9 +128,9 @@ def extract_pack(
 
 
 class Sieve:
-    """Collects the candidates of pages and counts the other images; knows all URLs of one WAT file.
+    """Collect the candidates of pages and count the other images; remember all URLs of one WAT file.
 
-    Its length is the number of candidates not yet taken.
+    Its length is the number of candidates that were not taken yet.
     """
 
     def __init__(self, rules: TextRules) -> None:
@@ -186,7 +186,7 @@ class Sieve:
         return taken
 
     def counts(self) -> dict[str, Any]:
-        """Return the counts of an ExtractReport that the sieve knows."""
+        """Return those counts of an ExtractReport that the sieve keeps."""
         return {
             "pages": self._pages,
             "images": self._images,

@@ -4,8 +4,8 @@ Source: Google's description of X-Robots-Tag (an agent's name and a colon before
 until the end of the line or the next name), DeviantArt's noai and noimageai, and noml. `none` means noindex and
 nofollow.
 
-Invariant: in doubt, the reservation counts. Dates contain commas and colons, and unknown names and directives contain
-colons; so a name counts as an agent's only if it looks like one and a known directive follows it.
+Invariant: an unclear directive counts as a reservation. Dates contain commas and colons, and unknown names and
+directives contain colons; so a name counts as an agent's only if it looks like one and a known directive follows it.
 """
 
 import re

@@ -1,12 +1,12 @@
-"""Parquet link lists: their rows in batches that are bounded by what the values take once they are decoded.
+"""Read parquet link lists in batches that are bounded by the memory of the decoded values.
 
-Invariant: a batch has at most ROWS_HELD rows and about BYTES_HELD of values, or one row; what is read for it takes no
-more than some 250 MB beyond the file's own pages. A dictionary may hold one caption of 30 kB for 60,000 rows in a file
-of 2 kB, and no size in the file's metadata tells. So each dictionary is looked at first, and columns whose rows could
+Invariant: a batch has at most ROWS_HELD rows and about BYTES_HELD of values, or one row; reading it takes at most about
+250 MB in addition to the file's own pages. A dictionary may have one caption of 30 kB for 60,000 rows in a file of 2
+kB, and no size in the file's metadata shows this. So each dictionary is examined first, and columns whose rows could
 take too much are read as indices and decoded some rows at a time.
 
-Rejected: reading every column with a dictionary as indices: in most files such a column's dictionary is given up after
-1 MB, and hashing all other values takes four times as long as reading them.
+Rejected: reading every column with a dictionary as indices: in most files the writer stops using such a column's
+dictionary after 1 MB, and hashing all other values takes four times as long as reading them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +23,14 @@ import pyarrow.types as types
 from dataset.recipe.json_columns import is_bytes, is_text
 
 ROWS_HELD = 65_536
-"""Rows read at once: some 30 MB."""
+"""Rows read at once: about 30 MB."""
 BYTES_HELD = 64 << 20
 """Bytes of rows in memory; if rows are long, fewer are read at a time."""
 DICTIONARY_BYTES = 4 * BYTES_HELD
-"""What a batch's values may take at most, by their dictionaries, where they are not read as indices."""
+"""Maximum bytes of a batch's values, estimated from their dictionaries, for columns that are not read as indices."""
 
-_PEEK_BUFFER = 1 << 16  # of the file, instead of all of a column's pages
-_OTHER_BYTES = 8  # of a number, or a time
+_PEEK_BUFFER = 1 << 16  # bytes of the file that are read, instead of all of a column's pages
+_OTHER_BYTES = 8  # size of a number or a time
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}
 
 _VIEWED = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
@@ -40,12 +40,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """A column of values as the file has it: of a list or struct there are several levels above it."""
+    """A column of values in the file; if it belongs to a list or struct, several levels are above it."""
 
     number: int
     path: str
     width: int
-    """Bytes of a value; of texts and bytes, those of an index."""
+    """Bytes of a value; for texts and bytes, those of an index."""
     is_bytes: bool
 
 
@@ -60,7 +60,8 @@ def read_batches(
     together = [groups]
     if as_indices:
         file = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=as_indices)
-        together = [[group] for group in groups]  # Arrow cannot join the dictionaries of two in nested columns
+        # Arrow cannot join the dictionaries of two row groups in nested columns
+        together = [[group] for group in groups]
     for some in together:
         for batch in file.iter_batches(rows, row_groups=some, columns=columns):
             for piece in _sliced(batch):
@@ -80,7 +81,7 @@ def _leaves(file: pq.ParquetFile, columns: Sequence[str]) -> list[_Leaf]:
 
 
 def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int], leaves: Sequence[_Leaf]) -> int:
-    """Return how many rows are read at once; of long ones fewer, so that they take about BYTES_HELD."""
+    """Return how many rows are read at once; if rows are long, fewer, so that they take about BYTES_HELD."""
     total = rows = 0
     for number in groups:
         group = metadata.row_group(number)
@@ -94,7 +95,9 @@ def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int], leaves: Sequ
 def _columns_read_as_indices(
     metadata: pq.FileMetaData, source: BinaryIO, groups: Sequence[int], leaves: Sequence[_Leaf], rows: int
 ) -> list[str]:
-    """Return the paths of the columns that would take too much, if every row had its dictionary's longest value."""
+    """Return the paths of the columns that would take too much memory if every row had its dictionary's longest
+    value.
+    """
     longest: dict[str, int] = {}
     for number in groups:
         group = metadata.row_group(number)
@@ -114,7 +117,9 @@ def _columns_read_as_indices(
 
 
 def _longest_value(metadata: pq.FileMetaData, source: BinaryIO, group: int, path: str) -> int:
-    """Return the bytes of the longest value in a column's dictionary, which comes with the column's first row."""
+    """Return the bytes of the longest value in a column's dictionary, which is read together with the column's first
+    row.
+    """
     file = pq.ParquetFile(source, metadata=metadata, read_dictionary=[path], buffer_size=_PEEK_BUFFER)
     first = next(file.iter_batches(1, row_groups=[group], columns=[path], use_threads=False), None)
     return 0 if first is None else max(map(_longest_of, first.columns), default=0)
@@ -127,15 +132,15 @@ def _longest_of(array: pa.Array) -> int:
 
 
 def _decoded(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column that may have been read as indices in its own type; of a view, in the type that it views."""
+    """Return a column that may have been read as indices in its own type; for a view, in the type that it views."""
     if column.type == kind:
         return column
-    alone = column.take(pa.array(np.arange(len(column))))  # of a slice of lists, a cast would decode the whole
+    alone = column.take(pa.array(np.arange(len(column))))  # casting a slice of lists would decode the whole column
     return alone.cast(_VIEWED.get(kind, kind))
 
 
 def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Cut a batch where its values take BYTES_HELD."""
+    """Split a batch so that the values of each piece take about BYTES_HELD."""
     ends = np.cumsum(_sum(batch.columns, len(batch)))
     start = 0
     while start < len(batch):
@@ -146,10 +151,10 @@ def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _row_bytes(array: pa.Array) -> Ints:
-    """Return about how many bytes each row's value takes once decoded -> (N,) int64."""
+    """Return approximately how many bytes each row's value takes when decoded, (N,) int64."""
     kind = array.type
     if types.is_dictionary(kind):
-        sizes = np.append(_row_bytes(array.dictionary), 0)  # the last is null's
+        sizes = np.append(_row_bytes(array.dictionary), 0)  # the last size is that of null
         return np.asarray(sizes[array.indices.fill_null(len(sizes) - 1).to_numpy()])
     if is_text(kind) or is_bytes(kind):
         if kind in _VIEWED:
@@ -168,7 +173,7 @@ def _row_bytes(array: pa.Array) -> Ints:
 
 
 def _inner(array: pa.Array) -> Sequence[pa.Array]:
-    """Return what a nested array is made of."""
+    """Return the array of values inside a nested array."""
     kind = array.type
     if types.is_struct(kind):
         return list(array.flatten())

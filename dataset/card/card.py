@@ -17,7 +17,7 @@ from dataset.stats.units import units_of_release
 def write_card(release: Release) -> Mapping[str, str]:
     """Write the card, and return the sha256 of each of its files by its path in the release.
 
-    Raises: StatsError when a data file cannot be counted; StoreError when the store takes no more.
+    Raises: StatsError when a data file cannot be counted; StoreError when the store cannot be written.
     """
     digests = {}
     for path, data in render_card(release).items():

@@ -1,1 +1,1 @@
-"""Parts, shards or anyone's tars → embeddings of a second model."""
+"""Parts, shards, or WebDataset tars of any origin → embeddings of a second model."""

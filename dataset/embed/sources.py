@@ -1,4 +1,4 @@
-"""What can be embedded: the kept samples of a part, all samples of a shard, and WebDataset tars of any origin.
+"""The sources of embeddings: the kept samples of a part, all samples of a shard, and WebDataset tars of any origin.
 
 A source is one unit of work: it is read by one caller, and gets one folder of embeddings.
 """

@@ -5,8 +5,8 @@ and no similarity is NaN. Batches are held until they are judged, whatever the s
 
 Samples of the subset `en` are scored by the English model, all others by the other one. A batch contains samples of one
 shard only, because a sum of floats depends on the number of rows summed at once; so filtering a shard twice gives the
-same part. Decoding and writing overlap between shards (`dataset.models.pipeline`): a shard border costs only a last
-batch that is not full.
+same part. Decoding and writing overlap between shards (`dataset.models.pipeline`): at the end of a shard only the last
+batch may not be full.
 """
 
 from collections import Counter
@@ -185,8 +185,8 @@ def _scored(
 def _fingerprinted(pairs: Sequence[ScoredPair], samples: Sequence[Sample], decoders: Decoders) -> list[ScoredPair]:
     """Return `pairs` with the fingerprints of the kept pictures; `samples` are theirs, in the same order.
 
-    Kept pictures are decoded again for this: with one in ten kept, as by LAION, that costs half of hashing every
-    picture when it is first decoded. A PDQ from the shard is of the picture as received, and takes precedence.
+    Kept pictures are decoded again for this: with one in ten kept, as by LAION, that takes half as long as hashing
+    every picture when it is first decoded. A PDQ from the shard is of the picture as received, and takes precedence.
     """
     kept = [sample.image for pair, sample in zip(pairs, samples, strict=True) if pair.sample is not None]
     said = iter(decoders.each(PictureFingerprint(), kept))

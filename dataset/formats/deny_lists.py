@@ -1,8 +1,8 @@
-"""Deny lists: the pairs, URLs, pictures and hosts that are kept out of future crawls and releases.
+"""Deny lists: the pairs, URLs, pictures and hosts that future crawls and releases must not contain.
 
 They are the files `deny/NNNN-REQUEST.parquet` in the store; they are private and append-only, and `dataset takedown`
 writes them. A value is text: for a `pair` its hash in decimal; for a `url` the URL's sha256 in hex, so that the list
-does not lead to removed URLs; for a picture its sha256, md5, sha1 or pdq in hex; for a `host` its name in lower case,
+does not reveal removed URLs; for a picture its sha256, md5, sha1 or pdq in hex; for a `host` its name in lower case,
 which includes its subdomains.
 
 A list may have many million entries, so it is written and read in pieces, and checked by whole columns.
@@ -20,7 +20,7 @@ from dataset.store.store import Store, StoreError
 
 FOLDER = "deny"
 ENTRIES_AT_ONCE = 1 << 17
-"""Entries that are held at once: some 20 MB."""
+"""Entries in memory at a time: about 20 MB."""
 
 DENY_SCHEMA = pa.schema(
     [
@@ -57,7 +57,9 @@ def list_deny_files(store: Store) -> list[str]:
 
 
 def deny_path(number: int, request: str = "") -> str:
-    """Return the path of the list that has this number; `request` keeps lists apart that are written at one time."""
+    """Return the path of the list that has this number; `request` distinguishes lists that are written at the same
+    time.
+    """
     return f"{FOLDER}/{number:04d}{f'-{request}' if request else ''}.parquet"
 
 

@@ -1,7 +1,7 @@
 """The side table `duplicates`: groups of near-duplicates, each with the row that represents it.
 
 releases/NAME/duplicates/{generation}/…     a row for each row of the release that has an embedding
-releases/NAME/duplicates/report.json        how they were found, and what was checked
+releases/NAME/duplicates/report.json        how they were found, and the results of checks
 """
 
 import pyarrow as pa

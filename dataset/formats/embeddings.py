@@ -28,14 +28,14 @@ TEXTS = "text_emb/text_emb_0.npy"
 METADATA = "metadata/metadata_0.parquet"
 
 REMOVED_KEY = "shoal.removed"
-"""Of the metadata of parts and embeddings: rows that takedowns have removed."""
+"""Key in the metadata of parts and embeddings: the number of rows that takedowns have removed."""
 
 LAION_TO_CLIP_RETRIEVAL = {"URL": "url", "TEXT": "caption", "key": "image_path"}
 """clip-retrieval's names for a part's columns, by LAION's names; other columns keep theirs."""
 
 
 class EmbeddingsError(DatasetError):
-    """Embeddings do not belong together, or are damaged."""
+    """Embeddings do not fit each other, or are damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ def delete_embeddings(store: Store, output: str) -> None:
 def remove_embeddings(store: Store, output: str, keys: Collection[str]) -> int:
     """Remove the rows of samples from the three files, the metadata last; return how many there were.
 
-    The metadata say how many rows were removed in all (`shoal.removed`), since the manifest counts them.
+    The metadata say how many rows were removed in total (`shoal.removed`), because the manifest still counts them.
 
     Raises: StoreError when a file cannot be written; EmbeddingsError when the files do not belong together. The next
-        call goes on from there.
+    call continues from there.
     """
     folder = embeddings_folder(output)
     if not store.exists(f"{folder}/{METADATA}"):
@@ -114,7 +114,7 @@ def remove_embeddings(store: Store, output: str, keys: Collection[str]) -> int:
             file = io.BytesIO()
             np.save(file, np.ascontiguousarray(rows[~gone]))
             store.put(f"{folder}/{name}", file.getvalue())
-        elif len(rows) != len(gone) - removed:  # an earlier call was ended before it came to the metadata
+        elif len(rows) != len(gone) - removed:  # an earlier call was interrupted before it wrote the metadata
             raise EmbeddingsError(f"{folder}/{name} has {len(rows)} rows, not {len(gone)}: embed its shard again.")
     store.write_table(f"{folder}/{METADATA}", about.filter(pa.array(~gone)), count_removed(about.schema, removed))
     return removed
@@ -126,7 +126,7 @@ def count_removed(schema: pa.Schema, rows: int) -> dict[str, str]:
 
 
 def removed_rows(schema: pa.Schema) -> int:
-    """Return how many rows were removed from a part, or a folder of embeddings, since the manifest counted them."""
+    """Return how many rows were removed from a part, or a folder of embeddings, after the manifest counted them."""
     return int((schema.metadata or {}).get(REMOVED_KEY.encode(), b"0"))
 
 

@@ -1,4 +1,4 @@
-"""JSON that is read into frozen dataclasses and accepted only if it is exactly what they say.
+"""Read JSON into frozen dataclasses; it is accepted only if it has exactly their fields and types.
 
 Types: dataclasses, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, StrEnum, str, int, float, bool. A missing key, an
 unknown key and a value of another type are errors that name the place, such as `files[3].rows`.

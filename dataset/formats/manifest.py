@@ -1,6 +1,6 @@
-"""Read the manifest, the list of what exists in a store, as a stream of row groups.
+"""Read the manifest, the list of all outputs in a store, as a stream of row groups.
 
-Invariant: a file that the manifest does not list does not exist. Memory is bounded by one row group, even for a
+Invariant: a file that the manifest does not list is not an output. Memory is bounded by one row group, even for a
 manifest of 15 million outputs. `tracker.storage.manifest` writes the file; neither module imports the other, and a test
 compares their schemas.
 """
@@ -35,9 +35,9 @@ MANIFEST_SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
-        ("tar_bytes", pa.int64()),  # of <path>.tar: a shard's pictures, or those that a part keeps; 0 without a tar
+        ("tar_bytes", pa.int64()),  # size of <path>.tar, with the pictures of a shard or of a part; 0 without a tar
         ("tar_deleted_at", pa.timestamp("us", tz="UTC")),  # null while the tar exists
-        ("source", pa.string()),  # of embeddings: the part, shard or tar that was embedded; null for other kinds
+        ("source", pa.string()),  # for embeddings: the part, shard or tar that was embedded; null for other kinds
     ]
 )
 TRACKER_KEY, RUNS_KEY = "shoal.tracker", "shoal.runs"
@@ -60,7 +60,7 @@ class OutputKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A row of the manifest: one job's files, all beginning with `path`; of builds over a release, one file."""
+    """A row of the manifest: one job's files, all beginning with `path`; for builds over a release, one file."""
 
     output_id: int
     kind: OutputKind

@@ -13,7 +13,7 @@ Matrix = npt.NDArray[np.floating]
 
 
 class NpyError(DatasetError):
-    """A file is not the array it should be."""
+    """A file does not contain the expected array."""
 
 
 class NpyRows:
@@ -51,7 +51,7 @@ class NpyRows:
 
 
 def open_rows(store: Store, path: str) -> NpyRows:
-    """Open the array at `path`; its file is closed with the last reference to it.
+    """Open the array at `path`; its file is closed when the last reference to it is dropped.
 
     Raises: NpyError when it is not a (N, D) array of floats; StoreError when it is missing.
     """

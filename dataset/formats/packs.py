@@ -31,13 +31,14 @@ PACK_SCHEMA = pa.schema(
 LIST_PACK_SCHEMA = PACK_SCHEMA.append(pa.field("extra", pa.string(), nullable=False))
 """The schema for a link list: `extra` holds its other columns (see `recipe.extra_columns`), page_url is ''."""
 
-_REPEATING = ["language", "subset", "page_url"]  # dictionaries do not help the other columns
+_REPEATING = ["language", "subset", "page_url"]  # the other columns do not get smaller with dictionaries
 
 
 def blank_rows(store: Store, path: str, rows: Collection[int]) -> bool:
-    """Blank the rows at these positions of a pack, whose other rows keep their place; return whether any was not.
+    """Blank the rows at these positions of a pack; other rows keep their positions.
 
-    The subset stays, which is counted. Row groups have the same borders.
+    Return whether any of them was not blank before. The subset stays, because it is counted. The row groups stay the
+    same.
 
     Raises: StoreError when the pack is missing or cannot be written.
     """

@@ -63,7 +63,7 @@ PART_SCHEMA = pa.schema(
         ("TEXT", pa.string()),
         ("WIDTH", pa.int32()),  # of the picture as received
         ("HEIGHT", pa.int32()),
-        ("LANGUAGE", pa.string()),  # null: not known with confidence
+        ("LANGUAGE", pa.string()),  # null if the language is not known with confidence
         ("similarity", pa.float64()),
         ("pwatermark", pa.float64()),  # null without a head for it
         ("punsafe", pa.float64()),
@@ -85,7 +85,9 @@ PART_SCHEMA = pa.schema(
 )
 
 PRIVATE_COLUMNS = frozenset({"md5", "sha1"})
-"""Never published. They are kept because hash lists come in these forms, even years later."""
+"""Columns that are never published. They are kept because hash lists have these hashes, and some lists come years
+later.
+"""
 
 _RELEASE_NAMES = ("id", "input", "crawl", "date")
 """Columns that a release adds; a list's column with such a name is renamed in the part."""

@@ -8,8 +8,8 @@
       missing.parquet                   ids of rows that have no embedding, in order
       SHA256SUMS                        of all of them, for `sha256sum --check`
 
-Invariant: `index.json` is written last, and a folder holds one model, by checksum. Rows are in the order of what they
-were made from, not of their ids: an index lays them out anew in any case.
+Invariant: `index.json` is written last, and a folder holds one model, by checksum. Rows are in the order of their
+sources, not of their ids, because an index rearranges them anyway.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class EmbeddingModel:
 
     @property
     def checksum(self) -> str:
-        """Weights and configuration in one text, of which --model takes the first digits."""
+        """The checksums of weights and configuration in one text; --model accepts its first digits."""
         return f"{self.sha256}/{self.config_sha256}"
 
 
@@ -81,7 +81,9 @@ class EmbeddingsRecord:
 
 
 def model_folder_name(model: str) -> str:
-    """Return the folder of a model's embeddings: its name, with what cannot be in a file's name replaced by '-'."""
+    """Return the folder of a model's embeddings: its name, with '-' in place of characters that a file's name cannot
+    have.
+    """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix(HUB_PREFIX)).strip(".-_") or "model"
 
 
@@ -119,12 +121,12 @@ def write_embeddings_record(release: Release, folder: str, record: EmbeddingsRec
 
 def metadata_writer(file: HashedFile) -> pq.ParquetWriter:
     """Return the writer of a metadata file; equal row groups give equal bytes."""
-    # zstd 1: the captions of a million rows take as long as their vectors otherwise.
+    # zstd 1, because with higher levels the captions of a million rows would take as long as their vectors.
     return pq.ParquetWriter(file, METADATA_SCHEMA, compression="zstd", compression_level=1, use_dictionary=False)
 
 
 def find_embeddings(release: Release, folder: str, batch: str) -> EmbeddingsRecord | None:
-    """Return the record of a model's embeddings of a batch; None when there are none.
+    """Return the record of a model's embeddings of a batch; None if there are none.
 
     Raises: ReleaseEmbeddingsError when it is damaged; StoreError.
     """

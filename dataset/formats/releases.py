@@ -1,9 +1,9 @@
 """Releases: the paths, columns and record of a published dataset.
 
-    releases/NAME/release.json                                      the record: what it does not list does not exist
+    releases/NAME/release.json                                      the record; a file not listed here is not part of it
     releases/NAME/data/{subset}/{batch}/train-00000-of-00012.parquet    URL, TEXT … as LAION has them, id, sha256
-    releases/NAME/extended/…                                        row i belongs to row i of the data file
-    releases/NAME/variants/{variant}/{subset}/{batch}/…             the data file's rows that a predicate admits
+    releases/NAME/extended/…                                        row i has further columns of row i of the data file
+    releases/NAME/variants/{variant}/{subset}/{batch}/…             the data file's rows for which a predicate holds
     releases/NAME/README.md  croissant.json  plots/                 the card, for people and for programs
     releases/NAME/source/…  ids/{subset}/{batch}.i64                private: where a row came from; hashes in id order
 
@@ -41,11 +41,11 @@ STORES = "source/stores.json"
 """Private: where the stores of other trackers are. It is rewritten with each batch, before release.json."""
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NAME = 100
-"""Characters of a release's, batch's or variant's name: a folder of it."""
+"""The longest name of a release, batch or variant, in characters; each becomes the name of a folder."""
 MAX_ID = 2**53
-"""Ids are below, so that clients that read JSON numbers as doubles keep them exact."""
+"""Ids are below this number, so that clients that read JSON numbers as doubles get them exactly."""
 ROW_GROUP_ROWS = 100_000
-"""6 to 13 MB compressed: the Hub's viewer and DuckDB read one group for a page of rows."""
+"""Rows per group, 6 to 13 MB compressed: the Hub's viewer and DuckDB read one group for a page of rows."""
 
 
 class ReleaseError(DatasetError):
@@ -53,7 +53,7 @@ class ReleaseError(DatasetError):
 
 
 class FileKind(StrEnum):
-    """What a file of a release holds; the value is its folder."""
+    """The content of a file of a release; the value is its folder."""
 
     DATA = "data"
     EXTENDED = "extended"
@@ -64,7 +64,7 @@ class FileKind(StrEnum):
 
 
 PRIVATE = frozenset({FileKind.SOURCE, FileKind.IDS})
-"""Kinds that are not given away."""
+"""Kinds that must not be passed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,11 @@ class ReleaseInput:
     parts: int
     rows: int
     recipe: str
-    """Digest of the run's recipe, '' if its parts do not say."""
+    """Digest of the run's recipe; '' if its parts do not contain it."""
     models: Mapping[str, Mapping[str, Any]]
     """By role: name, threshold, sha256, config_sha256."""
     tags: Mapping[str, Mapping[str, Mapping[str, Any] | None]]
-    """By role and tag: the head and its sha256, None where nothing tags."""
+    """By role and tag: the head and its sha256; None if no head computes the tag."""
     columns: Mapping[str, str]
     """The link list's own columns with their types."""
 
@@ -114,7 +114,7 @@ class CardDetails:
     description: str = ""
     creator: str = ""
     contact: str = ""
-    """A mail address or URL for requests to remove something."""
+    """A mail address or URL for requests for removal."""
     url: str = ""
     """The page of the release; a repository's, if it is on a hub."""
     license: str = "cc-by-4.0"
@@ -139,12 +139,12 @@ class ReleaseBatch:
     name: str
     version: str
     writer: str
-    """The library that wrote its parquet: pages and groups of a file depend on it."""
+    """The library that wrote its parquet files: a file's bytes depend on it."""
     inputs: tuple[int, ...]
     subsets: Mapping[str, SubsetRows]
     dropped: Mapping[str, int]
     contacts: Mapping[str, int]
-    """Published rows with an e-mail address, a phone number in the caption."""
+    """Published rows with an e-mail address, or a phone number, in the caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,19 +226,20 @@ class Release:
     def input_store(self, name: str) -> Store:
         """Open the store of an input.
 
-        Raises: StoreError when it cannot be reached; ReleaseError when it is not named and this is not its folder.
+        Raises: StoreError when it cannot be reached; ReleaseError when the record does not name it and this is not its
+        folder.
         """
         if name == "." and not self.folder:
             raise ReleaseError(
-                f"{self.record.name} was published in the store of its crawls, which a release's folder does not name: "
-                "give that store with --store, and the release by its name."
+                f"{self.record.name} was published in the store of its crawls, which is not known from the release's "
+                "folder: give that store with --store, and the release by its name."
             )
         return open_input_store(self.store, self.input_uri(name))
 
     def batch(self, name: str) -> ReleaseBatch:
         """Return a batch.
 
-        Raises: ReleaseError when there is none of this name.
+        Raises: ReleaseError when there is none with this name.
         """
         for batch in self.record.batches:
             if batch.name == name:
@@ -261,7 +262,7 @@ class Release:
 
 
 def open_release(store: Store, name: str) -> Release:
-    """Open the live version of the release `name` under `releases/` in the store; '' if the store is its folder.
+    """Open the live version of the release `name` under `releases/` in the store; '' if the store itself is its folder.
 
     Raises: ReleaseError when there is none, or its record is not one this version of Shoal wrote.
     """
@@ -273,33 +274,33 @@ def open_release(store: Store, name: str) -> Release:
 
 
 def recording_path(name: str) -> str:
-    """Return the path that exists while a publish makes a version of a release."""
+    """Return the path that exists while a publish writes a version of a release."""
     return f"publishing/{name}/recording"
 
 
 def publish_is_recording(store: Store, name: str) -> bool:
-    """Return whether a publish is making a version of a release, or was killed while it did."""
+    """Return whether a publish is writing a version of a release, or was killed while it did."""
     return store.exists(recording_path(name))
 
 
 def require_live(release: Release, version: str | None = None) -> None:
-    """Check that no row was removed from a release since it was opened, or since its `version`, and none is just now.
+    """Check that no rows were removed from a release since it was opened (or since `version`), or are being removed.
 
-    Called before a record of what was derived from its rows is written.
+    Call this before writing a record of anything that was derived from its rows.
 
-    Raises: ReleaseError when the work has to begin anew.
+    Raises: ReleaseError when the work must be started again.
     """
     name, before = release.record.name, version or release.record.version
     live = open_release(release.store, name if release.folder else "").record.version
     if live.partition(".")[0] != before.partition(".")[0] or release.store.exists(applying_plan(name)):
         raise ReleaseError(
-            f"Rows of {name} {before} were removed while this was at work: finish `dataset takedown apply {name}` if "
-            "it is unfinished, and begin anew with --restart."
+            f"Rows of {name} {before} were removed in the meantime: finish `dataset takedown apply {name}` if it is "
+            "unfinished, and start again with --restart."
         )
 
 
 def open_input_store(release_store: Store, uri: str) -> Store:
-    """Open the store of an input; '.' is the release's own, which a record need not name.
+    """Open the store of an input; '.' is the release's own store.
 
     Raises: StoreError when it cannot be reached.
     """
@@ -337,7 +338,7 @@ def read_record(data: bytes, path: str = RECORD) -> ReleaseRecord:
 
 
 def _check_possible(record: ReleaseRecord) -> ReleaseRecord:
-    """Raise ValueError for what no release says: others make paths, versions and ids of it."""
+    """Raise ValueError for values that no valid release has, because paths, versions and ids are made from them."""
     for place, value, possible in _checks(record):
         if not possible:
             raise ValueError(f"{place} is {value!r}")
@@ -345,7 +346,7 @@ def _check_possible(record: ReleaseRecord) -> ReleaseRecord:
 
 
 def _checks(record: ReleaseRecord) -> Iterator[tuple[str, Any, bool]]:
-    """Yield places of a record with their values, and whether these are possible."""
+    """Yield the keys of a record with their values, and whether each value is valid."""
     yield "name", record.name, _is_name(record.name)
     yield "version", record.version, re.fullmatch(r"\d{1,9}(\.\d{1,9}){2}", record.version, re.ASCII) is not None
     yield "next_id", record.next_id, 0 <= record.next_id <= MAX_ID
@@ -454,11 +455,11 @@ SOURCE_SCHEMA = pa.schema(
 
 HOSTS_SCHEMA = pa.schema(
     [
-        ("domain", pa.string()),  # registrable, in the order of their bytes
+        ("domain", pa.string()),  # registrable domains, sorted by their bytes
         ("rows", pa.int64()),
-        ("text_bytes", pa.int64()),  # of the captions, in UTF-8
+        ("text_bytes", pa.int64()),  # size of the captions in UTF-8
         ("pixels", pa.int64()),
-        ("punsafe", pa.float64()),  # mean of the rows that have it, null if none has
+        ("punsafe", pa.float64()),  # mean over the rows that have it; null if none has
     ]
 )
 
@@ -469,4 +470,4 @@ HOST_COUNTS_SCHEMA = pa.schema(
         ("punsafe_rows", pa.int64()),
     ]
 )
-"""Of one file; hosts.parquet adds them up."""
+"""The counts of one file; hosts.parquet has their sums."""

@@ -1,4 +1,4 @@
-"""Selections: parquet files with rows of a release, as it has them, and what they were selected by.
+"""Selections: parquet files with unchanged rows of a release, and a record of how they were selected.
 
     OUT/part-00000.parquet   URL, TEXT … as in `data/`, LANGUAGE and subset in all files, by id; near_rank and
                              near_similarity where rows near a query were selected

@@ -2,7 +2,7 @@
 
 Source: the tar's headers are POSIX ustar.
 
-Rejected: `tarfile` for writing: its headers cost 25 µs each, these 4, and a sample needs three.
+Rejected: `tarfile` for writing: its headers take 25 µs each, these take 4 µs, and a sample needs three.
 """
 
 import tarfile

@@ -5,8 +5,8 @@ parquet exists, the tar was complete. A sample's members (key.jpg, key.txt, key.
 row says `success`. Rows are in the order of their keys, members in the order in which the links ended.
 `dataset.formats.shard_writer` writes both.
 
-Source: the columns `url` to `sha256` and the three values of `status` are img2dataset's, so that readers of its shards
-read ours; the columns after them are our own.
+Source: the columns `url` to `sha256` and the three values of `status` are img2dataset's, so that programs that read its
+shards can read these; the columns after them are Shoal's own.
 
 Rejected: reading samples from the tar alone, because one damaged member would hide all later ones (here each row with
 `success` yields one item, whatever the tar contains); EXIF, which img2dataset keeps, because it can reveal where a
@@ -40,17 +40,17 @@ SHARD_SCHEMA = pa.schema(
         ("original_width", pa.int32()),  # of the picture as received, upright
         ("original_height", pa.int32()),
         ("sha256", pa.string()),  # of the bytes as received
-        ("md5", pa.string()),  # of the same bytes; private, as sha1 is
+        ("md5", pa.string()),  # of the same bytes; private, like sha1
         ("sha1", pa.string()),  # null if the recipe switches it off
         ("pdq", pa.string()),  # null unless the recipe or a hash list needs it
         ("outcome", pa.string()),  # an Outcome
-        ("http_status", pa.int16()),  # of the last response; null without one
+        ("http_status", pa.int16()),  # of the last response; null if there was none
         ("content_type", pa.string()),
         ("final_url", pa.string()),  # after redirects
         ("fetch_seconds", pa.float32()),
         ("bytes", pa.int32()),  # received, after decompression
         ("attempt", pa.int16()),
-        ("final", pa.bool_()),  # false: the link waits for another attempt, and is counted there
+        ("final", pa.bool_()),  # false if the link waits for another attempt, which has its own row
         ("language", pa.string()),
         ("subset", pa.string()),
         ("pack", pa.int64()),
@@ -59,8 +59,9 @@ SHARD_SCHEMA = pa.schema(
 )
 
 ANONYMOUS_COLUMNS = ("key", "status", "outcome", "final", "attempt", "subset", "pack", "pack_row")
-"""The only columns kept in the row of a picture that nobody may hold. Any other column, even of a link list, could lead
-to the picture; so the columns to keep are listed, not those to blank."""
+"""The only columns that are kept in the row of a picture that must not be kept. Any other column, even of a link list,
+could lead to the picture; therefore the columns to keep are listed, not those to blank.
+"""
 
 
 class ShardError(DatasetError):

@@ -1,11 +1,12 @@
 """Side tables of a release: further columns of its rows, by id.
 
-    releases/NAME/side_tables.json                                 which there are; written last
+    releases/NAME/side_tables.json                                 the record of all tables; written last
     releases/NAME/{table}/{generation}/{subset}/{batch}/train-…    a file for each data file that has rows in the table
     releases/NAME/{table}/{generation}/SHA256SUMS                  of these files, for `sha256sum --check`
 
-Invariant: a file's ids are those of the data file of the same subset, batch and number, in order; a row without values
-may be absent. A table is written whole into a new generation, so its reader sees one or the other; the data files stay.
+Invariant: a file's ids are those of the data file with the same subset, batch and number, in order; a row without
+values may be absent. A table is written completely into a new generation, so a reader sees either the old or the new
+one. The data files do not change.
 """
 
 import re
@@ -43,7 +44,7 @@ class SideFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideTable:
-    """A table; `version` is the release's when it was written."""
+    """A table; `version` is the version of the release for which it was written."""
 
     name: str
     version: str
@@ -56,7 +57,7 @@ class SideTable:
     files: tuple[SideFile, ...]
 
     def file_of(self, data: ReleaseFile) -> SideFile | None:
-        """Return the file that belongs to a data file; None if no row of it is in the table."""
+        """Return the file that belongs to a data file; None if the table has no row of it."""
         return next((file for file in self.files if file.data == data.path), None)
 
 

@@ -1,7 +1,7 @@
 """A file of sorted int64, read in slices by value: `ids/` of a release, which may have billions.
 
-Hashes are uniform, so a value's place is guessed from its size and found within a window of the file, two reads where
-a bisection needs thirty; a file that is not uniform only costs more reads.
+Hashes are uniform, so the position of a value is estimated from its size and then found within a window of the file.
+This takes two reads where a bisection takes thirty; if values are not uniform, it only takes more reads.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import pyarrow as pa
 from dataset.store.store import Store
 
 _WINDOW = 65_536
-"""Values that are read around a guess: the error of a guess among 6 billion is about as large."""
+"""Values that are read around an estimated position; among 6 billion values the error is about as large."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""Work over a release in steps: the plan of a build, and what one unit of it gave.
+"""Work over a release in steps: the plan of a build, and the result of one of its units.
 
     [["train", 1], ["add", 12], ["merge", 8], ["finish", 1]]        a plan: steps in order, with their numbers of units
 
 Invariant: the plan is fixed before the first unit runs. The units of a step are independent and idempotent: run in any
 order, on any machine, once or twice, they write the same bytes under the same names. A step begins when every unit of
-the steps before it is done; a step of 0 units is passed over.
+the steps before it is done; a step of 0 units is skipped.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class UnitResult:
 
 
 def plan_to_json(steps: Iterable[Step]) -> list[list[Any]]:
-    """Return a plan as lists of name and units, as a job of the queue carries it."""
+    """Return a plan as a list of [name, units], which is its form in a job's payload."""
     return [[step.name, step.units] for step in steps]
 
 

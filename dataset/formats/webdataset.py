@@ -6,9 +6,9 @@ URL from `url` in `json`. Members of other kinds belong to the sample and are no
 
 Invariant: one sample is in memory at a time (plus a hash of the key of each incomplete one), and everything in the tar
 is counted: a sample without a picture or with unreadable json is lost; a file that belongs to no sample, such as the
-`._NAME` that tar writes on a Mac, is another member. A truncated tar is an error, because nothing else tells what is
-missing; our own shards have their table for that (`dataset.formats.shards`). So is a tar in which a sample's members
-are not adjacent, as plain `tar` packs them: its pictures would have no captions.
+`._NAME` that tar writes on a Mac, is another member. A truncated tar is an error, because nothing else shows what is
+missing; Shoal's own shards have a table for that (`dataset.formats.shards`). A tar in which a sample's members are not
+adjacent, as plain `tar` may pack them, is an error too: its pictures would have no captions.
 
 Rejected: tarfile's own gzip stream, which silently ends after the first of several gzip members, and tarfile's
 treatment of a damaged header as the end of the archive.

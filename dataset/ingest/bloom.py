@@ -10,8 +10,8 @@ changes nothing. Snapshots are little-endian: magic, version, length of the head
 stage's words, XXH3-64 of all words.
 
 Rejected: `rbloom` (fixed size; a fifth of the speed, or 1.1 times with Python's own hash, which differs between
-processes), a cuckoo filter (deletes, which nobody needs, and inserts that can fail), a table of all hashes in Postgres
-(an index of 8 billion rows in the path of every COPY).
+processes), a cuckoo filter (it supports deletes, which are not needed, and its inserts can fail), a table of all hashes
+in Postgres (an index of 8 billion rows in the path of every COPY).
 """
 
 import json

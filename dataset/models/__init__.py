@@ -1,5 +1,5 @@
-"""The models that score pairs: their files, their two towers, and the pipeline that feeds them; and the arithmetic of
-other stages that a GPU does best.
+"""The models that score pairs: their files, their two towers, and the pipeline that feeds them; and the computations of
+other stages that are fastest on a GPU.
 
 inputs.py, decoders.py ─▶ pipeline.py ─▶ towers.py
 files.py ─▶ clip.py ─────────────────────┘

@@ -1,8 +1,9 @@
 """Batches of samples, full in number or in bytes.
 
-Invariant: a batch has at most the asked number of samples, and BATCH_BYTES of pictures or one sample; batches depend on
-the samples and their order alone. A pipeline holds about five batches of each shard that is under way, and a download
-lets pictures of 20 MB through: by number alone, 1,024 of them as they were received could take 20 GB.
+Invariant: a batch has at most the requested number of samples, and at most BATCH_BYTES of pictures or one sample;
+batches depend only on the samples and their order. A pipeline holds about five batches of each shard in progress, and a
+picture may have up to 20 MB: if only the number of samples were limited, 1,024 pictures kept as received could take 20
+GB.
 """
 
 from collections import Counter
@@ -21,7 +22,9 @@ Kind = TypeVar("Kind", bound=Hashable)
 def in_batches(
     items: Iterable[Item], kind_of: Callable[[Item], Kind], most: Callable[[Kind], int]
 ) -> Iterator[tuple[Kind, list[Item]]]:
-    """Yield batches of one kind each, those of `most` samples as soon as they are full; at the end, what is left."""
+    """Yield batches of one kind each: batches of `most` samples as soon as they are full, and at the end the incomplete
+    ones.
+    """
     waiting: dict[Kind, list[Item]] = {}
     held: Counter[Kind] = Counter()
     for item in items:

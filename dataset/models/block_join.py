@@ -1,8 +1,8 @@
 """All pairs of rows of two blocks whose dot product is at least a threshold, on a GPU or a CPU.
 
-Invariant: no pair is missed and none is reported wrongly. Tiles of the product are computed fast and compared with the
-threshold less the error of that arithmetic; each pair found is computed again in float64, and its float32 value
-decides. That value differs between devices by one unit in the last place at most.
+Invariant: no pair is missed and none is reported wrongly. Tiles of the product are computed in fast arithmetic and
+compared with the threshold minus the error of that arithmetic. Each pair found is computed again in float64, and its
+value, rounded to float32, decides. That value differs between devices by one unit in the last place at most.
 
 Rows are unit rows, (n, d) float32 or float16. On a GPU float16 rows are multiplied as they are and float32 rows in
 TF32. Memory is bounded by one tile, the pairs found in it, and the two blocks.
@@ -79,7 +79,7 @@ def _prepared(rows: Rows, device: torch.device) -> torch.Tensor:
 def _candidates(
     rows: torch.Tensor, columns: torch.Tensor, threshold: float, *, above_diagonal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the places in a tile where the product may reach the threshold, (m,) int64 each."""
+    """Return the positions in a tile where the product may reach the threshold, (m,) int64 each."""
     with tensor_core_products():
         found = rows @ columns.T >= threshold - PRODUCT_ERROR
     if above_diagonal:

@@ -4,8 +4,8 @@ Invariant: all weights of a `ClipModel` come from the file whose checksum it nam
 rows. Missing weights are an error, never random numbers. Loading runs no code from files: safetensors, or `torch.load`
 with `weights_only`. Only models that the recipe names are downloaded.
 
-Source: open_clip's factory, which loads strictly. Rejected: its mere warning for OpenAI's weights with the wrong
-activation (plain `ViT-B-32`), which scores every pair wrongly: here it is an error.
+Source: open_clip's factory, which loads strictly. Rejected: open_clip's behaviour for OpenAI's weights with the wrong
+activation (plain `ViT-B-32`): it only warns, although every score is wrong. Here this is an error.
 """
 
 import difflib

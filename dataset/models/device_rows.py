@@ -1,4 +1,4 @@
-"""Rows of numbers on a device: a piece at a time, and matrix products in a known precision.
+"""Read rows of numbers on a device, one piece at a time, and compute matrix products in a known precision.
 
 Invariant: at most `piece_rows` rows are copied at once, unless all rows fit into half of the free memory of a GPU; then
 they are copied once and stay there.

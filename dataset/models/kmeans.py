@@ -1,10 +1,10 @@
 """k-means for the index, on a GPU or a CPU: plain Lloyd iterations with squared Euclidean distances.
 
-Invariant: a seed and a device determine every byte of the result. Memory is bounded by one piece of rows, one tile of
-distances and sixteen bytes per number of the centroids, whatever the number of rows.
+Invariant: a seed and a device determine every byte of the result. Memory does not depend on the number of rows: it is
+bounded by one piece of rows, one tile of distances, and sixteen bytes per number in the centroids.
 
-A tile of distances is one matrix product, |c|² - 2 x·c; |x|² does not change which centroid is nearest. Sums of rows
-are made in the order of the rows, one cluster after another, because a GPU's atomic additions come in any order.
+A tile of distances is one matrix product, |c|² - 2 x·c; |x|² does not change which centroid is nearest. Rows are summed
+in their order, one cluster after another, because atomic additions on a GPU happen in any order.
 
 Source: faiss's Clustering, which also starts from random rows and halves large clusters for empty ones.
 """
@@ -24,7 +24,7 @@ TILE_DISTANCES = {"cpu": 1 << 22, "cuda": 1 << 28}
 PIECE_ROWS = {"cpu": 2_048, "cuda": 32_768}
 
 SPLIT = 1 / 1_024
-"""A cluster is split by moving its centroid by this part in both directions; faiss's EPS."""
+"""A cluster is split by moving its centroid by this fraction in both directions; faiss calls it EPS."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -108,7 +108,7 @@ def _summed(rows: DeviceRows, centroids: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _moved(centroids: torch.Tensor, sums: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Return the means of the clusters. The largest clusters are split for empty ones."""
+    """Return the means of the clusters. For each empty cluster, one of the largest is split."""
     moved = sums.div_(sizes.clamp(min=1)[:, None]).float()
     empty = (sizes == 0).nonzero().squeeze(1)
     moved[empty] = centroids[empty]

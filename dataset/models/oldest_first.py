@@ -1,8 +1,8 @@
 """An executor that serves the oldest shard first.
 
 Several shards are in progress at once, so that the next one is ready when one ends. If they were served in turn, all
-would end together, and the device would be idle while they are written. Served by age, younger shards only fill the
-gaps.
+would end together, and the device would be idle while they are written. If the oldest is served first, younger shards
+only fill the gaps.
 """
 
 import heapq

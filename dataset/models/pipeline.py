@@ -1,10 +1,10 @@
-"""Embed samples at the speed of the model: decoder processes in front of one thread that owns the device.
+"""Embed samples at the speed of the model: decoder processes prepare batches for one thread that owns the device.
 
     batches of samples ─▶ Decoders: pixels, tokens ─▶ the device's thread: towers ─▶ rows, in the order of the batches
 
 Invariant: the rows of a batch depend on its samples only, not on what is embedded at the same time. Each arrow holds a
 few batches, whatever the number of samples. Several callers in threads of their own share one pipeline. The caller that
-came first is served first; the others fill the gaps while it starts, ends and writes.
+began first is served first; the others use the time in which it starts, ends and writes.
 """
 
 import os

@@ -5,7 +5,7 @@ reproduce, in fifty languages, the embeddings of CLIP's English text tower.
 
     tokens → transformer → mean over the tokens except padding → dense 768 → 512, without bias → unit row
 
-Its files lie in a model's folder next to open_clip's, each with the prefix `text_`:
+Its files are in a model's folder together with open_clip's, each with the prefix `text_`:
 
     text_config.json            config.json of the transformer
     text_model.safetensors      (or text_pytorch_model.bin) its weights

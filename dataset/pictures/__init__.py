@@ -1,4 +1,4 @@
-"""Untrusted bytes → a picture, or the outcome that tells why there is none.
+"""Untrusted bytes → a picture, or the outcome that says why there is none.
 
   headers.py ──▶ metadata.py ──▶ decode.py, colour.py ──▶ prepare.py ──▶ the picture as it is stored
   (format,       (profile,       (pixels as browsers      (resize,

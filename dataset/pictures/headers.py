@@ -52,7 +52,7 @@ def image_format(head: bytes) -> str | None:
 
 
 def keep_received(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Return the picture as received, or the outcome that tells why it is not kept; its size is the header's, not
+    """Return the picture as received, or the outcome that says why it is not kept; its size is the header's, not
     rotated.
     """
     kind = image_format(data)

@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     TLS_ERROR = "tls_error"
     """The handshake failed or the certificate is not the host's."""
     TIMEOUT = "timeout"
-    """Connecting, the first byte, the whole request or a trickle of bytes took too long."""
+    """Connecting, the first byte or the whole request took too long, or the bytes arrived too slowly."""
     BAD_RESPONSE = "bad_response"
     """The response is not HTTP, or its framing or coding is broken."""
     TRUNCATED = "truncated"
@@ -77,11 +77,11 @@ class Outcome(StrEnum):
     """The longer side is more times the shorter one than the rules allow."""
 
     CHANGED = "changed"
-    """Not the picture that the link list names by its sha256."""
+    """The picture does not have the sha256 that the link list gives."""
 
 
-# Reasons that may pass: the link gets another attempt later. A refused connection is not among them, because dead
-# servers refuse connections permanently.
+# Temporary reasons: the link gets another attempt later. A refused connection is not among them, because dead servers
+# refuse connections permanently.
 TRANSIENT = frozenset({Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED, Outcome.DNS_ERROR})
 
 # The link may be alive, but this crawl's rules excluded it or its picture.

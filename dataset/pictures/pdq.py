@@ -1,4 +1,4 @@
-"""PDQ, the 256-bit perceptual hash used by lists of pictures that nobody may keep.
+"""PDQ, the 256-bit perceptual hash used by lists of pictures that must not be kept.
 
 Invariant: a picture that is resized or re-encoded differs by about 10 bits of 256, two different pictures by about 128;
 a match is a distance of at most 31 (Facebook 2019, and ThreatExchange's recommendation).

@@ -68,7 +68,7 @@ def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
 
 
 def _prepare_short(data: bytes, rules: ImageRules) -> Picture | Outcome | None:
-    """Prepare a JPEG in sRGB by the fast path; None if that is impossible, and Pillow decides."""
+    """Prepare a JPEG in sRGB by the fast path; None if that is impossible, so that Pillow decides."""
     shape = read_colour_size(data) if len(data) >= rules.min_bytes else None
     if shape is None or shape[0] * shape[1] > rules.max_pixels:
         return None
@@ -180,7 +180,7 @@ def _cut(pixels: Pixels, rules: ImageRules) -> Pixels:
 
 
 def _encode(image: Image.Image, rules: ImageRules) -> bytes:
-    """Encode the pixels alone, without profile, EXIF or comment."""
+    """Encode only the pixels, without profile, EXIF or comment."""
     image.info = {}
     out = io.BytesIO()
     match rules.encode_format:

@@ -1,7 +1,7 @@
-"""The store's deny lists, in the form in which groups of rows are compared with them.
+"""The store's deny lists, in a form that can be compared with groups of rows.
 
-URLs and pictures are compared by the first 64 bits of their digests, as `dataset.safety.hash_lists` does: among ten
-million hashes, a picture that is on no list is taken for one that is with a chance of 5e-13. A list of 16 million takes
+URLs and pictures are compared by the first 64 bits of their digests, as `dataset.safety.hash_lists` does: with ten
+million hashes, a picture that is on no list matches one by chance with probability 5e-13. A list of 16 million takes
 128 MB. A PDQ matches within 31 of 256 bits, ThreatExchange's threshold.
 """
 
@@ -23,8 +23,7 @@ from dataset.store.store import Store
 
 MAX_DISTANCE = 31
 DIRECT = frozenset({DenyKind.PAIR, DenyKind.URL, DenyKind.SHA256, DenyKind.HOST})
-"""Kinds that are compared with what `data/` and `extended/` have of a row; for the others `source/` is needed, or much
-time."""
+"""Kinds that can be compared with the columns of `data/` and `extended/`; the others need `source/`, or much time."""
 COLUMNS = {
     DenyKind.PAIR: ("hash",),
     DenyKind.URL: ("URL",),
@@ -70,7 +69,7 @@ class DenyRules:
 
     @classmethod
     def load_by_reason(cls, store: Store, paths: Sequence[str]) -> dict[str, "DenyRules"]:
-        """Load deny lists, the entries of each reason apart.
+        """Load deny lists, with the entries of each reason separate.
 
         Raises: DenyListError when one cannot be read.
         """
@@ -108,7 +107,7 @@ class DenyRules:
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns that rows need to be compared."""
+        """The columns that rows must have to be compared."""
         return frozenset(column for kind in self.kinds for column in COLUMNS[kind])
 
     def only(self, kinds: Collection[DenyKind]) -> "DenyRules":
@@ -142,7 +141,7 @@ class DenyRules:
         words = np.frombuffer(b"".join(filled.to_pylist()), ">u8").astype(np.uint64).reshape(-1, 4).T.copy()
         near = np.zeros(words.shape[1], bool)
         for pdq in self.pdq:
-            # Too many different bits in one half are too many in all; few random PDQs pass this.
+            # If one half has too many different bits, the whole has; few random PDQs pass this check.
             half = np.bitwise_count(words[0] ^ pdq[0]) + np.bitwise_count(words[1] ^ pdq[1])
             at = np.flatnonzero(half <= MAX_DISTANCE)
             bits = np.bitwise_count(words[:, at] ^ pdq[:, None]).sum(axis=0, dtype=np.int16)
@@ -186,7 +185,7 @@ def _contains_digests(known: Prefixes, digests: pa.ChunkedArray, kind: DenyKind)
 
 
 def _words(values: pa.Array | pa.ChunkedArray) -> Prefixes:
-    """Return bytes, of a multiple of 8 each, as big-endian numbers."""
+    """Return values of a multiple of 8 bytes as big-endian numbers."""
     return np.frombuffer(b"".join(values.to_pylist()), ">u8").astype(np.uint64)
 
 

@@ -1,4 +1,6 @@
-"""Digests in hex and as bytes, and a fingerprint of a pair, by whole columns: no Python call for each row."""
+"""Digests in hex and as bytes, and a fingerprint of a pair, computed for whole columns without a Python call per
+row.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ def digest_bytes(column: pa.ChunkedArray, size: int) -> pa.Array:
     valid = column.is_valid()
     digits = pc.fill_null(column, "0" * 2 * size).combine_chunks()
     if pc.any(pc.not_equal(pc.binary_length(digits), 2 * size)).as_py():
-        raise ValueError(f"a digest has not {2 * size} hexadecimal digits")
+        raise ValueError(f"a digest does not have {2 * size} hexadecimal digits")
     nibbles = _DIGIT[_data(digits)].reshape(-1, 2)
     packed = pa.py_buffer(nibbles[:, 0] << 4 | nibbles[:, 1])
     values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(column), [None, packed])
@@ -23,9 +25,9 @@ def digest_bytes(column: pa.ChunkedArray, size: int) -> pa.Array:
 
 
 def fingerprints(*columns: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Return a number of each row's texts, made of their lengths and their last 8 bytes -> (N,) uint64.
+    """Return a number for each row, made from the lengths and the last 8 bytes of its texts, (N,) uint64.
 
-    It tells two pairs apart that have one 64-bit hash by chance; which row is published does not depend on it.
+    It distinguishes two pairs that have the same 64-bit hash by chance; which row is published does not depend on it.
     """
     mixed = np.zeros(len(columns[0]), np.uint64)
     for column in columns:

@@ -1,4 +1,4 @@
-"""What can go wrong with a publish."""
+"""The exception of publishing."""
 
 from dataset.errors import DatasetError
 

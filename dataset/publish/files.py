@@ -1,7 +1,7 @@
 """The file phase: one output file of a subset, with its extended, source and variant files, its hosts and statistics.
 
-A file holds the published rows of its subset from one position to another, so what is in it depends on the rows alone,
-not on the ranges that they are read from.
+A file has the published rows of its subset between two positions, so its content depends only on the rows, not on the
+ranges from which they are read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ from dataset.stats.units import saved_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileUnit:
-    """File `at` of the `files` of a subset: its rows are in `ranges`, behind the first `skip` rows of them."""
+    """File `at` of the `files` of a subset: its rows are in `ranges`, after the first `skip` rows of these."""
 
     subset: str
     at: int
@@ -78,9 +78,10 @@ def plan_files(work: Work, range_rows: npt.NDArray[np.int64]) -> list[FileUnit]:
 def write_file(work: Work, unit: FileUnit) -> list[ReleaseFile]:
     """Write a file of each kind, and return their entries for the record.
 
-    Raises: StoreError when the store takes no more.
+    Raises: StoreError when the store cannot be written.
     """
-    pa.default_memory_pool().release_unused()  # what the runs' units left: these are larger, and other sizes
+    # memory that units of the run phase freed: the units of this phase are larger, and allocate other sizes
+    pa.default_memory_pool().release_unused()
     plan, hosts, counter = work.plan, HostCounts(), RowCounter(unit.subset)
     predicates = {name: parse_predicate(text) for name, text in plan.options.variants.items()}
     data = data_schema(unit.subset, aesthetic=plan.aesthetic)
@@ -125,7 +126,7 @@ def read_rows(work: Work, unit: FileUnit) -> Iterator[pa.Table]:
 
 
 def in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut tables into groups of `rows`, the last one smaller.
+    """Split tables into groups of `rows` rows; the last one may be smaller.
 
     Sums of floats and frequent values depend on the grouping of rows, and ranges depend on the available memory; the
     bytes of a release must depend on neither.
@@ -165,7 +166,7 @@ def _take(work: Work, at: int, unit: FileUnit, take: npt.NDArray[np.int64], firs
 def write_ids(work: Work, subset: str, rows: int, first_id: int) -> ReleaseFile:
     """Write the hashes of a subset in the order of their ids, and return the file's entry.
 
-    Raises: StoreError when the store takes no more.
+    Raises: StoreError when the store cannot be written.
     """
     path = ids_path(subset, work.plan.batch)
     with work.release_store.write(work.release_path(path)) as file:

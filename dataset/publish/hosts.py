@@ -21,13 +21,13 @@ from dataset.stats.hosts import host_of
 from dataset.stats.suffixes import suffix_rules
 from dataset.store.store import Store
 
-# Browsers take any number of slashes and backslashes behind http: for two slashes; a backslash begins the path, too.
+# Browsers treat any number of slashes and backslashes after http: as two slashes; a backslash also begins the path.
 _AUTHORITY = r"(?i)^[\x00-\x20]*(?:[a-z][a-z0-9+.-]*:[/\\]*|[/\\]{2,})(?P<authority>[^/\\?#]+)"
 _PLAIN = re.compile(r"[a-z0-9_.-]*[a-z]")
 _COUNTED_DOMAINS = 400_000
-"""Counts of several ranges that are kept apart before they are added up."""
+"""Number of tables of counts that are kept before they are added up."""
 _PIECE_ROWS = 4_000
-"""Domains of each file that are held at once when the tables of all files are added up."""
+"""Domains of each file in memory at a time when the tables of all files are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Hosts:
 
 
 def hosts_of(urls: pa.ChunkedArray) -> Hosts:
-    """Return the host of each URL, '' where there is none."""
+    """Return the host of each URL, '' if there is none."""
     authorities = pa.chunked_array([pc.struct_field(part, 0) for part in pc.extract_regex(urls, _AUTHORITY).chunks])
     coded = pc.fill_null(authorities, "").combine_chunks().dictionary_encode()
     return Hosts([normal_host(authority) for authority in coded.dictionary.to_pylist()], coded.indices.to_numpy())
@@ -94,7 +94,7 @@ def _registrable(host: str) -> str:
 
 
 def merge_hosts(store: Store, paths: Sequence[str]) -> Iterator[pa.Table]:
-    """Add up the sorted tables at `paths`, and yield the sums in the order of the domains, bounded pieces at a time.
+    """Add up the sorted tables at `paths`, and yield the sums sorted by domain, in pieces of bounded size.
 
     Raises: PublishError when one cannot be read.
     """
@@ -114,7 +114,7 @@ class _Cursor:
         self._refill()
 
     def take_until(self, border: str) -> pa.Table:
-        """Return the rows up to the domain `border`; there are none behind it in this piece that would be skipped."""
+        """Return the rows up to the domain `border`; the piece has no rows after it that would be skipped."""
         rows = int(pc.sum(pc.less_equal(self._piece["domain"], border)).as_py() or 0)
         taken = self._piece.slice(0, rows)
         self._piece = self._piece.slice(rows)

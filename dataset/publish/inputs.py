@@ -1,6 +1,6 @@
-"""The inputs of a publish: the parts that a store's manifest lists for a run, and what their metadata says.
+"""The inputs of a publish: the parts that a store's manifest lists for a run, and the information in their metadata.
 
-The only module of this package that reads manifests and the head of a part.
+Only this module of the package reads manifests and the metadata of parts.
 """
 
 import json
@@ -33,11 +33,11 @@ class InputName:
         """
         uri, separator, run = text.rpartition("#")
         if not run or (separator and not uri):
-            raise PublishError(f"The input {text!r} names no run: write RUN, or STORE-URI#RUN.")
+            raise PublishError(f"The input {text!r} does not name a run: write RUN, or STORE-URI#RUN.")
         if "@" in uri.partition("://")[2].partition("/")[0]:
             raise PublishError(
-                f"The store of the input {run} has credentials in its URI, which the release would name: leave them "
-                "out, and give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the store's own settings."
+                f"The store of the input {run} has credentials in its URI, which the release would publish: leave them "
+                "out, and pass them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the store's own settings."
             )
         return cls("." if uri in ("", store) else uri, run)
 
@@ -79,7 +79,7 @@ def list_parts(store: Store, run: str) -> Iterator[Part]:
 
 
 def read_head(schema: pa.Schema, path: str) -> PartHead:
-    """Return what a part's schema says.
+    """Return the facts in a part's schema.
 
     Raises: PublishError when it lacks columns that a release needs.
     """
@@ -104,7 +104,9 @@ def read_head(schema: pa.Schema, path: str) -> PartHead:
 
 
 def _public(value: Any) -> Any:
-    """Return a value that a release may tell: of a file on somebody's disk only its name, where it lies is private."""
+    """Return a value in the form that a release may contain: for a file on a local disk only its name, because its path
+    is private.
+    """
     is_local = isinstance(value, str) and value.startswith(("/", "~", "."))
     return value.rstrip("/").rpartition("/")[2] if is_local else value
 
@@ -119,16 +121,16 @@ def open_part(store: Store, path: str) -> pq.ParquetFile:
     except StoreError as error:
         raise PublishError(
             f"The part {path} cannot be opened although the manifest lists it ({error}): if it was deleted, write the "
-            "manifest anew (tracker manifest) and publish with --restart."
+            "manifest again (tracker manifest) and publish with --restart."
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
 
 
 def damaged(path: str, error: object) -> PublishError:
-    """Return the error for a part that cannot be read whole."""
+    """Return the error for a part that cannot be read completely."""
     reason = " ".join(str(error).split())[:200]
     return PublishError(
-        f"The part {path} is damaged ({reason}): restore it, or filter its shard again and write the manifest anew "
+        f"The part {path} is damaged ({reason}): restore it, or filter its shard again and write the manifest again "
         "(tracker manifest), and publish with --restart."
     )

@@ -1,14 +1,14 @@
-"""The plan of a publish: everything that its bytes depend on, fixed before the first unit of work.
+"""The plan of a publish: everything that determines its bytes, fixed before the first unit of work.
 
     {work}/plan.json     inputs, options, the batch's name and version, the number of groups and ranges
-    {work}/groups.arrow  the parts of each group, one record batch a group
-    {work}/runs/ ranges/ files/   what the units of the three phases wrote
+    {work}/groups.arrow  the parts of each group, one record batch per group {work}/runs/ ranges/ files/   the output of
+    the units of the three phases
 
-The work folder is `publishing/NAME` in the release's store, or `NAME` at --scratch. Whoever finds a plan there goes on
-with it, on this machine or another; a call with other inputs or options is refused. `planning` makes the plan.
+The work folder is `publishing/NAME` in the release's store, or `NAME` at --scratch. A call that finds a plan there
+continues it, on this machine or another; a call with other inputs or options is refused. `planning` makes the plan.
 
-A release is published by one call at a time: where the work lies elsewhere, `publishing/NAME/elsewhere` in the store
-says so, because two batches made side by side would have the same ids, and may have the same files.
+Only one call at a time may publish a release, because two concurrent batches would have the same ids, and may have the
+same files. If the work folder is not in the store, the file `publishing/NAME/elsewhere` in the store names it.
 """
 
 from collections.abc import Mapping
@@ -54,21 +54,21 @@ class Plan:
     deny: tuple[str, ...]
     """Deny lists, by their paths in the store."""
     earlier: tuple[str, ...]
-    """The ids files of earlier batches, by their paths in the store."""
+    """Paths in the store of the ids files of earlier batches."""
     earlier_data: tuple[str, ...]
-    """Their data files, if their URLs or pictures have to be unique with the new ones."""
+    """Paths of their data files, if URLs or pictures must be unique across old and new rows."""
     groups: tuple[int, ...]
-    """The number of groups of each input; they are numbered through."""
+    """The number of groups of each input; groups are numbered consecutively over all inputs."""
     ranges: int
-    """A power of two: a range is what hashes have in common in their first bits."""
+    """The number of ranges, a power of two; the hashes of a range have the same first bits."""
     value_ranges: int
-    """As ranges, of the values that have to be unique."""
+    """The same for the values that must be unique."""
     writer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A publish under way: its release's store, where the work lies, and the plan."""
+    """A publish in progress: the release's store, the place of the work folder, and the plan."""
 
     release_store: Store
     store: Store
@@ -104,7 +104,7 @@ class Work:
 
     @property
     def row_schema(self) -> pa.Schema:
-        """The columns of a run's rows: what the release keeps of a part."""
+        """The columns of a run's rows: those of a part that the release keeps."""
         multi = data_schema("multi", aesthetic=self.plan.aesthetic)
         extended = extended_schema(self.plan.columns)
         own = pa.schema([SOURCE_SCHEMA.field(name) for name in ("key", "md5", "sha1")])
@@ -113,7 +113,7 @@ class Work:
 
 
 def writer_name() -> str:
-    """Return the library that writes parquet here."""
+    """Return the name and version of the library that writes parquet."""
     return f"pyarrow {version('pyarrow')}"
 
 
@@ -123,9 +123,9 @@ def work_place(store: Store, scratch: Store | None, name: str) -> tuple[Store, s
 
 
 def claim_release(store: Store, scratch: Store | None, name: str) -> None:
-    """Note in the release's store that its work lies at `scratch`.
+    """Record in the release's store that the work folder is at `scratch`.
 
-    Raises: PublishError when work lies anywhere else.
+    Raises: PublishError when another work folder exists.
     """
     claim = _claim_path(name)
     other = store.read(claim).decode() if store.exists(claim) else None
@@ -133,17 +133,17 @@ def claim_release(store: Store, scratch: Store | None, name: str) -> None:
         other = f"publishing/{name} of {store.uri}"
     if other is not None and (scratch is None or other != scratch.uri):
         raise PublishError(
-            f"The work of an unfinished publish of {name} lies in {other}: repeat the call that began it, or begin "
-            "anew with --restart."
+            f"The working files of an unfinished publish of {name} are in {other}: repeat the call that began it, or "
+            "start again with --restart."
         )
     if scratch:
         store.put(claim, scratch.uri.encode())
 
 
 def load_work(store: Store, scratch: Store | None, name: str) -> Work | None:
-    """Open the work that a plan is there for.
+    """Open the work folder if it has a plan.
 
-    Raises: PublishError when the plan is not one of this Shoal, or another pyarrow began.
+    Raises: PublishError when the plan is from another version of Shoal or of pyarrow.
     """
     place, folder = work_place(store, scratch, name)
     if not place.exists(f"{folder}/plan.json"):
@@ -152,19 +152,19 @@ def load_work(store: Store, scratch: Store | None, name: str) -> Work | None:
         plan = from_json(Plan, place.read(f"{folder}/plan.json"))
     except ValueError as error:
         raise PublishError(
-            f"{folder}/plan.json in {place.uri} is not a plan of this Shoal ({error}): finish with the Shoal that "
-            "began, or begin anew with --restart."
+            f"{folder}/plan.json in {place.uri} is not a plan of this version of Shoal ({error}): finish with the "
+            "version that began it, or start again with --restart."
         ) from error
     if plan.writer != writer_name():
         raise PublishError(
             f"The unfinished publish of {name} was begun with {plan.writer}, and this is {writer_name()}, which writes "
-            "other bytes: install that version to finish it, or begin anew with --restart."
+            "other bytes: install that version to finish it, or start again with --restart."
         )
     return Work(store, place, folder, plan)
 
 
 def delete_work(store: Store, scratch: Store | None, name: str) -> None:
-    """Delete the work folder of a release, the plan last, and what says that it lies elsewhere."""
+    """Delete the work folder of a release, the plan last, and the record of its place."""
     store.delete(_claim_path(name))
     store.delete(recording_path(name))
     place, folder = work_place(store, scratch, name)

@@ -1,6 +1,6 @@
-"""Making the plan: inputs are described and compared, their parts are put into groups, and the batch gets its name.
+"""Make the plan: describe and compare the inputs, divide their parts into groups, and choose the batch's name.
 
-Groups and ranges are sized for the memory of one worker; they change no byte of the release.
+Groups and ranges are sized for the memory of one worker; the bytes of the release do not depend on them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,18 +31,21 @@ from dataset.store.store import Store
 
 PARENT_BYTES = 100 << 20
 SORTING_BYTES = 140 << 20
-"""Memory of a worker of the run phase in addition to its rows."""
+"""Memory of a worker in the run phase, in addition to its rows."""
 WRITING_BYTES = 300 << 20
-"""What one of the file phase holds: four files with groups of 100,000 rows, and the counts of its statistics. Measured
-with these numbers: 2 million rows and two workers hold 1,019 to 1,243 MiB at most where 1,024 are allowed."""
+"""Memory of a worker in the file phase: four files with groups of 100,000 rows, and the counts of its statistics. With
+these numbers, 2 million rows and two workers were measured to use 1,019 to 1,243 MiB when 1,024 are allowed.
+"""
 MIN_WORKING_BYTES = 50 << 20
-"""For the rows of a worker's unit; with less, a publish of a billion rows would read a billion sections."""
+"""Minimum memory for the rows of a worker's unit; with less, a publish of a billion rows would read a billion
+sections.
+"""
 GROUP_COPIES = 3.5
-"""A group of parts is held as it was read, sorted, and while its sections are compressed."""
+"""Memory per row of a group: as read, sorted, and while its sections are compressed."""
 RANGE_COPIES = 4.0
-"""A range is held as it was read, joined, taken, and as rows that wait for their group of 100,000."""
+"""Memory per row of a range: as read, joined, selected, and waiting for a group of 100,000 rows."""
 VALUE_BYTES = 200
-"""A row's value, as its range is joined, sorted and compared."""
+"""Memory per value of a row, while a range of values is joined, sorted and compared."""
 SAMPLED_PARTS = 4
 MIN_UNIT_ROWS = 10_000
 GROUP_SCHEMA = pa.schema([("path", pa.string()), ("rows", pa.int64())])
@@ -64,7 +67,7 @@ class Request:
     card: CardDetails | None = None
 
     def options(self, given: ReleaseOptions) -> ReleaseOptions:
-        """Return the options of a release that has `given`, with those that are asked for."""
+        """Return the options `given` of a release, with those of the request."""
         return ReleaseOptions(
             unique=given.unique if self.unique is None else self.unique,
             drop_contacts=given.drop_contacts if self.drop_contacts is None else self.drop_contacts,
@@ -81,9 +84,9 @@ class _Description:
 
 
 def open_work(store: Store, scratch: Store | None, request: Request, *, memory_bytes: int, workers: int) -> Work:
-    """Go on with the plan that is there, or make one.
+    """Continue an existing plan, or make one.
 
-    Raises: PublishError when the plan is for something else, or none can be made.
+    Raises: PublishError when the existing plan is for another request, or no plan can be made.
     """
     work = load_work(store, scratch, request.name)
     if work is not None:
@@ -97,7 +100,7 @@ def open_work(store: Store, scratch: Store | None, request: Request, *, memory_b
 
 
 def most_workers(memory_bytes: int) -> int:
-    """Return how many workers fit into the memory with units that are worth their while, 0 if not even one does."""
+    """Return how many workers fit into the memory with units of a useful size; 0 if not even one fits."""
     return (memory_bytes - PARENT_BYTES) // (WRITING_BYTES + MIN_WORKING_BYTES)
 
 
@@ -107,8 +110,8 @@ def _check_same(work: Work, request: Request) -> None:
     given = request.batch in (None, plan.batch) and request.card in (None, plan.card)
     if not inputs or request.options(plan.options) != plan.options or not given:
         raise PublishError(
-            f"An unfinished publish of {plan.name} with other inputs or options lies in {work.folder} of "
-            f"{work.store.uri}: repeat the call that began it, or begin anew with --restart."
+            f"An unfinished publish of {plan.name} with other inputs or options is in {work.folder} of "
+            f"{work.store.uri}: repeat the call that began it, or start again with --restart."
         )
 
 
@@ -130,7 +133,7 @@ def _make_plan(store: Store, place: Store, folder: str, request: Request, worker
         place, f"{folder}/groups.arrow", stores, [one.input for one in described], group_rows
     )
     total = sum(one.rows for one in inputs)
-    today = date.today().isoformat()  # the publisher's own calendar
+    today = date.today().isoformat()  # the date in the publisher's time zone
     return Plan(
         name=request.name,
         batch=_batch_name(release, request.batch, today),
@@ -155,7 +158,7 @@ def _make_plan(store: Store, place: Store, folder: str, request: Request, worker
 
 
 def _describe(store: Store, name: InputName) -> _Description:
-    """Describe an input by its first parts."""
+    """Describe an input from its first parts."""
     tracker = read_tracker(store)
     head, sampled_bytes, sampled_rows = None, 0, 0
     for part in islice(list_parts(store, name.run), SAMPLED_PARTS):
@@ -165,7 +168,9 @@ def _describe(store: Store, name: InputName) -> _Description:
         sampled_bytes += table.nbytes
         sampled_rows += len(table)
     if head is None:
-        raise PublishError(f"The run {name.run} of {store.uri} has parts, but no row is in them: nothing to publish.")
+        raise PublishError(
+            f"The run {name.run} of {store.uri} has parts, but they have no rows: there is nothing to publish."
+        )
     described = ReleaseInput(
         store=name.store,
         run=name.run,
@@ -181,14 +186,14 @@ def _describe(store: Store, name: InputName) -> _Description:
 
 
 def _check_alike(inputs: Sequence[ReleaseInput], options: ReleaseOptions) -> None:
-    """Refuse crawls whose values cannot be compared, unless somebody wants them mixed."""
+    """Refuse crawls whose values cannot be compared, unless --mixed is given."""
     first = inputs[0]
     for other in inputs[1:]:
         for what in ("models", "tags", "columns"):
             if getattr(other, what) != getattr(first, what) and not options.mixed:
                 raise PublishError(
                     f"The runs {first.run} and {other.run} have different {what}, so their values cannot be compared: "
-                    "publish them apart, or together with --mixed, which leaves null what a run has not."
+                    "publish them separately, or with --mixed, which leaves missing values null."
                 )
 
 
@@ -196,14 +201,14 @@ def _check_increment(release: Release, options: ReleaseOptions, described: Seque
     record = release.record
     if replace(options, mixed=record.options.mixed) != record.options:
         raise PublishError(
-            f"{record.name} was published with other options: leave them out to keep its own, or publish under another "
-            "name."
+            f"{record.name} was published with other options: leave the options out to keep those of the release, or "
+            "publish under another name."
         )
     for one in described:
         unknown = [name for name, kind in one.input.columns.items() if record.columns.get(name) != kind]
         if unknown or (_has_aesthetic(one.input) and not record.aesthetic):
             raise PublishError(
-                f"The run {one.input.run} has columns that {record.name} was published without "
+                f"The run {one.input.run} has columns that {record.name} does not have "
                 f"({', '.join(unknown) or 'aesthetic'}): publish it under another name."
             )
 
@@ -214,7 +219,7 @@ def _merge_columns(inputs: Sequence[ReleaseInput]) -> dict[str, str]:
         for name, kind in one.columns.items():
             if merged.setdefault(name, kind) != kind:
                 raise PublishError(
-                    f"The column {name} is {merged[name]} in one run and {kind} in {one.run}: publish them apart."
+                    f"The column {name} is {merged[name]} in one run and {kind} in {one.run}: publish them separately."
                 )
     return merged
 
@@ -226,7 +231,9 @@ def _has_aesthetic(one: ReleaseInput) -> bool:
 def _write_groups(
     place: Store, path: str, stores: Sequence[Store], inputs: Sequence[ReleaseInput], group_rows: int
 ) -> tuple[tuple[int, ...], list[ReleaseInput]]:
-    """Write the parts of each group -> (groups of each input, the inputs with their parts and rows)."""
+    """Write the parts of each group; return the number of groups of each input, and the inputs with their parts and
+    rows.
+    """
     groups: list[int] = []
     counted: list[ReleaseInput] = []
     with place.write(path) as file, pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
@@ -256,13 +263,13 @@ def _grouped(parts: Iterator[Part], group_rows: int) -> Iterator[list[Part]]:
 
 
 def _batch_name(release: Release | None, wanted: str | None, today: str) -> str:
-    """Return the name that is wanted, or today's date, with a letter if the release has batches of today."""
+    """Return the requested name, or today's date, with a letter if the release already has a batch of today."""
     taken = {batch.name for batch in release.record.batches} if release else set()
     names = [wanted] if wanted else [today + letter for letter in ("", *"bcdefghijklmnopqrstuvwxyz")]
     free = [name for name in names if name not in taken]
     if not free or not set(free[0]) <= NAME_CHARACTERS or free[0].startswith(".") or len(free[0]) > MAX_NAME:
         raise PublishError(
-            f"The batch {names[0][:MAX_NAME]} cannot be added: give it with --batch a new name of at most {MAX_NAME} "
+            f"The batch {names[0][:MAX_NAME]} cannot be added: give --batch a new name of at most {MAX_NAME} "
             "letters, digits, '-', '_' and '.', not '.' first."
         )
     return free[0]
@@ -274,7 +281,9 @@ def _paths(release: Release | None, kind: FileKind) -> tuple[str, ...]:
 
 
 def _unit_rows(free_bytes: int, bytes_per_row: float) -> int:
-    """Return how many rows of a unit fit; below MIN_UNIT_ROWS there would be too many units."""
+    """Return how many rows of a unit fit into the memory, at least MIN_UNIT_ROWS, because otherwise there would be too
+    many units.
+    """
     return max(MIN_UNIT_ROWS, int(free_bytes / bytes_per_row))
 
 
@@ -284,7 +293,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _next_version(release: Release | None) -> str:
-    """Return 1.0.0, or the release's version with its MINOR one higher: rows are added."""
+    """Return 1.0.0, or the release's version with MINOR increased by one, because rows are added."""
     if release is None:
         return "1.0.0"
     major, minor, _ = release.record.version.split(".")

@@ -1,7 +1,7 @@
 """The predicate of a variant, such as `punsafe < 0.45 AND WIDTH >= 512`: comparisons of one column with one number.
 
-It is checked when it is written, not when it is applied: `dataset select` has SQL for everything else. A row without a
-value is left out, since nobody knows that it belongs there.
+It is checked when it is read, not when it is applied. `dataset select` has SQL for everything else. A row without a
+value is left out, because it is unknown whether it belongs to the variant.
 """
 
 import re
@@ -39,13 +39,15 @@ class Comparison:
 def parse_variant(text: str) -> tuple[str, str]:
     """Read `NAME=PREDICATE` -> (name, predicate).
 
-    Raises: PublishError when it has not that form, or the predicate cannot be used.
+    Raises: PublishError when it does not have this form, or the predicate cannot be used.
     """
     name, equals, predicate = text.partition("=")
     if not equals or not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise PublishError(f"The variant {text[:MAX_NAME]!r} has no name: write NAME='punsafe < 0.45'.")
     if name == FileKind.EXTENDED:
-        raise PublishError(f"A variant cannot have the name {name}, as the extended columns have it: take another.")
+        raise PublishError(
+            f"A variant cannot have the name {name}, which is the name of the extended columns: choose another."
+        )
     parse_predicate(predicate)
     return name, predicate.strip()
 
@@ -53,7 +55,7 @@ def parse_variant(text: str) -> tuple[str, str]:
 def parse_predicate(text: str) -> list[Comparison]:
     """Read comparisons that are joined by AND.
 
-    Raises: PublishError when there is anything else in it, or a column that the data files have not.
+    Raises: PublishError when it contains anything else, or a column that the data files do not have.
     """
     found = [_COMPARISON.fullmatch(piece) for piece in re.split(r"(?i)\s+and\s+", text)]
     comparisons = [Comparison(match[1], match[2], float(match[3])) for match in found if match]

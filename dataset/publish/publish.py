@@ -1,7 +1,7 @@
 """`dataset publish`: the plan, the units of the three phases, and the record.
 
-Each unit leaves a small JSON file behind its output, with what the parent has to know of it. A unit that has one is
-done; so a publish that was ended anywhere goes on from there.
+After its output, each unit writes a small JSON file, its marker, with the facts that the parent needs. A unit with a
+marker is done, so an interrupted publish continues where it was.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Place:
     scratch: str | None
     name: str
     plan: str
-    """The sha256 of plan.json: a process may meet several plans of one release, one after the other."""
+    """The sha256 of plan.json, because a process may work on several plans of a release, one after the other."""
 
 
 def publish(
@@ -74,13 +74,13 @@ def publish(
     restart: bool = False,
     on_progress: Progress = lambda *_: None,
 ) -> ReleaseRecord:
-    """Publish a release or a further batch of one, or go on with a publish that was ended; return its record.
+    """Publish a release or a further batch of one, or continue an interrupted publish; return the record.
 
-    Raises: PublishError when it cannot be published; StoreError when the store or the disk fails. Called again, it goes
-        on where it was.
+    Raises: PublishError when it cannot be published; StoreError when the store or the disk fails. When called again, it
+    continues where it was.
     """
     release_folder(request.name)
-    suffix_rules()  # a missing package is found before the work, not after it
+    suffix_rules()  # so that a missing package is noticed before the work, not after it
     if restart:
         for work_store in (scratch, None) if scratch else (None,):
             delete_work(store, work_store, request.name)
@@ -97,7 +97,7 @@ def publish(
 
 
 def _published(work: Work) -> ReleaseRecord | None:
-    """Return the release's record if it has the plan's batch: only the work folder was not deleted yet.
+    """Return the release's record if it has the plan's batch already; then only the work folder has to be deleted.
 
     Raises: PublishError when the release has changed since the plan was made.
     """
@@ -143,7 +143,7 @@ def _publish(work: Work, place: Place, pool: WorkerPool, on_progress: Progress) 
 
 
 def _subset_rows(work: Work, totals: Sequence[int]) -> dict[str, SubsetRows]:
-    """Return the ids of each subset that has rows: one behind the other, in the order of SUBSETS."""
+    """Return the range of ids of each subset that has rows, consecutive in the order of SUBSETS."""
     first_id, found = work.plan.first_id, {}
     for subset, rows in zip(SUBSETS, totals, strict=True):
         if rows:
@@ -155,14 +155,14 @@ def _subset_rows(work: Work, totals: Sequence[int]) -> dict[str, SubsetRows]:
 def _refuse_empty(work: Work, dropped: Mapping[str, int]) -> None:
     delete_work(work.release_store, None if work.store is work.release_store else work.store, work.plan.name)
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items() if n)
-    remedy = "give other inputs, or look at the deny lists" if dropped.get("denied") else "give other inputs"
+    remedy = "give other inputs, or check the deny lists" if dropped.get("denied") else "give other inputs"
     raise PublishError(f"No row is left to publish ({reasons or 'the parts are empty'}): {remedy}.")
 
 
 def _run_phase(
     work: Work, place: Place, pool: WorkerPool, phase: Phase, units: Sequence[Any], on_progress: Progress
 ) -> list[Any]:
-    """Run the units of a phase that are not done, and return what all of them left, in their order."""
+    """Run the units of a phase that are not done, and return the content of all markers, in the order of the units."""
     done = {path for path in work.store.list(work.path(phase.value)) if path.endswith(".json")}
     todo = [at for at in range(len(units)) if _marker(work, phase, at) not in done]
     on_progress(phase, len(units) - len(todo), len(units))
@@ -173,7 +173,7 @@ def _run_phase(
 
 
 def run_unit(place: Place, phase: Phase, at: int, unit: Any) -> None:
-    """Do a unit of work, in whatever process, and leave its marker.
+    """Do a unit of work in this process, and write its marker.
 
     Raises: PublishError, StoreError.
     """
@@ -195,8 +195,8 @@ def run_unit(place: Place, phase: Phase, at: int, unit: Any) -> None:
         work.store.put(_marker(work, phase, at), strict_json.dumps(left).encode())
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"Unit {at} of the {phase} of {place.name} failed ({' '.join(str(error).split())}): free the disk, or mend "
-            "what it says, and call publish again; it goes on where it was."
+            f"Unit {at} of the {phase} of {place.name} failed ({' '.join(str(error).split())}): free disk space, or "
+            "correct the error, and call publish again; it continues where it was."
         ) from error
 
 
@@ -206,7 +206,9 @@ def _open_work(place: Place) -> Work:
     scratch = Store.open(place.scratch, writable=False) if place.scratch else None
     work = load_work(store, scratch, place.name)
     if work is None:
-        raise PublishError(f"The work of {place.name} was deleted while it was under way: publish it again.")
+        raise PublishError(
+            f"The working files of {place.name} were deleted while the publish was running: publish it again."
+        )
     return work
 
 

@@ -1,10 +1,10 @@
-"""The range phase: of all rows in a range of hashes, which are published, and in which order.
+"""The range phase: choose the rows of a range of hashes that are published, and their order.
 
-    rows of one hash ─▶ the best similarity, then the first input, then the smallest key
-    its hash in ids/ of an earlier batch ─▶ stays as published
+    rows with the same hash ─▶ the best similarity, then the first input, then the smallest key hash in ids/ of an
+    earlier batch ─▶ the published row stays
 
-Only keys are read. The result says for each subset which rows to take of the runs' sections, joined in the order of
-the runs, so that the file phase neither sorts nor compares.
+Only keys are read. The result contains for each subset the positions of the rows to take from the runs' sections,
+joined in the order of the runs, so the file phase does not sort or compare.
 """
 
 from dataclasses import dataclass, fields
@@ -33,14 +33,14 @@ _SCHEMA = pa.schema([("hash", pa.int64()), ("take", pa.int32())])
 
 @dataclass(frozen=True, slots=True)
 class RangeRows:
-    """Keys of all runs in a range, run after run and subset after subset, and where each row stands."""
+    """Keys of all runs in a range, run after run and subset after subset, and the position of each row."""
 
     keys: Records
     subset: Integers
     """Position in SUBSETS."""
     input: Integers
     position: Integers
-    """Among the rows of this range and the row's subset, in all runs."""
+    """Position among the rows of this range and subset, over all runs."""
     group: Integers
     row: Integers
     """Row number in the group's run."""
@@ -74,16 +74,17 @@ def write_range(work: Work, at: int) -> dict[str, object]:
 
 
 def read_range(work: Work, at: int, subset: int) -> tuple[Integers, Integers]:
-    """Return the published hashes of a range and subset, sorted, and the rows to take -> two (N,) int64."""
+    """Return the published hashes of a range and subset, sorted, and the rows to take, two (N,) int64."""
     with work.store.open_input(work.path(f"ranges/{at:06d}.arrow")) as file:
         batch = pa.ipc.open_file(file).get_batch(subset)
     return batch["hash"].to_numpy(), batch["take"].to_numpy().astype(np.int64)
 
 
 def choose_best(rows: RangeRows) -> tuple[Integers, int, int]:
-    """Return the positions of the best row of each hash, in the order of hashes, and what fell to it.
+    """Return the positions of the best row of each hash, sorted by hash, and the numbers of dropped rows: (order,
+    collisions, duplicates).
 
-    -> (order, collisions, duplicates): rows with the same hash as a better one, of another pair and of the same.
+    A dropped row has the same hash as a better row; it is a collision if the pairs differ, otherwise a duplicate.
     """
     keys = rows.keys
     order = np.argsort(keys["hash"], kind="stable")
@@ -121,10 +122,10 @@ def _read_keys(work: Work, at: int) -> RangeRows:
 
 
 def _drop_losers(work: Work, at: int, rows: RangeRows) -> tuple[RangeRows, dict[str, int]]:
-    """Drop the rows whose URL or picture a better row has, and count them by reason."""
+    """Drop rows if a better row has the same URL or picture, and count them by reason."""
     keep, dropped = np.ones(len(rows.keys), bool), {}
     for by, losers in read_losers(work, at):
-        # Both are in the order of (group, row), so a pair as one number is found by bisection.
+        # Both are sorted by (group, row), so with each pair as one number a bisection finds it.
         known = rows.group << 32 | rows.row
         lost = np.zeros(len(keep), bool)
         lost[np.searchsorted(known, losers["group"].astype(np.int64) << 32 | losers["row"])] = True

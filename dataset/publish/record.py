@@ -1,6 +1,7 @@
-"""The end of a publish: hosts.parquet, the card, checksums, the record of the version before, and last release.json.
+"""The end of a publish: write hosts.parquet, the card, checksums, the record of the previous version, and finally
+release.json.
 
-Until release.json is replaced, a reader sees the version before; the files of the new batch have paths of their own.
+Until release.json is replaced, a reader sees the previous version; the files of the new batch have their own paths.
 """
 
 import hashlib
@@ -41,9 +42,9 @@ from dataset.publish.plan import Work
 
 
 def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) -> ReleaseRecord:
-    """Make the batch part of the release, and return the new record.
+    """Add the batch to the release, and return the new record.
 
-    Raises: StoreError when the store takes no more.
+    Raises: StoreError when the store cannot be written.
     """
     store = work.release_store
     store.put(recording_path(work.plan.name), b"")
@@ -64,9 +65,9 @@ def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) 
 
 
 def check_unchanged(work: Work) -> None:
-    """Refuse to go on when there is a version, a deny list or a takedown that the plan does not know of.
+    """Check that there is no version, deny list or takedown that the plan does not know.
 
-    Raises: PublishError; then nothing is being recorded.
+    Raises: PublishError; then nothing has been recorded.
     """
     try:
         _check_unchanged(work)
@@ -79,26 +80,26 @@ def _check_unchanged(work: Work) -> None:
     plan = work.plan
     if work.release_store.exists(applying_plan(plan.name)):
         raise PublishError(
-            f"A takedown is being applied to {plan.name}: finish it (dataset takedown apply {plan.name}), and begin "
-            "anew with --restart."
+            f"A takedown is being applied to {plan.name}: finish it (dataset takedown apply {plan.name}), and start "
+            "again with --restart."
         )
     release = find_release(work.release_store, plan.name)
     version = release.record.version if release else None
     if version != plan.previous:
         raise PublishError(
-            f"{plan.name} is now version {version or 'none'}, and this publish began with "
-            f"{plan.previous or 'none'}: begin anew with --restart."
+            f"{plan.name} is now version {version or 'none'}, and this publish began with {plan.previous or 'none'}: "
+            "start again with --restart."
         )
     added = sorted(set(list_deny_files(work.release_store)) - set(plan.deny))
     if added:
         raise PublishError(
-            f"{added[0]} was written after this publish of {plan.name} had begun, and what it denies may not be "
-            "published: begin anew with --restart."
+            f"{added[0]} was written after this publish of {plan.name} had begun, and the rows that it denies must not "
+            "be published: start again with --restart."
         )
 
 
 def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:
-    """Return SHA256SUMS of the files that are given away; side tables and embeddings have their own."""
+    """Return SHA256SUMS of the public files; side tables and embeddings have their own."""
     return checksum_list({file.path: file.sha256 for file in record.files if file.kind not in PRIVATE} | others)
 
 
@@ -108,7 +109,7 @@ def _next_record(
     plan = work.plan
     next_id = plan.first_id + sum(subset.rows for subset in batch.subsets.values())
     if next_id > MAX_ID:
-        raise PublishError(f"{plan.name} would have ids above 2^53, which JSON readers round: begin another release.")
+        raise PublishError(f"{plan.name} would have ids above 2^53, which JSON readers round: publish another release.")
     order = list(FileKind)
     every = [*(before.files if before else ()), *files]
     return ReleaseRecord(

@@ -1,6 +1,6 @@
-"""Files of fixed-size records in sections: the records, then the record at which each section begins and the last ends.
+"""Files of fixed-size records in sections: the records, then the offsets at which sections begin and the last one ends.
 
-A section is found by one small read, however many there are.
+A section is found by one small read, however many sections there are.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,10 @@ class RecordFile:
     sections: int
 
     def write(self, records: Records, section_records: Counts) -> None:
-        """Write records that are in the order of their sections; `section_records` (sections,) counts them.
+        """Write records, which must be sorted by section; `section_records` (sections,) has the number of records of
+        each.
 
-        Raises: StoreError when the store takes no more.
+        Raises: StoreError when the store cannot be written.
         """
         ends = np.concatenate(([0], np.cumsum(section_records)))
         with self.store.write(self.path) as file:
@@ -36,7 +37,9 @@ class RecordFile:
             file.write(offset_bytes(ends))
 
     def read(self, first: int, sections: int) -> tuple[Records, Counts]:
-        """Return the records of some sections, and where each begins and the last ends -> (N,), (sections + 1,)."""
+        """Return the records of some sections, (N,), and the offsets at which they begin and the last one ends,
+        (sections + 1,).
+        """
         with self.store.open_input(self.path) as file:
             ends = read_offsets(file, self.sections, first, sections)
             file.seek(int(ends[0]) * self.kind.itemsize)
@@ -45,11 +48,11 @@ class RecordFile:
 
 
 def offset_bytes(offsets: Counts) -> bytes:
-    """Return the table that stands at a file's end."""
+    """Return the table of offsets for the end of the file."""
     return offsets.astype("<i8").tobytes()
 
 
 def read_offsets(file: pa.NativeFile, sections: int, first: int, wanted: int) -> Counts:
-    """Return where `wanted` of a file's sections begin and the last of them ends -> (wanted + 1,) int64."""
+    """Return the offsets at which `wanted` sections of a file begin and the last of them ends, (wanted + 1,) int64."""
     file.seek(file.size() - (sections + 1 - first) * 8)
     return np.frombuffer(file.read_buffer((wanted + 1) * 8), "<i8")

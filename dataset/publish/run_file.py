@@ -1,10 +1,11 @@
 """Sorted runs on disk: rows in sections, one section for each (range of hashes, subset).
 
-    .rows   Arrow record batches, one a section, lz4; then the byte at which each section begins and the last ends
-    .keys   KEY records of all rows, in the same order (dataset.publish.record_file)
+    .rows   Arrow record batches, one per section, lz4; then the byte offsets at which sections begin and the last one
+    ends .keys   KEY records of all rows, in the same order (dataset.publish.record_file)
 
-A reader takes one section by two small reads, whatever the size of the run: with 3,000 runs and 20,000 ranges, an Arrow
-file's own footer would cost more than the rows. The keys are apart because the ranges phase reads nothing else.
+A reader takes one section by two small reads, whatever the size of the run: with 3,000 runs and 20,000 ranges, reading
+an Arrow file's own footer would take longer than reading the rows. The keys are in a separate file because the range
+phase reads nothing else.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ KEY = np.dtype(
         ("hash", "<i8"),
         ("similarity", "<f8"),
         ("key", "<i8"),
-        ("fingerprint", "<u8"),  # of URL and TEXT: tells a duplicate from another pair with the same hash
+        ("fingerprint", "<u8"),  # of URL and TEXT: distinguishes a duplicate from another pair with the same hash
         ("contacts", "u1"),  # 1: an e-mail address in the caption, 2: a phone number
     ]
 )
@@ -40,16 +41,19 @@ class RunFile:
     ranges: int
 
     def write(self, rows: pa.Table, keys: Records, section_rows: Counts) -> None:
-        """Write rows and keys in the order of their sections; `section_rows` (ranges * subsets,) counts them.
+        """Write rows and keys, which must be sorted by section; `section_rows` (ranges * subsets,) has the number of
+        rows of each.
 
-        Raises: StoreError when the store takes no more.
+        Raises: StoreError when the store cannot be written.
         """
         with self.store.write(f"{self.stem}.rows") as file:
             file.write(offset_bytes(_write_sections(file, rows, section_rows)))
         self._keys.write(keys, section_rows)
 
     def read_keys(self, at: int) -> tuple[Records, Counts]:
-        """Return the keys of a range, subset after subset, and the row at which each begins and the last ends."""
+        """Return the keys of a range, subset after subset, and the offsets at which subsets begin and the last one
+        ends.
+        """
         return self._keys.read(at * len(SUBSETS), len(SUBSETS))
 
     def read_rows(self, at: int, subset: int, schema: pa.Schema) -> pa.RecordBatch | None:
@@ -72,7 +76,8 @@ def _write_sections(file: BinaryIO, rows: pa.Table, section_rows: Counts) -> Cou
     ends = np.concatenate(([0], np.cumsum(section_rows)))
     offsets = np.empty(len(ends), np.int64)
     with pa.ipc.new_stream(file, rows.schema, options=_COMPRESSED) as stream:
-        stream.write_batch(pa.RecordBatch.from_pylist([], rows.schema))  # or the schema would begin the first section
+        # otherwise the schema would be at the beginning of the first section
+        stream.write_batch(pa.RecordBatch.from_pylist([], rows.schema))
         for section, (start, end) in enumerate(pairwise(ends)):
             offsets[section] = file.tell()
             if end > start:

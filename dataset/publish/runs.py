@@ -1,7 +1,7 @@
 """The run phase: the parts of a group become one run, sorted by (range, subset, hash).
 
-What a release never holds is dropped here and counted: denied pairs, URLs with credentials, and with --drop-contacts
-captions that name an address or a telephone.
+Rows that a release never contains are dropped here and counted: denied pairs, URLs with credentials, and with
+--drop-contacts captions with an e-mail address or phone number.
 """
 
 from collections import Counter
@@ -58,19 +58,21 @@ def write_run(work: Work, group: int) -> dict[str, int]:
 def _sort(
     work: Work, rows: pa.Table, keep: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows to keep by (range, subset, hash), and how many each section has."""
+    """Return the rows to keep, sorted by (range, subset, hash), and the number of rows of each section."""
     hashes = rows["hash"].to_numpy()
     order = np.argsort(hashes)
     order = order[keep[order]]
     count = work.plan.ranges * len(SUBSETS)
     numbers = range_of(hashes, work.plan.ranges) * len(SUBSETS) + _subset_numbers(rows["subset"])
     sections = numbers[order].astype(np.uint16 if count <= 2**16 else np.int64)
-    # Sorted by hash they are in the order of ranges already; a stable sort of 16-bit numbers is a radix sort.
+    # Rows sorted by hash are already in the order of ranges; a stable sort of 16-bit numbers is a radix sort.
     return order[np.argsort(sections, kind="stable")], np.bincount(sections, minlength=count)
 
 
 def _read_parts(work: Work, group: int) -> pa.Table:
-    """Read what the release needs of the parts, in the release's types, null where the parts have no such column."""
+    """Read the columns that the release needs from the parts, in the release's types; a column that the parts lack is
+    null.
+    """
     at, parts = work.read_group(group)
     store, described = work.input_store(at), work.plan.inputs[at]
     seen: set[tuple[bytes, ...]] = set()
@@ -97,7 +99,7 @@ def _read_part(
         except (pa.ArrowException, OSError) as error:
             raise damaged(part.path, error) from error
     if len(table) != rows:
-        raise damaged(part.path, f"it has {len(table)} rows, and the manifest says {rows}")
+        raise damaged(part.path, f"it has {len(table)} rows, but the manifest says {rows}")
     return table.replace_schema_metadata(None)
 
 
@@ -108,23 +110,25 @@ def _as_type(column: pa.ChunkedArray, field: pa.Field, run: str) -> pa.ChunkedAr
         return column.cast(field.type)
     except (pa.ArrowException, ValueError) as error:
         raise PublishError(
-            f"A {field.name} in the parts of {run} is not what parts have ({' '.join(str(error).split())}): filter the "
-            "shards again, and write the manifest anew (tracker manifest)."
+            f"A {field.name} in the parts of {run} has an unexpected type or value ({' '.join(str(error).split())}): "
+            "filter the shards again, and write the manifest again (tracker manifest)."
         ) from error
 
 
 def _check_known(columns: Mapping[str, pa.ChunkedArray | pa.Array], run: str) -> None:
-    """Refuse a row without a value that every pair has: numbers with nulls become floats, which round a hash."""
+    """Refuse rows that lack a value which every pair must have: numbers with nulls would become floats, which round a
+    hash.
+    """
     for name in ("hash", "key", "URL", "TEXT", "WIDTH", "HEIGHT"):
         if columns[name].null_count:
             raise PublishError(
-                f"A {name} in the parts of {run} is missing: filter the shards again, and write the manifest anew "
+                f"A {name} in the parts of {run} is missing: filter the shards again, and write the manifest again "
                 "(tracker manifest)."
             )
 
 
 def _check_head(schema: pa.Schema, path: str, described: ReleaseInput, seen: set[tuple[bytes, ...]]) -> None:
-    """Refuse a part that other models or heads made than its run's first part.
+    """Refuse a part that was made with other models or heads than the first part of its run.
 
     `seen` are the heads of this group that were accepted: reading the JSON of each part would cost as much as its rows.
     """
@@ -137,7 +141,7 @@ def _check_head(schema: pa.Schema, path: str, described: ReleaseInput, seen: set
         if getattr(head, what) != getattr(described, what):
             raise PublishError(
                 f"The part {path} was made with other {what} than the first of the run {described.run}: filter its "
-                "shard again by the run's recipe, and write the manifest anew (tracker manifest)."
+                "shard again with the run's recipe, and write the manifest again (tracker manifest)."
             )
     seen.add(told)
 
@@ -148,7 +152,7 @@ def _subset_numbers(subsets: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     if numbers.null_count:
         wrong = subsets.filter(pc.is_null(numbers))[0].as_py()
         raise PublishError(
-            f"A part says the subset {wrong!r}, not one of {', '.join(SUBSETS)}: filter its shard again."
+            f"A part has the subset {wrong!r}, which is not one of {', '.join(SUBSETS)}: filter its shard again."
         )
     found: npt.NDArray[np.int64] = numbers.to_numpy().astype(np.int64)
     return found
@@ -157,7 +161,7 @@ def _subset_numbers(subsets: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _keys(rows: pa.Table, contacts: npt.NDArray[np.uint8]) -> Records:
     keys = np.empty(len(rows), KEY)
     keys["hash"] = rows["hash"].to_numpy()
-    keys["similarity"] = pc.fill_null(rows["similarity"], -2.0).to_numpy()  # below every cosine
+    keys["similarity"] = pc.fill_null(rows["similarity"], -2.0).to_numpy()  # lower than every cosine
     keys["key"] = rows["key"].to_numpy()
     keys["fingerprint"] = fingerprints(rows["URL"], rows["TEXT"])
     keys["contacts"] = contacts

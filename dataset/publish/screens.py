@@ -1,7 +1,7 @@
-"""What keeps a pair out of a release, or is counted, by its URL and caption alone.
+"""Checks of a pair's URL and caption: pairs that match are dropped or counted.
 
-All are regular expressions for RE2, over whole columns. A URL that carries a credential or a signature lets everybody
-act as somebody, or dies within hours; captions may name a person's address or telephone.
+All checks are regular expressions for RE2, applied to whole columns. A URL with a credential lets every reader act as
+its owner, and a URL with a signature expires within hours; captions may contain a person's address or phone number.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ Mask = npt.NDArray[np.bool_]
 EMAIL = 1
 PHONE = 2
 
-# Sources: the names that S3, Google Cloud Storage, CloudFront, Azure SAS, Alibaba OSS and Tencent COS sign with; those
-# under which tokens, passwords and session ids are passed on; Google's API keys begin with AIza.
+# Sources: the parameters of signatures of S3, Google Cloud Storage, CloudFront, Azure SAS, Alibaba OSS and Tencent COS;
+# common parameters for tokens, passwords and session ids; Google's API keys, which begin with AIza.
 _SECRET_PARAMETERS = (
     "x-amz-(?:signature|credential|security-token)", "awsaccesskeyid", "x-goog-(?:signature|credential)",
     "googleaccessid", "key-pair-id", "ossaccesskeyid", "x-oss-(?:signature|credential)", "q-signature", "sig",
@@ -30,7 +30,7 @@ _CREDENTIALS = (
     r"|[?&]key=AIza[0-9A-Za-z_-]{30}"
 )
 _EMAIL = r"(?i)[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,24}\b"
-# International numbers with their +, North American ones as they are written, and digits behind a word that says so.
+# International numbers with +, North American numbers in their usual notation, and digits after a word such as tel.
 _PHONE = (
     r"\+\d{1,3}(?:[ .()-]{0,2}\d){7,13}\b"
     r"|\(\d{3}\) ?\d{3}[ .-]\d{4}\b"
@@ -40,14 +40,14 @@ _PHONE = (
 
 
 def has_credentials(urls: pa.ChunkedArray) -> Mask:
-    """Return which URLs carry user info, a token, a session or a signature -> (N,) bool."""
+    """Return which URLs contain user info, a token, a session or a signature, (N,) bool."""
     found = _candidates(urls, r"[?;@#]")
     found[found] = _matches(urls.filter(pa.array(found)), _CREDENTIALS)
     return found
 
 
 def find_contacts(texts: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """Return EMAIL, PHONE, both or 0 for each caption -> (N,) uint8."""
+    """Return EMAIL, PHONE, both or 0 for each caption, (N,) uint8."""
     candidates = _candidates(texts, r"@|\d{3}")
     some = texts.filter(pa.array(candidates))
     found = np.zeros(len(texts), np.uint8)
@@ -56,7 +56,7 @@ def find_contacts(texts: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
 
 
 def _candidates(texts: pa.ChunkedArray, pattern: str) -> Mask:
-    """Return which rows a cheaper pattern admits, before an expensive one is tried."""
+    """Return which rows match a cheap pattern, so that an expensive one is tried only on these."""
     return _matches(texts, pattern).copy()
 
 

@@ -1,4 +1,4 @@
-"""Ranges of signed 64-bit numbers: the numbers that have their first bits in common, in signed order."""
+"""Ranges of signed 64-bit numbers: the numbers of a range have the same first bits; ranges are in signed order."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,5 +17,5 @@ def range_of(numbers: Integers, ranges: int) -> Integers:
 
 
 def range_start(at: int, ranges: int) -> int:
-    """Return the first number of a range; of the range behind the last, 2**63."""
+    """Return the first number of a range; 2**63 for the range after the last one."""
     return at * (2**64 // ranges) - 2**63

@@ -1,10 +1,10 @@
-"""From a row of a release back to where it came from: shard, part, pack, page, WAT file, and the recipe.
+"""Trace a row of a release to its origin: shard, part, pack, page, WAT file, and the recipe.
 
     id ─▶ source/ (input, key) ─▶ the input's manifest: the shard by its job, the first ten digits of the key
                                ─▶ the shard's row (pack, row) ─▶ the pack: page and WAT file
 
-What is no longer there is None. The manifest does not say which part was made of which shard: of the parts whose jobs
-came soon after the shard's, the one that has the key is the part.
+Values whose files were deleted are None. The manifest does not say which part was made from which shard; among the
+parts whose jobs came soon after the shard's job, the part that has the key is the right one.
 """
 
 import heapq
@@ -37,7 +37,7 @@ class Trace:
     subset: str
     batch: str
     url: str | None
-    """None: the row was removed from the live version."""
+    """None if the row was removed from the live version."""
     text: str | None
     store: str
     tracker: str
@@ -54,9 +54,10 @@ class Trace:
 
 
 def trace_row(release: Release, row_id: int, own: Store) -> Trace:
-    """Return where the row with this id came from; `own` is the store that the release was published in.
+    """Return the origin of the row with this id; `own` is the store in which the release was published.
 
-    Raises: PublishError when no row ever had this id, or its traces were removed; ManifestError when its input's
+    Raises: PublishError when no row ever had this id, or the record of its origin was removed; ManifestError when its
+    input's
         manifest cannot be read.
     """
     file = next((one for one in release.files(FileKind.SOURCE) if one.first_id <= row_id <= one.last_id), None)
@@ -72,7 +73,7 @@ def trace_row(release: Release, row_id: int, own: Store) -> Trace:
     source = _row_at(release.store, release.path(file.path), row_id - file.first_id)
     if source["key"] is None:
         raise PublishError(
-            f"The row {row_id} of {release.record.name} was removed, and with it what led to its source."
+            f"The row {row_id} of {release.record.name} was removed, together with the record of its origin."
         )
     described = release.record.inputs[source["input"]]
     store = own if described.store == "." else release.input_store(described.store)
@@ -118,7 +119,7 @@ def _find_part(store: Store, described: ReleaseInput, key: str) -> str | None:
 
 
 def _has_key(store: Store, path: str, key: str) -> bool:
-    """Return whether a part has a key; parts are in the order of their keys, so most are told by their footer."""
+    """Return whether a part has a key; parts are sorted by key, so for most of them the footer is enough."""
     with _opened(store, path) as file:
         column = file.schema_arrow.get_field_index("key")
         for at in range(file.num_row_groups):

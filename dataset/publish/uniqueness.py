@@ -1,11 +1,11 @@
-"""Uniqueness by URL or by picture: of the rows with one URL, or one sha256, only the best is published.
+"""Uniqueness by URL or by picture: of several rows with the same URL, or the same sha256, only the best is published.
 
     run phase    ─▶ values of each run,  in sections by range of the value
-    earlier unit ─▶ values of a file of an earlier batch, in the same sections: they come before all others
-    value unit   ─▶ which rows lose in one range of values, in sections by range of their hash
-    range phase  ─▶ drops them before anything else
+    earlier unit ─▶ values of a file of an earlier batch, in the same sections; they have priority over all others value
+    unit   ─▶ which rows lose in one range of values, in sections by range of their hash range phase  ─▶ drops them
+    before anything else
 
-That is one more external sort. Values are compared by 64 bits: of 6 billion rows, about one falls by mistake.
+This is one more external sort. Values are compared by 64 bits: of 6 billion rows, about one is dropped by mistake.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from dataset.publish.record_file import RecordFile, Records
 from dataset.publish.sections import range_of
 
 VALUE = np.dtype([("value", "<i8"), ("similarity", "<f8"), ("key", "<i8"), ("row", "<i4"), ("range", "<i4")])
-"""`row` is the row of the run, `range` that of its hash."""
+"""`row` is the row number in the run, `range` the range of its hash."""
 LOSER = np.dtype([("group", "<i4"), ("row", "<i4")])
 
 
@@ -64,7 +64,7 @@ def write_earlier(work: Work, by: UniqueBy, at: int) -> None:
 
 
 def write_losers(work: Work, by: UniqueBy, at: int) -> None:
-    """Write which rows lose in range `at` of the values, in sections by the range of their hash."""
+    """Write the rows to drop in range `at` of the values, in sections by the range of their hash."""
     found: list[Records] = []
     groups: list[npt.NDArray[np.int32]] = []
     inputs: list[npt.NDArray[np.int16]] = []
@@ -86,13 +86,13 @@ def write_losers(work: Work, by: UniqueBy, at: int) -> None:
 
 
 def read_losers(work: Work, at: int) -> Iterator[tuple[UniqueBy, Records]]:
-    """Yield for each kind of uniqueness the rows that lose in a range of hashes."""
+    """Yield, for each kind of uniqueness, the rows to drop in a range of hashes."""
     for by in map(UniqueBy, work.plan.options.unique):
         yield by, np.concatenate([_loser_file(work, by, part).read(at, 1)[0] for part in range(work.plan.value_ranges)])
 
 
 def _values(by: UniqueBy, rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return 64 bits of each row's value, and which rows have one."""
+    """Return 64 bits of each row's value, and which rows have a value."""
     match by:
         case UniqueBy.URL:
             return url_hashes(rows["URL"]).view(np.int64), np.ones(len(rows), bool)

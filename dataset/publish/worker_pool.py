@@ -1,7 +1,7 @@
 """Worker processes of one machine that share the units of a publish.
 
-The parent hands out one unit at a time to each process, so it knows at once when one fails or dies. A process that
-outlives its parent ends itself; the unit that it was at has written whole files or nothing.
+The parent hands out one unit at a time to each process, so it knows at once when one fails or dies. A process ends
+itself when its parent is gone; the unit that it was doing has written whole files or nothing.
 """
 
 import os
@@ -22,7 +22,7 @@ Call = tuple[Function, tuple[Any, ...]]
 
 
 class WorkerPool:
-    """Runs calls in its processes, or in this one when it has none."""
+    """Run calls in the pool's processes, or in this process if the pool has none."""
 
     def __init__(self, processes: Sequence[tuple[BaseProcess, "Connection[Any, Any]"]]) -> None:
         self._processes = {pipe: process for process, pipe in processes}
@@ -30,7 +30,7 @@ class WorkerPool:
     def run(self, calls: Sequence[Call]) -> Iterator[tuple[int, Any]]:
         """Yield the position and the result of each call as it ends.
 
-        Raises: PublishError when a process is killed; what a call raises passes, and no further call begins.
+        Raises: PublishError when a process is killed; exceptions of a call pass through, and no further call begins.
         """
         if not self._processes:
             for at, (function, arguments) in enumerate(calls):
@@ -61,8 +61,8 @@ class WorkerPool:
             self._processes[pipe].join()
             code = self._processes[pipe].exitcode
             raise PublishError(
-                f"A worker process was ended from outside (exit code {code}): if the machine had no memory left, pass "
-                "fewer --workers; call publish again, and it goes on where it was."
+                f"A worker process was killed (exit code {code}): if the machine ran out of memory, pass fewer "
+                "--workers; call publish again, and it continues where it was."
             ) from gone
         if error is not None:
             raise error
@@ -71,7 +71,7 @@ class WorkerPool:
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[WorkerPool]:
-    """Start `workers` processes, for one only none; they are ended with the block."""
+    """Start `workers` processes (none if it is 1); they end with the block."""
     spawn = get_context("spawn")
     processes: list[tuple[BaseProcess, Connection[Any, Any]]] = []
     process: BaseProcess
@@ -92,8 +92,8 @@ def worker_pool(workers: int) -> Iterator[WorkerPool]:
 
 
 def _serve(pipe: "Connection[Any, Any]") -> None:
-    """Run the calls that come in, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
+    """Run the calls that arrive until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import pyarrow as pa
 

@@ -1,1 +1,3 @@
-"""What is fixed with a run: models and thresholds, image rules, tags, and the extra columns of a link list."""
+"""The recipe of a run, which never changes: models and thresholds, image rules, tags, and the extra columns of a link
+list.
+"""

@@ -5,8 +5,8 @@ decimals, structs, bytes) come back as text, see `json_columns`. The recipe name
 are one JSON object without nulls, '' if it is empty, because JSON preserves integers of any size and floats to the last
 bit. Packed values can always be unpacked: a value of another type becomes null.
 
-Rejected: an Arrow buffer per row (300 bytes of schema for 20 of data), and jsonb in the pool (it has no NUL, and costs
-the draw twice as much as text).
+Rejected: an Arrow buffer per row (300 bytes of schema for 20 of data), and jsonb in the pool (it cannot store NUL, and
+a draw takes twice as long as with text).
 """
 
 import json

@@ -1,7 +1,7 @@
 """`dataset embeddings`: the plan, the units of the phases in threads, and the record.
 
-Each unit leaves a small JSON file behind its output; one that has it is done. Threads, not processes: numpy, Arrow and
-hashlib release the GIL for nearly all of the time.
+After its output, each unit writes a small JSON file, its marker; a unit with a marker is done. Threads are enough,
+because numpy, Arrow and hashlib release the GIL nearly all of the time.
 """
 
 import json
@@ -58,9 +58,9 @@ def consolidate(
     restart: bool = False,
     on_progress: Progress = lambda *_: None,
 ) -> EmbeddingsRecord:
-    """Write a model's embeddings of a batch, or go on with a call that was ended; return their record.
+    """Write a model's embeddings of a batch, or continue an interrupted call; return their record.
 
-    Raises: ReleaseEmbeddingsError when they do not fit; StoreError. Called again, it goes on where it was.
+    Raises: ReleaseEmbeddingsError when they do not fit; StoreError. When called again, it continues where it was.
     """
     plan = Plan(
         release=release.record.name,
@@ -97,7 +97,7 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
     total = sum(layout["rows"])
     if not total:
         raise ReleaseEmbeddingsError(
-            f"No row of {model.name}'s embeddings is in batch {plan.batch} of {plan.release}: check the batch."
+            f"{model.name} has no embedding of a row of batch {plan.batch} of {plan.release}: check the batch."
         )
     count = -(-total // plan.rows_per_file)
     units = [
@@ -140,7 +140,7 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
 
 
 def _once(work: Work, marker: str, do: Callable[[], object]) -> bytes:
-    """Do a unit unless its marker is there; return what the marker says."""
+    """Do a unit unless it has a marker; return the content of the marker."""
     path = work.path(marker)
     if not work.release.store.exists(path):
         work.release.store.put(path, strict_json.dumps(asdict(do())).encode())  # type: ignore[call-overload]
@@ -150,7 +150,7 @@ def _once(work: Work, marker: str, do: Callable[[], object]) -> bytes:
 def _only_model(work: Work, reports: list[UnitReport]) -> EmbeddingModel:
     """Return the one model of all units.
 
-    Raises: ReleaseEmbeddingsError for none, a mixture, or a folder that has another one.
+    Raises: ReleaseEmbeddingsError when there is no model, several, or the folder has another model.
     """
     plan = work.plan
     models = sorted({model for report in reports for model in report.models})
@@ -166,14 +166,14 @@ def _only_model(work: Work, reports: list[UnitReport]) -> EmbeddingModel:
             )
         raise ReleaseEmbeddingsError(
             f"Batch {plan.batch} of {plan.release} has no embeddings of {plan.model}, only of {known}: name one of "
-            "these, or make others with tracker embed and worker embed."
+            "these, or make embeddings with tracker embed and worker embed."
         )
     if len(models) > 1:
         listed = ", ".join(f"{one.name} {one.checksum[:12]}" for one in models)
         delete_work(work.release, plan)
         raise ReleaseEmbeddingsError(
-            f"The embeddings of {plan.model} are of {len(models)} models ({listed}): name one by the first digits of "
-            "its checksum, with --model and --as."
+            f"{len(models)} models have the name {plan.model} ({listed}): choose one with --model and the first digits "
+            "of its checksum, and name its folder with --as."
         )
     if len(dimensions) > 1:
         delete_work(work.release, plan)
@@ -187,6 +187,6 @@ def _only_model(work: Work, reports: list[UnitReport]) -> EmbeddingModel:
             delete_work(work.release, plan)
             raise ReleaseEmbeddingsError(
                 f"embeddings/{plan.folder} has {found.model.name} {found.model.checksum[:12]}, not {models[0].name} "
-                f"{models[0].checksum[:12]}: give this one another folder with --as."
+                f"{models[0].checksum[:12]}: give this model another folder with --as."
             )
     return models[0]

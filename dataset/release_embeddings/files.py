@@ -1,4 +1,4 @@
-"""Files phase: one file of the result, with the pictures' rows, the texts' rows, or the metadata."""
+"""The files phase: write one file of the result, with the rows of pictures, the rows of texts, or the metadata."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class _Piece:
     def check(self, rows: int) -> None:
         """Raise ReleaseEmbeddingsError when the source has another number of rows than it had."""
         if rows != self.count:
-            raise ReleaseEmbeddingsError(f"{self.source.metadata} has changed: begin anew with --restart.")
+            raise ReleaseEmbeddingsError(f"{self.source.metadata} has changed: start again with --restart.")
 
 
 def write_file(
@@ -84,7 +84,7 @@ def write_file(
 ) -> EmbeddingsFile:
     """Write a file, and return its entry for the record.
 
-    Raises: ReleaseEmbeddingsError when a row has no direction, or a source has changed; StoreError.
+    Raises: ReleaseEmbeddingsError when a row is zero or not finite, or a source has changed; StoreError.
     """
     path = _PATHS[unit.content](unit.at)
     pieces = _pieces(work, unit, unit_rows, source_rows)
@@ -114,7 +114,9 @@ def _write_metadata(pieces: Iterator[_Piece], file: HashedFile, *, foreign: bool
 
 
 def _write_groups(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> list[pa.Table]:
-    """Write whole row groups, and return what is left: the bytes must not depend on how rows arrive."""
+    """Write whole row groups and return the remaining rows, because the bytes must not depend on the groups in which
+    rows arrive.
+    """
     rows = pa.concat_tables(waiting)
     while len(rows) >= ROW_GROUP_ROWS:
         writer.write_table(rows.slice(0, ROW_GROUP_ROWS).combine_chunks())

@@ -1,6 +1,6 @@
-"""Layout phase: of rows with one id the first is kept, and the ids that no row has are named.
+"""The layout phase: of several rows with the same id the first is kept, and ids without a row are listed.
 
-It holds one bit for each id of the batch: 125 MB for a billion rows.
+It needs one bit of memory for each id of the batch: 125 MB for a billion rows.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _IDS_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Rows that are kept of each unit, how many were repeated, and what is missing by subset."""
+    """The number of rows that are kept of each unit, of repeated rows, and of missing rows by subset."""
 
     rows: tuple[int, ...]
     repeated: int
@@ -34,7 +34,7 @@ class Layout:
 
 
 def write_layout(work: Work) -> Layout:
-    """Write `layout/UNIT.npy`, the ids of a unit's rows without those seen before, and `missing.parquet`."""
+    """Write `layout/UNIT.npy`, with the ids of each unit's rows except those seen before, and `missing.parquet`."""
     subsets = work.batch.subsets
     first = min(subset.first_id for subset in subsets.values())
     last = max(subset.first_id + subset.rows for subset in subsets.values())
@@ -84,7 +84,7 @@ def read_ids(work: Work, phase: str, unit: int) -> Integers:
 
 
 def _first_rows(ids: Integers, seen: npt.NDArray[np.uint8], first: int) -> Integers:
-    """Return the rows whose ids are new, in their order, and note the ids in `seen`."""
+    """Return the rows whose ids are new, in their order, and mark the ids in `seen`."""
     values, rows = np.unique(ids, return_index=True)
     values, rows = values[values != NO_ID] - first, rows[values != NO_ID]
     bits = (np.uint8(1) << (values & 7).astype(np.uint8)).astype(np.uint8)

@@ -1,7 +1,8 @@
-"""Match phase: the id of each row of a unit of sources.
+"""The match phase: find the id of each row of a unit of sources.
 
-The unit's hashes are sorted, then the hashes of the release are walked through once, by the row groups of `source/`. A
-row is kept if `source/` says that this key of this tracker won the pair; a foreign row has no key, and any fits.
+The unit's hashes are sorted, then the hashes of the release are read once, by the row groups of `source/`. A row is
+kept if `source/` has its key and tracker for the pair, which means that this sample was published. A foreign row has no
+key, so it fits every pair with its hash.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ class UnitReport:
     rows: tuple[int, ...]
     models: tuple[EmbeddingModel, ...]
     others: tuple[EmbeddingModel, ...]
-    """Models that were not asked for."""
+    """Models that were not requested."""
     dimensions: tuple[int, ...]
     left_out: Mapping[str, int]
 
@@ -90,16 +91,17 @@ def match_unit(work: Work, unit: int) -> UnitReport:
 
 
 def is_called(model: EmbeddingModel, asked: str) -> bool:
-    """Return whether the model has this name, or a checksum that begins so."""
+    """Return whether the model has this name, or a checksum that begins with it."""
     if model.name and asked in (model.name, model_folder_name(model.name)):
         return True
     return len(asked) >= 8 and model.checksum.startswith(asked)
 
 
 def find_ids(work: Work, hashes: Integers, keys: Integers, tracker: str | None) -> tuple[Integers, int]:
-    """Return the id of each row, NO_ID for none -> (N,) int64, and how many lost their pair to another sample.
+    """Return the id of each row, or NO_ID, (N,) int64, and the number of rows whose pair was published with another
+    sample.
 
-    `tracker` is that of the keys; None if the rows have none.
+    `tracker` is the tracker of the keys; None if the rows have no keys.
     """
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
@@ -193,7 +195,7 @@ def _foreign_hashes(opened: OpenSource, source: Source) -> Integers:
 
 
 def _invalid_rows(opened: OpenSource) -> npt.NDArray[np.bool_]:
-    """Return which foreign rows have a picture's or a text's vector without a direction -> (N,) bool."""
+    """Return which foreign rows have a vector, of picture or text, that is zero or not finite, (N,) bool."""
     invalid = np.zeros(opened.rows, bool)
     step = max(1, _CHECKED_BYTES // max(1, opened.images.row_bytes))
     for start in range(0, opened.rows, step):

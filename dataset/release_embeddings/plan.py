@@ -1,8 +1,7 @@
-"""The plan of a consolidation, and the folder of its work: `consolidating/NAME/{model}/{batch}` in the release's store.
+"""The plan of a consolidation, and its work folder: `consolidating/NAME/{model}/{batch}` in the release's store.
 
-plan.json      what was asked, and the number of units
-sources.arrow  the sources of each unit, one record batch a unit
-match/ layout/ files/   what the units wrote
+plan.json      the request, and the number of units sources.arrow  the sources of each unit, one record batch per unit
+match/ layout/ files/   the output of the units
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ class Plan:
     version: str
     batch: str
     model: str
-    """As it was asked for: a name, or the first digits of a checksum."""
+    """As in the request: a name, or the first digits of a checksum."""
     folder: str
     foreign: str
     """The folder of foreign embeddings; '' for those of the release's inputs."""
@@ -36,7 +35,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A consolidation under way."""
+    """A consolidation in progress."""
 
     release: Release
     batch: ReleaseBatch
@@ -62,9 +61,9 @@ def work_folder(plan: Plan) -> str:
 
 
 def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows: int) -> Work:
-    """Go on with the work of this plan, or begin it: write the sources in units of about `unit_rows`, then the plan.
+    """Continue the work of this plan, or begin it: write the sources in units of about `unit_rows`, then the plan.
 
-    Raises: ReleaseEmbeddingsError when the work of another plan is there, or no source.
+    Raises: ReleaseEmbeddingsError when the folder has the work of another plan, or there is no source.
     """
     store, path = release.store, f"{work_folder(plan)}/plan.json"
     if store.exists(path):
@@ -72,7 +71,7 @@ def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows
         if asdict(known) | {"units": 0} != asdict(plan):
             raise ReleaseEmbeddingsError(
                 f"{path} is of another call (release {known.version}, model {known.model}, {known.foreign or 'crawls'}"
-                "): repeat that call, or begin anew with --restart."
+                "): repeat that call, or start again with --restart."
             )
         return Work(release, release.batch(plan.batch), known)
     units = 0
@@ -85,7 +84,8 @@ def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows
             units += 1
     if not units:
         raise ReleaseEmbeddingsError(
-            f"The manifests list no part with rows for batch {plan.batch}: write them anew (tracker manifest)."
+            f"The manifests list no part with rows for batch {plan.batch}: write the manifests again (tracker "
+            "manifest)."
         )
     plan = Plan(**asdict(plan) | {"units": units})
     store.put(path, to_json(plan))

@@ -1,7 +1,7 @@
-"""Where a release's embeddings come from: folders in clip-retrieval's layout, each with pictures, texts and metadata.
+"""The sources of a release's embeddings: folders in clip-retrieval's layout, each with pictures, texts and metadata.
 
 Parts and `worker embed` write one folder for each shard, listed by the manifest of each input's store; a foreign folder
-is taken as it is.
+is read as it is.
 """
 
 import re
@@ -21,7 +21,7 @@ from dataset.store.store import Store, StoreError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Three files in a store; `rows` is at least the number of their rows, as far as is known before they are read."""
+    """Three files in a store; `rows` is an upper bound of their number of rows, which is known before they are read."""
 
     store: str
     images: str
@@ -46,7 +46,7 @@ class OpenSource:
 
 
 def list_sources(release: Release, batch: ReleaseBatch) -> Iterator[Source]:
-    """Yield the folders of the batch's inputs that may hold embeddings, in the order of the manifests.
+    """Yield the folders of the batch's inputs that may contain embeddings, in the order of the manifests.
 
     Raises: ManifestError when a manifest cannot be read.
     """
@@ -65,7 +65,7 @@ def list_sources(release: Release, batch: ReleaseBatch) -> Iterator[Source]:
 def list_foreign(uri: str) -> Iterator[Source]:
     """Yield the files of a folder in clip-retrieval's layout, by their numbers.
 
-    Raises: ReleaseEmbeddingsError when the three kinds of files do not belong together.
+    Raises: ReleaseEmbeddingsError when the three kinds of files do not fit each other.
     """
     store = Store.open(uri, writable=False)
     found: dict[str, dict[int, str]] = {"img_emb": {}, "text_emb": {}, "metadata": {}}
@@ -86,9 +86,9 @@ def list_foreign(uri: str) -> Iterator[Source]:
 
 
 def open_source(store: Store, source: Source) -> OpenSource | None:
-    """Open the files of a source; None when it has none, as a part of a run that keeps no embeddings.
+    """Open the files of a source; None if it has none, like a part of a run that keeps no embeddings.
 
-    Raises: ReleaseEmbeddingsError when they do not belong together; NpyError, StoreError when one cannot be read.
+    Raises: ReleaseEmbeddingsError when they do not fit each other; NpyError, StoreError when one cannot be read.
     """
     if not store.exists(source.metadata):
         return None

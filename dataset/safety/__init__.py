@@ -1,1 +1,3 @@
-"""What must not be kept: prompts that detect it, hash lists that identify it, and its removal from a shard."""
+"""Pictures that must not be kept: prompts that detect them, hash lists that identify them, and their removal from a
+shard.
+"""

@@ -1,4 +1,4 @@
-"""Hash lists: sha256, md5, sha1 and PDQ of pictures that nobody may keep, and the URLs, pairs and hosts of deny lists.
+"""Hash lists: sha256, md5, sha1 and PDQ of pictures that must not be kept, and the URLs, pairs and hosts of deny lists.
 
 Each picture is compared with them before it is stored, each link before it is asked for.
 
@@ -40,7 +40,7 @@ Numbers = npt.NDArray[np.uint64]
 
 
 class HashListError(DatasetError):
-    """A hash list cannot be read; nothing may be downloaded without it."""
+    """A hash list cannot be read; without it no picture may be downloaded."""
 
 
 @dataclass(frozen=True, slots=True)

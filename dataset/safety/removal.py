@@ -1,4 +1,4 @@
-"""Remove samples that nobody may see from a shard, so that a crash in between exposes none of them.
+"""Remove samples that must not be seen from a shard, so that a crash in between exposes none of them.
 
     1  <shard>.removed.json   which keys, and why: from here on the removal is decided, whichever worker continues it
     2  <shard>.tar            rewritten without their members, and replaced
@@ -64,7 +64,7 @@ def remove_samples(store: Store, shard: str, found: Mapping[str, Verdict]) -> No
     hit = pc.is_in(rows["key"], value_set=pa.array(sorted(wanted), pa.string()))
     blanked = _blanked(rows, hit)
     if marked == wanted and rows.filter(hit).equals(blanked.filter(hit)):
-        return  # the last step is done, so all are
+        return  # the last step is done, so all steps are
     remove_members(store, f"{shard}.tar", set(wanted))
     store.write_table(f"{shard}.parquet", blanked)
 

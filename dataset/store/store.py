@@ -31,8 +31,8 @@ PARTIAL_SUFFIX = ".partial"
 """Suffix of files that are being written; `list` never returns them."""
 UPLOAD_BYTES = 8 << 20
 """Bytes read at a time from the spooled file."""
-# Parts of object stores' error messages with their remedies; the first match is used. The answer to HEAD has no body:
-# for an expired token S3 returns a bare 400.
+# Parts of object stores' error messages with their remedies; the first match is used. A response to HEAD has no body,
+# so for an expired token S3 returns only the status 400.
 REMEDIES = (
     (("SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "status 5"),
      "it was retried for about a minute; check the network and the store's limits, and try again later"),
@@ -128,7 +128,9 @@ class Store:
             return self._filesystem.open_input_file(self._place(path))
 
     def local_path(self, path: str) -> Path | None:
-        """Return where the file at `path` lies on the local disk, so that it can be mapped; None in an object store."""
+        """Return the local path of the file at `path`, so that it can be mapped into memory; None in an object
+        store.
+        """
         return Path(self._place(path)) if self._is_folder else None
 
     def exists(self, path: str) -> bool:
@@ -176,7 +178,7 @@ class Store:
         return [path for path in self._list_all(prefix) if not path.endswith(PARTIAL_SUFFIX)]
 
     def delete_partial(self, prefix: str) -> None:
-        """Delete what killed processes left of unfinished files in the folder `prefix` and below.
+        """Delete unfinished files that killed processes left in the folder `prefix` and below.
 
         A process that is still writing there loses its file, and raises StoreError.
         """

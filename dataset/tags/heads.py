@@ -6,9 +6,9 @@ metadata key `shoal.head`.
 
     (x - mean) · scale → layer, activation → … → layer → output
 
-Computed with NumPy in float32: a head costs a hundredth of the model before it, so it needs no GPU and gives the same
-result on every machine of one kind. Rejected: pickled modules, as LAION published them; `dataset.tags.published_heads`
-converts those once.
+Computed with NumPy in float32: a head takes a hundredth of the time of its model, so it does not need a GPU and gives
+the same result on every machine of one kind. Rejected: pickled modules, as LAION published them;
+`dataset.tags.published_heads` converts those once.
 """
 
 import io
@@ -228,7 +228,7 @@ class HeadFile:
 
 
 def is_head(path: Path) -> bool:
-    """Return whether a file has the format of our heads, whatever its content."""
+    """Return whether a file has the format of Shoal's heads, whatever its content."""
     try:
         with safe_open(path, framework="numpy") as file:
             return METADATA_KEY in (file.metadata() or {})

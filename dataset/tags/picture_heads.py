@@ -1,8 +1,8 @@
 """Heads that read the picture itself: an image classifier from timm, in one safetensors file.
 
 LAION's watermark detector is an EfficientNet-B3 on 256 x 256 pixels; its classifier is 1536 → 625 → 256 → 2 with ReLU
-in between, and the probability is the first output of the softmax. Its checkpoint is converted into our format once,
-which requires that every tensor fits; loading a converted file runs no code.
+in between, and the probability is the first output of the softmax. Its checkpoint is converted into Shoal's format
+once, which requires that every tensor fits; loading a converted file runs no code.
 
 Source: LAION-AI/LAION-5B-WatermarkDetection (timm's `efficientnet_b3a` there is `efficientnet_b3` now).
 """

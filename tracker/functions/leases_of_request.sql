@@ -7,7 +7,7 @@ AS $$
 BEGIN
     IF EXISTS (SELECT FROM tracker.lease WHERE request = p_request AND (ending IS NOT NULL OR worker_id <> p_worker)) THEN
         RAISE EXCEPTION 'what request % leased has ended or was taken over', p_request
-            USING ERRCODE = 'SH001', HINT = 'claim anew with another request';
+            USING ERRCODE = 'SH001', HINT = 'claim again with another request';
     END IF;
     RETURN QUERY
     SELECT job.* FROM tracker.job JOIN tracker.lease USING (job_id, lease)

@@ -12,7 +12,7 @@ BEGIN
     END IF;
     PERFORM tracker.require_class(known.kind);
     IF EXISTS (SELECT FROM tracker.machine WHERE name = known.machine AND revoked_at IS NOT NULL) THEN
-        RAISE EXCEPTION 'machine % is revoked', known.machine USING ERRCODE = 'SH003', HINT = 'enroll it anew under another name';
+        RAISE EXCEPTION 'machine % is revoked', known.machine USING ERRCODE = 'SH003', HINT = 'enroll it again under another name';
     END IF;
     RETURN known;
 END

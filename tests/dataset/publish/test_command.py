@@ -88,7 +88,7 @@ def test_a_release_in_a_bucket_has_the_bytes_of_one_in_a_folder(made: MadeStore,
 
 
 def test_an_input_without_a_run_is_refused(made: MadeStore) -> None:
-    with pytest.raises(DatasetError, match="names no run"):
+    with pytest.raises(DatasetError, match="does not name a run"):
         run("laion", "--store", made.store.uri, "--input", f"{made.store.uri}#")
 
 

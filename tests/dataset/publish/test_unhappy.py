@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_between_run_and_merge_is_said_and_the_next_call_go
     again = MadeStore(Store.open(str(tmp_path / "full")))
     again.put_run("crawl", in_parts([make_pair(seed) for seed in range(2_000)], 500))
     try:
-        with pytest.raises(DatasetError, match=r"free the disk.*call publish again"):
+        with pytest.raises(DatasetError, match=r"free disk space.*call publish again"):
             publish_run(again, on_progress=fill_disk)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -125,7 +125,7 @@ def damaged_digest(made: MadeStore, path: str) -> None:
         (delete_part, "{path} cannot be opened although the manifest lists it.*tracker manifest.*--restart"),
         (cut_part, "{path} is damaged.*tracker manifest"),
         (flip_bytes, "{path} is damaged.*filter its shard again"),
-        (shorten_part, "{path} is damaged.*it has 10 rows, and the manifest says 50"),
+        (shorten_part, "{path} is damaged.*it has 10 rows, but the manifest says 50"),
         (drop_column, "{path} has no column dhash.*filter its shards again"),
         (other_models, "{path} was made with other models.*filter its shard again"),
         (other_subset, "subset 'fr'.*filter its shard again"),

@@ -136,12 +136,12 @@ def test_a_mixture_of_models_of_one_name_is_refused_until_a_checksum_tells_them_
     put_embeddings(made.store, parts[:1])
     put_embeddings(made.store, parts[1:], model=MODEL | {"shoal.sha256": "e" * 64})
     release = released(made)
-    with pytest.raises(DatasetError, match="are of 2 models"):
+    with pytest.raises(DatasetError, match="2 models have the name"):
         gather(release)
     assert gather(release, "e" * 8, folder="second").rows == 50
     put_embeddings(made.store, made.put_run("late", [[make_pair(seed) for seed in range(500, 520)]]))
     release = released(made, "late", batch="2026-12-01")
-    with pytest.raises(DatasetError, match="give this one another folder"):
+    with pytest.raises(DatasetError, match="give this model another folder"):
         gather(release, "a" * 8, folder="second", batch="2026-12-01")
 
 

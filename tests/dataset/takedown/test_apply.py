@@ -311,5 +311,5 @@ def test_what_was_joined_from_an_older_version_is_refused(store: Store) -> None:
     old = open_release(store, "laion")
     file_request(store, [entry("url", 0)], "privacy")
     apply(store)
-    with pytest.raises(DatasetError, match="begin anew"):
+    with pytest.raises(DatasetError, match="start again"):
         make_captions(store, old)

@@ -65,7 +65,7 @@ def test_asking_again_for_work_that_was_taken_over_is_told_so(
     claim_raw(admin, worker, request)
     expire(worker)
     assert register("extract").claim()
-    with pytest.raises(LeaseLost, match="claim anew"):
+    with pytest.raises(LeaseLost, match="claim again"):
         claim_raw(admin, worker, request)
 
 

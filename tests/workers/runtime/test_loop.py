@@ -113,7 +113,7 @@ def test_a_lost_lease_gives_the_other_jobs_of_the_claim_back() -> None:
 
 
 def test_a_claim_whose_jobs_went_to_another_worker_is_repeated() -> None:
-    stage = Planned([LeaseLost("claim anew"), [1]])
+    stage = Planned([LeaseLost("claim again"), [1]])
     assert work(stage, Tracker()) == ["leave"]
     assert stage.claims == []
 

@@ -111,7 +111,6 @@ def serve_command(
     Without --model, indexes can be searched by id and by vector only.
     """
     with needs_extra("index"):
-        from dataset.index.lookup import set_threads
         from dataset.search.server import SiteOptions
     from dataset.search.clip_retrieval import DEFAULT_COLUMNS
     from dataset.search.encoder import EncoderOptions
@@ -119,7 +118,6 @@ def serve_command(
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("shoal").setLevel(logging.INFO)
-    set_threads(1)  # a thread for each core searches
     options = SiteOptions(
         columns=(*DEFAULT_COLUMNS, *(column or ())),
         cors=tuple(cors or ()),
@@ -165,6 +163,7 @@ async def _serve(
     safe: bool,
     may_leave_safe: bool,
 ) -> None:
+    from dataset.index.lookup import set_threads
     from dataset.search.encoder import Encoder
     from dataset.search.fetcher_client import FetcherClient
     from dataset.search.metrics import Metrics
@@ -179,7 +178,7 @@ async def _serve(
     screen = Screen(hidden, deny)
     screen.refresh()
     encoder = Encoder(encoder_options, metrics) if encoder_options else None
-    queue = WorkQueue(threads, metrics)
+    queue = WorkQueue(threads, metrics, begin=lambda: set_threads(1))  # a thread for each core searches
     served = {name: ServedIndex(engine, screen) for name, engine in engines.items()}
     service = Service(served, Sources(encoder, FetcherClient(fetcher), metrics), queue, metrics, safe, may_leave_safe)
     site = make_site(service, options)

@@ -45,8 +45,10 @@ class _Task:
 class WorkQueue:
     """`threads` threads that work on tasks, the oldest first."""
 
-    def __init__(self, threads: int, metrics: Metrics, most_cost: int = 256) -> None:
+    def __init__(self, threads: int, metrics: Metrics, most_cost: int = 256, begin: Callable[[], object] = int) -> None:
+        """`begin` is called in each thread first: OpenMP's number of threads is a setting of the thread."""
         self._metrics = metrics
+        self._begin = begin
         self._most_cost = most_cost
         self._waiting: deque[_Task] = deque()
         self._waiting_cost = 0
@@ -107,6 +109,7 @@ class WorkQueue:
         self._metrics.waiting.set(self._waiting_cost)
 
     def _run(self) -> None:
+        self._begin()
         while tasks := self._take():
             started = perf_counter()
             try:

@@ -224,6 +224,7 @@ async function prepare() {
   await showFacets();
 }
 
+if (matchMedia('(max-width: 720px)').matches) find('#filters-box').open = false;
 fromAddress();
 await prepare();
 search({ keepAddress: true });

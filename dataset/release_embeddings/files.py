@@ -137,7 +137,7 @@ def _pieces(
         ids = read_ids(work, "layout", at)
         wanted = np.flatnonzero(ids != NO_ID)[first:last]
         sources = work.sources(at)
-        store = work.release.input_store(sources[0].store)
+        store = work.source_store(sources[0])
         begins = np.concatenate(([0], np.cumsum(source_rows[at])))
         for number, source in enumerate(sources):
             low, high = np.searchsorted(wanted, begins[number]), np.searchsorted(wanted, begins[number + 1])

@@ -48,7 +48,7 @@ def match_unit(work: Work, unit: int) -> UnitReport:
     """
     sources = work.sources(unit)
     foreign = bool(work.plan.foreign)
-    store = work.release.input_store(sources[0].store)
+    store = work.source_store(sources[0])
     rows: list[int] = []
     models, others, dimensions = set[EmbeddingModel](), set[EmbeddingModel](), set[int]()
     hashes: list[Integers] = []

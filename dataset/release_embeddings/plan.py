@@ -13,6 +13,7 @@ from dataset.formats.json_records import from_json, to_json
 from dataset.formats.release_embeddings import ReleaseEmbeddingsError, embeddings_path
 from dataset.formats.releases import Release, ReleaseBatch
 from dataset.release_embeddings.sources import Source
+from dataset.store.store import Store
 
 _SCHEMA = pa.schema([(field.name, pa.int64() if field.name == "rows" else pa.string()) for field in fields(Source)])
 
@@ -49,6 +50,15 @@ class Work:
         """Return the path in the store of a file of the result."""
         return self.release.path(f"{embeddings_path(self.plan.folder, self.plan.batch)}/{relative}")
 
+    def source_store(self, source: Source) -> Store:
+        """Open the store of a source.
+
+        Raises: ReleaseError, StoreError when it cannot be opened.
+        """
+        if self.plan.foreign:
+            return Store.open(source.store, writable=False)
+        return self.release.input_store(source.store)
+
     def sources(self, unit: int) -> list[Source]:
         """Read the sources of a unit."""
         with self.release.store.open_input(self.path("sources.arrow")) as file:
@@ -83,6 +93,7 @@ def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows
             writer.write_batch(pa.RecordBatch.from_pylist([asdict(source) for source in unit], schema=_SCHEMA))
             units += 1
     if not units:
+        delete_work(release, plan)
         raise ReleaseEmbeddingsError(
             f"The manifests list no part with rows for batch {plan.batch}: write the manifests again (tracker "
             "manifest)."

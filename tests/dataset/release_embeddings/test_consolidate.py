@@ -24,6 +24,7 @@ from dataset.release_embeddings.sources import Source
 from dataset.store.store import Store
 from tests.checksums import check_sums
 from tests.embeddings import MODEL, put_embeddings, vector
+from tests.manifests import put_manifest
 from tests.parts import MadeStore, in_parts, make_pair
 
 BATCH = "2026-11-26"
@@ -261,3 +262,15 @@ def test_a_release_without_embeddings_says_how_to_make_them(made: MadeStore) -> 
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(60)]))
     with pytest.raises(DatasetError, match="has no embeddings: make them with tracker embed and worker embed"):
         gather(released(made))
+
+
+def test_a_batch_whose_parts_are_no_longer_listed_is_refused_and_nothing_is_left(
+    made: MadeStore, tmp_path: Path
+) -> None:
+    put_embeddings(made.store, made.put_run("crawl", in_parts([make_pair(seed) for seed in range(60)])))
+    release = released(made)
+    made.listed = [listed | {"rows": 0} for listed in made.listed]
+    put_manifest(made.store, made.listed)
+    with pytest.raises(DatasetError, match="The manifests list no part with rows"):
+        gather(release)
+    assert not (tmp_path / "store" / "consolidating").exists()

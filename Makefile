@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers clean
+.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers kill-index clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -76,6 +76,8 @@ kill-dedup: .venv/installed  ## searches for near-duplicates killed in every kin
 
 kill-builds: .venv/installed  ## indexes and near-duplicates by 1, 2 and 4 workers that are killed; the bytes have to be equal
 	"$(BIN)/python" -m tests.swarm.killing_builds
+kill-index: .venv/installed  ## builds, additions, removals and compactions of an index killed at 30 random moments
+	"$(BIN)/python" -m tests.dataset.index.killing
 
 kill-select: .venv/installed  ## embeddings, side tables, selections and tars killed at 30 random moments; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.select.killing

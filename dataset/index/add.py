@@ -7,14 +7,13 @@ import numpy as np
 from dataset.formats.index_files import SearchIndexError
 from dataset.formats.steps import UnitResult
 from dataset.index.add_files import AddHead, blocks
+from dataset.index.delete import alive_ids
 from dataset.index.kinds import OWN_ROWS, Trained
-from dataset.index.plan import DESCRIBED_IDS, Work
+from dataset.index.plan import DESCRIBED_IDS, Work, read_existing
 from dataset.index.sources import VectorSlice, open_vectors, read_ids, slices_of
 from dataset.index.train import Halves, unit_rows
 from dataset.store.store import StoreError
 
-REMOVED = "removed.i64"
-"""Path in the work: the ids that a compaction leaves out, in order."""
 _ENCODED_ROWS = 16_384
 
 
@@ -44,8 +43,9 @@ def add_unit(work: Work, trained: Trained, unit: int) -> UnitResult:
             codes[start:end] = trained.encode(rotated, lists[start:end])
     present = np.flatnonzero(rows.any(axis=1)) if part.file.first_id is None else np.arange(len(ids))
     if plan.options.compact:
-        removed = np.frombuffer(work.store.read(work.path(REMOVED)), "<i8")
-        present = present[~np.isin(ids[present], removed)]
+        existing = read_existing(work)
+        assert existing is not None
+        present = present[alive_ids(work.store, work.folder, existing, ids[present])]
     by_list = present[np.lexsort((ids[present], lists[present]))]
     by_id = present[np.argsort(ids[present], kind="stable")]
     if np.any(ids[by_id][1:] == ids[by_id][:-1]):
@@ -80,4 +80,5 @@ def _blocks(work: Work, part: VectorSlice) -> Iterator[tuple[int, Halves]]:
             block = opened.read(start, min(part.end, start + _ENCODED_ROWS))
         except ValueError as error:
             raise StoreError(f"{opened.path} is cut off: write it again.") from error
-        yield start - part.start, unit_rows(block, opened.path, start, removed=part.file.first_id is None)
+        numbers = np.arange(start, start + len(block))
+        yield start - part.start, unit_rows(block, opened.path, numbers, removed=part.file.first_id is None)

@@ -82,6 +82,28 @@ def remove_unpublished(store: Store, folder: str, record: IndexRecord, ids: Inte
     return _Removal(store, folder, record, ids).change()[1] if len(ids) else record
 
 
+def alive_ids(store: Store, folder: str, record: IndexRecord, ids: Integers) -> npt.NDArray[np.bool_]:
+    """Return which ids are in an index and were not removed from it -> (n,) bool."""
+    alive = np.zeros(len(ids), bool)
+    for segment in record.segments:
+        inside = np.flatnonzero((ids >= segment.first_id) & (ids < segment.end_id))
+        positions = _mapped(store, _path(folder, segment.positions.path)).view("<i8")[ids[inside] - segment.first_id]
+        for one in segment.ranges:
+            here = np.flatnonzero((positions >= one.base) & (positions < one.base + one.rows))
+            if len(here):
+                bits = _mapped(store, _path(folder, one.files["bits"].path)).reshape(len(one.facets), -1)
+                local = positions[here] - one.base
+                row = bits[one.facets.index(ALIVE)]
+                alive[inside[here]] = (row[local >> 3] >> (local & 7).astype(np.uint8)) & 1
+    return alive
+
+
+def _mapped(store: Store, path: str) -> Bytes:
+    """Return a file's bytes: mapped in a folder, read from an object store."""
+    place = store.local_path(path)
+    return np.memmap(place, np.uint8, "r") if place else np.frombuffer(store.read(path), np.uint8)
+
+
 def removed_ids(store: Store, folder: str, record: IndexRecord) -> Integers:
     """Return the ids of rows that were removed from an index and not compacted away, in order -> (n,) int64."""
     found = [np.empty(0, np.int64)]

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from dataset.formats.index_files import IndexFile, IndexRecord
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import open_release
 from dataset.formats.steps import Step, UnitFile, UnitResult
-from dataset.index.add import REMOVED, add_unit
+from dataset.index.add import add_unit
 from dataset.index.delete import remove_unpublished, removed_ids
 from dataset.index.describe import describe_unit
 from dataset.index.finish import make_record, put_record, result_of, start_probes, write_segment
@@ -113,7 +111,7 @@ def _train(work: Work) -> UnitResult:
     plan = work.plan
     work.store.put(work.path("plan.json"), to_json(plan))
     if plan.options.keeps_lists:
-        return UnitResult(0, _write_removed(work))
+        return UnitResult(0, 0)
     wanted = max(plan.options.points_per_list * plan.lists, CODE_ROWS if plan.kind not in OWN_ROWS else 0)
     held_out = min(plan.options.held_out, plan.rows // 10)
     sample, queries = draw_sample(work.source, plan.options.modality, wanted, held_out, plan.options.seed)
@@ -141,15 +139,6 @@ def _finish(work: Work) -> UnitResult:
     result = work.once("finish", 0, UnitResult, lambda: _publish(work))
     delete_work(work, keep_end=True)
     return result
-
-
-def _write_removed(work: Work) -> int:
-    """Write the ids that were removed from the index that is compacted; return how many."""
-    record = read_existing(work)
-    assert record is not None
-    ids = removed_ids(work.store, work.folder, record) if work.plan.options.compact else np.empty(0, np.int64)
-    work.store.put(work.path(REMOVED), ids.astype("<i8").tobytes())
-    return len(ids)
 
 
 def _publish(work: Work) -> UnitResult:

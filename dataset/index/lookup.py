@@ -28,7 +28,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.index_files import RECORD, IndexRecord, SearchIndexError, parse_index_record
+from dataset.formats.index_files import RECORD, IndexRecord, IndexSegment, SearchIndexError, parse_index_record
 from dataset.index.collapse import distinct
 from dataset.index.filter_bits import FilterBits
 from dataset.index.filters import Filter, check_filter
@@ -229,11 +229,11 @@ class Index:
         path = check_file(self.folder, record.trained)
         trained = before.trained if before is not None and same else read_trained(path, record.kind)
         known = {one.name: one for one in before.segments} if before is not None and same else {}
-        files = {one.name: _paths(one) for one in before.record.segments} if before is not None else {}
+        files = {one.name: _layout(one) for one in before.record.segments} if before is not None else {}
         segments = []
         for at, segment in enumerate(record.segments):
             old = known.get(segment.name)
-            if old is not None and files[segment.name] == _paths(segment):
+            if old is not None and files[segment.name] == _layout(segment):
                 old.removed = segment.removed
                 for one in old.ranges:
                     one.forget_texts()
@@ -313,8 +313,10 @@ def _stamp(folder: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _paths(segment: Any) -> list[str]:
-    return [segment.positions.path, *(file.path for one in segment.ranges for file in one.files.values())]
+def _layout(segment: IndexSegment) -> tuple[object, ...]:
+    """Return what stays equal as long as a segment is only changed in place."""
+    paths = [file.path for one in segment.ranges for file in one.files.values()]
+    return (*paths, segment.positions, *(one.files["ids"] for one in segment.ranges))
 
 
 def _cached_bytes(bits: tuple[FilterBits | None, ...]) -> int:

@@ -227,13 +227,7 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
         kind = choose_kind(rows) if options.kind == "auto" else options.kind
         lists = 1 if kind == "flat" else options.lists or choose_lists(kind, rows)
         generation = existing.generation + 1 if existing else 1
-    taken = {segment.name for segment in existing.segments} if existing else set()
     name = source.batches[-1] if source.batches else "rows"
-    segment = next(
-        one
-        for one in (f"{generation}-{name}{letter}" for letter in ("", *map(str, range(2, 10_000))))
-        if one not in taken
-    )
     return Plan(
         format=FORMAT,
         options=options,
@@ -245,7 +239,7 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
         kind=kind,
         lists=lists,
         generation=generation,
-        segment=segment,
+        segment=f"{generation}-{_next_number(existing)}-{name}",
         batches=source.batches,
         ranges=max(1, min(MAX_RANGES, lists, -(-rows // RANGE_ROWS))),
         add_units=len(slices_of(source, options.unit_rows)),
@@ -275,6 +269,11 @@ def delete_replaced(work: Work, record: IndexRecord) -> None:
         for file in parse_index_record(work.store.read(path), path).files:
             if file.path not in kept:
                 work.store.delete(work.output(file.path))
+
+
+def _next_number(existing: IndexRecord | None) -> int:
+    """Return a number for a segment that none of the index had before: readers take equal names for equal files."""
+    return max((int(one.name.split("-")[1]) for one in existing.segments), default=0) + 1 if existing else 1
 
 
 def check_model(record: IndexRecord, model: EmbeddingModel, dimensions: int) -> None:

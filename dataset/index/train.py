@@ -74,15 +74,16 @@ def draw_sample(source: Source, modality: str, wanted: int, held_out: int, seed:
     for at, (file, few, many) in enumerate(zip(source.files, queries, training, strict=True)):
         drawn = draw_rows(file.rows, few + many, (seed, at))
         vectors = open_vectors(source, file, modality)
-        rows = unit_rows(_read(vectors, np.sort(drawn[few:])), vectors.path, removed=file.first_id is None)
+        chosen = np.sort(drawn[few:])
+        rows = unit_rows(_read(vectors, chosen), vectors.path, chosen, removed=file.first_id is None)
         sample.append(rows[rows.any(axis=1)])
         if few:
             chosen = np.sort(drawn[:few])
             ids, _ = read_ids(source, VectorSlice(file, 0, file.rows))
-            images = unit_rows(_read(open_vectors(source, file, "image"), chosen), file.images, removed=True)
+            images = unit_rows(_read(open_vectors(source, file, "image"), chosen), file.images, chosen, removed=True)
             texts = np.empty((0, source.dimensions), np.float16)
             if file.texts is not None:
-                texts = unit_rows(_read(open_vectors(source, file, "text"), chosen), file.texts, removed=True)
+                texts = unit_rows(_read(open_vectors(source, file, "text"), chosen), file.texts, chosen, removed=True)
             held.append((ids[chosen], images, texts))
     empty = np.empty((0, source.dimensions), np.float16)
     ids, images, texts = (
@@ -105,12 +106,14 @@ def _read(vectors: NpyRows, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float
     return np.concatenate(found) if found else np.empty((0, vectors.dimensions), np.float16)
 
 
-def unit_rows(rows: npt.NDArray[np.floating], path: str, first: int = 0, *, removed: bool = False) -> Halves:
+def unit_rows(
+    rows: npt.NDArray[np.floating], path: str, numbers: npt.NDArray[np.int64], *, removed: bool = False
+) -> Halves:
     """Return rows as (N, D) float16 of length 1; float16 rows that have it already stay as they are.
 
     With `removed`, a row of zeros is one that a takedown has blanked, and stays as it is.
 
-    Raises: SearchIndexError for a row that is zero or not finite, named by its number from `first` on.
+    Raises: SearchIndexError for a row that is zero or not finite, named by its number in the file.
     """
     wide = rows.astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
@@ -118,7 +121,7 @@ def unit_rows(rows: npt.NDArray[np.floating], path: str, first: int = 0, *, remo
     bad = ~(np.isfinite(lengths) & (lengths > 0))
     if bad.any():
         raise SearchIndexError(
-            f"Row {first + int(np.argmax(bad))} of {path} is zero or not finite, so it has no direction: leave it out, "
+            f"Row {int(numbers[np.argmax(bad)])} of {path} is zero or not finite, and has no direction: leave it out, "
             "or make it again."
         )
     if rows.dtype == np.float16 and np.all(np.abs(lengths - 1) < 2e-3):  # what rounding does to a unit row

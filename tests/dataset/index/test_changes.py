@@ -117,7 +117,7 @@ def test_the_same_call_does_nothing_and_another_kind_begins_a_new_generation(tmp
     assert (first.generation, second.generation, second.kind) == (1, 2, "rabitq")
     assert [hits.ids[0] for hits in index.search(rows, 1, probes=4)] == list(range(300))
     assert {path.parts[len(folder.parts)] for path in folder.rglob("*.*")} == {
-        "index.json", "speed.json", ".lock", "2", "2-rows"
+        "index.json", "speed.json", ".lock", "2", "2-2-rows"
     }  # fmt: skip
 
 

@@ -153,12 +153,14 @@ def test_vectors_without_a_table_are_enough(tmp_path: Path) -> None:
     assert index.rows([3]) == [{"id": 3}]
 
 
-def test_the_command_builds_and_searches_a_release_by_name(release: Release) -> None:
+def test_the_command_builds_and_searches_a_release_by_name(release: Release, tmp_path: Path) -> None:
     store = release.store.uri
     built = CliRunner().invoke(app, ["index", "build", "laion", "--store", store, "--json"])
     assert built.exit_code == 0, built.output
     said = json.loads(built.stdout)
     assert (said["rows"], said["kind"], said["model"], said["lists"]) == (400, "flat", "ViT-L-14", 1)
-    found = CliRunner().invoke(app, ["search", "laion", "a dog", "--store", store])
-    assert found.exit_code == 1
-    assert "model-en" in str(found.exception)
+    vectors = vectors_by_id(release)[1]
+    np.save(tmp_path / "query.npy", vectors[9:10])
+    found = CliRunner().invoke(app, ["search", "laion", "--vector", str(tmp_path / "query.npy"), "--store", store])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("1.0000  9  https://")

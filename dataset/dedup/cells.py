@@ -82,7 +82,7 @@ def k_means(rows: Floats, count: int) -> Floats:
         owner = _nearest(rows, centroids)
         order = np.argsort(owner, kind="stable")
         held, first = np.unique(owner[order], return_index=True)
-        sums = np.add.reduceat(rows[order], first, axis=0, dtype=np.float64)
+        sums = np.add.reduceat(rows[order], first, axis=0)
         centroids[held] = sums / np.diff([*first, len(rows)])[:, None]
     return centroids
 

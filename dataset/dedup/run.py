@@ -6,6 +6,7 @@ file).
 """
 
 import multiprocessing
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,9 @@ Progress = Callable[[str, int, int], None]
 
 SCRATCH_BYTES_PER_ROW = 1_000
 """At most; 700 or so were measured."""
-_PROCESS_BYTES, _ROW_BYTES, _SAMPLE_BYTES = 400 << 20, 1_600, 3_400
+_ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
+"""Of the processes: Arrow's own allocator reserves a GiB, which counts as memory."""
+_PROCESS_BYTES, _ROW_BYTES, _SAMPLE_BYTES = 500 << 20, 1_600, 3_400
 """Of memory: a process with its libraries; a row of a super-cell or of a file of embeddings; a row of the sample."""
 
 
@@ -103,9 +106,16 @@ def _pool(processes: int, memory_bytes: int | None) -> Iterator[Pool | None]:
     if processes == 1 and memory_bytes is None:
         yield None
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, initializer=_limit_memory, initargs=(memory_bytes,)) as pool:
-        yield pool
+    before = os.environ.get(_ARROW_POOL)
+    os.environ[_ARROW_POOL] = "system"
+    try:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes, initializer=_limit_memory, initargs=(memory_bytes,)) as pool:
+            yield pool
+    finally:
+        os.environ.pop(_ARROW_POOL)
+        if before is not None:
+            os.environ[_ARROW_POOL] = before
 
 
 def _limit_memory(memory_bytes: int | None) -> None:

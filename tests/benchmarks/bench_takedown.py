@@ -134,7 +134,7 @@ def draw(store: Store, each: int) -> dict[str, Rows]:
     hosts = rows["final_host"].combine_chunks().dictionary_encode()
     counts = np.bincount(hosts.indices.to_numpy())
     order = np.argsort(-counts)
-    chosen = order[(np.cumsum(counts[order]) > 20 * each)]
+    chosen = order[counts[order] <= max(1, each // 10)]
     chosen = chosen[np.cumsum(counts[chosen]) <= each]
     by_host = np.flatnonzero(np.isin(hosts.indices.to_numpy(), chosen))
     others = np.random.default_rng(3).permutation(np.setdiff1d(np.arange(len(rows)), by_host))

@@ -84,10 +84,12 @@ def read_deny_list(store: Store, path: str) -> Iterator[pa.Table]:
     """
     try:
         with store.open_input(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(ENTRIES_AT_ONCE, columns=["kind", "value", "reason"]):
-                rows = pa.Table.from_batches([batch])
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):  # iter_batches keeps everything it has read in memory
+                rows = parquet.read_row_group(group, columns=["kind", "value", "reason"])
                 check_entries(rows, path)
-                yield rows
+                for start in range(0, len(rows), ENTRIES_AT_ONCE):
+                    yield rows.slice(start, ENTRIES_AT_ONCE)
     except (StoreError, OSError, KeyError, pa.ArrowException) as error:
         raise DenyListError(f"Cannot read the deny list {path} ({error}): restore it; without it nothing "
                             "may be published.") from error  # fmt: skip

@@ -38,6 +38,7 @@ from tests.demo.progress import check_table, closing_table, live_view, one_line,
 from tests.demo.release_checks import check_release
 from tests.demo.swarm import BIN, DemoError, Swarm, kill_leftovers
 from tests.demo.tag_checks import check_tags, measured_rows, read_tags
+from tests.demo.takedown_checks import check_takedown, url_to_remove
 
 MARK = ".shoal-demo"  # in a folder of ours, which may be deleted
 MODEL = Path(__file__).parent / "clip"
@@ -167,6 +168,7 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     checks, report = judge(demo, swarm, status)
     statistics, checks_of_release = publish(demo, swarm)
     checks += checks_of_release
+    checks += take_down(demo, swarm)
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
     out.print(check_table(checks))
@@ -302,6 +304,17 @@ def publish(demo: Demo, swarm: Swarm) -> tuple[Path, list[Check]]:
     swarm.run("stats", [str(BIN / "dataset"), "stats", "demo", "--html", str(page)])
     store = Store.open(str(demo.folder / "store"))
     return page, check_release(store, store.read_table("manifest.parquet"), open_release(store, "demo"), page)
+
+
+def take_down(demo: Demo, swarm: Swarm) -> list[Check]:
+    """Take one pair down, from the release and from the crawl, and look whether anything is left of it."""
+    store = Store.open(str(demo.folder / "store"))
+    url = url_to_remove(open_release(store, "demo"))
+    takedown = [str(BIN / "dataset"), "takedown"]
+    swarm.run("takedown", [*takedown, "add", "--url", url, "--reason", "demo"])
+    swarm.run("apply", [*takedown, "apply", "demo"])
+    verified = json.loads(swarm.run("verify", [*takedown, "verify", "demo", "--json"]))["releases"]
+    return check_takedown(store, url, verified, audit=audited(swarm))
 
 
 def audited(swarm: Swarm) -> Check:

@@ -77,8 +77,11 @@ def read_deny_list(uri: str, path: str) -> DenyList:
 
 def _pieces(store: pafs.FileSystem, path: str) -> Iterator[pa.Table]:
     with store.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(ENTRIES_AT_ONCE, columns=["kind", "value"]):
-            yield pa.Table.from_batches([batch])
+        parquet = pq.ParquetFile(file)
+        for group in range(parquet.num_row_groups):  # iter_batches keeps everything it has read in memory
+            rows = parquet.read_row_group(group, columns=["kind", "value"])
+            for start in range(0, len(rows), ENTRIES_AT_ONCE):
+                yield rows.slice(start, ENTRIES_AT_ONCE)
 
 
 def _digests(size: int, kept: int) -> Callable[[Sequence[str]], Numbers]:

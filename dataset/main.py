@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from dataset.command_help import PlainGroup, Version
 from dataset.commands.dedup import dedup_command
 from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
@@ -33,7 +34,7 @@ from dataset.errors import DatasetError
 RUNS, RELEASES, MODELS = "Runs", "Releases", "Models and tags"
 """The groups of `dataset --help`, in the order of their first command."""
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.command("recipe", rich_help_panel=RUNS)(recipe_command)
 app.command("report", rich_help_panel=RUNS)(report_command)
@@ -62,8 +63,9 @@ app.add_typer(safety_app, name="safety", rich_help_panel=MODELS)
 
 
 @app.callback()
-def dataset() -> None:
+def dataset(version: Version = False) -> None:
     """Recipes, models, reports and releases of image-text datasets."""
+    del version  # printed by its callback
 
 
 def main() -> None:

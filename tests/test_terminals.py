@@ -1,12 +1,21 @@
 """A terminal that cannot show a character gets a ? for it, and JSON stays JSON there."""
 
+import importlib
+import inspect
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+
+import dataset.command_help as dataset_help
+import tracker.command_help as tracker_help
 
 ENVIRONMENTS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
@@ -65,3 +74,29 @@ def test_a_list_of_names_is_printed_anywhere(tmp_path: Path, environment: str) -
 def test_help_is_shown_anywhere(program: str) -> None:
     ran = run("ascii", "-m", f"{program}.main", "--help")
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("program", ["tracker", "workers", "dataset"])
+def test_every_command_says_its_version_and_no_flag_has_a_type(program: str) -> None:
+    code = f"from {program}.main import main; main()"
+    said = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, f"shoal {version('shoal')}\n"), said.stderr
+    app = importlib.import_module(f"{program}.main").app
+    flags = list(_flags(typer.main.get_command(app), None))
+    assert len(flags) > 10
+    assert {flag.metavar for flag in flags} == {""}
+    said = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert "--help" in said.stdout
+    assert "<bool>" not in said.stdout
+
+
+def _flags(command: Any, parent: Any) -> Iterator[Any]:
+    """Yield the flags of a command and of the commands in it, as its help does."""
+    context = command.make_context(command.name, [], parent=parent, resilient_parsing=True)
+    yield from (parameter for parameter in command.get_params(context) if getattr(parameter, "is_flag", False))
+    for inner in getattr(command, "commands", {}).values():
+        yield from _flags(inner, context)
+
+
+def test_the_help_of_tracker_and_dataset_is_made_by_equal_modules() -> None:
+    assert inspect.getsource(tracker_help) == inspect.getsource(dataset_help)

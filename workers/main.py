@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dataset.command_help import PlainGroup, Version
 from dataset.errors import DatasetError
 from tracker.errors import TrackerError
 from workers.errors import CannotWork, WorkerError
@@ -56,15 +57,17 @@ from workers.runtime.supervisor import log_format
 if TYPE_CHECKING:
     from workers.runtime.process import WorkerProcess
 
-app = typer.Typer(
-    help="Run the stages of the swarm. SHOAL_DATABASE_URL names the tracker's database, SHOAL_STORE the store.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 MACHINE = "Everything on one machine"
 STAGES = "One stage"
 SEARCH = "Search"
+
+
+@app.callback()
+def worker(version: Version = False) -> None:
+    """Run the stages of the swarm. SHOAL_DATABASE_URL names the tracker's database, SHOAL_STORE the store."""
+    del version  # printed by its callback
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
 from tracker import strict_json
+from tracker.command_help import Version, hide_types_of_flags
 from tracker.database.database import Connection, connect, database_url
 from tracker.database.enums import QUEUES
 from tracker.database.version import require_head
@@ -43,15 +44,22 @@ class GroupedCommands(TyperGroup):
             for name in names:
                 self.commands[name].rich_help_panel = heading  # type: ignore[attr-defined]
         self.commands = {name: self.commands[name] for names in GROUPS.values() for name in names}
+        hide_types_of_flags(self)
 
 
 app = typer.Typer(
     cls=GroupedCommands,
-    help="Run and steer the swarm: its jobs, workers and results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Rich's tracebacks print local variables, including passwords
 )
 out = Console()
+
+
+@app.callback()
+def tracker(version: Version = False) -> None:
+    """Run and steer the swarm: its jobs, workers and results."""
+    del version  # printed by its callback
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Make the change; without this, only show what would change.")]

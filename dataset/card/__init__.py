@@ -1,7 +1,7 @@
-"""The card of a release: what people and programs read before they use it.
+"""The card of a release: its description for people and programs.
 
     release.json + saved statistics ─▶ README.md, plots/*.svg (people, the Hub)   croissant.json (programs)
 
-All files are made from the record and the statistics of the data files alone, so a release has one card, in the same
-bytes whoever writes it. publish and takedown write it before the checksums and release.json.
+All files are made only from the record and the statistics of the data files, so a card has the same bytes whoever
+writes it. publish and takedown write it before the checksums and release.json.
 """

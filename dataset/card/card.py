@@ -1,4 +1,4 @@
-"""Writing the card of a release: README.md, its plots, and croissant.json."""
+"""Write the card of a release: README.md, its plots, and croissant.json."""
 
 import hashlib
 from collections.abc import Mapping

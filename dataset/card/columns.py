@@ -1,4 +1,4 @@
-"""What the columns of a release mean, in the words of the card and of croissant.json."""
+"""The meaning of a release's columns, as the card and croissant.json describe them."""
 
 MEANINGS = {
     "URL": "where the picture was found",
@@ -11,8 +11,8 @@ MEANINGS = {
     "pwatermark": "estimated probability of a watermark; null where no model tagged the pair",
     "punsafe": "estimated probability that the picture is unsafe for work; null where no model tagged the pair",
     "aesthetic": "estimated aesthetic score, about 1 to 10; null where no model tagged the pair",
-    "id": "number of the pair; never changed, never used for another pair",
-    "sha256": "of the picture as it was received, in hex; tells whether it has changed since",
+    "id": "number of the pair; it never changes and is never used for another pair",
+    "sha256": "of the picture as it was received, in hex; shows whether the picture has changed since",
     "final_host": "host that sent the picture, after redirects",
     "crawl": "crawl that the pair comes from",
     "fetched": "when the picture was fetched",

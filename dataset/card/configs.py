@@ -10,7 +10,7 @@ from dataset.formats.releases import SUBSETS, FileKind, ReleaseFile, ReleaseReco
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The files of a kind and subset, in the order of their ids; of variants, those of one."""
+    """The files of a kind and subset (and of one variant), in the order of their ids."""
 
     name: str
     """`en`, `research-safe-en`, `extended-en`."""

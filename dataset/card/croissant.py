@@ -1,7 +1,7 @@
 """croissant.json: a release for programs, in Croissant 1.1 with the fields for responsible AI.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html.
-Paths are relative to the file, so a copy of a release describes itself wherever it lies.
+Paths are relative to the file, so the file is also valid for a copy of the release at another place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,9 @@ from dataset.stats.figures import Figures
 from dataset.stats.listed import ALL
 
 PARQUET = "application/x-parquet"
-"""What the Hub writes and mlcroissant reads; it refuses the registered application/vnd.apache.parquet."""
+"""The type that the Hub writes and mlcroissant reads; mlcroissant refuses the registered
+application/vnd.apache.parquet.
+"""
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -105,7 +107,7 @@ def render_croissant(record: ReleaseRecord, configs: Sequence[Config], figures: 
 
 
 def _objects(record: ReleaseRecord) -> Iterator[Mapping[str, Any]]:
-    """Yield each public table as a FileObject, so that its sha256 is known to programs."""
+    """Yield each public table as a FileObject, so that programs know its sha256."""
     for file in record.files:
         if file.kind in (FileKind.DATA, FileKind.VARIANT, FileKind.EXTENDED):
             yield {

@@ -1,4 +1,4 @@
-"""What the publisher says about a release, as a TOML file: `dataset publish --card FILE`."""
+"""The publisher's details about a release, from a TOML file: `dataset publish --card FILE`."""
 
 import tomllib
 from dataclasses import fields
@@ -17,7 +17,7 @@ class CardError(DatasetError):
 
 
 def read_details(path: Path) -> CardDetails:
-    """Read a card's file; a key that it leaves out has its default.
+    """Read a card's file; a missing key has its default.
 
     Raises: CardError when it is missing, not TOML, or has an unknown key or a value that is not a text.
     """
@@ -31,7 +31,7 @@ def read_details(path: Path) -> CardDetails:
         if key not in KEYS:
             raise CardError(f"The card {path} has an unknown key {key!r}: use {', '.join(KEYS)}.")
         if not isinstance(value, str) or len(value) > MAX_CHARACTERS:
-            raise CardError(f"The card's {key} is not a text of at most {MAX_CHARACTERS:,} characters: quote it.")
+            raise CardError(f"The card's {key} is not a text of at most {MAX_CHARACTERS:,} characters: correct it.")
     details = CardDetails(**{key: value.strip() for key, value in given.items()})
     for key in ("url", "license_url"):
         url = getattr(details, key)

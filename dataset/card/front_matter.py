@@ -1,7 +1,7 @@
 """The YAML at the head of README.md, by which the Hugging Face Hub finds, filters, loads and gates a dataset.
 
 Source: https://huggingface.co/docs/hub/datasets-cards and the specification of `DatasetCardData`. Texts are written as
-JSON strings, which are YAML, so nothing that a publisher wrote is taken for a key.
+JSON strings, which are valid YAML, so no text of a publisher can become a key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 RELICS = {"iw": "he", "jw": "jv", "in": "id", "ji": "yi"}
-"""ISO 639 codes that were withdrawn, which CLD3 still gives and the Hub refuses."""
+"""Withdrawn ISO 639 codes, which CLD3 returns and the Hub refuses, with the present ones."""
 TASKS = ("text-to-image", "image-to-text", "zero-shot-image-classification")
 TAGS = ("image-text-pairs", "common-crawl", "clip", "image-urls")
 
@@ -59,7 +59,8 @@ def _lines(record: ReleaseRecord, configs: Sequence[Config], languages: Iterable
             yield from _feature(field)
         yield "  splits:"
         yield "  - name: train"
-        # `datasets` ignores an entry without num_bytes. Nobody knows the bytes in memory; those of the files are fewer.
+        # `datasets` ignores an entry without num_bytes. The number of bytes in memory is unknown, so the smaller size
+        # of the files is given.
         yield f"    num_bytes: {config.bytes}"
         yield f"    num_examples: {config.rows}"
         yield f"  download_size: {config.bytes}"
@@ -73,7 +74,9 @@ def _lines(record: ReleaseRecord, configs: Sequence[Config], languages: Iterable
 
 
 def hub_languages(languages: Iterable[str]) -> list[str]:
-    """Return ISO 639 codes, as the Hub takes them, for CLD3's, which have relics and scripts (iw, ru-Latn)."""
+    """Return the ISO 639 codes that the Hub accepts for CLD3's codes, some of which are withdrawn or have a script (iw,
+    ru-Latn).
+    """
     bare = {language.partition("-")[0].lower() for language in languages}
     return sorted({RELICS.get(code, code) for code in bare if code and code != "und"})
 
@@ -104,6 +107,6 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _text(value: str) -> str:
-    """Write a text as a JSON string that YAML reads, too: it knows no DEL and no C1 control characters."""
+    """Write a text as a JSON string that is also valid YAML, which has no DEL and no C1 control characters."""
     written = strict_json.dumps(value, ensure_ascii=False)
     return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in written)

@@ -20,7 +20,7 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """A license; `identifier` is the Hub's, None for one it does not know."""
+    """A license; `identifier` is the Hub's, or None if the Hub does not know the license."""
 
     identifier: str | None
     name: str

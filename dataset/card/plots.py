@@ -1,6 +1,6 @@
-"""The plots of README.md, each an SVG file of its own: the Hub shows no SVG that stands in the text.
+"""The plots of README.md, each in a separate SVG file, because the Hub does not show SVG inside the text.
 
-They are those of the statistics page, in its light colours on white, which can be read on a dark page, too.
+They are the plots of the statistics page in its light colours on white, which are also readable on a dark page.
 """
 
 import re
@@ -21,7 +21,7 @@ _HEAD = re.compile(r'<svg (?:class="\w+" )?viewBox="0 0 (?P<width>\d+) (?P<heigh
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot: its file's name, what it shows, and the SVG file."""
+    """A plot: its file's name, its description, and the SVG file."""
 
     name: str
     shows: str

@@ -1,4 +1,4 @@
-"""README.md: the record and the statistics of a release, in the words of card.md."""
+"""README.md: the record and the statistics of a release, in the text of card.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -58,7 +58,7 @@ def _configurations(configs: Sequence[Config]) -> str:
 
 
 def _columns(configs: Sequence[Config]) -> str:
-    """Explain each column once, with the configurations' kinds that have it."""
+    """Describe each column once, with the kinds of configurations that have it."""
     found: dict[str, tuple[str, str]] = {}
     for config in configs:
         for field in config.schema:
@@ -200,7 +200,7 @@ def _size(size: float) -> str:
 
 
 def _without_gaps(text: str) -> str:
-    """Close the gaps that empty sections leave."""
+    """Remove the gaps that empty sections leave."""
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text

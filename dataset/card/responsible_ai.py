@@ -1,4 +1,4 @@
-"""Croissant's fields for responsible AI: how the data came to be, what is wrong with them, what they are for.
+"""Croissant's fields for responsible AI: how the data were made, their limits, and their intended use.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html.
 """

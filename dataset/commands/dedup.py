@@ -16,20 +16,26 @@ def dedup_command(
     release: ReleaseArgument,
     model: Annotated[str, typer.Option(help="Folder below embeddings/, as `dataset embeddings` wrote it.")],
     store: StoreOption,
-    at: Annotated[float, typer.Option(help="Cosine of a member to its representative, at least.")] = 0.94,
-    careful: Annotated[bool, typer.Option("--careful", help="Compare more rows: fewer are missed.")] = False,
+    at: Annotated[float, typer.Option(help="Minimum cosine of a member to its representative.")] = 0.94,
+    careful: Annotated[
+        bool, typer.Option("--careful", help="Compare more rows, so that fewer near-duplicates are missed.")
+    ] = False,
     with_pdq: Annotated[
-        bool, typer.Option("--with-pdq", help="Also from cosine 0.90 on, if the pictures' PDQ hashes agree.")
+        bool, typer.Option("--with-pdq", help="Also accept a cosine from 0.90 on, if the pictures' PDQ hashes agree.")
     ] = False,
     quality: Annotated[
         str | None,
-        typer.Option(metavar="A,B", show_default="safe,watermark,size,…", help="What makes a row represent others."),
+        typer.Option(
+            metavar="A,B",
+            show_default="safe,watermark,size,…",
+            help="Order by which a group's representative is chosen.",
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Processes.")] = None,
     memory: Annotated[
         float | None, typer.Option(min=0.1, show_default="no limit", help="GiB for each process.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start again, even with the first batch.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start again with the first batch.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Group near-duplicates of a release by their embeddings: the side table duplicates.

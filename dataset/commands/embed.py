@@ -22,7 +22,7 @@ def embed_command(
         str | None, typer.Option(help="Weights: open_clip's tag, a file, a folder, or store:models/NAME.")
     ] = None,
     folder: Annotated[
-        str | None, typer.Option(help="Embed the WebDataset tars in this folder or URI and below it.")
+        str | None, typer.Option(help="Embed the WebDataset tars in this folder or URI, with subfolders.")
     ] = None,
     store: Annotated[
         str | None, typer.Option(envvar="SHOAL_STORE", help="Store of a run, used when --folder is not given.")

@@ -77,7 +77,7 @@ def safety_add(
 
 
 def _converted(weights: Path, model: str) -> bytes:
-    """Return a published head in our format."""
+    """Return a published head in Shoal's format."""
     with needs_extra():
         from dataset.tags.picture_heads import is_picture_state, picture_head_bytes
         from dataset.tags.published_heads import published_head, read_state

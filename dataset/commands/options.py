@@ -34,7 +34,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @contextmanager
 def needs_extra(extra: str = "models") -> Iterator[None]:
-    """Import what runs models within this block: a plain install has no torch, and importing it takes seconds.
+    """Import the modules that run models within this block: a plain install has no torch, and importing it takes
+    seconds.
 
     Raises: ModelError when a package of the extra is not installed.
     """

@@ -29,11 +29,11 @@ _UNITS = {
 
 
 def publish_command(
-    name: Annotated[str, typer.Argument(help="The release: releases/NAME in the store.")],
+    name: Annotated[str, typer.Argument(help="Name of the release: releases/NAME in the store.")],
     inputs: Annotated[list[str], typer.Option("--input", metavar="RUN|URI#RUN", help="A crawl. Repeatable.")],
     store: StoreOption,
     unique: Annotated[
-        list[UniqueBy] | None, typer.Option(help="Keep only the best row of each URL or picture, too. Repeatable.")
+        list[UniqueBy] | None, typer.Option(help="Also keep only the best row of each URL or picture. Repeatable.")
     ] = None,
     variant: Annotated[
         list[str] | None,
@@ -46,21 +46,23 @@ def publish_command(
         bool | None, typer.Option("--mixed", help="Allow crawls with different models, tags or columns.")
     ] = None,
     rows_per_file: Annotated[
-        int | None, typer.Option(min=1, show_default="1000000", help="Rows of a file, at most.")
+        int | None, typer.Option(min=1, show_default="1000000", help="Maximum number of rows per file.")
     ] = None,
     card: Annotated[
         Path | None, typer.Option(help="TOML with the card's title, license, contact, gate and others.")
     ] = None,
-    batch: Annotated[str | None, typer.Option(show_default="today's date", help="Name of the added files.")] = None,
+    batch: Annotated[
+        str | None, typer.Option(show_default="today's date", help="Name of the batch, and of its folder.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, show_default="one a core", help="Processes; fewer if the memory is not enough.")
     ] = None,
     memory: Annotated[float, typer.Option(min=0.45, help="GiB for all processes together.")] = 1.0,
     scratch: Annotated[
         str | None,
-        typer.Option(show_default="in the store", help="Folder or URI for the work: twice the parts' bytes."),
+        typer.Option(show_default="in the store", help="Folder or URI for working files: twice the parts' bytes."),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Delete what an unfinished call left, first.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the files of an unfinished call first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Publish crawls as a release, or add a batch to a release.
@@ -94,7 +96,7 @@ def publish_command(
 
 
 def _workers(asked: int | None, memory: float) -> int:
-    """Return how many processes share the memory: one a core, if it is enough for them."""
+    """Return how many processes share the memory: one per core, if the memory is enough."""
     fitting = most_workers(int(memory * 2**30))
     if (asked or 1) > fitting:
         raise typer.BadParameter(

@@ -12,7 +12,7 @@ from dataset.recipe.image_rules import EncodeFormat, ResizeMode
 from dataset.recipe.recipe import Recipe, RecipeError
 
 MAX_SECTIONS = 8
-"""Levels above a value that --set accepts; a recipe has three."""
+"""Maximum number of levels above a value for --set; a recipe has three."""
 
 
 def recipe_command(

@@ -1,4 +1,4 @@
-"""What the commands on releases share: finding the release that an argument names."""
+"""Helpers of the commands on releases: find the release that an argument names."""
 
 from pathlib import Path
 from typing import Annotated

@@ -22,23 +22,26 @@ def reshard_command(
     selection: Annotated[str, typer.Argument(help="Folder or URI that `dataset select` has written.")],
     out: Annotated[str, typer.Option(help="Folder or URI for the tars; it must be empty.")],
     store: StoreOption,
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples of a tar.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle, and of the copies.")] = 0,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples per tar.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffle and of the copies.")] = 0,
     caption: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", show_default="TEXT", help="Captions, such as TABLE.COLUMN of a side table."),
+        typer.Option(
+            metavar="COLUMN", show_default="TEXT", help="Column with captions, such as TABLE.COLUMN of a side table."
+        ),
     ] = None,
     copies: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="How often a row is a sample, on average, such as a weight. 0.5: half."),
+        typer.Option(metavar="COLUMN", help="Column with the mean number of samples per row, such as a weight."),
     ] = None,
     release: Annotated[
-        str | None, typer.Option(show_default="as the selection says", help="Its name in the store, or its folder.")
+        str | None,
+        typer.Option(show_default="as the selection says", help="The release's name in the store, or its folder."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.1, help="GiB for pictures that are sorted at a time.")] = 1.0,
     scratch: Annotated[
-        Path | None, typer.Option(show_default="TMPDIR", help="Local folder with room for all pictures.")
+        Path | None, typer.Option(show_default="TMPDIR", help="Local folder with enough space for all pictures.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

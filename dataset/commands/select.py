@@ -37,9 +37,9 @@ def select_command(
         typer.Option(help="high-resolution, aesthetic, safe, laion-art-like or datacomp-like. Repeatable."),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder or URI for the selection; it must be empty.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Rows to draw at random.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all random choices: equal seeds give equal rows.")] = 0,
-    max_per_host: Annotated[int | None, typer.Option(min=1, help="Rows of a host, at most.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Number of rows to choose at random.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices: equal seeds give equal rows.")] = 0,
+    max_per_host: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows per host.")] = None,
     balance: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Divide --sample equally among the values of this column.")
     ] = None,
@@ -47,7 +47,7 @@ def select_command(
         float | None, typer.Option(min=0.0, max=1.0, help="Share of rows with the highest similarity to keep.")
     ] = None,
     drop_duplicates: Annotated[
-        bool, typer.Option("--drop-duplicates", help="Only representatives of near-duplicates.")
+        bool, typer.Option("--drop-duplicates", help="Of near-duplicates keep only the representatives.")
     ] = False,
     near: Annotated[
         str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near a text or a picture's file, by the index.")
@@ -61,8 +61,10 @@ def select_command(
         str | None, typer.Option(help="Weights for --near, if the release does not name its model's.")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print how many rows there would be; write nothing.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Print what would be read; read nothing.")] = False,
-    rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of a file.")] = 2_500_000,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print which data would be read, and read nothing.")
+    ] = False,
+    rows_per_file: Annotated[int, typer.Option(min=1, help="Rows per file.")] = 2_500_000,
     workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.1, help="GiB for --max-per-host.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -23,12 +23,12 @@ tags_app = typer.Typer(no_args_is_help=True, help="Tags of a release's rows that
 captions_app = typer.Typer(no_args_is_help=True, help="Captions of a release's rows that were made elsewhere.")
 
 TablesArgument = Annotated[str, typer.Argument(help="Parquet file, or a folder or URI of them.")]
-OnOption = Annotated[JoinOn, typer.Option(help="The column that says which row it is.")]
+OnOption = Annotated[JoinOn, typer.Option(help="The column that identifies the row.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")]
 MemoryOption = Annotated[float, typer.Option(min=0.05, help="GiB for the rows that are joined at a time.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JoinedOption = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="Also write the data files with these columns there.")
+    str | None, typer.Option(metavar="FOLDER", help="Also write the data files with these columns to this folder.")
 ]
 
 
@@ -39,7 +39,7 @@ def tags_join(
     store: StoreOption,
     on: OnOption = JoinOn.HASH,
     name: Annotated[str, typer.Option("--as", help="Name of the side table.")] = "tags",
-    columns: Annotated[str | None, typer.Option(metavar="A,B", show_default="all", help="Columns to take.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", show_default="all", help="Columns to add.")] = None,
     joined: JoinedOption = None,
     workers: WorkersOption = None,
     memory: MemoryOption = 1.0,

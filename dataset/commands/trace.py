@@ -1,4 +1,4 @@
-"""`dataset trace`: where a row of a release came from."""
+"""`dataset trace`: the origin of a row of a release."""
 
 import sys
 from dataclasses import asdict
@@ -25,7 +25,7 @@ def trace_command(
     if as_json:
         sys.stdout.write(strict_json.dumps(found, ensure_ascii=False) + "\n")
         return
-    if found["store"] == ".":  # the release names the store that it was published in so
+    if found["store"] == ".":  # "." is the store in which the release was published
         found["store"] = own.uri
     for name, value in found.items():
         sys.stdout.write(f"{name:>9}  {'no longer there' if value is None else value}\n")

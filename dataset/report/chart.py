@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dataset.stats.funnel import BIN_EDGES, Funnel
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 230, 44, 30, 24  # of a chart, in its own pixels
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 230, 44, 30, 24  # sizes of a chart, in its own pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def _figure(histogram: Histogram) -> str:
 
 
 def _chart(histogram: Histogram) -> str:
-    """Draw the bins that hold something, and the threshold."""
+    """Draw the bins that are not empty, and the threshold."""
     total = histogram.kept + histogram.dropped
     filled = np.flatnonzero(total)
     first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(total))

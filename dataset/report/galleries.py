@@ -1,7 +1,7 @@
 """Galleries by score for the statistics page: random pictures of each bucket, from the pictures that a run has stored.
 
-A few parts of all subsets are read, and the shards of the pictures shown. A score has galleries if any part has it.
-Source: LAION's pages of aesthetic scores, the most popular of its statistics.
+A few parts of all subsets are read, and the shards of the pictures that are shown. A score has galleries if any part
+has it. Source: LAION's pages of aesthetic scores, the most popular of its statistics.
 """
 
 import heapq
@@ -20,12 +20,12 @@ BUCKETS = {
     "pwatermark": (0.2, 0.5, 0.8),
     "punsafe": (0.2, 0.5, 0.8),
 }
-"""Edges; a bucket holds its lower edge."""
+"""Edges of the buckets; a bucket includes its lower edge."""
 BUCKET_SAMPLES = 12
 
 
 class Drawn(NamedTuple):
-    """A pair that may be shown, ordered by a hash, which is as good as random."""
+    """A pair that may be shown, ordered by a hash, which is practically random."""
 
     hash: int
     key: str
@@ -48,7 +48,7 @@ class Bucket(NamedTuple):
 
 
 def read_galleries(store: Store, run: str | None) -> dict[Bucket, list[Thumbnail]]:
-    """Return pictures of each bucket, those without a picture left out.
+    """Return pictures of each bucket; pairs without a picture are left out.
 
     Raises: StoreError when a part cannot be read; ShardError when a shard cannot.
     """

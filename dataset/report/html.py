@@ -11,12 +11,12 @@ from html import escape
 from dataset.report.style import STYLE
 
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-SHOWN_ROWS = 14  # of a bar chart; the rest is summed
+SHOWN_ROWS = 14  # rows of a bar chart; the others are summed
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A sample as it is shown; `size` is the original's (width, height) in pixels."""
+    """A sample as it is shown on a page; `size` is the original's (width, height) in pixels."""
 
     jpeg: bytes
     caption: str

@@ -1,6 +1,6 @@
 """Render the report: findings in, one string of HTML out; no files, clock or scripts.
 
-Charts are SVG with CSS classes, so light and dark mode follow the reader's system. Colours are never the only sign:
+Charts are SVG with CSS classes, so light and dark mode follow the reader's system. Nothing is shown by colour alone:
 kept and dropped are also written in words.
 """
 
@@ -26,14 +26,14 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """A measurement: what, its value, and on which data."""
+    """A measurement: its name, its value, and the data on which it was made."""
 
     what: str
     value: str
     on: str
 
 
-MEASURED_NOTE = "Of the tags and the model, on pictures that neither was trained on."
+MEASURED_NOTE = "Measurements of the tags and the model, on pictures on which neither was trained."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def render_page(findings: Findings) -> str:
 
 def _galleries(findings: Findings) -> Sequence[str]:
     return (
-        section("Kept", gallery(findings.kept), "A random draw, the most similar first."),
+        section("Kept", gallery(findings.kept), "A random selection, the most similar first."),
         section("Dropped", gallery(findings.dropped), _dropped_note(findings.funnel.verdicts["undecodable"])),
     )
 
@@ -109,7 +109,10 @@ def _outcomes(findings: Findings) -> tuple[str, str]:
     """Return a chart of the failures and a note about the successes, which would dwarf them in the chart."""
     funnel = findings.funnel
     failed = {name: count for name, count in funnel.outcomes.items() if name != "success"}
-    note = f"{funnel.outcomes['success']:,} of {funnel.outcomes.total():,} links gave a picture; the others ended so."
+    note = (
+        f"{funnel.outcomes['success']:,} of {funnel.outcomes.total():,} links gave a picture; "
+        "the others ended as shown here."
+    )
     if funnel.waiting:
         reasons = sorted(funnel.waiting.items(), key=lambda item: (-item[1], item[0]))
         again = ", ".join(f"{escape(name.replace('_', ' '))} {count:,}" for name, count in reasons)
@@ -118,7 +121,7 @@ def _outcomes(findings: Findings) -> tuple[str, str]:
 
 
 def _dropped_note(undecodable: int) -> str:
-    note = "A random draw, those nearest to the threshold first."
+    note = "A random selection, sorted by distance from the threshold."
     return note if not undecodable else f"{note} Not shown: {undecodable:,} pictures that could not be decoded."
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.report.chart import round_step
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 52, 12, 14, 30  # of a plot, in its own pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 52, 12, 14, 30  # sizes of a plot, in its own pixels
 GRID_LEFT, GRID_BOTTOM, GRID_PIXELS = 48, 310, 300
 SMALLEST = 16  # quarter octaves: sides below 16 pixels are drawn as 16
 
@@ -36,7 +36,7 @@ def histogram(label: str, bins: Sequence[Mapping[str, Any]], width: float, digit
 
 
 def columns(label: str, bars: Sequence[tuple[str, int]]) -> str:
-    """Draw one column a name."""
+    """Draw one column per name."""
     most = max((rows for _, rows in bars), default=0)
     if not most:
         return ""
@@ -50,7 +50,7 @@ def columns(label: str, bars: Sequence[tuple[str, int]]) -> str:
 
 
 def quantiles(label: str, lines: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Draw values by quantile, on a logarithmic scale; one line a name, two at most."""
+    """Draw values by quantile, on a logarithmic scale; one line per name, at most two."""
     points = {name: [(float(q), v) for q, v in each.items() if v is not None] for name, each in lines.items()}
     values = [max(value, 1) for each in points.values() for _, value in each]
     if not values:
@@ -120,7 +120,7 @@ def _y(rows: float, most: int) -> float:
 
 
 def _rect(left: float, top: float, width: float, rows: int, most: int, said: str) -> str:
-    height = max(_y(0, most) - top, 0.6 if rows else 0)  # one pair among millions is still to be seen
+    height = max(_y(0, most) - top, 0.6 if rows else 0)  # so that one pair among millions is still visible
     return (
         f'<rect class="fill" x="{left:.1f}" y="{_y(0, most) - height:.1f}" width="{max(width, 0.6):.1f}" '
         f'height="{height:.1f}"><title>{escape(said)}</title></rect>'

@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows what a run has made, from the outputs that its manifest lists.
+"""The report: one HTML file about the results of a run, made from the outputs that its manifest lists.
 
 Memory does not grow with the run: the manifest is streamed, tables are read one at a time, and thumbnails come from a
 few shards of all subsets. The file is self-contained. Captions and URLs are untrusted: they are escaped, and the page

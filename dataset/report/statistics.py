@@ -1,4 +1,4 @@
-"""The statistics page: figures in, one self-contained HTML file out."""
+"""The statistics page: render figures as one self-contained HTML file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -101,7 +101,7 @@ def _subsets(scopes: Mapping[str, Figures]) -> str:
 
 
 def _funnel(funnel: Funnel) -> Iterable[str]:
-    """Draw how links ended and what became of the pairs."""
+    """Draw the outcomes of links and the verdicts on pairs."""
     links, fetched = funnel.outcomes.total(), funnel.outcomes["success"]
     scored, kept = funnel.verdicts.total(), funnel.verdicts["kept"]
     opted_out, states = funnel.outcomes["opted_out"], funnel.states
@@ -145,7 +145,7 @@ def _sizes(total: Figures) -> Iterable[str]:
     yield section(
         "Sizes",
         size_grid(total["size_grid"]),
-        "Pairs by width and height in pixels; the stronger the colour, the more.",
+        "Pairs by width and height in pixels; a stronger colour means more pairs.",
     )
     names = [each["from"] or "less" for each in total["aspect"]]
     shown = list(zip(names, (each["rows"] for each in total["aspect"]), strict=True))
@@ -233,7 +233,7 @@ def _galleries(galleries: Mapping[Bucket, Sequence[Thumbnail]]) -> Iterable[str]
         note = "Random pictures, each with its score."
         if bucket.column == "punsafe" and bucket.low is not None:
             yield section(
-                bucket.heading, f'<div class="blur">{gallery(shown)}</div>', f"{note} Point at one to see it."
+                bucket.heading, f'<div class="blur">{gallery(shown)}</div>', f"{note} Point at a picture to see it."
             )
         else:
             yield section(bucket.heading, gallery(shown), note)

@@ -1,7 +1,8 @@
 """Choose the pairs that a page shows, and read their thumbnails from stored pictures.
 
-Only a few shards of all subsets are read. Pairs are chosen by `hash`, which is as good as random and the same each
-time. Rejected: the best and the worst similarities, which are not typical, and show nothing near the threshold.
+Only a few shards of all subsets are read. Pairs are chosen by `hash`, which is practically random, so the choice is the
+same each time. Rejected: the best and the worst similarities, which are not typical, and show nothing near the
+threshold.
 """
 
 import heapq
@@ -16,14 +17,14 @@ from dataset.models.inputs import SmallJpeg
 from dataset.report.html import Thumbnail
 from dataset.store.store import Store
 
-GALLERY_PARTS = 9  # parts that thumbnails are taken from: each costs the reading of a shard, some 200 MB
-GALLERY_SAMPLES = 36  # kept, and as many dropped
+GALLERY_PARTS = 9  # parts whose thumbnails are shown; for each, a shard of about 200 MB is read
+GALLERY_SAMPLES = 36  # kept samples that are shown, and the same number of dropped ones
 THUMBNAIL_PIXELS = 150
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Score:
-    """A scored pair that may be shown; ordered by a hash that is as good as chance."""
+    """A scored pair that may be shown, ordered by a hash, which is practically random."""
 
     hash: int
     key: str
@@ -31,7 +32,7 @@ class Score:
 
 
 def spread_parts(store: Store, run: str | None = None) -> list[Output]:
-    """Choose GALLERY_PARTS parts, the subsets in turn."""
+    """Choose GALLERY_PARTS parts, from the subsets in turn."""
     by_subset: dict[str | None, list[Output]] = {}
     for part in outputs(store, kind=OutputKind.PART, run=run):
         first = by_subset.setdefault(part.subset, [])
@@ -42,7 +43,7 @@ def spread_parts(store: Store, run: str | None = None) -> list[Output]:
 
 
 def choose_samples(store: Store, paths: Sequence[str]) -> tuple[list[Score], list[Score]]:
-    """Draw the kept and the dropped samples to be shown from the scores of some parts."""
+    """Choose the kept and the dropped samples to show from the scores of some parts."""
     kept: list[Score] = []
     dropped: list[Score] = []
     for path in paths:
@@ -64,7 +65,8 @@ def _first(before: list[Score], more: list[Score]) -> list[Score]:
 def read_pictures(store: Store, parts: Sequence[Output], wanted: Mapping[str, float]) -> dict[str, Thumbnail]:
     """Make thumbnails of the samples with the `wanted` keys; one that cannot be read or decoded is left out.
 
-    Keys are of the shards of `parts`. The pictures are in the shard's own tar or, once that is deleted, in the part's.
+    The keys belong to the shards of `parts`. The pictures are in the shard's own tar or, after that is deleted, in the
+    part's.
     """
     by_job: dict[int, set[str]] = {}
     for key in wanted:
@@ -85,7 +87,7 @@ def read_pictures(store: Store, parts: Sequence[Output], wanted: Mapping[str, fl
 
 
 def _find_tars(store: Store, shards: Sequence[Output], parts: Sequence[Output]) -> dict[str, str]:
-    """Return by shard the tar that has its pictures."""
+    """Return, for each shard, the tar that has its pictures."""
     tars = {shard.path: shard.path for shard in shards if shard.tar_deleted_at is None}
     for part in parts:
         if part.tar_bytes:
@@ -95,7 +97,7 @@ def _find_tars(store: Store, shards: Sequence[Output], parts: Sequence[Output]) 
 
 
 def _samples(store: Store, shard: str, tar: str | None, keys: set[str]) -> Iterator[Sample]:
-    """Read the samples with these keys from a shard, and no further than the last of them."""
+    """Read the samples with these keys from a shard, and stop after the last of them."""
     if tar is None:
         return
     missing = set(keys)

@@ -1,7 +1,7 @@
 """Rows that match, on disk as records of 36 bytes, and the cuts that need all of them: per host, share, sample.
 
-Each row has a priority, 64 bits that depend on its id and the seed alone; where some of several rows are kept, those of
-the lowest priorities are. So a selection does not depend on the order in which rows are read.
+Each row has a priority, 64 bits that depend on its id and the seed alone; if only some of several rows are kept, these
+are the rows with the lowest priorities. So a selection does not depend on the order in which rows are read.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ _BINS = 1 << 16
 
 
 class Candidates:
-    """Records in a temporary file, in the order of their ids, and which of them are still kept."""
+    """Records in a temporary file, sorted by id, and which of them are still kept."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._file, self._marks = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # as long as this
@@ -48,12 +48,12 @@ class Candidates:
             self.kept[:] = True
 
     def ids(self, start: int, end: int) -> npt.NDArray[np.int64]:
-        """Return the ids that are kept of a range of records."""
+        """Return the ids of the records of a range that are kept."""
         found: npt.NDArray[np.int64] = self._records()["id"][start:end][self.kept[start:end]]
         return found
 
     def cut_per_host(self, most: int) -> None:
-        """Keep at most so many rows of each host."""
+        """Keep at most this number of rows of each host."""
         if not self.rows:
             return
         parts = -(-self.rows // self._rows_at_once)
@@ -68,19 +68,21 @@ class Candidates:
             self.kept[at[order[np.arange(len(order)) - begins >= most]]] = False
 
     def cut_to_share(self, share: float) -> None:
-        """Keep the share of rows with the lowest scores; rows with one score stay or go together."""
+        """Keep the share of rows with the lowest scores; rows with the same score are kept or dropped together."""
         wanted = round(share * int(np.count_nonzero(self.kept)))
         self._cut("score", [wanted], by_value=False)
 
     def sample(self, wanted: int, values: int) -> None:
-        """Keep so many rows; with `values` > 1, as many of each value as there are, or an equal number."""
+        """Keep this number of rows; with `values` > 1, the same number of each value, or all if a value has fewer."""
         counts = np.zeros(values, np.int64)
         for _, some, kept in self._chunks(self._records()):
             counts += np.bincount(some["value"][kept], minlength=values)[:values]
         self._cut("priority", balanced(counts, wanted), by_value=True)
 
     def _cut(self, name: str, wanted: Sequence[int] | npt.NDArray[np.int64], *, by_value: bool) -> None:
-        """Keep, of each value, the `wanted` rows with the lowest numbers in a column, and those equal to the last."""
+        """Keep, for each value, the `wanted` rows with the lowest numbers in a column, and those equal to the last of
+        them.
+        """
         records, values = self._records(), len(wanted)
         bins = np.zeros((values, _BINS), np.int64)
         for _, some, kept in self._chunks(records):
@@ -115,7 +117,7 @@ class Candidates:
 
 
 def balanced(counts: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
-    """Return how many rows to keep of each value: equally many, all of a value that has fewer -> sums to `wanted`."""
+    """Return how many rows to keep of each value: the same number, or all if a value has fewer; the sum is `wanted`."""
     shares = np.zeros(len(counts), np.int64)
     left = min(wanted, int(counts.sum()))
     while left:

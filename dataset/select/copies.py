@@ -1,6 +1,6 @@
-"""How many samples a selected row becomes, and with which caption: columns of the release, read by id.
+"""The number of samples that a selected row becomes, and their captions: columns of the release, read by id.
 
-A row's sample k has the number id + k · 2^53, of which the shuffle is made; ids are below 2^53.
+Sample k of a row has the number id + k · 2^53, which determines its place in the shuffle; ids are below 2^53.
 """
 
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ MAX_COPIES = 1_000
 
 
 class ColumnReader:
-    """Reads a column of rows that are asked for in the order of their ids."""
+    """Read a column of rows that are requested in the order of their ids."""
 
     def __init__(self, rows: ReleaseRows, column: str, wanted: str) -> None:
         """Check the column; `wanted` is number or caption.
 
-        Raises: SelectError when the release has none of this name, or it is of another type.
+        Raises: SelectError when the release has no such column, or the column has another type.
         """
         self.schema = rows.schema
         if column not in self.schema.names:
@@ -43,7 +43,7 @@ class ColumnReader:
         self._group = pa.schema([("id", pa.int64()), (column, self.type)]).empty_table()
 
     def read(self, ids: Integers) -> pa.Array:
-        """Return the values of rows, null for rows that the release no longer has -> (N,)."""
+        """Return the values of rows, (N,); null for rows that were removed from the release."""
         found, start = [], 0
         while start < len(ids):
             known = self._group["id"].to_numpy()
@@ -71,7 +71,7 @@ def draw_copies(reader: ColumnReader, ids: Iterator[Integers], seed: int) -> npt
     """Return how many samples each row becomes -> (N,) uint16.
 
     A row with the number 2.3 becomes three samples with a probability of 0.3, and two otherwise; a row without a number
-    becomes one. The draw depends on id and seed alone.
+    becomes one. The draw depends only on id and seed.
 
     Raises: SelectError for a number below 0 or above MAX_COPIES.
     """
@@ -83,7 +83,7 @@ def draw_copies(reader: ColumnReader, ids: Iterator[Integers], seed: int) -> npt
             raise SelectError(
                 f"--copies has numbers from {numbers.min():g} to {numbers.max():g}: 0 to {MAX_COPIES:,} is possible."
             )
-        # 53 of the bits, so that a draw is below 1 in float64
+        # 53 of the bits, so that a float64 draw is below 1
         draws = (priorities(np.ascontiguousarray(some), seed + 1) >> np.uint64(11)).astype(np.float64) / 2**53
         drawn.append(np.floor(numbers + draws).astype(np.uint16))
     return np.concatenate(drawn)
@@ -97,15 +97,16 @@ def sample_numbers(ids: Integers, copies: npt.NDArray[np.uint16]) -> tuple[Integ
 
 
 def sample_key(sample: int) -> str:
-    """Return the name of a sample's members: its id in 15 digits, and -K for copy K."""
+    """Return the key of a sample's members: its id in 15 digits, and -K for copy K."""
     copy, row_id = divmod(sample, MAX_ID)
     return f"{row_id:015d}-{copy}" if copy else f"{row_id:015d}"
 
 
 def choose_captions(captions: pa.Array, samples: Integers, seed: int) -> pa.Array:
-    """Return the caption of each sample -> (N,) strings, null where there is none.
+    """Return the caption of each sample, (N,) strings, null if there is none.
 
-    Of a list, the copies of a row take one after the other, from a place on that depends on id and seed.
+    If a row has a list of captions, its copies get consecutive ones, beginning at a position that depends on id and
+    seed.
     """
     if pa.types.is_string(captions.type):
         return captions

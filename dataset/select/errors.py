@@ -1,4 +1,4 @@
-"""What can go wrong with a selection."""
+"""The exception of selecting and resharding."""
 
 from dataset.errors import DatasetError
 

@@ -1,4 +1,4 @@
-"""Where the pictures of selected rows are: the tars of shards, and those of parts that keep their own."""
+"""Find the pictures of selected rows: in the tars of shards, and in those of parts that keep their own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _NO_KEY = -1
 
 @dataclass(frozen=True, slots=True)
 class PictureTar:
-    """A tar in the store of an input; `job` is that of its shard."""
+    """A tar in the store of an input; `job` is the job of its shard."""
 
     store: Store
     path: str
@@ -30,9 +30,10 @@ class PictureTar:
 
 
 def source_rows(release: Release, ids: Integers) -> tuple[Integers, Integers]:
-    """Return the input and the key of each row, -1 for rows that were removed; `ids` are in order -> 2 of (N,) int64.
+    """Return the input and the key of each row, -1 for rows that were removed; `ids` are sorted; both results are (N,)
+    int64.
 
-    Raises: SelectError when `source/`, which is private, is not there; StoreError.
+    Raises: SelectError when `source/`, which is private, is missing; StoreError.
     """
     inputs, keys = np.full(len(ids), _NO_KEY, np.int64), np.full(len(ids), _NO_KEY, np.int64)
     found = False
@@ -59,7 +60,8 @@ def source_rows(release: Release, ids: Integers) -> tuple[Integers, Integers]:
 
 
 def find_tars(release: Release, described: ReleaseInput, jobs: Integers) -> Iterator[PictureTar]:
-    """Yield the tars that have the pictures of shards, by the numbers of their jobs: the shard's own before a part's.
+    """Yield the tars that have the pictures of shards, which are given by the numbers of their jobs; a shard's own tar
+    comes before a part's.
 
     Raises: ManifestError, StoreError when the input cannot be read.
     """
@@ -88,5 +90,5 @@ def _job_of(store: Store, part: Output) -> int:
         with store.open_input(f"{part.path}.parquet") as file:
             key = next(pq.ParquetFile(file).iter_batches(1, columns=["key"]))["key"][0].as_py()
     except OSError as error:
-        raise StoreError(f"{part.path}.parquet cannot be read ({error}): write the manifest anew.") from error
+        raise StoreError(f"{part.path}.parquet cannot be read ({error}): write the manifest again.") from error
     return int(key) // KEY_POSITIONS

@@ -1,4 +1,4 @@
-"""Presets: selections that others have made of such datasets, as data."""
+"""Presets: selections that others have made from similar datasets, as data."""
 
 import tomllib
 from collections.abc import Sequence

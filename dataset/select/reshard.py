@@ -2,9 +2,10 @@
 
     selection ─▶ source/ ─▶ input and key of each row ─▶ tars, each read once ─▶ buckets by priority ─▶ 00000.tar …
 
-Invariant: nothing is downloaded, and every selected row is a sample or several, in `missing.parquet`, not drawn, or
-removed from the release. The bytes depend on the selection, the options and the columns that they name alone. It holds
-26 bytes for each selected row, and needs the bytes of all samples' pictures once more on the local disk.
+Invariant: nothing is downloaded, and every selected row becomes one or more samples, is in `missing.parquet`, is not
+drawn, or has been removed from the release. The bytes depend only on the selection, the options and the columns that
+they name. It needs 26 bytes of memory for each selected row, and space on the local disk for a copy of all samples'
+pictures.
 """
 
 import hashlib
@@ -44,16 +45,16 @@ Progress = Callable[[str, int, int], None]
 RECORD = "reshard.json"
 MISSING = "missing.parquet"
 SIZES = "sizes.json"
-"""Samples by tar, which open_clip's trainer reads."""
+"""The number of samples of each tar, which open_clip's trainer reads."""
 _SAMPLE_BYTES = 100_000
 """Assumed bytes per picture, for the number of buckets: twice the mean of LAION at 256 pixels."""
 
 _SAMPLES_AT_ONCE = 100
 _IDS_AT_ONCE = 1 << 17
 _SAMPLE, _CAPTION = "reshard.sample", "reshard.caption"
-"""Columns of the spool alone; the dot keeps them apart from a release's."""
+"""Columns that only the spool has; the dot distinguishes them from a release's."""
 _TEXTS = frozenset({"URL", "TEXT", "LANGUAGE", "sha256", "subset"})
-"""'' where they are null, as in shards: `datasets` infers types from the first samples."""
+"""Columns in which '' replaces null, as in shards, because `datasets` infers types from the first samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +77,18 @@ class ReshardRecord:
     seed: int
     caption: str | None
     copies: str | None
-    """The columns of the release with captions, and with the number of copies; None: TEXT, one of each."""
+    """The release's columns with captions, and with the number of copies; None means TEXT, and one sample of each
+    row.
+    """
     samples: int
     repeated: int
-    """Samples that are further copies of a row."""
+    """Samples that are second or later copies of a row."""
     missing: int
-    """Rows whose pictures are no longer kept: missing.parquet lists them for download."""
+    """Rows whose pictures are not kept any more: missing.parquet lists them for download."""
     not_drawn: int
-    """Rows that became no sample, as `copies` said."""
+    """Rows of which `copies` drew no sample."""
     removed: int
-    """Rows that were taken out of the release after they were selected."""
+    """Rows that were removed from the release after they were selected."""
     tars: tuple[TarFile, ...]
 
 
@@ -104,13 +107,14 @@ def reshard(
     scratch: Path | None = None,
     on_progress: Progress = lambda *_: None,
 ) -> ReshardRecord:
-    """Write the tars, the list of what is missing, and the record last. Called again, it begins anew.
+    """Write the tars, the list of missing pictures, and the record last. When called again, it starts from the
+    beginning.
 
     Rows that `screen` hides count as removed. `caption` names a column of captions, strings or lists of them; a row
     without one keeps TEXT. `copies` names a column of numbers: samples of a row, on average.
 
-    Raises: SelectError when the selection is not of this release, a column cannot be used, or the folder holds
-        something else; StoreError.
+    Raises: SelectError when the selection is not of this release, a column cannot be used, or the folder contains other
+    files; StoreError.
     """
     record = read_selection(selection)
     if record.release != release.record.name:
@@ -166,7 +170,7 @@ def reshard(
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The selected rows by id: where their pictures are, and how many samples they become; each (N,)."""
+    """The selected rows by id: the places of their pictures, and the number of samples that they become; each (N,)."""
 
     ids: Integers
     inputs: Integers
@@ -206,7 +210,7 @@ def _gather(release: Release, spool: Spool, drawn: Drawn, seed: int, threads: in
 
 
 def _members(tar: PictureTar, wanted: Mapping[str, int]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield key, ending and bytes of the pictures that are wanted, each once; a tar that breaks off ends there."""
+    """Yield key, extension and bytes of the requested pictures, each once; a tar that is cut off ends there."""
     left = set(wanted)
     try:
         with tar.store.open_input(tar.path) as file, tarfile.open(fileobj=file, mode="r|") as members:
@@ -229,7 +233,7 @@ def _members(tar: PictureTar, wanted: Mapping[str, int]) -> Iterator[tuple[str, 
 def _write_all(
     spool: Spool, out: Store, schema: pa.Schema, samples_per_shard: int, on_progress: Progress
 ) -> tuple[list[TarFile], int]:
-    """Write the pictures into tars, bucket after bucket, and the rows without one into the list of what is missing."""
+    """Write the pictures into tars, bucket after bucket, and the rows without one into missing.parquet."""
     tars: list[TarFile] = []
     with table_writer(out, MISSING, schema) as missing:
 
@@ -263,7 +267,7 @@ def _write_all(
 
 
 class _Hashed:
-    """A file that counts and hashes what is written."""
+    """A file that counts and hashes the bytes that are written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.digest, self.bytes = file, hashlib.sha256(), 0
@@ -293,18 +297,18 @@ def _write_sample(file: _Hashed, picture: Picture, row: Mapping[str, Any]) -> No
 
 
 def _make_room(out: Store) -> None:
-    """Delete what an unfinished call left.
+    """Delete the files of an unfinished call.
 
-    Raises: SelectError when the folder holds anything else.
+    Raises: SelectError when the folder contains anything else.
     """
     left = out.list()
     if RECORD in left:
-        raise SelectError(f"{out.uri} holds a resharded selection: name another folder, or delete this one.")
+        raise SelectError(f"{out.uri} contains a resharded selection: name another folder, or delete this one.")
     strange = [
         path for path in left if not (path in (MISSING, SIZES) or (path.endswith(".tar") and path[:-4].isdigit()))
     ]
     if strange:
-        raise SelectError(f"{out.uri} holds other files, such as {strange[0]}: name an empty folder.")
+        raise SelectError(f"{out.uri} contains other files, such as {strange[0]}: name an empty folder.")
     for path in left:
         out.delete(path)
 
@@ -315,7 +319,7 @@ def _schema(selection: Store, record: SelectionRecord) -> pa.Schema:
 
 
 def _read_ids(selection: Store, record: SelectionRecord) -> Integers:
-    """Read the ids of all rows, which are in order."""
+    """Read the ids of all rows, which are sorted."""
     columns = (selection.read_table(file.path, ["id"])["id"].to_numpy() for file in record.files)
     return np.concatenate([np.empty(0, np.int64), *columns])
 

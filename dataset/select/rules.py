@@ -1,8 +1,9 @@
 """A rule: one DuckDB expression over the columns of a release, parsed and checked before anything is evaluated.
 
-DuckDB's own parser gives the tree. What is not on the lists below is refused: sub-queries, functions that read,
-windows, lambdas, parameters. The statement around the expression must be the one that was built here, so that no text
-can end it and begin another. Source: json_serialize_sql; the names of classes and functions are DuckDB 2's.
+DuckDB's own parser makes the tree. Everything that is not on the lists below is refused: sub-queries, functions that
+read files or settings, windows, lambdas, parameters. The statement around the expression must be the one that was built
+here, so that no text can end it and begin another one. Source: json_serialize_sql; the names of classes and functions
+are DuckDB 2's.
 """
 
 import json
@@ -51,21 +52,21 @@ _BEFORE = "SELECT 1 FROM rows WHERE (\n"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A checked expression: as DuckDB writes it, and the columns that it reads, by their names in the release."""
+    """A checked expression in DuckDB's notation, and the columns that it reads, by their names in the release."""
 
     sql: str
     columns: tuple[str, ...]
 
 
 class Matcher:
-    """Evaluates a rule over tables; one for each thread."""
+    """Evaluate a rule over tables; each thread needs its own matcher."""
 
     def __init__(self, rule: Rule) -> None:
         self._connection = _connect()
         self._rule = rule
 
     def matches(self, rows: pa.Table) -> pa.BooleanArray:
-        """Return for which rows the expression is true -> (N,) bool without nulls.
+        """Return for which rows the expression is true, (N,) bool without nulls.
 
         Raises: SelectError when it cannot be evaluated.
         """
@@ -83,7 +84,7 @@ class Matcher:
 def parse_rule(text: str, columns: Collection[str]) -> Rule:
     """Check an expression; `columns` are those of the release, and `table.column` of its side tables.
 
-    Raises: SelectError when it is not one expression, or has anything that is not allowed.
+    Raises: SelectError when it is not one expression, or contains anything that is not allowed.
     """
     if len(text) > MAX_CHARACTERS:
         raise SelectError(f"The expression has {len(text):,} characters, more than {MAX_CHARACTERS:,}: shorten it.")
@@ -113,7 +114,7 @@ def parse_rule(text: str, columns: Collection[str]) -> Rule:
 def check_types(rule: Rule, schema: pa.Schema) -> None:
     """Evaluate the rule over a row of nulls.
 
-    Raises: SelectError when it compares what cannot be compared, or is not true or false.
+    Raises: SelectError when it compares values of types that cannot be compared, or its result is not true or false.
     """
     nulls = pa.table([pa.nulls(1, field.type) for field in schema], schema=schema)
     Matcher(rule).matches(nulls)
@@ -148,7 +149,7 @@ def _written(connection: Any, statement: Mapping[str, Any]) -> str:
 
     try:
         found = connection.execute("SELECT json_deserialize_sql(?)", [strict_json.dumps(statement)]).fetchall()
-    except (RecursionError, duckdb.Error) as error:  # it writes deeper trees than it reads
+    except (RecursionError, duckdb.Error) as error:  # DuckDB can write deeper trees than it can read
         raise _too_deep() from error
     return str(found[0][0])
 
@@ -158,7 +159,7 @@ def _too_deep() -> SelectError:
 
 
 def _what_is_wrong(statement: Mapping[str, Any], text: str) -> str:
-    """Return DuckDB's message, unless it points at the bracket that `_parse` adds."""
+    """Return DuckDB's message, unless it refers to the bracket that `_parse` adds."""
     position = int(statement.get("position", 0))
     return "it ends too early" if position >= len((_BEFORE + text).encode()) else str(statement["error_message"])
 
@@ -168,7 +169,7 @@ def _not_one(text: str) -> SelectError:
 
 
 def _without_places(node: Any) -> Any:
-    """Return a tree without the positions of its text."""
+    """Return a tree without the positions in its text."""
     if isinstance(node, Mapping):
         return {key: _without_places(value) for key, value in node.items() if not key.startswith("query_location")}
     return [_without_places(one) for one in node] if isinstance(node, list) else node
@@ -188,7 +189,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check(node: dict[str, Any], known: Mapping[str, str]) -> str | None:
-    """Return the column that a node reads, or None; the name is written as the release has it.
+    """Return the column that a node reads, or None; the name is changed to the release's spelling.
 
     Raises: SelectError when the node is not allowed.
     """

@@ -1,4 +1,4 @@
-"""`dataset select`: the rows that match, those of them that the cuts keep, and the files of the selection."""
+"""`dataset select`: find the rows that match, make the cuts, and write the files of the selection."""
 
 import threading
 from collections import Counter
@@ -27,7 +27,7 @@ from dataset.takedown.screen import Screen
 TAGS = ("pwatermark", "punsafe", "aesthetic")
 """Columns that are null in a release whose crawls had no head for them."""
 MAX_VALUES = 10_000
-"""Different values of the column that --balance names."""
+"""Maximum number of distinct values of the column that --balance names."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Rows that match and rows that are kept, by subset."""
+    """The number of rows that match and of rows that are kept, by subset."""
 
     matched: Counter[str]
     kept: Counter[str]
@@ -105,9 +105,9 @@ class Selection:
         return found
 
     def write(self, out: Store, on_progress: Progress = lambda *_: None) -> SelectionRecord:
-        """Write the selection; its record comes last.
+        """Write the selection, its record last.
 
-        Raises: SelectError when the folder holds something else, or no row is selected; StoreError.
+        Raises: SelectError when the folder contains other files, or no row is selected; StoreError.
         """
         _make_room(out)
         found = Selected(Counter(), Counter())
@@ -189,7 +189,9 @@ class Selection:
     def fill(
         self, candidates: Candidates, groups: Sequence[RowGroup], found: Selected, on_progress: Progress
     ) -> list[int]:
-        """Gather the rows that match and make the cuts; return where each row group's candidates end, from 0 on."""
+        """Collect the rows that match and make the cuts; return the offsets at which each row group's candidates end,
+        beginning with 0.
+        """
         request, ends = self._request, [0]
         columns = list(dict.fromkeys(["id", *request.needed]))
         values: dict[str, int] = {}
@@ -225,7 +227,7 @@ class Selection:
         return records
 
     def _kept(self, candidates: Candidates, columns: Sequence[str], group: RowGroup, start: int, end: int) -> pa.Table:
-        """Return columns of the rows of a row group that the cuts kept."""
+        """Return columns of those rows of a row group that the cuts kept."""
         ids = candidates.ids(start, end)
         wanted = list(columns) or ["id"]
         if not len(ids):
@@ -245,7 +247,7 @@ def _check_balance(field: pa.Field) -> None:
 def _numbers(
     column: pa.ChunkedArray, values: dict[str, int], name: str
 ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Return a number for each row's value; `values` gets those that are new."""
+    """Return a number for each row's value; new values are added to `values`."""
     coded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
     numbers = np.array([values.setdefault(value, len(values)) for value in coded.dictionary.to_pylist()], np.int64)
     if len(values) > MAX_VALUES:
@@ -254,16 +256,16 @@ def _numbers(
 
 
 def _make_room(out: Store) -> None:
-    """Delete what an unfinished selection left.
+    """Delete the files of an unfinished selection.
 
-    Raises: SelectError when the folder holds anything else.
+    Raises: SelectError when the folder contains anything else.
     """
     left = out.list()
     if RECORD in left:
-        raise SelectError(f"{out.uri} holds a selection: name another folder, or delete this one.")
+        raise SelectError(f"{out.uri} contains a selection: name another folder, or delete this one.")
     strange = [path for path in left if not (path.startswith("part-") and path.endswith(".parquet"))]
     if strange:
-        raise SelectError(f"{out.uri} holds other files, such as {strange[0]}: name an empty folder.")
+        raise SelectError(f"{out.uri} contains other files, such as {strange[0]}: name an empty folder.")
     for path in left:
         out.delete(path)
 

@@ -1,6 +1,6 @@
 """Buckets on the local disk, by ranges of priority: an external shuffle of rows and pictures.
 
-A row's bucket is told by the first bits of its priority; a bucket is then sorted in memory.
+The first bits of a row's priority determine its bucket; each bucket is then sorted in memory.
 """
 
 import struct
@@ -25,7 +25,7 @@ MAX_BUCKETS = 256
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture as its tar has it, once for each sample."""
+    """A picture as it is in its tar, once for each sample."""
 
     priority: int
     sample: int
@@ -64,7 +64,7 @@ class Spool:
             self._rows[at].write_table(rows.filter(pa.array(buckets == at)))
 
     def end_rows(self) -> None:
-        """End the rows: they can be read from here on."""
+        """Finish adding rows; from now on they can be read."""
         while self._rows:
             self._rows.pop().close()
 

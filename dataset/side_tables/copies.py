@@ -1,4 +1,4 @@
-"""Files that others take: a table's columns by hash, as LAION shares tags, and data files with a table's columns."""
+"""Files for other users: a table's columns with hashes, as LAION shares tags, and data files with a table's columns."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,7 +26,7 @@ def write_copy(
 
     `table.column` is written as `column`, and a data column of that name is left out.
 
-    Raises: SideTableError when a column is unknown, or the folder holds such a file; StoreError.
+    Raises: SideTableError when a column is unknown, or the folder already contains such a file; StoreError.
     """
     known = rows.schema
     missing = [name for name in columns if name not in known.names]
@@ -41,7 +41,7 @@ def write_copy(
     files = list(_by_file(rows.row_groups()))
     taken = [file.path for file, _ in files if out.exists(_path(file))]
     if taken:
-        raise SideTableError(f"{out.uri} holds {_path(files[0][0])} already: name an empty folder.")
+        raise SideTableError(f"{out.uri} already contains {_path(files[0][0])}: name an empty folder.")
 
     def write(one: tuple[ReleaseFile, list[RowGroup]]) -> int:
         with table_writer(out, _path(one[0]), schema) as writer:

@@ -1,4 +1,4 @@
-"""Side tables from parquet files by hash or id, and from the embeddings of a second model."""
+"""Make side tables from parquet files by hash or id, and from the embeddings of a second model."""
 
 from functools import partial
 
@@ -35,13 +35,13 @@ def join_tables(
     threads: int = 1,
     on_progress: Progress = lambda *_: None,
 ) -> Written:
-    """Write a side table from parquet files; `said` names them in the record.
+    """Write a side table from parquet files; `said` is their name in the record.
 
     Raises: SideTableError when they cannot be joined; StoreError.
     """
     if source.on is JoinOn.HASH and not any(True for _ in release.files(FileKind.IDS)):
         raise SideTableError(f"{release.record.name} has no ids/, which is private: join by id.")
-    unit_bytes = memory_bytes // threads // 4  # the rows, sorted, and once more while they are written
+    unit_bytes = memory_bytes // threads // 4  # the rows, sorted, and again while they are written
     units: list[UnitRows] = [partial(source.read, unit) for unit in source.units(unit_bytes)]
     return write_side_table(
         release, name, source.columns, units, on=source.on, source=said, threads=threads, on_progress=on_progress

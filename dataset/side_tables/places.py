@@ -1,7 +1,8 @@
-"""Where keys are among a data file's rows: by hash, found in the file's sorted hashes, or by id, which is the place.
+"""Find the positions of keys among a data file's rows: a hash is searched in the file's sorted hashes; an id determines
+its position.
 
-A hash is uniform, so its top bits tell its place nearly: one table of counts, then about one step. A binary search of
-the same keys takes four times as long, and sorting them first three times.
+Hashes are uniform, so the top bits of a hash give its approximate position: one lookup in a table of counts, then about
+one step. A binary search of the same keys takes four times as long, and sorting them first three times.
 """
 
 from dataclasses import dataclass
@@ -16,29 +17,29 @@ Integers = npt.NDArray[np.int64]
 Sections = npt.NDArray[np.uint32]
 
 _MOST_STEPS = 64
-"""Keys that share their top bits: more are searched for by halving. Uniform ones have at most a dozen."""
+"""Number of keys with the same top bits, above which a bisection is used. Uniform hashes have at most about twelve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Which of some keys are rows of a file, and their places in it; each (N,) int64."""
+    """The keys that are rows of a file, and their positions in it; each (N,) int64."""
 
     keys: Integers
     places: Integers
 
 
 class Keys(Protocol):
-    """Divides keys into sections, and finds those of a section in a data file."""
+    """Divide keys into sections, and find the keys of a section in a data file."""
 
     @property
     def sections(self) -> int:
         """The number of sections."""
 
     def section_of(self, keys: Integers) -> Sections:
-        """Return the section of each key -> (N,) uint32; `sections` for a key that is in no file."""
+        """Return the section of each key, (N,) uint32; `sections` for a key that is in no file."""
 
     def file(self, at: int) -> "FileKeys":
-        """Return what finds keys in data file `at`."""
+        """Return the object that finds keys in data file `at`."""
 
 
 class FileKeys(Protocol):
@@ -46,7 +47,7 @@ class FileKeys(Protocol):
 
     @property
     def sections(self) -> range:
-        """The sections that have its keys."""
+        """The sections that contain its keys."""
 
     def find(self, section: int, keys: Integers) -> Found:
         """Find keys of one of the file's sections."""
@@ -115,7 +116,7 @@ class HashKeys:
     def file(self, at: int) -> "FileHashes":
         """Read the hashes of a file.
 
-        Raises: StoreError when `ids/`, which is private, is not there.
+        Raises: StoreError when `ids/`, which is private, is missing.
         """
         file = self.files[at]
         first = self.release.batch(file.batch).subsets[file.subset].first_id
@@ -129,7 +130,7 @@ class HashKeys:
 
 @dataclass(frozen=True, slots=True)
 class FileHashes:
-    """The sorted hashes of a file, and where each of its ranges begins and the last ends."""
+    """The sorted hashes of a file, and the offsets at which its ranges begin and the last one ends."""
 
     sections: range
     known: Integers

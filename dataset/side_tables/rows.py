@@ -1,7 +1,7 @@
 """The rows of a release, a row group of a data file at a time, with the columns of extended files and side tables.
 
-Two columns are made here: `subset`, and LANGUAGE, which only the files of `multi` have: 'en' for English rows, null for
-rows without a language.
+Two columns are added here: `subset`, and LANGUAGE, which only the files of `multi` have: 'en' for English rows, null
+for rows without a language.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ class ReleaseRows:
 
     @classmethod
     def open(cls, release: Release) -> "ReleaseRows":
-        """Open the side tables, too."""
+        """Open the release together with its side tables."""
         return cls(release, read_side_tables(release))
 
     @property
@@ -51,7 +51,7 @@ class ReleaseRows:
 
     @property
     def schema(self) -> pa.Schema:
-        """All columns that an expression may name; those of side tables are `table.column`."""
+        """All columns that an expression may use; those of side tables are called `table.column`."""
         own = self.data_schema
         extended = [one for one in extended_schema(self.release.record.columns) if one.name not in own.names]
         side = [
@@ -83,7 +83,7 @@ class ReleaseRows:
     def read(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Read columns of a row group, in this order.
 
-        Raises: SideTableError when a file of the release is gone or damaged.
+        Raises: SideTableError when a file of the release is missing or damaged.
         """
         own = self.data_schema
         extended = extended_schema(self.release.record.columns).names
@@ -97,7 +97,7 @@ class ReleaseRows:
                 found = parquet.read_row_group(group.at, columns=["id", *other], use_threads=False)
             if not found["id"].equals(rows["id"]):
                 raise SideTableError(
-                    f"{group.file.path} and its extended file have other rows: restore them from a copy."
+                    f"{group.file.path} and its extended file have different rows: restore them from a copy."
                 )
             for name in other:
                 rows = rows.append_column(name, found[name])
@@ -119,7 +119,7 @@ class ReleaseRows:
         raise SideTableError(f"{self.release.record.name} has no extended file for {data.path}: use its other columns.")
 
     def _side_column(self, data: ReleaseFile, name: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return a side table's column for these ids, null where it has no row."""
+        """Return a side table's column for these ids; null if it has no row."""
         table_name, _, column = name.partition(".")
         table = self.tables[table_name]
         kind = arrow_type(table.columns[column])

@@ -1,4 +1,4 @@
-"""Parquet files of rows by hash or id, of any order and size, cut into units of row groups."""
+"""Parquet files of rows by hash or id, in any order and of any size, divided into units of row groups."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,8 @@ class TableSource:
 
     @classmethod
     def open(cls, uri: str, on: JoinOn, columns: Sequence[str] | None) -> Self:
-        """Open a file, or all parquet files of a folder; without `columns`, take all but ids, hashes, URL and TEXT.
+        """Open a file, or all parquet files of a folder; without `columns`, use all columns except ids, hashes, URL and
+        TEXT.
 
         Raises: SideTableError when a column is missing or of a type that side tables cannot have; StoreError.
         """
@@ -57,7 +58,7 @@ class TableSource:
             store = Store.open(uri, writable=False)
             paths = [path for path in store.list() if path.endswith(".parquet")]
         if not paths:
-            raise SideTableError(f"{uri} holds no parquet file: name a table, or a folder of tables.")
+            raise SideTableError(f"{uri} contains no parquet file: name a table, or a folder of tables.")
         schema = _opened(store, paths[0]).schema_arrow
         given = [name for name in schema.names if name not in ("hash", "id", "URL", "TEXT")]
         wanted = list(columns or given)
@@ -87,7 +88,7 @@ class TableSource:
         return cls(store, tuple(paths), on, pa.schema([(field.name, field.type) for field in fields]))
 
     def units(self, unit_bytes: int) -> Iterator[Unit]:
-        """Yield units of about so many bytes in memory; a row group is never divided."""
+        """Yield units of about this many bytes in memory; a row group is never divided."""
         for path in self.paths:
             metadata = _opened(self.store, path).metadata
             groups: list[int] = []
@@ -104,7 +105,7 @@ class TableSource:
                 yield Unit(path, tuple(groups))
 
     def read(self, unit: Unit) -> pa.Table:
-        """Read a unit's rows -> the key as int64 first; NaN becomes null.
+        """Read a unit's rows; the first column is the key as int64; NaN becomes null.
 
         Raises: SideTableError when a column is missing or of another type than in the first file.
         """

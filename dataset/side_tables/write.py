@@ -1,8 +1,8 @@
-"""Writing a side table: runs of rows with their keys, then one file for each data file, then the record.
+"""Write a side table: runs of rows with their keys, then one file for each data file, then the record.
 
-Units are functions that return rows, so that tables of any source are written in one way. A run has its rows by
-sections of the key, and a file takes its own from the sections that it touches, one after the other: what is in memory
-is a unit, or a file and a section.
+Units are functions that return rows, so tables from any source are written in the same way. The rows of a run are
+grouped by sections of the key, and a file gets its rows from the sections that it overlaps, one after the other. Memory
+holds a unit, or a file and a section.
 """
 
 from collections import Counter
@@ -38,13 +38,13 @@ UnitRows = Callable[[], pa.Table]
 """Returns a unit's rows: their keys first, int64, null for a row without one; then the table's columns."""
 _KEY = "join.key"
 _MOST_BITS = 16
-"""Of a section's number: 65,536 of them, so that numpy sorts them by their digits."""
+"""Bits of a section's number: there are 65,536 sections, so numpy sorts the numbers with a radix sort."""
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The table, and what became of the source's rows that are not in it."""
+    """The table, and the number of the source's rows that are not in it, by reason."""
 
     table: SideTable
     left_out: Mapping[str, int]
@@ -61,9 +61,10 @@ def write_side_table(
     threads: int = 1,
     on_progress: Progress = lambda *_: None,
 ) -> Written:
-    """Write a table from units, and replace the one of this name; of rows with one id, the first counts.
+    """Write a table from units, and replace a table of the same name; of several rows with the same id, the first is
+    used.
 
-    Raises: SideTableError when no row is in the release; StoreError. Called again, it begins anew.
+    Raises: SideTableError when no row is in the release; StoreError. When called again, it starts from the beginning.
     """
     check_table_name(name)
     tables = read_side_tables(release)
@@ -102,7 +103,7 @@ def write_side_table(
 
 
 def register_table(release: Release, table: SideTable) -> None:
-    """Put a table whose files are written into the record, and delete the files of the one that it replaces.
+    """Add a table whose files are written to the record, and delete the files of the table that it replaces.
 
     Raises: ReleaseError when rows were removed from the release since it was opened; StoreError.
     """
@@ -114,14 +115,16 @@ def register_table(release: Release, table: SideTable) -> None:
 
 
 def section_bits(files: Sequence[ReleaseFile], units: int) -> int:
-    """Return how finely hashes are divided: a section of all runs is no larger than a run, and of a file a quarter."""
+    """Return the number of bits by which hashes are divided: a section of all runs is not larger than a run, and a
+    section of a file is at most a quarter of it.
+    """
     of_one = Counter((file.subset, file.batch) for file in files)
     return min(_MOST_BITS, (max(units, 4 * max(of_one.values(), default=1)) - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A table under way; runs lie in `folder` of the release's store."""
+    """A table in progress; its runs are in `folder` of the release's store."""
 
     release: Release
     folder: str
@@ -137,7 +140,9 @@ class _Work:
         return pa.schema([(_KEY, pa.int64()), *self.columns])
 
     def write_run(self, unit: tuple[int, UnitRows]) -> int:
-        """Write a unit's rows by section, a record batch for each, in the order of the source; return their number."""
+        """Write a unit's rows by section, one record batch per section, in the order of the source; return their
+        number.
+        """
         at, read = unit
         rows = read().rename_columns(self.run_schema.names).cast(self.run_schema)
         count_all = len(rows)
@@ -159,7 +164,7 @@ class _Work:
         return count_all
 
     def write_file(self, at: int, units: int) -> tuple[SideFile | None, Counter[str]]:
-        """Write the file that belongs to data file `at`; None if there is no row for it."""
+        """Write the file that belongs to data file `at`; return None if it has no rows."""
         data = self.data[at]
         places, rows = self._rows_of(at, units)
         left_out = Counter(not_in_release=-len(rows))
@@ -189,7 +194,7 @@ class _Work:
         return file, left_out
 
     def _rows_of(self, at: int, units: int) -> tuple[Integers, pa.Table]:
-        """Return the rows that belong to data file `at`, and their places in it, in the order of the source."""
+        """Return the rows that belong to data file `at`, and their positions in it, in the order of the source."""
         found = self.keys.file(at)
         places = [np.empty(0, np.int64)]
         tables = [self.columns.empty_table()]

@@ -4,5 +4,5 @@
     a batch       mergeable       what is printed
 
 `Counts` is the only state. It is exact except for distinct counts (HyperLogLog, its error is stated), and it merges in
-any order, so the counts of a file are saved once and an increment or a removal recomputes only the changed files.
+any order, so the counts of a file are saved, and after a new batch or a removal only changed files are counted again.
 """

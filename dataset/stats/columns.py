@@ -1,4 +1,4 @@
-"""Columns of a table of pairs as numpy arrays, whatever types their writer chose.
+"""Columns of a table of pairs as numpy arrays, independent of the types in the file.
 
 LAION's files differ among themselves: sizes as int32, int64 or double with NaN for null, tags as float or double,
 LANGUAGE missing. Names are compared without regard to case, because some copies have them in lower case.
@@ -23,9 +23,9 @@ class ColumnError(DatasetError):
 
 
 def find_columns(names: Sequence[str], path: str) -> dict[str, str]:
-    """Return the table's own name of each of COLUMNS that it has.
+    """Return the table's own name for each of COLUMNS that it has.
 
-    Raises: ColumnError when it has none, or one twice.
+    Raises: ColumnError when it has none of them, or one twice.
     """
     lower = {name.lower(): name for name in reversed(names)}
     found = {column: column if column in names else lower.get(column.lower()) for column in COLUMNS}
@@ -40,7 +40,7 @@ def find_columns(names: Sequence[str], path: str) -> dict[str, str]:
 def string_column(column: pa.Array, name: str) -> pa.Array:
     """Return a column as a string array with its nulls.
 
-    Raises: ColumnError when it holds anything else.
+    Raises: ColumnError when it contains anything else.
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(kind):
@@ -51,7 +51,9 @@ def string_column(column: pa.Array, name: str) -> pa.Array:
 
 
 def integer_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.int64], BoolArray]:
-    """Return (values, is known) of a column of sizes, both (N,); null and NaN are unknown and 0, fractions are cut."""
+    """Return (values, is known) of a column of sizes, both (N,); null and NaN are unknown and 0; fractions are cut
+    off.
+    """
     if pa.types.is_integer(column.type):
         values, known = _numbers(column)
     else:
@@ -62,7 +64,7 @@ def integer_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.int64], 
 def float_column(column: pa.Array, name: str) -> tuple[npt.NDArray[np.floating], BoolArray, int]:
     """Return (values, is known, number of NaNs) of a column, the first two (N,); null and NaN are unknown.
 
-    float32 stays float32; other numbers become float64, integers beyond 2^53 the nearest one.
+    float32 stays float32; other numbers become float64, integers beyond 2^53 are rounded to the nearest float64.
     """
     kind = column.type
     if not (

@@ -1,10 +1,10 @@
-"""Counts: all that the statistics of some rows need, exact and mergeable.
+"""Counts: everything that the statistics of some rows need, exact and mergeable.
 
 Integers and floats are counted per value in fixed arrays, so quantiles by nearest rank, shares and histograms come from
 the counts. A float is counted at the nearest step of its column (1e-4 of a similarity); as rounding keeps order, the
 quantile of rounded values is the rounded quantile. Thresholds on tags (unsafe > 0.5) are counted on stored values.
 
-`a + b` is associative and commutative and equals counting all rows in one pass, `frequent` aside once it drops values.
+`a + b` is associative and commutative and equals counting all rows in one pass, except `frequent` once it drops values.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ MAX_VALUE = 65_535
 
 @dataclass(frozen=True, slots=True)
 class FloatColumn:
-    """How a float column is counted: from low to high in `steps` a unit; values beyond count at the ends."""
+    """How a float column is counted: from `low` to `high`, with `steps` per unit; values outside count at the ends."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class FloatColumn:
 
     @property
     def digits(self) -> int:
-        """Decimals that a step has."""
+        """Number of decimals of a step."""
         return len(str(self.steps)) - 1
 
 
@@ -50,14 +50,14 @@ INTEGERS = ("width", "height", "shorter", "longer", "characters", "text_bytes")
 """`shorter` and `longer` are a picture's sides: both sides ≥ 256 is shorter ≥ 256, either is longer ≥ 256."""
 
 THRESHOLDS = {"punsafe": 0.5, "pwatermark": 0.8}
-"""Above which the LAION-5B post calls a picture unsafe, or watermarked."""
+"""Values above which LAION-5B's announcement calls a picture unsafe, or watermarked."""
 
 COLUMNS = ("URL", "TEXT", "WIDTH", "HEIGHT", "LANGUAGE", "similarity", "pwatermark", "punsafe", "aesthetic", "sha256")
 DISTINCT = ("URL", "TEXT", "host", "sha256")
 FREQUENT = ("TEXT", "host")
 
 ASPECT_EDGES = (1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 1, 5 / 4, 4 / 3, 3 / 2, 2, 3)
-"""Width / height between which pictures are counted; a bucket holds its lower edge."""
+"""Edges of the buckets of width / height; a bucket includes its lower edge."""
 GRID_SIDE = 64
 """Quarter octaves of width and of height: 2^(n/4) ≤ side < 2^((n+1)/4)."""
 LANGUAGE_BINS = 201
@@ -105,7 +105,7 @@ class Counts:
         default_factory=lambda: {name: np.zeros(shape, np.int64) for name, shape in ARRAYS.items()}
     )
     languages: dict[str, LanguageCounts] = field(default_factory=dict)
-    """'' is none told with confidence."""
+    """'' counts rows whose language is not known with confidence."""
     distinct: Mapping[str, Registers] = field(default_factory=lambda: {name: empty_registers() for name in DISTINCT})
     frequent: dict[str, Frequent] = field(default_factory=lambda: {name: Frequent() for name in FREQUENT})
 

@@ -23,7 +23,7 @@ class Domain:
 
 
 def most_frequent_domains(release: Release) -> list[Domain]:
-    """Return the SHOWN domains with the most rows, ties by name; one row group is in memory at a time.
+    """Return the SHOWN domains with the most rows, ties sorted by name; one row group is in memory at a time.
 
     Raises: StatsError when hosts.parquet is damaged; StoreError when it is missing.
     """

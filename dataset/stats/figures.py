@@ -1,7 +1,8 @@
-"""From counts to figures: what the JSON holds, and what Markdown and page print. Pure functions of `Counts`.
+"""Compute figures from counts; the JSON contains them, and Markdown and the page print them. Pure functions of
+`Counts`.
 
 Quantiles are by nearest rank: the smallest value that at least p percent of the known values do not exceed. Figures of
-floats are rounded to the step at which the column is counted. A share is of the rows whose value is known.
+floats are rounded to the step at which the column is counted. A share is relative to the rows whose value is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,17 +108,17 @@ def _scope_figures(counts: Counts, listed: Mapping[str, Listed]) -> Figures:
 def nearest_rank(counts: IntArray, percent: int) -> int | None:
     """Return the index of the `percent` quantile in counts per value; None when there are none."""
     total = int(counts.sum())
-    rank = -(-total * percent // 100)  # exact, where a float's product may lie just above an integer
+    rank = -(-total * percent // 100)  # exact; the product of floats could be just above an integer
     return int(np.searchsorted(np.cumsum(counts), max(rank, 1))) if total else None
 
 
 def share(part: int, whole: int) -> float | None:
-    """Return a part of a whole, rounded to 6 digits; None of nothing."""
+    """Return the share of a part in a whole, rounded to 6 digits; None if the whole is 0."""
     return round(part / whole, 6) if whole else None
 
 
 def _columns(counts: Counts) -> Figures:
-    """Rows in files that have the column, nulls and NaNs, of the columns that some file has."""
+    """For each column that any file has: rows in files with the column, nulls and NaNs."""
     found = {}
     for name, (rows, nulls, nans) in zip(COLUMNS, counts.arrays["columns"].tolist(), strict=True):
         if rows:
@@ -193,7 +194,7 @@ def _floats(counts: Counts, name: str) -> Figures:
 
 
 def _histogram(name: str, bins: IntArray) -> list[Figures]:
-    """Rows by bins of HISTOGRAM_BINS; a bin holds its lower edge, the last one also its upper edge."""
+    """Rows by bins of HISTOGRAM_BINS; a bin includes its lower edge, the last one also its upper edge."""
     spec, width = FLOATS[name], HISTOGRAM_BINS[name]
     per_bin = round(width * spec.steps)
     coarse = np.add.reduceat(bins[:-1], np.arange(0, len(bins) - 1, per_bin))
@@ -210,7 +211,7 @@ def _above(counts: Counts, column: str) -> Figures:
 
 
 def _aspect(buckets: IntArray) -> list[Figures]:
-    """Rows by width : height; a bucket holds its lower edge."""
+    """Rows by width : height; a bucket includes its lower edge."""
     known = int(buckets.sum())
     names = [None, *ASPECT_NAMES, None]
     return [

@@ -1,9 +1,9 @@
 """The most frequent values of a column in bounded memory.
 
-Of a unit of work (a file, or some parts) the values are counted exactly by their 64-bit hashes, then the KEPT most
-frequent stay, with their texts. A merge adds counts. `missed` bounds what is not seen: a value that occurs n times has
-a count here of at least n - missed. Once few candidates are left they are counted again in the units that dropped them
-(`listed.py`), so what is shown is exact.
+The values of a unit of work (a file, or some parts) are counted exactly by their 64-bit hashes; then the KEPT most
+frequent are kept, with their texts. A merge adds counts. `missed` bounds the error: a value that occurs n times has a
+count of at least n - missed. When few candidates are left, they are counted again in the units that dropped them
+(`listed.py`), so the counts that are shown are exact.
 
 Source: mergeable summaries (Agarwal and others 2012). Rejected: DataSketches' frequent_strings_sketch, which takes one
 item per call and whose error grows with all rows; here it grows with the number of units.
@@ -17,14 +17,16 @@ import numpy as np
 from dataset.stats.hashing import Hashes, Ints
 
 KEPT = 1_024
-"""Values kept per unit: more than the 100 shown, because these need not be among each unit's most frequent."""
+"""Values kept per unit: more than the 100 that are shown, because these need not be among the most frequent of each
+unit.
+"""
 MERGED = 65_536
-"""After a merge; some 10 MB of captions."""
+"""Values kept after a merge; about 10 MB of captions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frequent:
-    """Values by hash in ascending order, their counts, and the texts of most; see the module's head."""
+    """Values by hash in ascending order, their counts, and the texts of most of them; see the module's docstring."""
 
     hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # (K,)
     counts: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # (K,)
@@ -52,7 +54,7 @@ class Frequent:
 
 
 class FrequencyCounter:
-    """Counts one unit's values, batch by batch; 8 bytes a value until `finish`.
+    """Count one unit's values, batch by batch; memory is 8 bytes per value until `finish`.
 
     It keeps the texts of values that occur more than once in a batch: others are not among the most frequent of all.
     """
@@ -90,7 +92,7 @@ def frequent_hashes(batches: list[Hashes]) -> Frequent:
     counts = np.diff(first, append=len(ordered)).astype(np.int64)
     if len(first) <= KEPT:
         return Frequent(ordered[first], counts)
-    repeated = counts > 1  # sorting by count is dear, and most captions occur once
+    repeated = counts > 1  # sorting by count is slow, and most captions occur only once
     if np.count_nonzero(repeated) >= KEPT:
         first, counts = first[repeated], counts[repeated]
     return _most_frequent(ordered[first], counts, {}, 0, KEPT, missed_more=1)

@@ -1,6 +1,7 @@
-"""The funnel of a run: how its links ended, what the filter made of its pairs, and the similarities of both kinds.
+"""The funnel of a run: the outcomes of its links, the filter's verdicts on its pairs, and the similarities of kept and
+dropped pairs.
 
-It is counted from the shards and parts that the manifest lists, a table at a time, and merges as `Counts` does.
+It is counted from the shards and parts that the manifest lists, one table at a time, and can be merged like `Counts`.
 """
 
 import json
@@ -24,7 +25,7 @@ BIN_EDGES = np.linspace(-1.0, 1.0, 101)
 
 
 class ScoringModel(NamedTuple):
-    """A model that scored pairs, as it is shown, and its threshold."""
+    """The name of a model that scored pairs, as it is shown, and its threshold."""
 
     name: str
     threshold: float
@@ -39,7 +40,7 @@ class Funnel:
     waiting: Counter[str] = field(default_factory=Counter)
     """Retried attempts, including those still to be retried, by reason."""
     fetched_by_language: Counter[str] = field(default_factory=Counter)
-    """'' is none."""
+    """'' counts rows without a language."""
     kept_by_language: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     kept_bins: dict[ScoringModel, npt.NDArray[np.int64]] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Funnel:
 
     @property
     def states(self) -> dict[str, int]:
-        """Finished links by state: live, changed, dead, or not wanted; the state of the last is unknown."""
+        """Finished links by state: live, changed, dead, or not wanted (whether these are alive is unknown)."""
         success, changed = self.outcomes[Outcome.SUCCESS], self.outcomes[Outcome.CHANGED]
         unknown = sum(self.outcomes[outcome] for outcome in NOT_WANTED)
         dead = self.outcomes.total() - success - changed - unknown
@@ -113,7 +114,7 @@ def _bins(scores: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _model(scores: pa.Table, role: str) -> ScoringModel:
-    """Read from a part's metadata the model that scored it, and its threshold."""
+    """Read the model that scored a part, and its threshold, from the part's metadata."""
     models = json.loads((scores.schema.metadata or {}).get(b"shoal.models", b"{}"))
     spec: dict[str, Any] = models.get(role, {"model": role, "threshold": 0.0})
     languages = "English" if role == "en" else "other languages"
@@ -121,7 +122,7 @@ def _model(scores: pa.Table, role: str) -> ScoringModel:
 
 
 def _verdicts(scores: pa.Table) -> Counter[str]:
-    """Count a part's verdicts, also those of which no row is left; parts of old versions have only rows."""
+    """Count a part's verdicts, including those without rows; parts of old versions have only rows."""
     said = (scores.schema.metadata or {}).get(b"shoal.verdicts")
     return Counter(json.loads(said)) if said else _counts(scores["reason"])
 

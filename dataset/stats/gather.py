@@ -1,7 +1,8 @@
 """From files to counts: units are counted in threads and merged in their order.
 
-Memory: a batch of rows and the hashes of one unit per thread, one `Counts` per subset, and 32 kB per unit to know later
-which units must be read again for the most frequent captions and hosts. It does not grow with the rows of a unit.
+Memory: a batch of rows and the hashes of one unit per thread, one `Counts` per subset, and 32 kB per unit, from which
+it is known later which units must be read again for the most frequent captions and hosts. Memory does not grow with the
+rows of a unit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ from dataset.store.store import Store, StoreError
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The counts by subset, and of ALL together, and by subset and column the most frequent values."""
+    """The counts by subset and of ALL together, and the most frequent values by subset and column."""
 
     counts: Mapping[str, Counts]
     listed: Mapping[str, Mapping[str, Listed]]
@@ -47,8 +48,8 @@ def gather(
     The units are iterated more than once, so an iterator is kept as a list: pass `PartUnits` for millions of parts.
     `on_unit` is called after each unit.
 
-    Raises: StatsError when a file is damaged, or the store cannot be written with `save`; ColumnError when a file is
-    another table; StoreError when one is missing.
+    Raises: StatsError when a file is damaged, or with `save` the store cannot be written; ColumnError when a file is a
+    different kind of table; StoreError when one is missing.
     """
     scopes: dict[str, Counts] = {}
     held: list[Mapping[str, Frequent]] = []

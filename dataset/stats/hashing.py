@@ -19,10 +19,10 @@ Hashes = npt.NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
 _SHIFT = np.uint64(47)
-_SEED = np.uint64(9001)  # any but 0, so that the empty text does not hash to 0
+_SEED = np.uint64(9001)  # any value except 0, so that the empty text does not hash to 0
 _KEEP = np.array([2**64 - 1, *((1 << 8 * n) - 1 for n in range(1, 8))], np.uint64)  # by length modulo 8
-_ROWS = 16_384  # per step: the arrays then stay in a core's cache, 2.5 times as fast as 1M rows at once
-_LONG = 1_024  # bytes; longer texts are few and are hashed by xxhash, or each would cost steps of its own
+_ROWS = 16_384  # rows per step: the arrays stay in a core's cache, which is 2.5 times as fast as 1M rows at once
+_LONG = 1_024  # bytes; longer texts are rare and are hashed with xxhash, because each would need further steps
 WORD = 8
 _BLOCK_WORDS = 4
 PADDING = _BLOCK_WORDS * WORD
@@ -38,7 +38,7 @@ class ByteRanges:
 
     @classmethod
     def of(cls, strings: pa.Array) -> "ByteRanges":
-        """Take the values of a string array without nulls."""
+        """Return the values of a string array without nulls."""
         _, offsets, data = strings.buffers()
         ends = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
         used = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None and len(strings) else ()
@@ -51,7 +51,7 @@ class ByteRanges:
 
 
 def texts_of(strings: pa.Array) -> list[str]:
-    """Return a string array without nulls as Python strings; bytes that are no UTF-8 are replaced."""
+    """Return a string array without nulls as Python strings; bytes that are not UTF-8 are replaced."""
     return [value.decode("utf-8", "replace") for value in strings.cast(pa.binary()).to_pylist()]
 
 
@@ -78,7 +78,7 @@ def _hash_some(blocks: npt.NDArray[np.uint8], starts: Ints, lengths: Ints) -> Ha
     for step, count in enumerate(longer[:-1]):
         last = longer[step + 1]  # rows from here on end with this word
         word, high, state = mixed[:count], shifted[:count], hashes[:count]
-        if step % _BLOCK_WORDS == 0:  # one gather for several words: it costs more than the arithmetic
+        if step % _BLOCK_WORDS == 0:  # one gather for several words, because a gather takes longer than the arithmetic
             block = blocks[place[:count]].view("<u8")
             place[:count] += _BLOCK_WORDS * WORD
         word[:] = block[:count, step % _BLOCK_WORDS]

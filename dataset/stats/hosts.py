@@ -1,8 +1,8 @@
 """The host of each URL in its normal form: for one URL as text, for a column as hashes.
 
 A host ends at the first of `/ ? # \\` and has no port and no credentials. A URL that does not begin with http:// or
-https://, has a port or credentials, a host of 48 bytes or more, or one that may have another normal form (an
-international name, a final dot, an address) goes the slow way, through `host_of`; both give the same.
+https://, has a port or credentials, a host of 48 bytes or more, or a host that may have another normal form (an
+international name, a final dot, an address) is handled by the slow function `host_of`; both give the same result.
 """
 
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from dataset.stats.hashing import PADDING, ByteRanges, Hashes, Ints, hash_ranges
 _WIDTH = 48
 _ROWS = 16_384
 _SCHEME_BYTES = 8  # of "https://"
-_CLEAN = np.arange(256, dtype=np.uint8)  # what ends a host becomes 0, what may hide one becomes 1
+_CLEAN = np.arange(256, dtype=np.uint8)  # bytes that end a host become 0, bytes that need the slow function become 1
 _CLEAN[ord("A") : ord("Z") + 1] += 32
 _CLEAN[[ord(sign) for sign in "/?#\\"]] = 0
 _CLEAN[[ord(sign) for sign in ":@[]% \t\r\n\0"]] = 1
@@ -28,7 +28,9 @@ _MAY_CHANGE[[ord(sign) for sign in ".0123456789"]] = True
 
 
 def host_of(url: str) -> str:
-    """Return the normal form of a URL's host, or the host as it stands if it could not be requested; '' for none."""
+    """Return the normal form of a URL's host, or the host unchanged if it could not be requested; '' if there is
+    none.
+    """
     if host := candidates_urls.host_of(url):
         return host
     try:
@@ -38,7 +40,9 @@ def host_of(url: str) -> str:
 
 
 def host_hashes(urls: pa.Array) -> tuple[Hashes, Ints]:
-    """Hash the hosts of a string array without nulls: (hashes, their rows), URLs without a host left out."""
+    """Hash the hosts of a string array without nulls; return the hashes and their rows. URLs without a host are left
+    out.
+    """
     ranges = ByteRanges.of(urls)
     if not len(ranges):
         return np.empty(0, np.uint64), np.empty(0, np.int64)
@@ -60,7 +64,7 @@ def host_hashes(urls: pa.Array) -> tuple[Hashes, Ints]:
 def _plain_hosts(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Hash the hosts that are plain to see, and say which rows these are."""
+    """Hash the hosts that do not need the slow function, and return which rows these are."""
     scheme = sliding_window_view(data, 8)[starts]
     is_http = (scheme[:, :7] == np.frombuffer(b"http://", np.uint8)).all(1)
     is_https = (scheme == np.frombuffer(b"https://", np.uint8)).all(1)
@@ -69,8 +73,8 @@ def _plain_hosts(
     end = (clean <= 1).argmax(1)
     clean_end = clean[np.arange(len(clean)), end]
     left = lengths - at
-    size = np.minimum(end, left)  # beyond `left` lies the next URL
-    # end is 0 also where nothing ends it
+    size = np.minimum(end, left)  # the next URL begins at `left`
+    # `end` is 0 also if no byte ends the host
     plain = (is_http | is_https) & (size > 0) & ((end >= left) | (clean_end == 0))
     plain &= ~_MAY_CHANGE[clean[np.arange(len(clean)), np.maximum(size, 1) - 1]]
     rows = np.flatnonzero(plain)

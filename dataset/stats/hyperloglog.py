@@ -1,10 +1,10 @@
 """Distinct counts by HyperLogLog: 2^14 registers, standard error 0.81 %.
 
-Registers merge by maximum, so the result is the same in any order of work, to the last digit.
+Registers are merged by maximum, so the result does not depend on the order of work, to the last digit.
 
 Source: Flajolet and others 2007; the estimator is Ertl's (arXiv 1702.01284, algorithm 6), without bias at small counts.
 Rejected: DataSketches' hll_sketch. It takes one item per call, and its estimate after a merge differs from the one
-after a single pass. Tests use it as the checker.
+after a single pass. Tests compare the results with it.
 """
 
 from math import isinf, log, sqrt
@@ -23,7 +23,7 @@ _HIGHEST_RANK = 64 - PRECISION + 1
 
 
 def empty_registers() -> Registers:
-    """Return the registers of nothing."""
+    """Return the registers of an empty set."""
     return np.zeros(REGISTERS, np.uint8)
 
 

@@ -1,7 +1,7 @@
 """The most frequent captions and hosts with their exact counts.
 
-Candidates are the most frequent of the merged summaries. A unit's summary holds most of them, with exact counts; the
-units that dropped some, or hold one whose text is unknown, are read once more, only in the column that is needed.
+Candidates are the most frequent of the merged summaries. A unit's summary contains most of them, with exact counts.
+Units that dropped some of them, or have one whose text is unknown, are read again, but only the column that is needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from dataset.store.store import Store
 SHOWN = 100
 CANDIDATES = 2 * SHOWN
 SOURCE = {"TEXT": "TEXT", "host": "URL"}
-"""The column that each of FREQUENT is read from."""
+"""The column from which each of FREQUENT is read."""
 
 ALL = "all"
 """The scope of all subsets together."""
@@ -53,9 +53,9 @@ def list_frequent(
     held: Sequence[Mapping[str, Frequent]],
     threads: int | None = None,
 ) -> dict[str, dict[str, Listed]]:
-    """Return what is listed for each scope (a subset, or ALL) and column; `held` are the units' summaries by column.
+    """Return the listed values for each scope (a subset, or ALL) and column; `held` are the units' summaries by column.
 
-    Raises: StoreError when a file that must be read again is gone.
+    Raises: StoreError when a file that must be read again is missing.
     """
     listed: dict[str, dict[str, Listed]] = {scope: {} for scope in scopes}
     for column in FREQUENT:
@@ -86,7 +86,7 @@ def list_frequent(
 
 
 def _candidates(summary: Frequent) -> list[int]:
-    """Return the hashes that may be listed; where values were dropped, one that occurs once is not frequent."""
+    """Return the hashes that may be listed; if values were dropped, a value that occurs once is not frequent."""
     return [each for each, _, count in summary.top(CANDIDATES) if count > 1 or not summary.missed]
 
 

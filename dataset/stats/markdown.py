@@ -1,4 +1,4 @@
-"""Markdown that reads well as plain text, too: tables, and strangers' texts in them."""
+"""Markdown that is also readable as plain text: tables, and untrusted texts in them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ _SIGNS = frozenset(r"\`*_{}[]<>#|!&~")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Return a table with padded cells; the first `left` columns stand left, the others right."""
+    """Return a table with padded cells; the first `left` columns are aligned left, the others right."""
     cells = [tuple(heads), *rows]
     widths = [max(len(row[at]) for row in cells) for at in range(len(heads))]
     lines = [

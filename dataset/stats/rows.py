@@ -27,10 +27,10 @@ from dataset.stats.hosts import host_hashes, host_of
 from dataset.stats.hyperloglog import add_hashes
 
 IMPLIED_LANGUAGE = {"en": "en", "nolang": ""}
-"""Languages of subsets whose files have no column LANGUAGE, as in LAION's releases and ours."""
+"""Languages of subsets whose files have no column LANGUAGE, as in LAION's and Shoal's releases."""
 
 MAX_LANGUAGES = 5_000
-"""Each takes 1.7 kB; CLD3 knows 107 languages, ISO 639-3 has 8,000 and no detector most of them."""
+"""Each language takes 1.7 kB; CLD3 knows 107 languages. ISO 639-3 has 8,000, most of which no detector knows."""
 
 # The quarter octave of each side in pixels. 2^(n/4) is no integer between powers of two, so no side lies on an edge.
 _OCTAVE = np.floor(4 * np.log2(np.maximum(np.arange(MAX_VALUE + 1), 1))).astype(np.int64).clip(0, GRID_SIDE - 1)
@@ -38,7 +38,7 @@ _EDGES = np.array(ASPECT_EDGES)
 
 
 class RowCounter:
-    """Counts the rows of one unit; `subset` implies the language where no column says it."""
+    """Count the rows of one unit; `subset` implies the language if there is no column for it."""
 
     def __init__(self, subset: str = "") -> None:
         self._subset = subset
@@ -120,10 +120,10 @@ class RowCounter:
         spec, arrays = FLOATS[name], self._counts.arrays
         arrays["columns"][COLUMNS.index(name), 2] += nans
         if name in THRESHOLDS:
-            # In the column's own type: a float32 of 0.8 is 0.800000012 and not above 0.8.
+            # Compare in the column's own type: a float32 of 0.8 is 0.800000012, which must not count as above 0.8.
             above = values > values.dtype.type(THRESHOLDS[name])
             arrays["above"][list(THRESHOLDS).index(name)] += np.count_nonzero(above & known)
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN is not known, and infinity counts at an end
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN is unknown, and infinity counts at an end
             scaled = np.floor(values.astype(np.float64) * spec.steps + 0.5) - spec.low * spec.steps
             bins = np.where(known, scaled.clip(0, spec.bins - 1), -1).astype(np.int64)
         arrays[name] += np.bincount(bins[known] if not known.all() else bins, minlength=spec.bins)
@@ -149,7 +149,7 @@ class RowCounter:
             self._counts.languages.setdefault(language, LanguageCounts()).add(found)
         if len(self._counts.languages) > MAX_LANGUAGES:
             raise ColumnError(
-                f"LANGUAGE has more than {MAX_LANGUAGES:,} values, so it does not hold languages: drop it."
+                f"LANGUAGE has more than {MAX_LANGUAGES:,} values, so it does not contain languages: drop it."
             )
 
 

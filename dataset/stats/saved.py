@@ -6,8 +6,8 @@
     zstd      content: u64 length of the head, the head (JSON), the arrays of counts.ARRAYS in their order (int64),
               languages (L, 201) int64, registers (D, 16384) uint8, for each of FREQUENT hashes uint64, counts int64
 
-All little-endian. The head names the data file by its sha256, so that counts of another version of it are not taken.
-Some 60 to 150 kB a file: most counts are 0. Equal counts give equal bytes.
+All little-endian. The head contains the sha256 of the data file, so counts of another version of it are not used. A
+file has 60 to 150 kB, because most counts are 0. Equal counts give equal bytes.
 """
 
 import json
@@ -29,7 +29,7 @@ SUFFIX = ".counts"
 _MAGIC = b"SHOALCNT"
 _OUTER = struct.Struct("<8sIIQ")
 _HEAD = struct.Struct("<Q")
-_MAX_BYTES = 64 << 20  # of the content; ours has 4 to 5 MB
+_MAX_BYTES = 64 << 20  # limit for the content; normal content has 4 to 5 MB
 
 
 class SavedCountsError(DatasetError):
@@ -112,7 +112,7 @@ def _read_arrays(head: dict[str, Any], take: "_Arrays") -> Counts:
 
 
 class _Arrays:
-    """Takes arrays from the content, one behind the other."""
+    """Read arrays from the content, one after the other."""
 
     def __init__(self, content: bytes, at: int) -> None:
         self._content, self._at = content, at

@@ -10,11 +10,11 @@ from dataset.stats.markdown import escape, table
 
 LISTED = 20
 """Languages, captions and hosts that are shown; the JSON has more."""
-_MAX_TEXT = 56  # of a caption, in characters
+_MAX_TEXT = 56  # characters of a caption that are shown
 
 
 def markdown(figures: Figures) -> str:
-    """Return all tables; a subset has a column where there is more than one."""
+    """Return all tables; if there are several subsets, each has a column."""
     scopes = {ALL: figures[ALL], **(figures["subsets"] if len(figures["subsets"]) > 1 else {})}
     total = figures[ALL]
     quantiles = list(_quantiles(total))
@@ -131,7 +131,7 @@ def _shares(counts: Mapping[str, int]) -> Iterable[Sequence[str]]:
 
 
 def _text(value: str) -> str:
-    """Return a stranger's text as one cell: no markup, no line break, not too long."""
+    """Return an untrusted text as one cell, without markup and line breaks, and not too long."""
     line = " ".join(value.split())
     return escape(line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…") or "(empty)"
 
@@ -145,7 +145,7 @@ def _percent(share: float | None) -> str:
 
 
 def _plain(value: Any, digits: int | None = None) -> str:
-    """Return a figure as text, a float with as many digits as its column is counted with."""
+    """Return a figure as text, a float with the number of digits with which its column is counted."""
     if value is None:
         return "–"
     return f"{value:,}" if digits is None else f"{value:,.{digits}f}"

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Result]:
-    """Yield the results in the order of the items; two items a thread are begun at a time.
+    """Yield the results in the order of the items; at most two items per thread are begun at a time.
 
     `threads` None means one per core that the process may use.
     """

@@ -1,7 +1,8 @@
-"""Units of counting: which files are counted together, and reading their rows.
+"""Units of counting: divide files into units, and read the rows of a unit.
 
-A unit is some parquet files, or some row groups of one, of one subset. Small files share a unit, because a unit has a
-fixed cost (arrays of 3.5 MB) and its most frequent values are exact; a large file is split, so all cores have work.
+A unit is some parquet files, or some row groups of one file, of one subset. Small files share a unit, because a unit
+has a fixed cost (arrays of 3.5 MB) and its most frequent values are exact. A large file is split, so that all cores
+have work.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,12 +27,12 @@ BATCH_ROWS = 131_072
 
 
 class StatsError(DatasetError):
-    """There is nothing to count, or a file of it cannot be read."""
+    """There is nothing to count, or a file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A file, or those row groups of it that are counted."""
+    """A file, or the row groups of it that are counted."""
 
     path: str
     groups: tuple[int, ...] | None = None
@@ -60,7 +61,7 @@ class Batch:
 def units_of_folder(store: Store, paths: Sequence[str] | None = None) -> Iterator[Unit]:
     """Yield the units of all parquet files in a folder and below it, or of `paths`.
 
-    A file's subset is the folder that is named so, also as LAION names them (laion2B-en); '' if there is none.
+    A file's subset is given by a folder named like it, or as LAION names folders (laion2B-en); '' if there is none.
 
     Raises: StatsError when there is no parquet file.
     """
@@ -80,7 +81,9 @@ def units_of_folder(store: Store, paths: Sequence[str] | None = None) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class PartUnits:
-    """The units of a run's parts, or of all runs', as the manifest lists them; read from it each time."""
+    """The units of the parts of a run, or of all runs, as the manifest lists them; each iteration reads the manifest
+    again.
+    """
 
     store: Store
     run: str | None = None
@@ -116,7 +119,7 @@ def subset_of(path: str) -> str:
 
 
 def _together(files: Iterable[tuple[str, str, int]], limit: int) -> Iterator[Unit]:
-    """Put files of a subset into units of about `limit`; a unit's files keep their order."""
+    """Group files of a subset into units of about `limit`; a unit's files keep their order."""
     waiting: dict[str, tuple[list[Piece], int]] = {}
     for subset, path, size in files:
         pieces, total = waiting.setdefault(subset, ([], 0))
@@ -131,7 +134,7 @@ def _together(files: Iterable[tuple[str, str, int]], limit: int) -> Iterator[Uni
 
 
 def _groups(store: Store, path: str) -> Iterator[tuple[int, ...]]:
-    """Cut a file's row groups into runs of about UNIT_ROWS."""
+    """Divide a file's row groups into runs of about UNIT_ROWS."""
     with _opened(store, path) as file:
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     groups: list[int] = []
@@ -145,9 +148,9 @@ def _groups(store: Store, path: str) -> Iterator[tuple[int, ...]]:
 
 
 def read_unit(store: Store, unit: Unit) -> Iterator[Batch]:
-    """Yield a unit's rows in large batches: those of small files with the same columns are put together.
+    """Yield a unit's rows in large batches: rows of small files with the same columns are joined.
 
-    Counting a batch has a fixed cost of some 10 ms, as much as the rows of eight parts.
+    Counting a batch has a fixed cost of some 10 ms, as long as counting the rows of eight parts.
 
     Raises: as `read_batches`.
     """
@@ -175,7 +178,7 @@ def _together_in_one(batches: Sequence[Batch]) -> Batch:
 
 
 def read_batches(store: Store, piece: Piece, columns: Sequence[str] | None = None) -> Iterator[Batch]:
-    """Yield a piece's rows in batches, with the file's own names of the columns; `columns` only where given.
+    """Yield a piece's rows in batches, with the file's own names of the columns; only `columns`, if given.
 
     Raises: StatsError when the file is missing or damaged, or has none of the columns.
     """

@@ -223,7 +223,7 @@ def test_a_folder_with_other_things_and_another_release_are_refused(
     result = CliRunner().invoke(app, [*command, str(tmp_path / "tars"), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["samples"] > 80
-    for folder, said in (("tars", "holds a resharded selection"), ("selection", "holds other files")):
+    for folder, said in (("tars", "contains a resharded selection"), ("selection", "contains other files")):
         result = CliRunner().invoke(app, [*command, str(tmp_path / folder)])
         assert isinstance(result.exception, SelectError)
         assert said in str(result.exception)

@@ -237,7 +237,7 @@ def test_a_selection_that_was_interrupted_is_written_anew_and_a_finished_one_is_
     (out / "part-00009.parquet").write_bytes(b"left over")
     assert select(release, out, "WIDTH > 500") == first
     assert sorted(path.name for path in out.iterdir()) == ["part-00000.parquet", RECORD]
-    with pytest.raises(SelectError, match="holds a selection"):
+    with pytest.raises(SelectError, match="contains a selection"):
         select(release, out, "WIDTH > 500")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(SelectError, match=r"other files, such as notes\.txt"):

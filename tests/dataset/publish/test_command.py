@@ -69,8 +69,9 @@ def test_two_trackers_with_equal_keys_are_published_together(made: MadeStore, tm
     release = open_release(made.store, "laion")
     assert [(one.store, one.tracker) for one in release.record.inputs] == [
         (".", str(made.tracker)),
-        (other.store.uri, str(OTHER_TRACKER)),
+        ("store-1", str(OTHER_TRACKER)),
     ]
+    assert release.input_store("store-1").uri == other.store.uri
     (file,) = release.files(FileKind.SOURCE)
     rows = made.store.read_table(release.path(file.path)).to_pylist()
     assert len({row["key"] for row in rows}) == 200

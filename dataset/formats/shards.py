@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.errors import DatasetError
+from dataset.formats.tar_members import read_members
 from dataset.pictures.outcomes import Outcome
 from dataset.recipe.extra_columns import list_names
 from dataset.store.store import Store, StoreError
@@ -133,16 +134,13 @@ def read_samples(
     rows = _success_rows(store, output, list_names(extra, SHARD_SCHEMA.names))
     end = "its member is missing from the tar"
     try:
-        with _opened(store, f"{pictures or output}.tar") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every header, 30 MB for a shard
-                key, _, extension = member.name.partition(".")
+        with _opened(store, f"{pictures or output}.tar") as file:
+            for name, size, image in read_members(file):
+                key, _, extension = name.partition(".")
                 if extension in ("txt", "json") or key not in rows:
                     continue
-                content = tar.extractfile(member)
-                image = content.read() if content else b""
                 row = rows.pop(key)
-                if len(image) != member.size or not image:
+                if len(image) != size or not image:
                     yield _lost(row, "its member is cut off")
                     continue
                 yield _sample(row, image)

@@ -2,13 +2,17 @@
 
 `dataset.pictures.fork_server` forks the processes, and `dataset.models.decoders` starts it with `load`. A request comes
 from our process and is pickled. An answer comes from a process that has read untrusted bytes, so it consists of lengths
-and bytes only:
+and bytes only. The bytes of both are in a file in memory that this process shares with its owner; the socket says what
+is in the file now:
 
-    request   a task, pickled; or (number of a task, pictures, texts)
-    answer    count, lengths (LOST: undecodable), then the bytes; the last item are the texts' tokens
+    first     the file's descriptor
+    request   a task, pickled; or (number of a task, the pictures' lengths, texts); in the file the pictures
+    answer    count, lengths (LOST: undecodable), the last one of the texts' tokens; in the file the items
 """
 
+import errno
 import importlib
+import os
 import pickle
 import socket
 import struct
@@ -47,6 +51,7 @@ def load(*modules: str) -> Serve:
 def serve(line: socket.socket) -> None:
     """Answer requests until the other end of the socket is closed."""
     line.sendall(READY)
+    (file,) = socket.recv_fds(line, 1, 1)[1]
     known: list[Task] = []
     while True:
         try:
@@ -56,12 +61,13 @@ def serve(line: socket.socket) -> None:
         if isinstance(asked, bytes):
             known.append(pickle.loads(asked))  # noqa: S301 - sent by our own process
             continue
-        number, images, texts = asked
-        items = answer(known[number], images, texts)
-        lengths = b"".join(LENGTH.pack(LOST if item is None else len(item)) for item in items)
-        line.sendall(COUNT.pack(len(items)) + lengths)
-        for item in items:
-            line.sendall(item or b"")
+        number, lengths, texts = asked
+        images = [bytearray(length) for length in lengths]
+        read_file(file, images)
+        items = answer(known[number], [bytes(image) for image in images], texts)
+        write_file(file, [item for item in items if item])
+        said = b"".join(LENGTH.pack(LOST if item is None else len(item)) for item in items)
+        line.sendall(COUNT.pack(len(items)) + said)
 
 
 def answer(task: Task, images: Sequence[bytes], texts: Sequence[str]) -> list[bytes | None]:
@@ -103,3 +109,21 @@ def receive_into(line: socket.socket, view: memoryview) -> None:
         if not received:
             raise EOFError("the other end is closed")
         view = view[received:]
+
+
+def write_file(file: int, items: Sequence[bytes]) -> None:
+    """Write items one after the other to the start of a shared file, in one system call, without the GIL.
+
+    Raises: OSError when the file does not take them.
+    """
+    if os.pwritev(file, items, 0) < sum(map(len, items)):
+        raise OSError(errno.ENOSPC, "there is no memory for the file")
+
+
+def read_file(file: int, items: Sequence[bytearray | memoryview]) -> None:
+    """Fill items one after the other from the start of a shared file, as `write_file`.
+
+    Raises: EOFError when the file ends before.
+    """
+    if os.preadv(file, items, 0) < sum(map(len, items)):
+        raise EOFError("the file is too short")

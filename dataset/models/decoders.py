@@ -4,14 +4,17 @@ Invariant: whatever a picture does to the process that decodes it, each sample g
 not answer in time, its chunk is tried again one sample at a time, and a sample that ends its decoder again counts as
 undecodable. A decoder's answers are data and are never unpickled.
 
-A decoder (`dataset.models.decoder_process`, forked by `dataset.pictures.fork_server`) sends raw pixels over a socket,
-straight into the batch's memory: 1.5 GB/s at 10,000 samples a second, received without the GIL.
+A decoder (`dataset.models.decoder_process`, forked by `dataset.pictures.fork_server`) shares a file in memory with this
+process: a chunk's pictures go in, and its pixels come out straight into the batch's memory, each by one system call
+without the GIL. Over a socket it took a hundred calls, each of which waited for the GIL again. A file is not mapped
+here, so that a decoder that shortens it costs only its chunk.
 
 The download worker has its own pool (`workers.download.decoder_pool`), which runs in trio and encodes pictures; this
 one runs in threads and fills batches.
 
-Rejected: shared memory, because a container has only 64 MB by default and a process that uses more dies; forking this
-process, because a process that uses CUDA cannot be forked.
+Rejected: shared memory in /dev/shm, because a container has only 64 MB there by default and a process that uses more
+dies (a file of memfd_create(2) has no such limit); forking this process, because a process that uses CUDA cannot be
+forked.
 """
 
 import atexit
@@ -32,7 +35,7 @@ import numpy as np
 
 from dataset.errors import DatasetError
 from dataset.formats.shards import Sample
-from dataset.models.decoder_process import COUNT, LENGTH, LOST, Task, receive_into, send
+from dataset.models.decoder_process import COUNT, LENGTH, LOST, Task, read_file, receive_into, send, write_file
 from dataset.models.inputs import Pixels, Preparation, Tokens
 from dataset.models.oldest_first import OldestFirstExecutor
 from dataset.pictures import fork_server
@@ -53,6 +56,10 @@ NICENESS = 5
 MAX_ITEM_BYTES = 64 << 20
 """Limit for one item of an answer: a picture's pixels, a thumbnail, or a chunk's tokens. A decoder that announces more
 is compromised."""
+
+MAX_FILE_BYTES = 32 << 20
+"""A shared file that is larger after a chunk is emptied; others keep their pages. A usual chunk has 1.5 MB of pictures
+and 5 MB of pixels."""
 
 MODELS = ("dataset.models.torchvision_shim", "open_clip")
 """Modules that the origin imports, in this order, if decoders prepare a model's input."""
@@ -203,10 +210,13 @@ class Decoders:
 
 
 class _Decoder:
-    """A process and the socket to it. It ends when the socket is closed, and therefore also when this process dies."""
+    """A process, the socket to it, and the file shared with it. It ends when the socket is closed, and therefore also
+    when this process dies.
+    """
 
-    def __init__(self, line: socket.socket, pid: int, end: Callable[[int], None]) -> None:
+    def __init__(self, line: socket.socket, file: int, pid: int, end: Callable[[int], None]) -> None:
         self._socket = line
+        self._file = file
         self.pid = pid
         self._end = end
         self._known: list[Task] = []
@@ -221,36 +231,43 @@ class _Decoder:
         if task not in self._known:
             self._known.append(task)
             send(self._socket, pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
-        send(self._socket, (self._known.index(task), list(images), list(texts)))
-        (count,) = COUNT.unpack(self._exactly(COUNT.size))
-        if count != len(images) + 1:
+        write_file(self._file, images)
+        send(self._socket, (self._known.index(task), [len(image) for image in images], list(texts)))
+        count = len(images) + 1
+        said = bytearray(COUNT.size + count * LENGTH.size)
+        receive_into(self._socket, memoryview(said))
+        if COUNT.unpack_from(said) != (count,):
             raise EOFError("the decoder answered for other pictures")
-        lengths = [LENGTH.unpack(self._exactly(LENGTH.size))[0] for _ in range(count)]
+        lengths = [length for (length,) in LENGTH.iter_unpack(memoryview(said)[COUNT.size :])]
         if not all(LOST <= length <= MAX_ITEM_BYTES for length in lengths):
             raise EOFError("the decoder announced too many bytes")
         rows = [None] * len(images) if into is None else list(into)
-        items = [self._item(length, row) for length, row in zip(lengths, rows, strict=False)]
-        return items, bytes(self._exactly(max(0, lengths[-1])))
-
-    def _item(self, length: int, row: Pixels | None) -> bytes | None:
-        if length == LOST:
-            return None
-        if row is None:
-            return bytes(self._exactly(length))
-        if length != row.nbytes:
-            raise EOFError("the decoder sent a picture of another size")
-        receive_into(self._socket, row.reshape(-1).data)
-        return b""
-
-    def _exactly(self, length: int) -> bytearray:
-        buffer = bytearray(length)
-        receive_into(self._socket, memoryview(buffer))
-        return buffer
+        places = [_place(length, row) for length, row in zip(lengths, rows, strict=False)]
+        tokens = bytearray(max(0, lengths[-1]))
+        read_file(self._file, [*(place for place in places if place is not None), tokens])
+        if max(sum(lengths), sum(map(len, images))) > MAX_FILE_BYTES:
+            os.ftruncate(self._file, 0)
+        return [None if place is None else bytes(place) if into is None else b"" for place in places], bytes(tokens)
 
     def close(self) -> None:
         """End the process."""
         self._socket.close()
+        os.close(self._file)
         self._end(self.pid)
+
+
+def _place(length: int, row: Pixels | None) -> bytearray | memoryview | None:
+    """Return the memory for an item of an announced length, `row`'s if given; None if the picture was undecodable.
+
+    Raises: EOFError when the item is no picture of the row's size.
+    """
+    if length == LOST:
+        return None
+    if row is None:
+        return bytearray(length)
+    if length != row.nbytes:
+        raise EOFError("the decoder sent a picture of another size")
+    return row.reshape(-1).data
 
 
 class _Origins:
@@ -313,9 +330,12 @@ class _Origin:
                 socket.send_fds(self._orders, [ORDER.pack(FORK, 0, max_bytes)], [theirs.fileno()])
                 pid = self._result()
             receive_into(ours, memoryview(bytearray(READY)))
+            file = os.memfd_create("decoder")
+            undo.callback(os.close, file)
+            socket.send_fds(ours, [b"F"], [file])
             ours.settimeout(ANSWER_SECONDS)
             undo.pop_all()
-        return _Decoder(ours, pid, self.end)
+        return _Decoder(ours, file, pid, self.end)
 
     def end(self, pid: int) -> None:
         """Kill a decoder. If the origin has died, the kernel has already killed it."""

@@ -18,6 +18,10 @@ from tests.gpu.results import Run
 
 SIDES = (0.28, 0.26)
 MAX_CHANGED = 1e-3
+WEB_SPREAD = 0.2
+"""Pairs of the web have similarities from 0.15 to 0.35 in ViT-B/32. Random weights give all pairs nearly the same, so
+their changes of sides would say nothing; on the web, a difference of d moves d / 0.2 of all pairs across a side."""
+
 FULL, ODD = 1024, 333
 PREDICTED = {Precision.FLOAT16: (5e-5, 4e-4), Precision.BFLOAT16: (4e-4, 3e-3), Precision.FLOAT32: (1e-7, 1e-6)}
 """Mean and maximum difference of a similarity."""
@@ -41,7 +45,7 @@ def check_rows(run: Run) -> None:
         for precision in kinds:
             model.towers.precision = precision
             compare(run, model, batch, exact, precision.value)
-            if precision is Precision.FLOAT16 and (name == "demo" or not run.quick):
+            if precision is Precision.FLOAT16:
                 check_compiled(run, model, batch, exact)
 
 
@@ -63,13 +67,18 @@ def compare(run: Run, model: ClipModel, batch: Batch, exact: tuple[Embeddings, E
     title = f"{model.name} {title}"
     run.record(f"{title}: mean difference", float(np.abs(got - wanted).mean()), "cosine", mean)
     run.record(f"{title}: greatest difference", float(np.abs(got - wanted).max()), "cosine", most)
-    middle = float(np.median(wanted))
-    for side in SIDES if model.name == "demo" else (middle,):
-        changed = float(np.mean((got >= side) != (wanted >= side)))
-        within = float(np.mean(np.abs(wanted - side) < 0.01))
-        run.record(f"{title}: change sides at {side:.2f}", 100 * changed, "%", 100 * within / 0.02 * mean)
-        if model.name == "demo" and model.towers.precision is not Precision.BFLOAT16:
-            run.expect(f"{title}: fewer than 0.1 % at {side}", changed < MAX_CHANGED)
+    if model.name == "demo":
+        for side in SIDES:
+            changed = float(np.mean((got >= side) != (wanted >= side)))
+            within = float(np.mean(np.abs(wanted - side) < 0.01))
+            run.record(f"{title}: change sides at {side:.2f}", 100 * changed, "%", 100 * within / 0.02 * mean)
+            if model.towers.precision is not Precision.BFLOAT16:
+                run.expect(f"{title}: fewer than 0.1 % at {side}", changed < MAX_CHANGED)
+    else:
+        changed = float(np.abs(got - wanted).mean()) / WEB_SPREAD
+        run.record(f"{title}: would change sides", 100 * changed, "%", 100 * mean / WEB_SPREAD)
+        if model.towers.precision is not Precision.BFLOAT16:
+            run.expect(f"{title}: fewer than 0.1 % would", changed < MAX_CHANGED)
     for size, count in ((1, 16), (ODD, min(len(wanted), 2 * ODD))):
         some = rows(model, (batch[0][:count], batch[1][:count]), size)
         stray = max(float(np.linalg.norm(a - b[:count], axis=1).max()) for a, b in zip(some, got_rows, strict=True))

@@ -2,6 +2,7 @@
 
     releases/NAME/index/{model}/{modality}/        modality: image or text, whose vectors are searched
       index.json                     the record; replaced whole, so a reader sees one state or the next
+      README.md                      the card: recall and speed, for people
       speed.json                     milliseconds of a search by probed lists, as measured when the build ended
       {generation}/trained.faiss     rotation, centroids and parameters of the codes, without rows; for all segments
       {generation}/held_out.npy      the queries that recall is measured with

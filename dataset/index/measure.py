@@ -1,7 +1,7 @@
 """Recall of an index on held-out queries, and the number of probed lists that it needs.
 
 Queries are pictures and texts that were not trained on; the row that a query came from is taken out of what is expected
-and of what is found. The same build gives the same numbers. Milliseconds differ, and are kept in speed.json.
+and of what is found. The same build gives the same numbers. Milliseconds differ; speed.json and README.md have them.
 """
 
 import statistics
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dataset import strict_json
 from dataset.formats.index_files import SPEED, IndexRecord, RecallRow
+from dataset.index.card import CARD, render_card
 from dataset.index.filters import Filter
 from dataset.index.lookup import Index
 from dataset.index.neighbours import NEIGHBOURS, SELECTIVITIES, NearestRows
@@ -62,7 +63,9 @@ def measure(work: Work, record: IndexRecord) -> IndexRecord:
         found += [_recall(index, queries, at, probes) for queries in sorts]
     speed = _speed(index, sorts[0].rows, sorted({row.probes for row in found}))
     work.store.put(work.output(SPEED), (strict_json.dumps(speed, indent=1) + "\n").encode())
-    return replace(record, probes=probes, recall=tuple(found))
+    measured = replace(record, probes=probes, recall=tuple(found))
+    work.store.put(work.output(CARD), render_card(measured, speed).encode())
+    return measured
 
 
 def choose_probes(rows: list[RecallRow]) -> int:

@@ -60,7 +60,7 @@ def test_a_batch_is_added_as_a_segment_and_compaction_joins_it_without_removed_r
     finds_all(index, release, gone)
     finds_all(open_index(folder), release, gone)
     checksums_hold(folder, record)
-    listed = {*(file.path for file in record.files), "index.json", "speed.json", ".lock"}
+    listed = {*(file.path for file in record.files), "index.json", "speed.json", "README.md", ".lock"}
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == listed
 
 
@@ -117,7 +117,7 @@ def test_the_same_call_does_nothing_and_another_kind_begins_a_new_generation(tmp
     assert (first.generation, second.generation, second.kind) == (1, 2, "rabitq")
     assert [hits.ids[0] for hits in index.search(rows, 1, probes=4)] == list(range(300))
     assert {path.parts[len(folder.parts)] for path in folder.rglob("*.*")} == {
-        "index.json", "speed.json", ".lock", "2", "2-2-rows"
+        "index.json", "speed.json", "README.md", ".lock", "2", "2-2-rows"
     }  # fmt: skip
 
 

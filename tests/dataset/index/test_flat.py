@@ -140,6 +140,9 @@ def test_two_commands_lead_from_vectors_to_results(tmp_path: Path) -> None:
     assert len(others) == 2
     plain = CliRunner().invoke(app, [*command[:-1], "--filter", "host=host1.example"])
     assert "3 of 11 rows that pass the filter" in plain.stdout
+    card = (tmp_path / "mine/index/vectors/image/README.md").read_text(encoding="utf-8")
+    assert "| images | 100% | 1 | " in card
+    assert "55 rows of 16 dimensions" in card
     info = CliRunner().invoke(app, ["index", "info", str(tmp_path / "mine")])
     assert "55  rows of 16 dimensions in 1 lists" in info.stdout
 

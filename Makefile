@@ -3,10 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers kill-index clean
+.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers kill-index clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
+
+search: .venv/installed  ## the demo's release in the search page at http://127.0.0.1:1234, after make demo
+	"$(BIN)/python" -m tests.demo.search
 
 chaos: .venv/installed  ## the swarm under 1,000 faults, 8 minutes or so; prints the verdict as JSON
 	"$(BIN)/python" -m tests.chaos.run $(CHAOS)

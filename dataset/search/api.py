@@ -32,8 +32,9 @@ from dataset.search.terms import query_vector
 class SearchApi:
     """The answers of /api, as JSON bytes."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, has_reports: bool = False) -> None:
         self._service = service
+        self._has_reports = has_reports
 
     def indexes(self) -> bytes:
         """Return what can be searched, and how."""
@@ -45,6 +46,7 @@ class SearchApi:
                 "safe": self._service.safe,
                 "may_leave_safe": self._service.may_leave_safe,
                 "urls": sources.fetcher.is_there,
+                "reports": self._has_reports,
             }
         )
 

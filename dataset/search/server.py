@@ -145,7 +145,7 @@ class _Routes:
         self._options = options
         self._exports = exports
         self._clip = ClipRetrieval(service, options.columns)
-        self._api = SearchApi(service)
+        self._api = SearchApi(service, has_reports=options.reports is not None)
         self._bodies = BodyReader()
 
     def table(self) -> list[BaseRoute]:

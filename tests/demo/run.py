@@ -181,6 +181,7 @@ def work(demo: Demo, swarm: Swarm) -> bool:
         ("report", report),
     ):
         out.print(f"  {name:<11}{path}", soft_wrap=True)
+    out.print("`make search` opens its pictures in the search page.")
     return all(check.holds for check in checks)
 
 
@@ -202,6 +203,7 @@ def build(demo: Demo, swarm: Swarm) -> None:
     roles += [
         f"tags.{role}.{tag}.head={heads[tag]['head']}" for role in ("en", "other") for tag in ("punsafe", "pwatermark")
     ]
+    roles.append("embeddings.keep=true")  # for the search
     roles.append("safety.prompts=null")  # the demo's model knows none of the built-in words
     overrides = [word for role in roles for word in ("--set", role)]
     swarm.run("recipe", [str(BIN / "dataset"), "recipe", *overrides, "--out", str(demo.folder / "recipe.json")])

@@ -208,7 +208,8 @@ addEventListener('popstate', async () => {
 
 /** Bring the form into line with the query and the index. */
 async function prepare() {
-  const { indexes, safe, may_leave_safe: mayLeave } = await ask('api/indexes');
+  const { indexes, safe, reports, may_leave_safe: mayLeave } = await ask('api/indexes');
+  find('[data-act=report]').hidden = !reports;
   const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
   find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));
   columns = COLUMNS.filter((name) => chosen.columns.includes(name));

@@ -52,7 +52,7 @@ class Browser:
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression; a promise is awaited."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
+        assert "exceptionDetails" not in found, str(found)[:1_000]
         return found["result"].get("value")
 
     def wait(self, expression: str) -> Any:
@@ -98,7 +98,7 @@ def browsing(folder: Path) -> Iterator[Browser]:
     command = [
         "/bin/bash", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', program, "--remote-debugging-pipe",
         "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--window-size=1200,900",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.*", "--window-size=1200,900",
     ]  # fmt: skip
     with subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL) as process:
         os.close(theirs_in)

@@ -141,7 +141,7 @@ def _train_parameters(work: Work) -> int:
         projection = train_projection(sample[:SAMPLE_ROWS])
         codes = encode(sample, projection).astype(np.float32)
     except DedupError as error:
-        raise DedupError(f"Of the embeddings {work.options.model}, {error}") from error
+        raise DedupError(f"In a sample of embeddings/{work.options.model}, {error}") from error
     cells = train_cells(codes, work.options.cells or cell_count(sum(plan.rows)), work.plan.super_cells)
     kept, pairs = _measure_kept(sample, codes, cells, work.options.candidates_from)
     arrays = cells.arrays() | {"projection": projection, "kept": np.array([kept, pairs], np.float64)}
@@ -206,7 +206,7 @@ def lay_out(work: Work, batch: int, file: int) -> UnitResult:
         try:
             codes[start + alive] = encode(block[alive], projection)
         except DedupError as error:
-            raise DedupError(f"In {work.images(batch, file)}, from row {start} on, {error}") from error
+            raise DedupError(f"In {work.images(batch, file)}, rows {start} to {end - 1}, {error}") from error
     alive = np.flatnonzero(found)
     home, visiting, visited = visits(codes[alive].astype(np.float32), cells, work.options.gap)
     order, offsets = in_sections(cells.super_cell_of(home), work.plan.super_cells)

@@ -46,8 +46,8 @@ def unit_rows(rows: Matrix) -> Floats:
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):
         raise DedupError(
-            f"{len(bad)} rows of embeddings, first row {bad[0]}, are NaN, infinite or zero: embed their shards again, "
-            "and gather them with dataset embeddings --restart."
+            f"{len(bad)} of {len(rows)} rows are NaN, infinite or zero: embed their shards again, and gather them with "
+            "dataset embeddings --restart."
         )
     wide /= norms[:, None]
     return wide

@@ -83,6 +83,7 @@ def _render_plan(made: Plan) -> RenderableType:
         ("cost", f"{made.cost:,.0f} $"),
         ("publish", _release_line(made)),
         ("statistics", f"{span(made.release.stats_seconds)} to count all rows; publish saves its own counts"),
+        ("near-duplicates", _dedup_line(made)),
     ):
         facts.add_row(name, value)
     numbers = ("workers", "rows", "rows/s together", "busy", "days", "$")
@@ -106,6 +107,13 @@ def _release_line(made: Plan) -> str:
     disk = f"{release.release_bytes / 1e9:,.0f} GB and {release.work_bytes / 1e9:,.0f} GB of work"
     cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
     return f"{span(release.publish_seconds)} on {cores}, {release.memory_bytes / 1e9:,.1f} GB of memory; {disk}"
+
+
+def _dedup_line(made: Plan) -> str:
+    release = made.release
+    cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
+    memory = f"{release.dedup_memory_bytes / 1e9:,.1f} GB of memory"
+    return f"{span(release.dedup_seconds)} on {cores}, {memory}; {release.dedup_work_bytes / 1e9:,.0f} GB of work"
 
 
 def _render_sources(made: Plan) -> Table:

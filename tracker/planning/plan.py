@@ -42,6 +42,9 @@ BLOCKED = 1.2
 # Bytes per pixel of a JPEG at quality 95; for pictures of 4:3 this gives LAION's 80 TB at 224 px on the shorter side.
 JPEG_BYTES_A_PIXEL = 0.205
 ASPECT = 4 / 3
+# As `dataset dedup` counts a process's memory: with its libraries, and for each row of a super-cell, of which there are
+# 1,024 from a billion rows on.
+DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Assumptions:
     publish_work_bytes: Number
     release_row_bytes: Number
     stats_rows_per_second: Number
+    dedup_rows_per_second: Number
+    dedup_work_bytes: Number
     rates: Mapping[Stage, Number]
     workers: Mapping[Stage, Number]
     prices_hour: Mapping[Stage, Number]
@@ -106,6 +111,11 @@ class ReleasePlan:
     """Working files, in addition to the release, until it is published."""
     stats_seconds: float
     """Time to count all rows. Publish saves the counts of its releases, so their statistics take only seconds."""
+    dedup_seconds: float
+    """Time to find near-duplicates, on the cores of publish."""
+    dedup_memory_bytes: float
+    """Of all cores together; a core holds the rows of a super-cell."""
+    dedup_work_bytes: float
 
 
 @dataclass(slots=True)
@@ -164,6 +174,8 @@ ORDINARY = Assumptions(
     publish_work_bytes=_assumed(500, "a row: twice that of a part"),
     release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
+    dedup_rows_per_second=_assumed(4_000, "a core at a million cells, computed from a million rows (bench_dedup)"),
+    dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
     rates={
         "extract": _assumed(17_000, "a core, with language (bench-extract)"),
         "ingest": _assumed(60_000, "one process (bench-extract)"),
@@ -288,9 +300,10 @@ def make_plan(assumptions: Assumptions) -> Plan:
 
 
 def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
-    """Return the time and space of publish and stats; both read and write each row a fixed number of times."""
+    """Return the time and space of publish, stats and dedup; the first two take each row a fixed number of times."""
     cores = a.publish_cores.value
-    if not (cores and a.publish_rows_per_second.value and a.stats_rows_per_second.value):
+    rates = (a.publish_rows_per_second, a.stats_rows_per_second, a.dedup_rows_per_second)
+    if not (cores and all(rate.value for rate in rates)):
         raise TrackerError("publish would never end: give publish_cores and its rows per second above 0")
     return ReleasePlan(
         publish_seconds=pairs / cores / a.publish_rows_per_second.value,
@@ -298,6 +311,9 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
         release_bytes=pairs * a.release_row_bytes.value,
         work_bytes=pairs * a.publish_work_bytes.value,
         stats_seconds=pairs / cores / a.stats_rows_per_second.value,
+        dedup_seconds=pairs / cores / a.dedup_rows_per_second.value,
+        dedup_memory_bytes=cores * (DEDUP_PROCESS_BYTES + 2 * DEDUP_ROW_BYTES * pairs / DEDUP_SUPER_CELLS),
+        dedup_work_bytes=pairs * a.dedup_work_bytes.value,
     )
 
 

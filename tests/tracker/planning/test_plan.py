@@ -53,6 +53,8 @@ def test_six_billion_rows_are_published_in_hours_with_memory_for_the_cores_alone
     assert 1.1e12 <= release.release_bytes <= 1.3e12
     assert release.work_bytes == 3e12
     assert release.stats_seconds < release.publish_seconds / 5
+    assert 20 <= release.dedup_seconds / 3600 <= 40
+    assert release.dedup_work_bytes == 6e12
     half = make_plan(with_given(ORDINARY, rows | {"publish_cores": 8})).release
     assert half.publish_seconds == 2 * release.publish_seconds
     assert half.memory_bytes == release.memory_bytes / 2

@@ -133,6 +133,9 @@ def apply(
     again: Annotated[
         bool, typer.Option("--again", help="Compare with all lists, also those that were applied before.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Also read all of the crawls, for rows that were never published.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -146,7 +149,9 @@ def apply(
     for name in releases or release_names(target):
         with PhaseBars() as bars:
             threads = workers or len(os.sched_getaffinity(0))
-            one = apply_takedowns(target, name, again=again, threads=threads, on_progress=bars.show)
+            one = apply_takedowns(
+                target, name, again=again, everything=everything, threads=threads, on_progress=bars.show
+            )
         done.append({"name": name, "lists": 0} if one is None else asdict(one))
         if not as_json:
             sys.stdout.write(f"{name}: no list to apply\n" if one is None else _applied(one))

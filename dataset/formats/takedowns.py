@@ -4,7 +4,7 @@ takedowns/requests/ID.json      a request: who asked when and why, how many entr
 takedowns/pending/ID.json       the entries of a request that waits for a decision; deleted with it
 takedowns/log/TIME-ID.json      an event: when, what, by whom, why, how many; never a URL, a hash or a host
 takedowns/applied/NAME.json     the deny lists that were applied to the release NAME, and its versions made so
-takedowns/applied/NAME/VERSION.parquet   the removed rows: id, reason, and the files that they were in
+takedowns/applied/NAME/TIME.parquet      the rows that an apply removed: id, reason, and the files they were in
 takedowns/applying/NAME/        the work of an unfinished apply: plan.json, and what its units found and wrote
 """
 
@@ -77,7 +77,7 @@ class PendingEntries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedVersion:
-    """A version that an apply made."""
+    """An apply that removed rows; `version` is the live one, which it made unless all rows were of crawls alone."""
 
     version: str
     time: str
@@ -98,7 +98,7 @@ FOUND_SCHEMA = pa.schema([("id", pa.int64()), ("reason", pa.string())])
 
 TARGETS_SCHEMA = pa.schema(
     [
-        ("id", pa.int64()),
+        ("id", pa.int64()),  # null: the release did not have the row
         ("reason", pa.string()),
         ("input", pa.int16()),  # this and the rest are null where the file is no longer there
         ("key", pa.int64()),
@@ -132,9 +132,9 @@ def applied_path(name: str) -> str:
     return f"{FOLDER}/applied/{name}.json"
 
 
-def removed_path(name: str, version: str) -> str:
-    """Return the path of the rows that a version of a release lacks."""
-    return f"{FOLDER}/applied/{name}/{version}.parquet"
+def removed_path(name: str, time: str) -> str:
+    """Return the path of the rows that an apply to a release removed; `time` is the plan's."""
+    return f"{FOLDER}/applied/{name}/{''.join(filter(str.isalnum, time))}.parquet"
 
 
 def read_applied(store: Store, name: str) -> Applied:

@@ -21,6 +21,7 @@ from dataset.publish.deny import DenyRules
 from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.crawl_files import CrawlUnit, plan_units, remove_from
+from dataset.takedown.crawl_rows import crawl_scans, scan_crawl
 from dataset.takedown.embeddings_files import remove_from_embeddings
 from dataset.takedown.indexes import remove_from_indexes
 from dataset.takedown.plan import Removed, Work, delete_work, open_work
@@ -54,18 +55,20 @@ def apply_takedowns(
     name: str,
     *,
     again: bool = False,
+    everything: bool = False,
     threads: int = 1,
     now: datetime | None = None,
     on_progress: Progress = lambda *_: None,
 ) -> AppliedTakedowns | None:
     """Remove what deny lists name from a release, its crawls and all that was derived from it; None if nothing is new.
 
-    `again` compares every row with lists that were applied before, too, and removes what was brought back since.
+    `again` compares every row with lists that were applied before, too, and removes what was brought back since;
+    `everything` also reads all shards and packs of the release's crawls, for rows that it does not have.
 
     Raises: TakedownError, ReleaseError, DenyListError, ManifestError; StoreError when a store or the disk fails. Called
         again, it goes on where it was.
     """
-    work = open_work(store, name, again=again, now=now)
+    work = open_work(store, name, again=again, everything=everything, now=now)
     if work is None:
         return None
     files = data_files(work.release)
@@ -76,9 +79,14 @@ def apply_takedowns(
     for done, count in enumerate(scanned, 1):
         counts.append(count)
         on_progress("scanning", done, len(files))
+    if work.plan.everything:
+        scans = list(crawl_scans(work.release))
+        for done, _ in enumerate(map_in_order(lambda unit: scan_crawl(work, rules, unit), scans, threads), 1):
+            on_progress("scanning crawls", done, len(scans))
     write_targets(work, len(files))
     targets = read_targets(work)
-    ids = targets["id"].to_numpy()
+    published = targets.filter(targets["id"].is_valid())
+    ids = published["id"].to_numpy()
     earlier = removed_before(store, name) if work.plan.again else np.empty(0, np.int64)
     version = work.plan.version if len(ids) else work.plan.before
     gone = Removed(np.union1d(ids, earlier), ids, version)
@@ -98,7 +106,7 @@ def apply_takedowns(
         entries += some
         on_progress("rewriting", done, len(touched))
     total += sum(int(str(one["bytes"])) for one in entries)
-    removed = dict(sorted(Counter(targets["reason"].to_pylist()).items()))
+    removed = dict(sorted(Counter(published["reason"].to_pylist()).items()))
     total += remove_from_side_tables(work, gone)
     total += remove_from_embeddings(work, gone)
     if removed:
@@ -117,9 +125,9 @@ def apply_takedowns(
 
 def removed_before(store: Store, name: str) -> Integers:
     """Return the ids of all rows that were removed from a release, in order -> (N,) int64."""
-    paths = [removed_path(name, one.version) for one in read_applied(store, name).versions]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *(store.read_table(path, ["id"])["id"].to_numpy()
-                                                              for path in paths)]))  # fmt: skip
+    paths = [removed_path(name, one.time) for one in read_applied(store, name).versions]
+    ids = (store.read_table(path, ["id"])["id"].drop_null().to_numpy() for path in paths)
+    return np.unique(np.concatenate([np.empty(0, np.int64), *ids]))
 
 
 def _remove_from_crawls(work: Work, targets: pa.Table, threads: int, on_progress: Progress) -> int:

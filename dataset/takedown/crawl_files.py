@@ -45,13 +45,13 @@ def plan_units(release: Release, targets: pa.Table) -> Iterator[CrawlUnit]:
     found: dict[tuple[CrawlFile, str, str], tuple[set[str], set[int]]] = {}
     stores = [one.store for one in release.record.inputs]
     for row in targets.to_pylist():
-        if row["key"] is None:
+        if row["input"] is None:
             continue
         for kind in CrawlFile:
             stems = row[kind.value]
             for stem in [stems] if isinstance(stems, str) else stems or ():
                 keys, rows = found.setdefault((kind, stores[row["input"]], stem), (set(), set()))
-                keys.add(f"{row['key']:015d}")
+                keys.update([] if row["key"] is None else [f"{row['key']:015d}"])
                 if row["pack_row"] is not None:
                     rows.add(row["pack_row"])
     for (kind, store, stem), (keys, rows) in sorted(found.items()):

@@ -44,6 +44,8 @@ class Plan:
     """Lists that were applied before."""
     again: bool
     """Whether what was removed before is looked for once more in what was derived since."""
+    everything: bool
+    """Whether rows of the crawls that the release does not have are compared, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,13 @@ class Removed:
         return Removed(ids, new, self.version)
 
 
-def open_work(store: Store, name: str, *, again: bool = False, now: datetime | None = None) -> Work | None:
+def open_work(
+    store: Store, name: str, *, again: bool = False, everything: bool = False, now: datetime | None = None
+) -> Work | None:
     """Go on with the apply that was begun, or plan one; None if every deny list was applied to the release.
 
-    `again` also compares every row with the lists that were applied before.
+    `again` also compares every row with the lists that were applied before, `everything` rows of the crawls that the
+    release does not have.
 
     Raises: TakedownError when a publish is making a version; ReleaseError when there is no such release; StoreError.
     """
@@ -111,6 +116,7 @@ def open_work(store: Store, name: str, *, again: bool = False, now: datetime | N
         deny=tuple(lists),
         applied=tuple(applied),
         again=again,
+        everything=everything,
     )
     store.put(f"{applying_folder(name)}/{_RECORD}", release.record.to_json())
     store.put(applying_plan(name), to_json(plan))

@@ -30,13 +30,16 @@ PARTS_TRIED = 10_000
 def write_targets(work: Work, files: int) -> int:
     """Write where each found row came from; return the number of rows. `files` is the number of data files.
 
+    Rows of the crawls that the release does not have come last, without an id.
+
     Raises: ManifestError, StoreError when the store of a crawl cannot be read.
     """
     path = work.path("targets.parquet")
     if not work.store.exists(path):
         found = [work.store.read_table(work.path(f"found/{at:06d}.parquet")) for at in range(files)]
         rows = pa.concat_tables([FOUND_SCHEMA.empty_table(), *found]).sort_by("id")
-        work.store.write_table(path, _trace(work, rows))
+        crawled = [work.store.read_table(one) for one in work.store.list(work.path("crawl_found"))]
+        work.store.write_table(path, pa.concat_tables([_trace(work, rows), *crawled]))
     return len(work.store.read_table(path, ["id"]))
 
 

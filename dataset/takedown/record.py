@@ -71,13 +71,14 @@ def write_applied(work: Work, targets: pa.Table, removed: Mapping[str, int]) -> 
     plan, store = work.plan, work.store
     applied = read_applied(store, plan.name)
     versions = applied.versions
-    if removed:
-        store.write_table(removed_path(plan.name, plan.version), targets)
-        if all(one.version != plan.version for one in versions):
-            versions = (*versions, AppliedVersion(version=plan.version, time=plan.time, removed=removed))
+    version = plan.version if removed else plan.before
+    if len(targets):
+        store.write_table(removed_path(plan.name, plan.time), targets)
+        if all(one.time != plan.time for one in versions):
+            versions = (*versions, AppliedVersion(version=version, time=plan.time, removed=removed))
     deny = tuple(dict.fromkeys((*plan.applied, *plan.deny)))
     store.put(applied_path(plan.name), to_json(Applied(deny=deny, versions=versions)))
-    facts = {"by": this_person(), "version": plan.version if removed else plan.before, "removed": dict(removed)}
+    facts = {"by": this_person(), "version": version, "removed": dict(removed), "others": targets["id"].null_count}
     log_event(store, work.time, "applied", plan.name, facts)
 
 

@@ -72,7 +72,7 @@ def verify_takedowns(
     applied = read_applied(store, name)
     targets = _all_targets(store, name)
     rules = {reason: one for reason, one in DenyRules.load_by_reason(store, applied.deny).items() if one.kinds}
-    ids = targets["id"].to_numpy()
+    ids = targets["id"].drop_null().to_numpy()
     jobs = list(release_checks(release, ids, rules, everything=everything))
     jobs += derived_checks(release, ids)
     jobs += index_checks(release, ids)
@@ -85,7 +85,7 @@ def verify_takedowns(
     return Verified(
         release=name,
         version=release.record.version,
-        rows=len(targets),
+        rows=len(ids),
         files=len(jobs),
         bytes=sum(job.size for job in jobs),
         leftovers=leftovers,
@@ -102,5 +102,5 @@ def _run(job: FileCheck) -> list[str]:
 
 def _all_targets(store: Store, name: str) -> pa.Table:
     """Return the rows that were removed in all versions."""
-    tables = [store.read_table(removed_path(name, one.version)) for one in read_applied(store, name).versions]
+    tables = [store.read_table(removed_path(name, one.time)) for one in read_applied(store, name).versions]
     return pa.concat_tables([TARGETS_SCHEMA.empty_table(), *tables]).sort_by("id")

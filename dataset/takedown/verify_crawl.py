@@ -6,21 +6,17 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from dataset.candidates.urls import host_of
 from dataset.formats.embeddings import IMAGES, METADATA, TEXTS, embeddings_folder
-from dataset.formats.manifest import Output, OutputKind, outputs
+from dataset.formats.manifest import Output, outputs
 from dataset.formats.npy import open_rows
-from dataset.formats.parts import pair_hash
 from dataset.formats.releases import Release
 from dataset.formats.shards import ANONYMOUS_COLUMNS, blank_value
-from dataset.publish.deny import COLUMNS, DenyRules
-from dataset.publish.digests import digest_bytes
+from dataset.publish.deny import DenyRules
 from dataset.store.store import Store
 from dataset.takedown.checks import Check, FileCheck
 from dataset.takedown.crawl_files import CrawlFile, CrawlUnit, plan_units
-from dataset.takedown.scan import denied
+from dataset.takedown.crawl_rows import denied_rows, table_of
 
 
 def crawl_checks(
@@ -124,41 +120,13 @@ def _check_pack(store: Store, path: str, rows: Sequence[int]) -> Iterator[str]:
 
 def _output_checks(store: Store, output: Output, rules: Mapping[str, DenyRules]) -> Iterator[FileCheck]:
     """Yield the checks of an output of a crawl against the deny lists."""
-    match output.kind:
-        case OutputKind.PART | OutputKind.SHARD | OutputKind.PACK:
-            path = f"{output.path}.parquet"
-        case OutputKind.EMBEDDINGS:
-            path = f"{embeddings_folder(output.path)}/{METADATA}"
-        case _:
-            return
-    if store.exists(path) and rules:
+    path = table_of(output)
+    if path is not None and store.exists(path) and rules:
         yield FileCheck(store, path, partial(_check_output, store, path, rules))
 
 
 def _check_output(store: Store, path: str, rules: Mapping[str, DenyRules]) -> Iterator[str]:
     """Compare the rows of a part, shard, pack or metadata with the rules that their columns allow."""
-    count = 0
-    with store.open_input(path) as file:
-        parquet = pq.ParquetFile(file)
-        for at in range(parquet.num_row_groups):
-            rows = comparable(parquet.read_row_group(at, use_threads=False))
-            kinds = [kind for kind, columns in COLUMNS.items() if set(columns) <= set(rows.column_names)]
-            count += len(rows) - denied(rows, {reason: one.only(kinds) for reason, one in rules.items()}).null_count
+    count = sum(1 for _ in denied_rows(store, path, rules))
     if count:
         yield f"{path} has {count} rows that a deny list names: apply with --again --everything."
-
-
-def comparable(rows: pa.Table) -> pa.Table:
-    """Return rows of a crawl's table under the names and types that deny rules compare; blank rows are left out."""
-    names = {"url": "URL", "caption": "TEXT", "text": "TEXT"}
-    rows = rows.rename_columns([names.get(name, name) for name in rows.column_names])
-    rows = rows.filter(pc.not_equal(pc.fill_null(rows["URL"], ""), ""))
-    if "hash" not in rows.column_names and "TEXT" in rows.column_names:
-        pairs = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
-        rows = rows.append_column("hash", pa.array([pair_hash(url, text or "") for url, text in pairs], pa.int64()))
-    if "final_host" not in rows.column_names:
-        urls = rows["final_url"] if "final_url" in rows.column_names else rows["URL"]
-        rows = rows.append_column("final_host", pa.array([host_of(url or "") for url in urls.to_pylist()], pa.string()))
-    if "pdq" in rows.column_names and pa.types.is_string(rows["pdq"].type):
-        rows = rows.set_column(rows.column_names.index("pdq"), "pdq", digest_bytes(rows["pdq"], 32))
-    return rows

@@ -91,6 +91,28 @@ def test_a_copy_in_a_part_that_no_row_of_the_release_came_from_is_found_by_readi
     applied.store.put(path, data)
 
 
+def test_links_that_were_never_published_leave_their_crawl_by_reading_everything(tmp_path: Path) -> None:
+    store = make_crawl(tmp_path, 3)
+    keep = store.read("crawl/parts/0000000003.parquet")
+    gone = store.read_table("crawl/parts/0000000003.parquet")
+    store.write_table("crawl/parts/0000000003.parquet", gone.slice(0, 0), {"shoal.removed": str(len(gone))})
+    make_release(store)
+    store.put("crawl/parts/0000000003.parquet", keep)  # it came later than the release
+    row = sample(2 * PER_SHARD)
+    file_request(store, [Entry(kind="url", value=row["URL"])], "privacy")
+    assert (done := apply_takedowns(store, "laion")) is not None
+    assert done.removed == {}
+    before = [sentence.split(" ", 1)[0] for sentence in verify_takedowns(store, "laion", everything=True).leftovers]
+    assert before == ["crawl/packs/2.0.parquet", "crawl/shards/2.parquet", "crawl/parts/0000000003.parquet",
+                      "crawl/embeddings/second/2.embeddings/metadata/metadata_0.parquet"]  # fmt: skip
+    assert (done := apply_takedowns(store, "laion", again=True, everything=True)) is not None
+    assert (done.removed, done.version) == ({}, "1.0.0")
+    assert verify_takedowns(store, "laion", everything=True).leftovers == []
+    pack = store.read_table("crawl/packs/2.0.parquet")
+    assert (pack["url"][0].as_py(), pack["url"][1].as_py()) == ("", sample(2 * PER_SHARD + 1)["URL"])
+    assert row["key"] not in store.read_table("crawl/parts/0000000003.parquet")["key"].to_pylist()
+
+
 def test_what_cannot_be_proven_is_open_until_it_is_done(applied: Applied) -> None:
     def says(words: str) -> bool:
         return any(words in sentence for sentence in applied.verify().open)

@@ -1,4 +1,4 @@
-"""SHA256SUMS, checked by the program that users check it with."""
+"""Check SHA256SUMS with the program that users run."""
 
 import subprocess
 from pathlib import Path

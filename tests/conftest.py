@@ -1,4 +1,4 @@
-"""A real Postgres for every test that asks: the embedded one, or that of SHOAL_TEST_DATABASE_URL."""
+"""A real Postgres for every test that requests it: the embedded server, or that of SHOAL_TEST_DATABASE_URL."""
 
 import os
 from collections.abc import Callable, Iterator

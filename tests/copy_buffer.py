@@ -1,4 +1,4 @@
-"""A whole COPY in one buffer: what ingest sends in pieces."""
+"""A whole COPY in one buffer, which ingest sends in pieces."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""The figures of `dataset stats`, by DuckDB: the checker of the tests and what the benchmark compares with."""
+"""The figures of `dataset stats`, computed by DuckDB, with which tests and the benchmark compare."""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""Embeddings for tests and benchmarks: vectors that are told by the pair, in the folders that the filter writes."""
+"""Embeddings for tests and benchmarks: vectors that are derived from the pair, in the folders that the filter
+writes.
+"""
 
 from collections.abc import Mapping, Sequence
 

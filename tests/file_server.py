@@ -1,4 +1,4 @@
-"""A web server on loopback that gives files, whole or in parts, and breaks off or refuses when it is told to."""
+"""A web server on loopback that serves files, whole or in parts, and cuts responses off or refuses when told to."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Programs that read a release and whose packages do not go together with ours: environments of their own in .readers/.
+"""Programs that read a release and whose packages conflict with Shoal's, in separate environments in .readers/.
 
     python -m tests.readers       makes those that are missing (make readers); it needs a package index
 

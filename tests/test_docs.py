@@ -1,4 +1,4 @@
-"""The documents: no link leads to nothing, and what they list is what the code has."""
+"""The documents: every link has a target, and the tables equal the code."""
 
 import re
 from pathlib import Path

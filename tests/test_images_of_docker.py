@@ -1,4 +1,6 @@
-"""What docker/slim.py tries of OpenCV is all that the code calls: what it takes out may otherwise be missed."""
+"""docker/slim.py tests every OpenCV function that the code calls; otherwise it could remove a library that is
+needed.
+"""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and Prometheus's configuration ask for nothing that nobody tells."""
+"""The dashboard, the alerts and Prometheus's configuration use only metrics that exist."""
 
 import importlib.util
 import json

@@ -1,4 +1,6 @@
-"""A plain install has none of the extras' packages: every command starts without them, and says what it lacks."""
+"""A plain install has none of the extras' packages: every command starts without them, and reports the missing
+package.
+"""
 
 import re
 import subprocess

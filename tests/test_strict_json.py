@@ -1,4 +1,4 @@
-"""All JSON that is written is JSON to every reader: no NaN, no Infinity."""
+"""All JSON that is written is valid for every reader: it has no NaN and no Infinity."""
 
 import ast
 import json

@@ -1,4 +1,6 @@
-"""The wheel holds every module and every data file; what setuptools does not find would be missing from images only."""
+"""The wheel contains every module and data file; a file that setuptools does not find would be missing only in
+images.
+"""
 
 import subprocess
 import sys

@@ -1,8 +1,8 @@
-"""Our Bloom filter beside `rbloom`, the fastest on PyPI: from a pack's URLs to the mask of those that are new.
+"""Compare Shoal's Bloom filter with `rbloom`, the fastest on PyPI: from a pack's URLs to the mask of new ones.
 
     python -m tests.benchmarks.bench_bloom [--keys 1000000] [--rate 0.001]
 
-`rbloom` is no dependency: it is installed into a virtual environment of its own under .shoal/, and runs there beside
+`rbloom` is not a dependency: it is installed into a virtual environment of its own under .shoal/, and runs there beside
 this one's packages. It is measured with Python's own `hash`, its fastest, whose filters no other process can use, and
 with XXH3-128, which can be saved as ours can. Both sides begin with Arrow columns, as packs are read, and add what is
 new. One half of the URLs are duplicates of the other. The last line is JSON.

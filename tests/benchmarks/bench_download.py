@@ -1,4 +1,4 @@
-"""Our download worker beside img2dataset: the same links of the same server, in one run, turn by turn.
+"""Compare the download worker with img2dataset: the same links of the same server, in turn within one run.
 
     python -m tests.benchmarks.bench_download [--links 8000] [--turns 2] [--connections 64] [--batches 3]
 

@@ -1,4 +1,4 @@
-"""What a shrunk picture is worth: ours and img2dataset's way beside a full decode, sampled by Lanczos.
+"""Measure the quality of resized pictures: Shoal's way and img2dataset's, compared with a full decode and Lanczos.
 
 img2dataset decodes the whole picture with OpenCV, samples it by pixel areas and encodes it at quality 95. Both ways end
 as JPEG and are decoded again. SSIM is Wang's and others' of 2004, on luma, with their Gaussian window and constants.

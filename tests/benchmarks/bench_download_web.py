@@ -1,4 +1,4 @@
-"""The web that bench_download asks: generated JPEGs behind a real web server on loopback.
+"""The web server of bench_download: generated JPEGs behind a real web server on loopback.
 
 Pictures have lognormal sizes with a mean of about 55 KB and sides of 120 to 2,400 px, as a crawl's; one in five is
 progressive. They are smooth shapes under a grain that JPEG at quality 85 codes with about 0.2 bytes a pixel, as it does

@@ -1,4 +1,4 @@
-"""Our side of bench_download, as a process of its own: `download_batch` as the worker calls it, without a tracker."""
+"""Shoal's side of bench_download, in a separate process: `download_batch` as the worker calls it, without a tracker."""
 
 import os
 import sys

@@ -1,8 +1,8 @@
-"""The filter end to end, shards in and parts out, beside the bare forward pass on the same batches.
+"""Compare the filter end to end, from shards to parts, with the bare forward pass on the same batches.
 
-ViT-B/32 (and ViT-L/14 on a GPU) as open_clip builds them, with random weights: arithmetic does not ask what the numbers
-are, and a machine without a network has no others. Pictures are noise and gradients as JPEGs of 256 pixels on the
-shorter side, as a download leaves them; captions have from 3 to 60 words, most of them few, as alt texts do.
+ViT-B/32 (and ViT-L/14 on a GPU) as open_clip builds them, with random weights: the time does not depend on the values,
+and a machine without a network has no others. Pictures are noise and gradients as JPEGs of 256 pixels on the shorter
+side, as a download leaves them; captions have from 3 to 60 words, most of them few, as alt texts do.
 
 Measured in one process, one after the other on the same samples:
 

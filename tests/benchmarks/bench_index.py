@@ -1,4 +1,4 @@
-"""The index beside autofaiss: build, recall, speed and filters, on vectors like CLIP's.
+"""Compare the index with autofaiss: build, recall, speed and filters, on vectors like CLIP's.
 
     python -m tests.benchmarks.bench_index [--rows 1000000] [--folder .shoal/bench-index] [--autofaiss PYTHON]
 

@@ -1,4 +1,4 @@
-"""`dataset publish` beside DuckDB: from the parts of a crawl to sorted parquet, each pair once.
+"""Compare `dataset publish` with DuckDB: from the parts of a crawl to sorted parquet, each pair once.
 
     python -m tests.benchmarks.bench_release [--rows 10000000] [--memory 1.0] [--folder .shoal/bench-release]
 

@@ -1,4 +1,4 @@
-"""Embeddings, side tables and tars of a release, each beside a limit or a peer that does the same.
+"""Measure embeddings, side tables and tars of a release, each compared with a limit or a peer that does the same.
 
     python -m tests.benchmarks.bench_select [--rows 10000000] [--embedded 2000000] [--folder .shoal/bench-select]
 

@@ -1,9 +1,9 @@
-"""`dataset stats` beside a DuckDB script of the same figures, on the same files, with the same cores and memory.
+"""Compare `dataset stats` with a DuckDB script of the same figures, on the same files, cores and memory.
 
     python -m tests.benchmarks.bench_stats [--rows 2000000] [--folder FOLDER]
 
-Each side is a process of its own, start included; both run twice in turn and the faster run of each counts. The figures
-must be equal in every printed digit, distinct counts and most frequent values aside. The last line is JSON.
+Each side is a separate process, including its startup; both run twice in turn and the faster run of each counts. The
+figures must be equal in every printed digit, distinct counts and most frequent values aside. The last line is JSON.
 """
 
 import argparse

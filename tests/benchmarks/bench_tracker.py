@@ -1,9 +1,10 @@
-"""The tracker at size, beside LAION's statement, an ideal draw, a bare COPY + DELETE and other queues, in one run.
+"""Compare the tracker, with a large pool, with LAION's statement, an ideal draw, COPY + DELETE and other queues, in one
+run.
 
     python -m tests.benchmarks.bench_tracker [--rows 1000000 10000000 50000000] [--minutes 10] [--only draw mix …]
 
-Everything runs on one machine, the clients too. Each figure is told on stderr when it is measured, and the last line is
-JSON. The full run takes about an hour and 30 GB; `--rows 100000000 --only draw` takes 45 GB. A pool of less than a
+Everything runs on one machine, the clients too. Each figure is printed on stderr when it is measured, and the last line
+is JSON. The full run takes about an hour and 30 GB; `--rows 100000000 --only draw` takes 45 GB. A pool of less than a
 million runs dry before all draws are done: it only shows that the benchmark works.
 """
 

@@ -1,4 +1,4 @@
-"""Ingest, from claim to commit, beside a bare COPY of the very rows that it copied.
+"""Compare ingest, from claim to commit, with a bare COPY of the same rows.
 
 Both go into tables of one embedded Postgres with its usual settings: ingest into the pool's leaves, through the
 worker's own stage and session; COPY into tables like them, in one transaction, what Postgres itself gives as the binary

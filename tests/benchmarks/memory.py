@@ -1,4 +1,4 @@
-"""What a process and its descendants hold."""
+"""The memory of a process and its descendants."""
 
 from pathlib import Path
 

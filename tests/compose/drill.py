@@ -1,4 +1,4 @@
-"""The drill: docker-compose up, two workers killed on the way, and nothing lost; see tests/compose/run.
+"""The drill: docker-compose up, two workers are stopped, and nothing is lost; see tests/compose/run.
 
     build → up with four download workers → SIGKILL one and SIGTERM another while they hold batches → the crawl's end
           → audit, exact, from a container that took no part → every link compared with what was planted → stop → down

@@ -1,6 +1,7 @@
-"""docker-compose as the drill uses it: one project of its own, every call bounded, taken down whatever happens.
+"""docker-compose for the drill: in a project of its own, each call has a time limit, and the project is always taken
+down.
 
-Only the standard library: the drill runs where there is Python, an engine and docker-compose, and nothing of ours.
+Only the standard library: the drill runs on machines that have only Python, an engine and docker-compose.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What docker-compose.yml and docker/Dockerfile promise of the containers, asked of the engine and inside of them."""
+"""Check the guarantees of docker-compose.yml and docker/Dockerfile, from the engine and inside the containers."""
 
 import json
 import time

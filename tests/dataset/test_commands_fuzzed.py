@@ -1,4 +1,6 @@
-"""Whatever a command of `dataset` is given, it ends with 0, or with 1 or 2 and one sentence; never with a traceback."""
+"""Whatever arguments a command of `dataset` gets, it ends with 0, or with 1 or 2 and one sentence; never with a
+traceback.
+"""
 
 import io
 import json

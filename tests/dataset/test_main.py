@@ -1,4 +1,4 @@
-"""The command `dataset`: data on stdout, one sentence and an exit code for what goes wrong."""
+"""The command `dataset`: data on stdout; an error is one sentence and an exit code."""
 
 import json
 import os

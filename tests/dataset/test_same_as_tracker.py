@@ -1,4 +1,4 @@
-"""What dataset and tracker both define, because neither imports the other, is the same in both."""
+"""Definitions that dataset and tracker both have, because neither imports the other, are the same in both."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""Captions: what a scene shows, said in three languages and two phrasings each.
+"""Captions: the description of a scene in three languages, with two phrasings each.
 
-They are whole sentences, because CLD3 takes short texts for anything: each of these is told to be of its language. No
-two scenes share a caption.
+They are whole sentences, because CLD3 detects wrong languages in short texts: for each of these it detects the right
+one. No two scenes share a caption.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Holds what the swarm made of the mini crawl against what was planted in it.
+"""Compare the swarm's results with what was planted in the mini crawl.
 
-Only what the manifest lists is read. Each check is one sentence that is true or not; together they are the demo's word
-that it worked.
+Only what the manifest lists is read. Each check is one sentence that is true or false; if all are true, the demo has
+worked.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The mini crawl: WAT files and a web of loopback addresses, with every fault that the swarm has to know.
+"""The mini crawl: WAT files and a web of loopback addresses, with every fault that the swarm must handle.
 
 `build_crawl` writes it into a folder:
 

@@ -1,4 +1,4 @@
-"""Draws what the demo's CLIP learns from: pictures as they reach the filter, and every caption as tokens.
+"""Draw the training data of the demo's CLIP: pictures as they reach the filter, and every caption as tokens.
 
 A picture goes the way it will go in the swarm: rendered in some size and shape, packed as a JPEG, unpacked, squashed to
 the model's 64 x 64. This module does without torch, so that the processes that draw start at once.

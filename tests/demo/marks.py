@@ -1,4 +1,5 @@
-"""What the demo's heads have to find: a watermark over some pictures, and purple in the place of what is unsafe.
+"""The marks that the demo's heads must find: a watermark over some pictures, and purple, which stands for unsafe
+content.
 
 Both are settled by a link's number and scene, and both can be read from its URL, which no model sees.
 

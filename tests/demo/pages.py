@@ -1,4 +1,4 @@
-"""Spreads links over pages and writes them as pages do: absolute, relative to the page, relative to its <base>."""
+"""Distribute links over pages and write them as pages do: absolute, relative to the page, relative to its <base>."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

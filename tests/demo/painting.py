@@ -1,4 +1,4 @@
-"""Paints the mini crawl's files: the pictures, and those that only pretend to be one.
+"""Paint the mini crawl's files: pictures, and files that only look like pictures.
 
 A picture is a pure function of its order, so the files are the same however many processes paint them. Every picture is
 above 5,000 bytes, under which a download is dropped, except the ones ordered to be small.

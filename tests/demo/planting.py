@@ -1,4 +1,4 @@
-"""Plans the mini crawl's links one by one: what each says, what the web answers it, and what has to become of it."""
+"""Plan the mini crawl's links one by one: the caption, the response of the web, and the outcome that each must have."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

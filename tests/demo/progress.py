@@ -1,4 +1,4 @@
-"""What the demo shows while it works, and when it has worked: from `tracker status --json`, nothing of its own."""
+"""The output of the demo while it works and at its end; all of it comes from `tracker status --json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Compares the demo's release with the parts it was made of, its files with their checksums, its card with both."""
+"""Compare the demo's release with its parts, its files with their checksums, and its card with both."""
 
 import hashlib
 from collections.abc import Iterator

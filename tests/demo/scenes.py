@@ -1,8 +1,8 @@
-"""Scenes: what a picture of the mini crawl shows and its caption says.
+"""Scenes: the content of a picture of the mini crawl, which its caption describes.
 
 A scene has five attributes, and only these are named in its caption. A caption is wrong for a picture when at least
-MISMATCH of them differ; with fewer it is half right, and no threshold has to tell. Rejected: naming the tone of the
-ground too (a sixth attribute, so that two may agree in a mismatch, costs accuracy).
+MISMATCH of them differ; with fewer it is partly right, and no threshold has to distinguish it. Rejected: naming the
+tone of the ground too (a sixth attribute, so that two may agree in a mismatch, costs accuracy).
 """
 
 from dataclasses import dataclass, fields

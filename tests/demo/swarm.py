@@ -1,4 +1,4 @@
-"""The demo's processes: started as a person would start them, each with a log of its own, and never left behind.
+"""The demo's processes: started as a person would start them, each with its own log; none outlives the demo.
 
 Every process gets a session of its own, so Ctrl-C reaches the demo alone, which then stops them in order; and a mark in
 its environment, by which what a demo that was itself killed has left behind is found when the next one starts.

@@ -1,4 +1,4 @@
-"""Holds the tags of the parts against what was planted in the pictures, which no head has seen before."""
+"""Compare the tags of the parts with what was planted in the pictures, on which no head was trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Looks for a pair that was taken down in every table of the demo's store, without Shoal's own readers."""
+"""Search for a pair that was taken down in every table of the demo's store, without Shoal's own readers."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The demo's checks say no when something is wrong: each fault is made once."""
+"""The demo's checks fail if something is wrong: each fault is made once."""
 
 from dataclasses import replace
 

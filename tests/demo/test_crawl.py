@@ -1,4 +1,4 @@
-"""The mini crawl is what it says it is: otherwise the demo's checks prove nothing."""
+"""The mini crawl is as planned; otherwise the demo's checks would prove nothing."""
 
 import html
 import io

@@ -1,4 +1,4 @@
-"""The demo's pictures and captions: what the mini crawl and the model rely on."""
+"""The demo's pictures and captions have the properties on which the mini crawl and the model rely."""
 
 import io
 from itertools import pairwise, product

@@ -1,4 +1,4 @@
-"""The demo's checks of its release see what is wrong with one."""
+"""The demo's checks of its release detect faults of a release."""
 
 from pathlib import Path
 

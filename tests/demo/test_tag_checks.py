@@ -1,4 +1,4 @@
-"""The demo's word on tags: it says no when a tag is missing or finds nothing."""
+"""The demo's checks of tags fail if a tag is missing or finds nothing."""
 
 from tests.demo.marks import is_marked, truth_in, truth_of, watermarked
 from tests.demo.pictures import Colour, Position, Scene, Shape, Texture, render

@@ -1,4 +1,4 @@
-"""Each planted fault, seen from a plain socket: what the web sends is what the plant says."""
+"""Each planted fault, seen from a plain socket: the web sends what was planted."""
 
 import http.client
 import signal

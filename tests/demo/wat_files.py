@@ -1,4 +1,4 @@
-"""Writes WAT files with the layout of Common Crawl's: what the mini crawl's pages look like to extract.
+"""Write WAT files with the layout of Common Crawl's from the mini crawl's pages.
 
 One gzip member a record: a warcinfo first, then for each page the metadata of its request, its response and its fetch,
 in the field order that ia-web-commons writes. Source: the WAT files of 2019 to 2024. Only responses carry links.

@@ -1,9 +1,10 @@
 """The web of the mini crawl: one process that listens on many loopback addresses and misbehaves as planted.
 
-Raw asyncio streams, because most of what is planted no HTTP server would send. What a link gets stands in `routes.json`
-beside the files, keyed by 'host/path?query'; the host is the address that was connected to, whatever the Host header
-says. Each host address is bound by itself, never 0.0.0.0, so nothing outside this machine can reach it. Every endless
-answer is bounded, so a client that does not defend itself fails its test and not the machine.
+It uses raw asyncio streams, because no HTTP server would send most of the planted responses. `routes.json`, in the
+folder of the files, has the response of each link, keyed by 'host/path?query'; the host is the address that was
+connected to, whatever the Host header says. Each host address is bound by itself, never 0.0.0.0, so nothing outside
+this machine can reach it. Every endless answer is bounded, so a client that does not defend itself fails its test and
+not the machine.
 
     python -m tests.demo.web FOLDER --port P [--by-name]
 

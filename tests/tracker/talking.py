@@ -1,4 +1,4 @@
-"""The command `tracker` in this process: what it prints, and how it ends."""
+"""Run the command `tracker` in this process; return its output and exit code."""
 
 import json
 import sys

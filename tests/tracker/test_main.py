@@ -1,4 +1,4 @@
-"""The commands as a person runs them: one sentence for what is wrong, and nothing lost by it."""
+"""The commands as a person runs them: an error is one sentence, and nothing is lost."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Units of a build that does nothing but what its options say; `python -m` of it does one, as `workers.index` does."""
+"""Units of a build that only follows its options; `python -m` of it does one, as `workers.index` does."""
 
 import fcntl
 import hashlib

@@ -1,4 +1,4 @@
-"""The guarded fetcher as a process: no trick of a URL reaches a private address, and nothing is unbounded."""
+"""The guarded fetcher as a process: no URL can reach a private address, and time and memory are bounded."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The draw beside LAION's statement, at several sizes of the pool.
+"""Compare the draw with LAION's statement, at several sizes of the pool.
 
 Ours samples, deletes, stores the payload, books it in the ledger and returns it; LAION's marks the rows in place and
 returns them, on the table that it had (bigint key, btree on status). Each draw is committed before a client's next one

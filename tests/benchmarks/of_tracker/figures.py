@@ -1,4 +1,4 @@
-"""Figures are printed when they are measured, so that a run of hours that fails later has not lost them."""
+"""Figures are printed when they are measured, so that they are not lost if a run of hours fails later."""
 
 import json
 import sys

@@ -1,7 +1,7 @@
 """Millions of candidates in the pool: one prepared buffer, copied as often as it takes.
 
-A URL has 92 bytes and a caption 60, the means of LAION-400M's published rows rounded. The copies repeat the URLs; what
-draws, stores and deletes rows does not look at them.
+A URL has 92 bytes and a caption 60, the means of LAION-400M's published rows rounded. The copies repeat the URLs;
+drawing, storing and deleting rows does not depend on them.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How mixed a batch is: hosts in it, and the most links of one host, beside an ideal random draw of the same pool.
+"""Measure how mixed a batch is: its hosts, and the most links of one host, compared with an ideal random draw.
 
 Packs clump as a crawl's do: a WAT file holds pages, a page's images are mostly of one host, and the hosts' sizes fall
 with their rank to the power of 0.9, which gives the largest of 400,000 some 4 % of all images. One pool is filled in

@@ -1,4 +1,4 @@
-"""The Postgres that the tracker is measured on: the embedded binaries with the settings of docker/postgresql.conf."""
+"""The Postgres on which the tracker is measured: the embedded binaries with the settings of docker/postgresql.conf."""
 
 import os
 import re

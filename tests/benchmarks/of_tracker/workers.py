@@ -1,4 +1,4 @@
-"""Thousands of workers through pgbouncer in transaction mode, as Postgres meets them.
+"""Simulate thousands of workers, as Postgres sees them, through pgbouncer in transaction mode.
 
 A worker beats every 15 s and completes a batch and draws the next every 10 to 15 minutes; 3,000 of them draw 40,000
 links a second, and ingest copies as many into the pool. At the start every worker already holds a batch and is

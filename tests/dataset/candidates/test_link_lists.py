@@ -1,4 +1,4 @@
-"""Link lists: every row becomes a candidate or is counted, whatever is in it."""
+"""Link lists: every row becomes a candidate or is counted, whatever it contains."""
 
 import gzip
 import io

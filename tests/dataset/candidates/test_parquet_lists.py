@@ -1,4 +1,4 @@
-"""Parquet link lists: what is held is bounded by what the values take, however small the file is."""
+"""Parquet link lists: memory is bounded by the size of the decoded values, however small the file is."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Text lists: every line is a row or is counted, whatever stands in it, however the file is stored."""
+"""Text lists: every line is a row or is counted, whatever it contains and however the file is stored."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Writes the bytes of small WAT files as the tests of extract need them: whole, and with each part within reach."""
+"""Write the bytes of small WAT files for the tests of extract, as a whole and in separate parts."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The leader join on arrays, against a greedy search over all pairs."""
+"""The leader join on arrays, compared with a greedy search over all pairs."""
 
 import numpy as np
 import numpy.typing as npt

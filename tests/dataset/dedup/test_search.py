@@ -1,4 +1,4 @@
-"""`dataset dedup` on releases with planted near-duplicates, against a greedy search over all pairs."""
+"""`dataset dedup` on releases with planted near-duplicates, compared with a greedy search over all pairs."""
 
 import json
 from pathlib import Path

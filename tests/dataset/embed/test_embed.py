@@ -1,4 +1,4 @@
-"""A second model over what is there: the kept samples of parts, and tars of anyone's."""
+"""A second model embeds existing samples: the kept samples of parts, and tars of any origin."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The filter of one shard: who is kept, what is written, and that a bad sample costs only itself."""
+"""The filter of one shard: which samples are kept, what is written, and that a bad sample does not affect others."""
 
 import io
 import json

@@ -1,6 +1,7 @@
-"""Load shards as others do, with Hugging Face `datasets` and with `webdataset`, and print what they see as JSON.
+"""Load shards with Hugging Face `datasets` and with `webdataset`, and print the samples as JSON.
 
-A program of its own: `datasets` reads where its caches are, and whether it may ask the network, when it is imported.
+It is a separate program, because `datasets` reads the place of its caches, and whether it may use the network, when it
+is imported.
 """
 
 import json

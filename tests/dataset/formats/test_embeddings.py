@@ -1,4 +1,4 @@
-"""Embeddings beside a part: row i of each file is of one pair, and they are there as a whole or not at all."""
+"""Embeddings of a part: row i of each file belongs to the same pair, and the files exist completely or not at all."""
 
 from dataclasses import replace
 from pathlib import Path

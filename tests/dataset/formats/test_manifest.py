@@ -1,4 +1,4 @@
-"""Reading a manifest: a stream, and a clear word when it is old, names no such run, or a file has gone since."""
+"""Reading a manifest: as a stream, and with a clear error if it is old, lacks the run, or a listed file is missing."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A part and its scores: both or neither, in one order whatever order they came in."""
+"""A part and its scores: both or neither is written, in the same order whatever the order of the pairs."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

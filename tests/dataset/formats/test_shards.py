@@ -1,4 +1,4 @@
-"""A shard is whole or absent, is read by what reads img2dataset's, and gives one item for each success."""
+"""A shard is complete or absent, can be read by programs for img2dataset's shards, and yields one item per success."""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""Slices of a file of sorted hashes, by value."""
+"""Read slices of a file of sorted hashes, by value."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Plans and results of units read back as they were written, and nothing else is read."""
+"""Plans and results of units are read as they were written, and anything else is refused."""
 
 import json
 

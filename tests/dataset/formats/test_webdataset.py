@@ -1,4 +1,4 @@
-"""Everything in a tar of anyone's is a sample, a lost sample or another member; a tar cut short is an error."""
+"""Everything in a tar of any origin is a sample, a lost sample or another member; a truncated tar is an error."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""The fixed stage, compared with the Parquet specification written out for one key at a time."""
+"""The fixed stage, compared with an implementation of the Parquet specification for one key at a time."""
 
 import numpy as np
 import pytest

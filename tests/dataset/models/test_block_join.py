@@ -1,4 +1,4 @@
-"""The join of two blocks beside numpy in float64: every pair at or above the threshold, and no other."""
+"""The join of two blocks, compared with numpy in float64: every pair at or above the threshold, and no other."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Decoders: whatever a stranger's picture does, it does it in another process, and within a bound."""
+"""Decoders: an untrusted picture can only affect a separate process with bounded memory."""
 
 import ctypes
 import io

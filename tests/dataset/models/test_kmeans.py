@@ -1,4 +1,4 @@
-"""k-means beside numpy: the same centroids, empty clusters filled, the same bytes for a seed, memory maps."""
+"""k-means, compared with numpy: the same centroids, empty clusters filled, the same bytes for a seed, memory maps."""
 
 from pathlib import Path
 

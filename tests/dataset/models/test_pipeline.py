@@ -1,4 +1,4 @@
-"""The pipeline when something fails beneath it: memory, a device, a decoder; and that speed changes no number."""
+"""The pipeline when memory, a device or a decoder fails; and results that do not depend on the speed."""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""A text tower of sentence-transformers' layout: the same numbers as by hand, and nothing that it does not know."""
+"""A text tower in sentence-transformers' layout: the same numbers as computed by hand, and unknown layers are
+refused.
+"""
 
 import json
 import shutil

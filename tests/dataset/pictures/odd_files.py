@@ -1,4 +1,4 @@
-"""Files that encoders do not write: PNG chunks, ICC profiles and EXIF of one's own making."""
+"""Files that encoders do not write: PNG chunks, ICC profiles and EXIF that are built by hand."""
 
 import io
 import struct

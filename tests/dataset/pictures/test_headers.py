@@ -1,4 +1,4 @@
-"""A received picture's size is what its header says, and no header can make reading it long, large or fatal."""
+"""A received picture's size is read from its header, and no header can make that slow, use much memory or crash."""
 
 import io
 import struct

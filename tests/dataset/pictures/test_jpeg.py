@@ -1,4 +1,4 @@
-"""The short way for JPEGs gives the picture that the long way gives, or leaves it to the long way."""
+"""The fast path for JPEGs gives the same picture as the slow path, or leaves the picture to the slow path."""
 
 import io
 

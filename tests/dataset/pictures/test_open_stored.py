@@ -1,4 +1,4 @@
-"""Stored pictures: any bytes open or do not, and every format that a shard keeps opens."""
+"""Stored pictures: any bytes are opened or refused, and every format that a shard keeps can be opened."""
 
 import io
 

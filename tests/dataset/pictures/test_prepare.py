@@ -1,4 +1,4 @@
-"""Whatever a server sends ends as a picture that is right, or as one outcome."""
+"""Whatever a server sends becomes a correct picture, or an outcome."""
 
 import hashlib
 import io

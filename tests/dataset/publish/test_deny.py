@@ -1,4 +1,4 @@
-"""Deny lists: what is on one is in no release."""
+"""Deny lists: no release contains a row that a list names."""
 
 import hashlib
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""A release is read by what people read such datasets with: real packages, some in environments of their own."""
+"""A release is read by the programs that people use: real packages, some in separate environments."""
 
 import json
 import os

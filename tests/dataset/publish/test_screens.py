@@ -1,4 +1,4 @@
-"""What URLs and captions are screened for."""
+"""The screens of URLs and captions."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""From a row of a release back to its page."""
+"""Trace a row of a release to its page."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Publishes that are killed, run out of disk, or are given what cannot be published."""
+"""Publishes that are killed, run out of disk space, or get inputs that cannot be published."""
 
 import json
 import random

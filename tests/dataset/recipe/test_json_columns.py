@@ -1,4 +1,6 @@
-"""A link list's column of any Arrow type comes back as it was, as text, or as null and counted; nothing escapes."""
+"""A link list's column of any Arrow type is kept unchanged, kept as text, or becomes null and is counted; there is no
+other case.
+"""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The recipe: what it refuses, what it leaves to defaults, and that a second model cannot slip into a crawl."""
+"""The recipe: invalid values, defaults, and that a second model cannot get into a crawl."""
 
 import json
 from typing import Any

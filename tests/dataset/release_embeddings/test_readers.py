@@ -1,4 +1,4 @@
-"""The embeddings of a release are read by what people read such folders with: real packages, in their environments."""
+"""The embeddings of a release are read by the programs that people use: real packages, in separate environments."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The report shows what the manifest lists, and whatever strangers wrote stays text."""
+"""The report shows the outputs that the manifest lists, and untrusted text stays text."""
 
 import io
 import re

@@ -1,4 +1,6 @@
-"""Hashes never to keep: what is on a list is found, what is near it by PDQ too, and a damaged list is no empty one."""
+"""Hash lists: a listed picture is found, also one with a near PDQ, and a damaged list is an error, not an empty
+list.
+"""
 
 import hashlib
 import io

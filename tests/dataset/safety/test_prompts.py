@@ -1,4 +1,4 @@
-"""The safety drop: the reviewed file, what a file may not say, and that picture or caption suffices."""
+"""The safety drop: the reviewed file, invalid files, and that either picture or caption is sufficient."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

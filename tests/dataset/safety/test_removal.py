@@ -1,4 +1,4 @@
-"""Taking samples out of a shard: nothing of them stays, nothing else goes, and a crash on the way is made up for."""
+"""Removing samples from a shard: nothing of them stays, nothing else is removed, and a crash on the way is repaired."""
 
 import io
 import json

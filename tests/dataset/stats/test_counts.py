@@ -1,4 +1,4 @@
-"""Counts merge in any order into what one pass gives, and survive a file."""
+"""Merging counts in any order gives the same as one pass, and saving them does not change them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Gathering reads any table of pairs, uses saved counts, and says in one sentence what it cannot read."""
+"""Gathering reads any table of pairs, uses saved counts, and reports in one sentence what it cannot read."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Statistics of a release: saved beside it, and only what changed is counted again."""
+"""Statistics of a release: counts are saved with it, and only changed files are counted again."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The store on S3, over real HTTP: what a bucket does to it on a bad day, and that nothing is lost or half there."""
+"""The store on S3, over real HTTP: failures of a bucket, and that no file is lost or incomplete."""
 
 import inspect
 import os

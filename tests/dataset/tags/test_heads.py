@@ -1,4 +1,4 @@
-"""Heads: what is refused, and that each published layout gives what the formula says, number for number."""
+"""Heads: invalid files are refused, and each published layout gives the numbers of its formula."""
 
 import os
 from pathlib import Path

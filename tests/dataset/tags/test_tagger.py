@@ -1,4 +1,6 @@
-"""Tags and drops in the filter: columns, whose embeddings, and that of a dropped sample a count is left and no more."""
+"""Tags and drops in the filter: the columns, the embeddings that are used, and that only a count remains of a dropped
+sample.
+"""
 
 import hashlib
 import io

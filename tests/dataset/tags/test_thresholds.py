@@ -1,4 +1,4 @@
-"""Proposing a threshold: from labels, from a share to keep, and from pairs that a model has to score first."""
+"""Proposing a threshold: from labels, from a share to keep, and from pairs that a model must score first."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Training a head: what cannot be learned from is refused, and what is printed is what an independent count finds."""
+"""Training a head: unusable data are refused, and the printed figures equal an independent count."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Apply: a removed row is in no file any more, and all else is as it was."""
+"""Apply: no file contains a removed row any more, and everything else is unchanged."""
 
 import hashlib
 import io

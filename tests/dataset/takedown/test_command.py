@@ -1,4 +1,4 @@
-"""`dataset takedown status` and `apply` say what is to be done and what was done."""
+"""`dataset takedown status` and `apply` report the lists to apply and the rows that were removed."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Requests: in force at once, private, and never half there."""
+"""Requests: in force at once, private, and never written incompletely."""
 
 import hashlib
 import json

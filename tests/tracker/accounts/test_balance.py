@@ -1,4 +1,4 @@
-"""What piles up holds the queue before it, until it has fallen; and the alarm says how long the pool will last."""
+"""A pile holds the queue before it until it has fallen; and the alarm says how long the pool will last."""
 
 from collections import Counter
 from collections.abc import Callable

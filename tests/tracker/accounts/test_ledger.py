@@ -1,4 +1,4 @@
-"""Folding never changes a sum, and the law names what is missing."""
+"""Folding never changes a sum, and the law of conservation shows how many links are missing."""
 
 from collections import Counter
 

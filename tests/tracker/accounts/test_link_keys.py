@@ -1,4 +1,6 @@
-"""The exact audit names links that are twice, or both alive and final, whatever the sums say, in bounded memory."""
+"""The exact audit finds links that occur twice, or are both alive and final, even if the sums are right, in bounded
+memory.
+"""
 
 from collections import Counter
 from collections.abc import Callable

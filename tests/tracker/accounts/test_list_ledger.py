@@ -1,4 +1,4 @@
-"""What the ledger says of lists: a piece that is to be read is no pack, and reading it is no ingest."""
+"""The ledger's entries for link lists: a piece does not count as a pack, and reading it does not count as ingest."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""`tracker takedown` blanks what is denied wherever links wait, and nothing is lost by it."""
+"""`tracker takedown` blanks denied links wherever they wait, and no other link is lost."""
 
 import json
 from collections.abc import Callable

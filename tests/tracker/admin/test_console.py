@@ -1,4 +1,4 @@
-"""What the admin sets, and the log of it."""
+"""The admin's settings, and the log of changes."""
 
 import threading
 from collections.abc import Callable

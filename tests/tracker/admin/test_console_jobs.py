@@ -1,4 +1,4 @@
-"""Jobs as the admin sees them; retry, discard and priority, and what the law says afterwards."""
+"""Jobs as the admin sees them; retry, discard and priority, after which the law of conservation holds."""
 
 from collections.abc import Callable
 from pathlib import Path

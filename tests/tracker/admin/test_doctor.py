@@ -1,4 +1,4 @@
-"""Each fault that the doctor knows, made on purpose: it is found, with its remedy, and the remedy mends it."""
+"""Each fault that the doctor knows, made on purpose: it is found, with its remedy, and the remedy repairs it."""
 
 import os
 import time

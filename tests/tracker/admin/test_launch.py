@@ -1,4 +1,6 @@
-"""What a virtual machine boots with: read by the tools that will read it, and drained when its provider says so."""
+"""The boot files of a virtual machine: real tools can read them, and a machine drains when its provider gives
+notice.
+"""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a person sees of the swarm is whole at 80 columns, in a pipe, and on one screen."""
+"""The tables of the console are complete at 80 columns, in a pipe, and on one screen."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""A class login's password: what the server gets of it, and what it is good for."""
+"""A class login's password: the server gets only a verifier, and the login can connect with it."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What Postgres raises becomes the tracker's own exceptions."""
+"""Errors of Postgres become the tracker's own exceptions."""
 
 import select
 

@@ -1,4 +1,4 @@
-"""What a role, a database, the environment or another client of the pooler sets does not change what Shoal stores."""
+"""Settings of a role, a database, the environment or another client of the pooler do not change what Shoal stores."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,4 +1,6 @@
-"""The database over TLS: whom a worker's URL lets in, and whom not. The embedded server was built without TLS."""
+"""The database over TLS: which servers a worker's URL accepts, and which it refuses. The embedded server was built
+without TLS.
+"""
 
 import os
 import shutil

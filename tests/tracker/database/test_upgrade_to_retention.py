@@ -1,4 +1,6 @@
-"""A crawl that was under way before pictures were deleted: what it has piled up is counted, and it loses nothing."""
+"""A crawl that began in a version that did not delete pictures: after the upgrade its piles are counted, and no picture
+is lost.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Claim, lease, takeover, release, fail: each test is a sentence about a bad moment."""
+"""Claim, lease, takeover, release, fail: each test is about a failure at a bad moment."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Ingest's transaction: locked by its lease first, COPY, completed in the same transaction, or nothing."""
+"""Ingest's transaction locks the lease, copies and completes the job, or has no effect at all."""
 
 from collections.abc import Callable
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Two connections in the middle of their transactions: whoever comes second waits, passes by, or is refused."""
+"""Two connections with open transactions: the second one waits, skips the locked rows, or is refused."""
 
 import threading
 from collections.abc import Callable, Iterator

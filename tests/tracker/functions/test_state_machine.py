@@ -1,7 +1,8 @@
-"""The tracker against a model: any order of verbs, late, repeated or by the dead, keeps every candidate in one place.
+"""Compare the tracker with a model: after calls in any order, late, repeated or by dead workers, every candidate is in
+exactly one place.
 
-The model is a dictionary: where each candidate is, what each job's state is, what became of each lease. Hypothesis
-finds sequences of verbs; after each, the tables are compared with the model, and the ledger must satisfy its law.
+The model is a dictionary: the place of each candidate, the state of each job, the end of each lease. Hypothesis finds
+sequences of verbs; after each, the tables are compared with the model, and the ledger must satisfy its law.
 
 A rule asks Hypothesis for its verb and one number, from which it makes its choices: what a draw takes is the database's
 chance, so how many choices there are is not known beforehand, and Hypothesis wants the same from the same sequence.

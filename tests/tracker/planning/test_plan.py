@@ -1,4 +1,4 @@
-"""A plan's numbers follow from what it stands on, and LAION's figures give LAION's results."""
+"""A plan's numbers follow from its assumptions, and LAION's figures give LAION's results."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Rebalance finds what holds the swarm up, proposes, and with --apply sets what the tracker can set itself."""
+"""Rebalance finds the bottleneck, proposes changes, and with --apply makes those that the tracker can make itself."""
 
 from collections.abc import Callable
 

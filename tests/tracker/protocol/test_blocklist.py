@@ -1,4 +1,4 @@
-"""Blocks: what a pattern covers, and what is no pattern."""
+"""Blocks: what a pattern covers, and which patterns are invalid."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""`tracker index` and `tracker dedup`: plans from a release's records, and what is said about a build."""
+"""`tracker index` and `tracker dedup`: plans from a release's records, and the messages about a build."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A second model's jobs: seeded once, of one model, and their pictures stay until they are embedded."""
+"""A second model's jobs: each is seeded once, all have the same model, and pictures stay until they are embedded."""
 
 import tarfile
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A served file, as seed reads it: by parts, again where a part broke off, and never half."""
+"""A file on a web server, as seed reads it: in parts, repeated if a part is cut off, and never incomplete."""
 
 import io
 import os

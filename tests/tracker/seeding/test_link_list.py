@@ -1,4 +1,4 @@
-"""`tracker seed --url-col`: a link list is cut into pieces that cover it once, and is seeded once."""
+"""`tracker seed --url-col`: a link list is split into pieces that cover each row once, and is seeded once."""
 
 import gzip
 import json

@@ -1,4 +1,6 @@
-"""`tracker hash-lists`: a list is taken whole or not at all, is logged, and reaches workers; no hash is shown."""
+"""`tracker hash-lists`: a list is accepted completely or not at all, is logged, and reaches workers; no hash is
+shown.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

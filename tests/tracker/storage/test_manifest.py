@@ -1,4 +1,6 @@
-"""The manifest as the tracker writes it and the dataset reads it: one file, one schema, nothing imported across."""
+"""The tracker writes the manifest and dataset reads it: the same file and schema, although neither imports the
+other.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""A shard's pictures go when their time is over: never before, never unmarked, and whoever dies on the way."""
+"""A shard's pictures are deleted when their time is over: never before, never without a mark, and also after a
+crash.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`tracker serve` over HTTP: what it shows, and what it does when the database goes or a client is slow."""
+"""`tracker serve` over HTTP: its page, and its behaviour if the database is down or a client is slow."""
 
 import http.client
 import io

@@ -1,4 +1,4 @@
-"""Whatever a codec does, the worker goes on, and each picture has its outcome."""
+"""Whatever a codec does, the worker continues, and each picture has its outcome."""
 
 import os
 import select

@@ -106,7 +106,7 @@ def lists(
 
 
 def _render(rows: Sequence[Row]) -> listing.Listing:
-    numbers = ("pieces", "read", "rows", "candidates", "mended")
+    numbers = ("pieces", "read", "rows", "candidates", "duplicates", "mended")
     table = listing.Listing([listing.Column("run"), *(listing.Column(name, right=True) for name in numbers)])
     for row in rows:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted((row["dropped"] or {}).items()) if n)

@@ -108,11 +108,11 @@ def test_an_error_of_a_job_has_the_whole_width(admin: Connection) -> None:
 
 def test_the_numbers_of_a_link_list_are_whole_and_its_path_has_a_line() -> None:
     path = "s3://bucket/lists/a-list-of-links-with-a-rather-long-name/part-00000-of-00128.parquet"
-    numbers = dict.fromkeys(("pieces", "read", "rows", "candidates", "mended"), 1_234_567)
+    numbers = dict.fromkeys(("pieces", "read", "rows", "candidates", "duplicates", "mended"), 1_234_567)
     row = {"run": "laion2B-en", "list": path, "dropped": {"bad_url": 1_234_567}} | numbers
     heading, first, *notes = printed(list_commands._render([row]))
-    assert " ".join(heading.split()) == "run pieces read rows candidates mended"
-    assert first.split() == ["laion2B-en", *["1,234,567"] * 5]
+    assert " ".join(heading.split()) == "run pieces read rows candidates duplicates mended"
+    assert first.split() == ["laion2B-en", *["1,234,567"] * 6]
     assert "".join(line.strip() for line in notes) == f"{path}dropped: bad_url 1,234,567"
 
 

@@ -2,16 +2,19 @@
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.tracker.filling import new_run, scalar
+from tests.tracker.filling import listed_pack, new_run, scalar
+from tests.tracker.functions.test_ingest_verbs import added, claim_one
+from tests.tracker.functions.test_ingest_verbs import result as ingested
 from tests.tracker.talking import Console
 from tracker.database.database import Connection
+from tracker.protocol.session import Session
 from tracker.seeding import link_list
 from tracker.seeding.link_list import Columns, ListError, read_listing
 
@@ -137,6 +140,24 @@ def test_a_list_is_seeded_once_and_its_run_has_no_filter(console: Console, admin
     assert [row["command"] for row in console.json("log")["changes"]] == ["seed"]
     (row,) = console.json("lists")["lists"]
     assert (row["run"], row["list"], row["pieces"], row["read"]) == ("laion", str(path), 1, 0)
+
+
+def test_duplicates_of_a_list_are_those_of_its_ingested_packs(
+    console: Console, admin: Connection, register: Callable[[str], Session], tmp_path: Path
+) -> None:
+    path = write_list(tmp_path / "a.parquet")
+    console.json("seed", path, "--url-col", "URL", "--caption-col", "TEXT", "--run", "laion")
+    worker = register("ingest")
+    piece = claim_one(worker)
+    result = {"rows": 10, "candidates": 9, "dropped": {"bad_url": 1}, "packs": [[{"rows": 9, "bytes": 1}]]}
+    worker.complete_list(piece, result)
+    listed_pack(admin, piece.run_id, 9)  # of a WAT file of the same run
+    assert console.json("lists")["lists"][0]["duplicates"] == 0
+    for job in worker.claim(2):
+        rows = added(worker, job, 5)
+        worker.complete_ingest([(job, ingested(rows, duplicates=4))], [rows])
+    (row,) = console.json("lists")["lists"]
+    assert (row["candidates"], row["duplicates"], row["dropped"]) == (9, 4, {"bad_url": 1})
 
 
 def test_how_long_a_lists_shards_stay_is_said_where_they_are_filtered(

@@ -11,13 +11,13 @@ from dataset import strict_json
 from dataset.card.details import read_details
 from dataset.commands.options import StoreOption
 from dataset.commands.progress import PhaseBars
-from dataset.formats.releases import ReleaseRecord
+from dataset.formats.releases import ReleaseRecord, release_folder
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request, most_workers
 from dataset.publish.predicates import parse_variant
 from dataset.publish.publish import Phase, publish
 from dataset.publish.uniqueness import UniqueBy
-from dataset.store.store import Store
+from dataset.store.store import Store, without_secrets
 
 _UNITS = {
     Phase.RUNS: "sorting parts",
@@ -92,7 +92,8 @@ def publish_command(
             restart=restart,
             on_progress=lambda phase, done, total: bars.show(_UNITS[phase], done, total),
         )
-    sys.stdout.write(_summary(record, as_json=as_json))
+    place = f"{without_secrets(target.uri).rstrip('/')}/{release_folder(record.name)}"
+    sys.stdout.write(_summary(record, place, as_json=as_json))
 
 
 def _workers(asked: int | None, memory: float) -> int:
@@ -105,11 +106,12 @@ def _workers(asked: int | None, memory: float) -> int:
     return asked or min(len(os.sched_getaffinity(0)), fitting)
 
 
-def _summary(record: ReleaseRecord, *, as_json: bool) -> str:
+def _summary(record: ReleaseRecord, place: str, *, as_json: bool) -> str:
     batch = record.batches[-1]
     added = {subset: rows.rows for subset, rows in batch.subsets.items()}
     said = {
         "release": record.name,
+        "folder": place,
         "version": record.version,
         "batch": batch.name,
         "added": added,
@@ -122,4 +124,5 @@ def _summary(record: ReleaseRecord, *, as_json: bool) -> str:
     lines = [f"{record.name} {record.version}, batch {batch.name}"]
     lines += [f"{rows:>15,}  added to {subset}" for subset, rows in added.items()]
     lines += [f"{rows:>15,}  dropped: {reason}" for reason, rows in batch.dropped.items() if rows]
-    return "\n".join([*lines, f"{sum(record.rows.values()):>15,}  rows in all", ""])
+    lines.append(f"{sum(record.rows.values()):>15,}  rows in all")
+    return "\n".join([*lines, f"the release is in {place}", ""])

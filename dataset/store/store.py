@@ -71,7 +71,7 @@ class Store:
         except (OSError, ValueError, pa.ArrowException, StoreError) as error:
             reason = error.__cause__ or error
             help_ = _remedy(str(reason)) or "name a folder or bucket to write in"
-            raise StoreError(f"The store {_without_secrets(uri)} cannot be used ({_line(reason)}): {help_}.") from error
+            raise StoreError(f"The store {without_secrets(uri)} cannot be used ({_line(reason)}): {help_}.") from error
         return store
 
     def require_folder(self) -> None:
@@ -280,7 +280,7 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _without_secrets(uri: str) -> str:
+def without_secrets(uri: str) -> str:
     """Return the URI without user and password."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")

@@ -58,6 +58,7 @@ def test_the_command_prints_what_it_added(made: MadeStore) -> None:
 def test_the_work_lies_at_scratch_and_is_deleted_in_the_end(made: MadeStore, tmp_path: Path) -> None:
     said = run("laion", "--store", made.store.uri, "--input", "crawl", "--scratch", str(tmp_path / "scratch"))
     assert "200  added to en" in said
+    assert said.splitlines()[-1] == f"the release is in {made.store.uri}/releases/laion"
     assert made.store.list("publishing") == []
     assert Store.open(str(tmp_path / "scratch")).list() == []
 

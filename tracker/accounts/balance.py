@@ -45,6 +45,8 @@ class Balance:
     """
 
     pool: int
+    came_in: int
+    """Candidates that have ever come in."""
     pool_low: int
     pool_low_hours: float
     drawn_per_hour: float | None
@@ -66,8 +68,13 @@ class Balance:
 
     @property
     def alarm(self) -> str | None:
-        """Return a sentence if the pool is low although more can come, else None."""
-        if not self.more_can_come or not (self.is_low_in_rows or self.is_low_in_hours):
+        """Return a sentence if the pool is low although more can come, else None.
+
+        A crawl that has not brought `pool_low` candidates yet is small, or begins: its pool never held as many.
+        """
+        if self.came_in < self.pool_low or not self.more_can_come:
+            return None
+        if not (self.is_low_in_rows or self.is_low_in_hours):
             return None
         return (
             f"the pool is low: {self.pool:,} candidates (pool_low {self.pool_low:,}), runs dry: {self.runs_dry} "

@@ -20,6 +20,7 @@ from tracker.watch.bounds import (
     FULL_DISK,
     LONG_SECONDS,
     OLDEST_XID,
+    UNFOLDED_ENTRIES,
     UNFOLDED_SECONDS,
 )
 
@@ -83,11 +84,11 @@ def examine_server(connection: Connection) -> Iterator[Finding]:
 def examine_tables(connection: Connection) -> Iterator[Finding]:
     """Yield the findings on Shoal's tables: vacuum and the ledger."""
     yield from _vacuum(connection)
-    row = connection.execute(
-        "SELECT extract(epoch FROM now() - posted_at)::float8 AS seconds FROM tracker.ledger ORDER BY entry_id LIMIT 1"
-    ).fetchone()
-    if row and row["seconds"] > UNFOLDED_SECONDS:
-        said = f"the ledger has not been folded for {row['seconds']:,.0f} s, which makes counting slow"
+    row = connection.execute(query("server")).fetchone()
+    assert row is not None
+    lag = row["ledger_lag_seconds"]
+    if lag > UNFOLDED_SECONDS and row["ledger_entries"] > UNFOLDED_ENTRIES:
+        said = f"the ledger has not been folded for {lag:,.0f} s, which makes counting slow"
         yield Finding("ledger", Level.WARNING, said, "keep one tracker serve running")
     else:
         yield Finding("ledger", Level.GOOD, "the ledger is folded")

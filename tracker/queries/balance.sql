@@ -10,7 +10,7 @@ WITH now_at AS (
     WHERE measured_at BETWEEN now() - interval '1 hour' AND now() - interval '1 minute'
     ORDER BY measured_at LIMIT 1
 )
-SELECT now_at.pool, tracker.setting('pool_low')::bigint AS pool_low,
+SELECT now_at.pool, now_at.came_in, tracker.setting('pool_low')::bigint AS pool_low,
        tracker.setting('pool_low_hours')::float8 AS pool_low_hours,
        (greatest(now_at.came_in - now_at.pool - before.drawn, 0) / before.hours)::float8 AS drawn_per_hour,
        (greatest(now_at.came_in - before.came_in, 0) / before.hours)::float8 AS came_in_per_hour,

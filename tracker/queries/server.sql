@@ -1,4 +1,4 @@
--- Return size and health of the server from its statistics; of the tables, only the oldest row of the ledger is read.
+-- Return size and health of the server from its statistics; of the tables, only the ends of the ledger are read.
 SELECT pg_database_size(current_database()) AS size_bytes,
        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
        current_setting('max_connections')::int AS max_connections,
@@ -10,4 +10,5 @@ SELECT pg_database_size(current_database()) AS size_bytes,
                  WHERE schemaname = 'tracker'), 0)::bigint AS pool_dead_rows,
        coalesce((SELECT extract(epoch FROM now() - posted_at) FROM tracker.ledger ORDER BY entry_id LIMIT 1),
                 0)::float8 AS ledger_lag_seconds,
+       coalesce((SELECT max(entry_id) - min(entry_id) + 1 FROM tracker.ledger), 0) AS ledger_entries,
        (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_directory

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tracker.watch import pace
-from tracker.watch.bounds import FULL_DISK, LONG_SECONDS, OLDEST_XID, UNFOLDED_SECONDS
+from tracker.watch.bounds import FULL_DISK, LONG_SECONDS, OLDEST_XID, UNFOLDED_ENTRIES, UNFOLDED_SECONDS
 
 SOON_HOURS = 6.0
 
@@ -23,7 +23,7 @@ def _server(seen: Mapping[str, Any]) -> Iterator[str]:
         yield f"the oldest transaction id is {server['oldest_xid_age']:,} transactions old: see tracker doctor"
     if server["horizon_seconds"] > LONG_SECONDS:
         yield f"a transaction has been open for {server['horizon_seconds']:,.0f} s: see tracker doctor"
-    if server["ledger_lag_seconds"] > UNFOLDED_SECONDS:
+    if server["ledger_lag_seconds"] > UNFOLDED_SECONDS and server["ledger_entries"] > UNFOLDED_ENTRIES:
         lag = server["ledger_lag_seconds"]
         yield f"the ledger has not been folded for {lag:,.0f} s: keep one tracker serve running"
 

@@ -175,9 +175,10 @@ def test_a_high_mark_is_never_set_below_its_resume_mark(admin: Connection) -> No
         change_setting(admin, f"{stem}_high", 10)
 
 
-def low(pool: int = 100, drawn: float | None = None, *, more: bool = True) -> Balance:
+def low(pool: int = 100, drawn: float | None = None, *, more: bool = True, came_in: int = 1000) -> Balance:
     return Balance(
         pool=pool,
+        came_in=came_in,
         pool_low=50,
         pool_low_hours=6,
         drawn_per_hour=drawn,
@@ -193,6 +194,8 @@ def test_the_alarm_goes_off_in_rows_and_in_hours_and_only_while_more_can_come() 
     assert "runs dry: in 5.0 hours" in (low(drawn=20.0).alarm or "")
     assert low(drawn=10.0).alarm is None
     assert low(pool=0, drawn=10.0, more=False).alarm is None
+    assert low(pool=49, drawn=20.0, came_in=49).alarm is None  # a small crawl's pool was never above the mark
+    assert low(pool=49, came_in=50).alarm is not None
 
 
 def test_a_pool_that_nobody_draws_from_never_runs_dry() -> None:
@@ -204,6 +207,7 @@ def test_a_pool_that_nobody_draws_from_never_runs_dry() -> None:
 def test_hours_of_work_left_come_from_the_rate_that_the_ledger_shows(admin: Connection, register: Register) -> None:
     fill_pool(admin, new_run(admin, wats=1), 1000)
     set_setting(admin, "batch_size", 100)
+    set_setting(admin, "pool_low", 1000)
     assert balance(admin).drawn_per_hour is None
     assert note_pace(admin)
     assert not note_pace(admin)  # once a minute is enough
@@ -218,13 +222,19 @@ def test_hours_of_work_left_come_from_the_rate_that_the_ledger_shows(admin: Conn
 
 
 def test_serve_says_that_the_pool_runs_low_once_a_minute(
-    admin: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    admin: Connection, register: Register, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill_pool(admin, new_run(admin, wats=1), 10)
+    tick(admin, str(tmp_path))
+    assert "tracker.pool_low" not in caplog.text  # a crawl of 10 links never had 20 million in its pool
+    set_setting(admin, "pool_low", 10)
+    set_setting(admin, "batch_size", 5)
+    left = 10 - draw(register("download")).n
+    admin.execute("DELETE FROM tracker.pace")
     for _ in range(3):
         tick(admin, str(tmp_path))
     assert caplog.text.count("tracker.pool_low") == 1
-    assert "10 candidates" in caplog.text
+    assert f"{left} candidates" in caplog.text
 
 
 def chosen(admin: Connection, times: int = 2000) -> Counter[str]:

@@ -336,7 +336,7 @@ def test_a_place_that_is_taken_is_refused_when_it_was_named_and_passed_over_when
 
 
 def test_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm_and_one_that_keeps_up_is_none(
-    admin: Connection,
+    admin: Connection, register: Register
 ) -> None:
     fill_pool(admin, new_run(admin, wats=1), 7200)
     set_setting(admin, "pool_low", 3600)
@@ -346,8 +346,11 @@ def test_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm_and_one_that_kee
     assert "at this pace the pool is under pool_low in 1.0 hours: start extract and ingest workers" in alarms(seen)
     seen["rates"]["ingest"]["rows_out_per_second"] = 1.0
     assert "pool_low" not in "".join(alarms(seen))
-    set_setting(admin, "pool_low", 7201)
-    assert "the pool is low: 7,200 candidates (pool_low 7,201)" in "".join(alarms(take_snapshot(admin)))
+    set_setting(admin, "pool_low", 7200)
+    set_setting(admin, "batch_size", 100)
+    drawn = register("download").draw()
+    assert drawn is not None
+    assert f"the pool is low: {7200 - drawn.n:,} candidates (pool_low 7,200)" in "".join(alarms(take_snapshot(admin)))
 
 
 def test_a_rate_is_since_the_first_job_of_the_last_minutes() -> None:
@@ -384,3 +387,14 @@ def test_a_hurried_admin_sees_rates_targets_and_alarms_in_the_terminal(
     assert "▁▁▁█" in said
     assert scalar(admin, "SELECT count(*) FROM tracker.lease WHERE ending = 'completed'") == 1
     assert sparkline([0, 0, 0]) == "▁▁▁"
+
+
+def test_a_ledger_that_nobody_folds_is_an_alarm_once_adding_it_up_takes_time(admin: Connection) -> None:
+    new_run(admin, wats=1)
+    post = "SELECT tracker.post(1, 1, 'jobs', 'extract', NULL, 1)"
+    admin.execute(post.encode())
+    admin.execute("UPDATE tracker.ledger SET posted_at = now() - interval '1 hour'")
+    assert "has not been folded" not in "".join(take_snapshot(admin)["alarms"])
+    admin.execute("SELECT setval(pg_get_serial_sequence('tracker.ledger', 'entry_id'), 200000)")
+    admin.execute(post.encode())
+    assert "the ledger has not been folded for 3,600 s" in "".join(take_snapshot(admin)["alarms"])

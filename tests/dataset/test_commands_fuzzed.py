@@ -55,6 +55,7 @@ def head(said: object) -> bytes:
 HEAD = {"format": 1, "kind": "embedding", "tag": "punsafe", "relu": [False], "output": "sigmoid", "embedder": {}}
 HUGE_NPY = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 2), }\n"
 JUNK: Mapping[str, bytes] = {
+    "hashes.parquet": parquet({"hash": [[1]], "url": [3], "md5": [b"\xff"]}),
     "empty": b"",
     "bytes": bytes(range(256)) * 4,
     "text": "schön".encode("latin-1"),
@@ -218,6 +219,23 @@ def test_names_in_the_store(folder: Path, capsys: pytest.CaptureFixture[str], na
     ends(["embed", "--target", store, "--model", "ViT-B-32", "--pretrained", f"./{name}", "--folder", store], capsys)
     ends(["stats", name], capsys)
     ends(["publish", name or "r", "--input", name, "--store", store, "--variant", f"{name}=punsafe <"], capsys)
+
+
+@settings(slow, max_examples=8)
+@given(FILES, WORDS)
+@example("lists.parquet", "[" * 5_000)
+@example("text", "http://[::1]/")
+@example("hashes.parquet", "\u2028")
+def test_takedown(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, word: str) -> None:
+    store = ["--store", str(tmp_path)]
+    ends(["takedown", "add", "--file", str(folder / file), "--reason", word, *store], capsys)
+    ends(["takedown", "add", "--file", str(folder / file), "--kind", "pdq", "--reason", "x", *store], capsys)
+    for option in ("--url", "--hash", "--host", "--md5"):
+        ends(["takedown", "add", f"{option}={word}", "--reason", "x", "--pending", *store], capsys)
+    ends(["takedown", "decide", word, "--accept", *store], capsys)
+    ends(["takedown", "list", "--pending", *store], capsys)
+    for verb in ("status", "apply", "verify"):
+        ends(["takedown", verb, word or "r", *store], capsys)
 
 
 def test_heads_list_of_a_missing_store_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,7 @@ def _render_plan(made: Plan) -> RenderableType:
         ("publish", _release_line(made)),
         ("statistics", f"{span(made.release.stats_seconds)} to count all rows; publish saves its own counts"),
         ("near-duplicates", _dedup_line(made)),
+        ("index", _index_line(made)),
     ):
         facts.add_row(name, value)
     numbers = ("workers", "rows", "rows/s together", "busy", "days", "$")
@@ -114,6 +115,13 @@ def _dedup_line(made: Plan) -> str:
     cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
     memory = f"{release.dedup_memory_bytes / 1e9:,.1f} GB of memory"
     return f"{span(release.dedup_seconds)} on {cores}, {memory}; {release.dedup_work_bytes / 1e9:,.0f} GB of work"
+
+
+def _index_line(made: Plan) -> str:
+    release = made.release
+    cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
+    memory = f"{release.index_memory_bytes / 1e9:,.1f} GB of memory"
+    return f"{span(release.index_seconds)} on {cores}, {memory}; {release.index_bytes / 1e9:,.0f} GB"
 
 
 def _render_sources(made: Plan) -> Table:

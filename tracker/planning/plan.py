@@ -45,6 +45,9 @@ ASPECT = 4 / 3
 # As `dataset dedup` counts a process's memory: with its libraries, and for each row of a super-cell, of which there are
 # 1,024 from a billion rows on.
 DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_024
+# A worker that adds rows to an index has the centroids (768 float32 and the links of the graph over them) and the rows
+# of a unit in memory.
+INDEX_LIST_BYTES, INDEX_UNIT_BYTES, ROWS_PER_LIST, MAX_LISTS = 3_400, 1.2e9, 4_096, 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Assumptions:
     stats_rows_per_second: Number
     dedup_rows_per_second: Number
     dedup_work_bytes: Number
+    index_rows_per_second: Number
+    index_row_bytes: Number
     rates: Mapping[Stage, Number]
     workers: Mapping[Stage, Number]
     prices_hour: Mapping[Stage, Number]
@@ -116,6 +121,11 @@ class ReleasePlan:
     dedup_memory_bytes: float
     """Of all cores together; a core holds the rows of a super-cell."""
     dedup_work_bytes: float
+    index_seconds: float
+    """Time to put all rows into lists and encode them, on the cores of publish; without the training of the lists."""
+    index_memory_bytes: float
+    """Of all cores together."""
+    index_bytes: float
 
 
 @dataclass(slots=True)
@@ -176,6 +186,8 @@ ORDINARY = Assumptions(
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     dedup_rows_per_second=_assumed(4_000, "a core at a million cells, computed from a million rows (bench_dedup)"),
     dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
+    index_rows_per_second=_assumed(2_200, "a core: 0.4 ms to find one of 2^20 lists (estimated), 0.03 to encode"),
+    index_row_bytes=_assumed(1_800, "rabitq, 768 dimensions: codes 112, rows 1,536, texts and numbers the rest"),
     rates={
         "extract": _assumed(17_000, "a core, with language (bench-extract)"),
         "ingest": _assumed(60_000, "one process (bench-extract)"),
@@ -302,7 +314,7 @@ def make_plan(assumptions: Assumptions) -> Plan:
 def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
     """Return the time and space of publish, stats and dedup; the first two take each row a fixed number of times."""
     cores = a.publish_cores.value
-    rates = (a.publish_rows_per_second, a.stats_rows_per_second, a.dedup_rows_per_second)
+    rates = (a.publish_rows_per_second, a.stats_rows_per_second, a.dedup_rows_per_second, a.index_rows_per_second)
     if not (cores and all(rate.value for rate in rates)):
         raise TrackerError("publish would never end: give publish_cores and its rows per second above 0")
     return ReleasePlan(
@@ -314,6 +326,9 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
         dedup_seconds=pairs / cores / a.dedup_rows_per_second.value,
         dedup_memory_bytes=cores * (DEDUP_PROCESS_BYTES + 2 * DEDUP_ROW_BYTES * pairs / DEDUP_SUPER_CELLS),
         dedup_work_bytes=pairs * a.dedup_work_bytes.value,
+        index_seconds=pairs / cores / a.index_rows_per_second.value,
+        index_memory_bytes=cores * (INDEX_UNIT_BYTES + INDEX_LIST_BYTES * min(MAX_LISTS, pairs / ROWS_PER_LIST)),
+        index_bytes=pairs * a.index_row_bytes.value,
     )
 
 

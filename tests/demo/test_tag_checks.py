@@ -23,7 +23,7 @@ def test_a_sample_without_a_tag_is_missed() -> None:
     assert refused(pwatermark=GOOD, punsafe=HALF_TAGGED) == {"every kept sample is tagged"}
 
 
-def test_no_kept_sample_is_no_success() -> None:
+def test_the_check_fails_if_no_sample_is_kept() -> None:
     empty = counted([], [])
     assert refused(pwatermark=empty, punsafe=empty) == {
         "pwatermark finds watermarks",

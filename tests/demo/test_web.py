@@ -111,7 +111,7 @@ def test_a_redirect_points_to_the_link_local_address(web: Crawl) -> None:
     assert answer(planted(web, Plant.REDIRECT_LINK_LOCAL).url)[0]["Location"].startswith("http://169.254.169.254/")
 
 
-def test_nobody_listens_on_the_dead_port(web: Crawl) -> None:
+def test_no_server_listens_on_the_dead_port(web: Crawl) -> None:
     with pytest.raises(ConnectionRefusedError):
         connect(planted(web, Plant.DEAD_PORT).url)
 
@@ -137,7 +137,7 @@ def test_a_slow_body_drips(web: Crawl) -> None:
     assert len(body) < 100
 
 
-def test_an_endless_body_goes_on_after_twenty_megabytes(web: Crawl) -> None:
+def test_an_endless_body_continues_after_twenty_megabytes(web: Crawl) -> None:
     headers, _, body = answer(planted(web, Plant.ENDLESS_BODY).url, max_bytes=21_000_000)
     assert "Content-Length" not in headers
     assert len(body) == 21_000_000

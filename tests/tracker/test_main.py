@@ -105,7 +105,7 @@ def test_a_schema_that_is_behind_is_one_sentence(
     assert_one_sentence(finished, "0000", "tracker migrate")
 
 
-def test_a_model_that_does_not_exist_is_one_sentence_and_the_job_goes_back(
+def test_a_model_that_does_not_exist_is_one_sentence_and_the_job_is_returned(
     database: str, admin: Connection, tmp_path: Path
 ) -> None:
     new_run(admin)

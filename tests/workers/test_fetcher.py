@@ -202,7 +202,7 @@ def test_a_client_that_hangs_up_cancels_its_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said", [b"", b"GET / HTTP/1.1\r\n\r\n", REQUEST.pack(9) + b"[1, 2, 3]", REQUEST.pack(3) + b"{}x"]
 )
-def test_a_client_that_says_nonsense_gets_no_answer_and_harms_nobody(tmp_path: Path, said: bytes) -> None:
+def test_a_client_that_sends_nonsense_gets_no_answer_and_affects_no_other(tmp_path: Path, said: bytes) -> None:
     async def test() -> None:
         async with fetcher(tmp_path, {"*": answer(response(PICTURE))}) as running:
             async with await trio.open_unix_socket(running.path) as stream:

@@ -255,7 +255,7 @@ def test_a_link_list_may_have_longer_urls_than_a_page() -> None:
         ("https://exam ple/", PAGE),
     ],
 )
-def test_a_base_is_resolved_against_the_page_and_ignored_where_it_is_none(href: str | None, base: str) -> None:
+def test_a_base_is_resolved_against_the_page_and_ignored_if_invalid(href: str | None, base: str) -> None:
     assert page_base(PAGE, href) == base
 
 

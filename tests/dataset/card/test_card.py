@@ -115,7 +115,7 @@ def test_the_hubs_library_takes_the_card(release: Release) -> None:
     assert len(data.configs) == 9
 
 
-def test_the_text_tells_how_it_was_made_what_it_lacks_and_how_to_use_it(release: Release) -> None:
+def test_the_text_says_how_it_was_made_what_it_lacks_and_how_to_use_it(release: Release) -> None:
     text = " ".join(read(release, "README.md").decode().split())
     for said in (
         "600 pairs", "CC-MAIN-2026-40", "a" * 64, "b" * 64, "0.28", "store:heads/p.safetensors", "c" * 64,
@@ -151,7 +151,7 @@ def test_equal_releases_have_equal_cards(release: Release, tmp_path: Path) -> No
         assert read(again, path) == read(release, path)
 
 
-def test_a_further_batch_keeps_the_details_and_tells_of_itself(tmp_path: Path) -> None:
+def test_a_further_batch_keeps_the_details_and_is_described(tmp_path: Path) -> None:
     release = make_release(tmp_path / "store")
     made = MadeStore(release.store)
     made.put_run("second", in_parts([make_pair(seed) for seed in range(1000, 1100)]))
@@ -163,9 +163,7 @@ def test_a_further_batch_keeps_the_details_and_tells_of_itself(tmp_path: Path) -
     assert re.search(r"\| 2026-12-01 +\| 1\.1\.0 +\| +100 \|", text)
 
 
-def test_a_publish_that_goes_on_keeps_to_the_card_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_continued_publish_keeps_the_card_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError("no space")
 
@@ -244,7 +242,7 @@ def test_languages_and_sizes_have_the_hubs_names() -> None:
     assert size_category(10**13) == "n>1T"
 
 
-def test_no_public_file_tells_where_models_lay_on_somebodys_disk(tmp_path: Path) -> None:
+def test_no_public_file_contains_a_local_path_of_a_model(tmp_path: Path) -> None:
     made = MadeStore(Store.open(str(tmp_path)))
     models = {role: model | {"model": "/home/me/net", "pretrained": "~/weights/x.pt"} for role, model in MODELS.items()}
     tags = {role: heads | {"punsafe": {"head": "/home/me/p.safetensors", "sha256": "c" * 64}}

@@ -151,7 +151,7 @@ def test_what_a_truncated_tar_has_lost_is_not_called_undecodable(store: Store, m
     assert one.lost == {Verdict.UNREADABLE: 6 - one.embedded}
 
 
-def test_a_stop_is_noticed_while_the_first_batch_is_under_way(store: Store, model: ClipModel, target: Store) -> None:
+def test_a_stop_is_noticed_during_the_first_batch(store: Store, model: ClipModel, target: Store) -> None:
     write_tar(store, "a.tar", {"0.jpg": pictures(1)[0]})
     stopped = threading.Event()
 

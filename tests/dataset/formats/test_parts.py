@@ -45,7 +45,7 @@ def test_only_what_was_kept_is_in_the_part(tmp_path: Path) -> None:
     assert store.read_table("a.scores.parquet").num_rows == 2
 
 
-def test_a_row_tells_what_a_release_needs_of_picture_and_link(tmp_path: Path) -> None:
+def test_a_row_has_everything_that_a_release_needs(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     sample = KeptSample(
         600,

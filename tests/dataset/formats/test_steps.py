@@ -29,12 +29,12 @@ def test_a_plan_and_a_result_read_back_as_they_were_written() -> None:
         [["add", 1], ["add", 2]],
     ],
 )
-def test_what_is_no_plan_is_refused(plan: object) -> None:
+def test_an_invalid_plan_is_refused(plan: object) -> None:
     with pytest.raises(ValueError, match="step"):
         plan_from_json(plan)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"rows_in": 1}', '{"rows_in": 1, "rows_out": "1", "files": []}'])
-def test_what_is_no_result_is_refused(text: str) -> None:
+def test_an_invalid_result_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"it is|the key|rows_out"):
         UnitResult.from_json(text.encode())

@@ -70,7 +70,7 @@ def test_an_announced_size_takes_no_memory() -> None:
         list(read_members(io.BytesIO(header.tobuf(tarfile.USTAR_FORMAT) + b"few")))
 
 
-def test_a_file_that_is_no_tar_is_an_error() -> None:
+def test_a_file_that_is_not_a_tar_is_an_error() -> None:
     for data in (b"", b"no tar", bytes(range(256)) * 4):
         with pytest.raises(tarfile.TarError):
             list(read_members(io.BytesIO(data)))

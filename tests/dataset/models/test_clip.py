@@ -177,7 +177,9 @@ def test_nothing_has_no_embeddings(demo: ClipModel) -> None:
 
 
 @pytest.mark.parametrize("size", [(120, 160), (256, 256), (900, 600), (2_400, 1_600)])
-def test_the_demos_model_tells_matched_from_mismatched_at_every_size(demo: ClipModel, size: tuple[int, int]) -> None:
+def test_the_demos_model_distinguishes_matched_from_mismatched_at_every_size(
+    demo: ClipModel, size: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(size)
     scenes = [random_scene(rng) for _ in range(12 if size[0] > 900 else 60)]
     images = demo.embed_images([render(scene, size, rng) for scene in scenes])

@@ -69,7 +69,7 @@ def test_a_picture_that_ends_its_decoder_is_undecodable_and_all_others_are_done(
     assert decoders.each(Odd(), pictures) == [b"well"] * (CHUNK_SAMPLES + 1) + [None, b"well"]
 
 
-def test_a_picture_on_which_a_decoder_hangs_is_none(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_on_which_a_decoder_hangs_is_undecodable(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = _Decoder.ask
 
     def impatient(decoder: _Decoder, task: Any, images: Any, *rest: Any) -> Any:

@@ -234,7 +234,7 @@ def test_other_samples_do_not_change_a_row(model: ClipModel, samples: list[Sampl
 # --- the executor
 
 
-def test_the_oldest_goes_first_whenever_a_thread_is_free() -> None:
+def test_the_oldest_is_served_first_whenever_a_thread_is_free() -> None:
     executor, begun, may_go, order = OldestFirstExecutor(1, "test"), threading.Event(), threading.Event(), list[int]()
 
     def block() -> None:

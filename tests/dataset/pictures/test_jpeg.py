@@ -59,7 +59,7 @@ def test_what_is_encoded_is_a_plain_jpeg_of_the_same_size() -> None:
     assert read_colour_size(encode_jpeg(pixels, 0)) == (65, 43)
 
 
-def test_only_a_jpeg_in_three_colours_goes_the_short_way() -> None:
+def test_only_a_jpeg_in_three_colours_takes_the_fast_path() -> None:
     image = photograph(40, 30)
     assert read_colour_size(saved(image)) == (40, 30)
     assert read_colour_size(saved(image, icc_profile=b"any")) == (40, 30)

@@ -180,7 +180,7 @@ def test_a_variant_has_the_rows_its_predicate_admits_with_the_same_ids(made: Mad
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_bytes_are_the_same_whoever_does_which_unit_and_however_the_parts_are_listed(
+def test_the_bytes_do_not_depend_on_who_does_a_unit_or_on_the_order_of_parts(
     made: MadeStore, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = [make_pair(seed % 400, similarity=0.3 + seed % 7 / 100, subset=("en", "multi")[seed % 400 % 2])
@@ -303,7 +303,7 @@ def test_uniqueness_does_not_depend_on_groups_and_ranges(
     assert sum(release.record.batches[0].dropped.values()) + len(rows) == 600
 
 
-def test_the_first_file_tells_of_all_of_them_within_the_error_of_a_sample(made: MadeStore) -> None:
+def test_the_first_file_represents_all_files_within_the_error_of_a_sample(made: MadeStore) -> None:
     pairs = [make_pair(seed, similarity=0.28 + seed / 20_000, subset="multi",
                        LANGUAGE="de" if seed < 1_200 else "fr") for seed in range(4_000)]  # fmt: skip
     made.put_run("crawl", in_parts(pairs, 500))  # parts differ from each other, as a crawl changes with time

@@ -75,7 +75,7 @@ def test_the_store_of_another_tracker_is_named_in_a_private_file_alone(release: 
         trace_row(after, 6, release.store)
 
 
-def test_what_is_no_longer_there_is_left_out(release: Release) -> None:
+def test_deleted_files_are_left_out_of_a_trace(release: Release) -> None:
     release.store.delete("crawl/packs/5.parquet")
     found = trace_row(release, 0, release.store)
     assert (found.page, found.wat) == (None, None)

@@ -44,7 +44,7 @@ def test_a_publish_that_is_killed_ends_with_the_bytes_of_one_that_was_not(tmp_pa
     kill_and_compare(tmp_path, random.Random(11), kills=2)
 
 
-def test_a_disk_that_fills_up_between_run_and_merge_is_said_and_the_next_call_goes_on(
+def test_a_disk_that_fills_up_between_run_and_merge_is_reported_and_the_next_call_continues(
     made: MadeStore, tmp_path: Path
 ) -> None:
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(2_000)], 500))
@@ -266,7 +266,7 @@ def test_a_predicate_is_one_comparison_or_several_joined_by_and(made: MadeStore,
         publish_run(made, variants={"odd": predicate})
 
 
-def test_a_name_that_is_no_folder_is_refused(made: MadeStore) -> None:
+def test_a_name_that_cannot_be_a_folder_is_refused(made: MadeStore) -> None:
     made.put_run("crawl", [[make_pair(1)]])
     for name in ("", "../x", "a/b", ".hidden"):
         with pytest.raises(DatasetError, match="cannot name a release"):
@@ -307,7 +307,7 @@ def test_a_publish_does_not_replace_a_version_that_came_between(made: MadeStore,
     assert [batch.name for batch in open_release(made.store, "laion").record.batches] == ["2026-12-01"]
 
 
-def test_a_deny_list_that_was_added_under_way_is_not_overlooked(unfinished: MadeStore) -> None:
+def test_a_deny_list_that_is_added_during_a_publish_is_noticed(unfinished: MadeStore) -> None:
     denied = make_pair(3)["hash"]
     entry = {"kind": "pair", "value": str(denied), "reason": "asked", "time": datetime.now(UTC)}
     path = write_deny_list(unfinished.store, pa.Table.from_pylist([entry], schema=DENY_SCHEMA))
@@ -338,7 +338,7 @@ def test_a_variant_that_would_have_the_name_of_another_configuration_is_refused(
         parse_variant(f"{variant}=punsafe < 0.45")
 
 
-def test_a_store_with_a_password_in_its_uri_is_no_input_since_the_release_names_it() -> None:
+def test_a_store_with_a_password_in_its_uri_is_refused_because_the_release_would_publish_it() -> None:
     with pytest.raises(DatasetError, match=r"credentials") as refused:
         InputName.parse("s3://key:secret@bucket/store#crawl", ".")
     assert "secret" not in str(refused.value)

@@ -74,7 +74,7 @@ def test_a_recipe_survives_json_and_keeps_its_digest() -> None:
     assert recipe.models.other.threshold == 0.26
 
 
-def test_the_digest_tells_apart_what_determines_the_data() -> None:
+def test_the_digest_depends_on_everything_that_determines_the_data() -> None:
     assert Recipe.from_json({"models": {"en": {"threshold": 0.3}}}).digest() != Recipe().digest()
 
 

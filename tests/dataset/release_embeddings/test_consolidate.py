@@ -132,7 +132,7 @@ def test_a_model_gathers_its_own_rows_and_leaves_those_of_the_other_role(made: M
     assert (record.missing, record.dimensions) == ({"en": 100, "multi": 0}, 8)
 
 
-def test_a_mixture_of_models_of_one_name_is_refused_until_a_checksum_tells_them_apart(made: MadeStore) -> None:
+def test_models_with_the_same_name_are_refused_until_a_checksum_chooses_one(made: MadeStore) -> None:
     parts = made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
     put_embeddings(made.store, parts[:1])
     put_embeddings(made.store, parts[1:], model=MODEL | {"shoal.sha256": "e" * 64})

@@ -85,7 +85,7 @@ def test_filters_run_before_the_search_so_pages_are_full(tiny: Client) -> None:
     assert (refused.status, refused.json()["field"]) == (400, "filters")
 
 
-def test_a_threshold_ends_the_results_and_a_count_tells_how_many_there_are(tiny: Client) -> None:
+def test_a_threshold_ends_the_results_and_a_count_gives_their_number(tiny: Client) -> None:
     page = search(tiny, at_least=0.3, limit=200, count=True, safe=False)
     assert page["count"]["rows"] == len(page["results"]) > 3
     assert page["cursor"] is None

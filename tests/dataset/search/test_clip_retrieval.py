@@ -126,7 +126,7 @@ def test_an_error_has_its_status_a_sentence_and_the_field(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000, b'{"a": NaN}'])
-def test_a_body_that_is_no_json_object_is_a_bad_request(tiny: Client, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_a_bad_request(tiny: Client, body: bytes) -> None:
     for path in ("/knn-service", "/metadata", "/", "/api/search"):
         answer = tiny.ask(path, body)
         assert answer.status == 400, path

@@ -155,7 +155,7 @@ def test_a_gigabyte_is_refused_before_it_is_read_announced_or_not() -> None:
         assert client.ask("/knn-service", QUERY).status == 200
 
 
-def test_slow_clients_are_given_up_and_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_clients_are_disconnected_and_delay_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
     with served(tiny_engine()) as client:

@@ -228,9 +228,7 @@ def test_cuts_do_not_depend_on_how_candidates_are_read() -> None:
         assert len(empty.kept) == 0
 
 
-def test_a_selection_that_was_interrupted_is_written_anew_and_a_finished_one_is_kept(
-    release: Release, tmp_path: Path
-) -> None:
+def test_an_interrupted_selection_is_written_again_and_a_finished_one_is_kept(release: Release, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = select(release, out, "WIDTH > 500")
     (out / RECORD).unlink()
@@ -332,6 +330,6 @@ def test_an_expression_that_duckdb_cannot_take_is_refused_in_one_line(release: R
     assert "\n" not in str(refused.value)
 
 
-def test_a_column_that_is_no_text_or_number_is_not_balanced(release: Release) -> None:
+def test_a_column_that_is_not_text_or_numbers_is_not_balanced(release: Release) -> None:
     with pytest.raises(SelectError, match=r"pdq is of the type .*LANGUAGE"):
         Selection(ReleaseRows.open(release), Request(where="TRUE", sample=3, balance="pdq"))

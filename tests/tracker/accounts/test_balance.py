@@ -41,7 +41,7 @@ def complete(worker: Session, batch: Batch) -> None:
     worker.complete(batch, result | {"tar_bytes": PICTURE_BYTES * batch.n})
 
 
-def test_extract_is_held_while_packs_pile_up_and_goes_on_when_they_have_come_down(
+def test_extract_is_held_while_packs_pile_up_and_continues_when_they_have_fallen(
     admin: Connection, register: Register
 ) -> None:
     run_id = new_run(admin, wats=9)
@@ -97,7 +97,7 @@ def test_with_the_filter_stopped_the_shards_stay_under_their_mark_in_samples(
     assert is_held(admin, "download")
 
 
-def test_batches_under_way_count_in_bytes_as_what_a_link_came_to_so_far(admin: Connection, register: Register) -> None:
+def test_batches_in_progress_count_with_the_mean_bytes_of_a_link_so_far(admin: Connection, register: Register) -> None:
     fill_pool(admin, new_run(admin), 3000)
     set_setting(admin, "batch_size", 100)
     worker = register("download")
@@ -188,7 +188,7 @@ def low(pool: int = 100, drawn: float | None = None, *, more: bool = True, came_
     )
 
 
-def test_the_alarm_goes_off_in_rows_and_in_hours_and_only_while_more_can_come() -> None:
+def test_the_alarm_depends_on_rows_and_hours_and_on_whether_more_can_come() -> None:
     assert low(pool=49).alarm is not None
     assert low(pool=50).alarm is None
     assert "runs dry: in 5.0 hours" in (low(drawn=20.0).alarm or "")
@@ -198,7 +198,7 @@ def test_the_alarm_goes_off_in_rows_and_in_hours_and_only_while_more_can_come() 
     assert low(pool=49, came_in=50).alarm is not None
 
 
-def test_a_pool_that_nobody_draws_from_never_runs_dry() -> None:
+def test_a_pool_without_draws_never_runs_dry() -> None:
     assert (low(drawn=0.0).hours_left, low(drawn=0.0).runs_dry) == (None, "never")
     assert low(drawn=None).runs_dry == "not measured"
     assert low(drawn=10.0).runs_dry == "in 10.0 hours"

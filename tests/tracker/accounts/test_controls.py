@@ -42,7 +42,7 @@ def test_a_lease_is_not_made_shorter_under_workers_that_beat_by_it(admin: Connec
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_refused(admin: Connection, value: float) -> None:
+def test_a_value_that_is_not_a_number_is_refused(admin: Connection, value: float) -> None:
     with pytest.raises(TrackerError, match="give a number"):
         change_setting(admin, "batch_size", value)
 

@@ -78,7 +78,7 @@ def test_a_queue_whose_limit_dead_workers_hold_is_taken_over(
 
 
 @pytest.mark.parametrize("number", ["-1", "3.5", "many", "٣", "9999999999"])
-def test_a_limit_that_is_no_number_is_wrong_usage(console: Console, number: str) -> None:
+def test_a_limit_that_is_not_a_number_is_wrong_usage(console: Console, number: str) -> None:
     assert console("limit", "extract", "--", number).code == 2
 
 

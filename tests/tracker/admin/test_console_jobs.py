@@ -67,7 +67,7 @@ def test_a_job_has_its_history_result_and_outputs(admin: Connection, register: R
     assert console.refusal("job", 99) == "tracker: there is no job 99: tracker jobs lists them"
 
 
-def test_a_batch_tells_how_many_links_it_holds_not_which(
+def test_a_batch_shows_the_number_of_its_links_and_not_the_links(
     admin: Connection, register: Register, console: Console
 ) -> None:
     fill_pool(admin, new_run(admin), 10)

@@ -159,7 +159,7 @@ def test_a_revoked_machines_jobs_are_ready_at_once(admin: Connection, register: 
     assert console.refusal("revoke", "vm-2", "--yes") == "tracker: no machine vm-2 is enrolled"
 
 
-def test_a_name_that_is_nobodys_or_not_one_workers_is_refused(
+def test_a_name_that_matches_no_worker_or_several_is_refused(
     admin: Connection, register: Register, console: Console
 ) -> None:
     for i in range(2):
@@ -180,7 +180,7 @@ def test_a_hosts_workers_are_drained_together(admin: Connection, register: Regis
     assert console.json("drain", "node-7")["drained"] == 2
 
 
-def test_an_eviction_waits_for_a_claim_under_way_and_takes_what_it_got(
+def test_an_eviction_waits_for_a_concurrent_claim_and_takes_its_jobs(
     database: str, admin: Connection, register: Register
 ) -> None:
     new_run(admin, wats=1)

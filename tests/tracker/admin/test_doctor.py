@@ -95,7 +95,7 @@ def test_an_empty_database_is_behind_and_the_server_is_examined_all_the_same(ser
         ("ALTER FUNCTION tracker.leave RESET search_path", "function leave does not run as shoal_owner"),
     ],
 )
-def test_a_function_that_is_not_its_files_is_found_and_migrate_mends_it(
+def test_a_function_that_differs_from_its_file_is_found_and_migrate_repairs_it(
     database: str, admin: Connection, harm: str, said: str
 ) -> None:
     admin.execute(harm.encode())
@@ -200,7 +200,7 @@ def test_a_transaction_that_is_open_for_an_hour_is_bad(
     assert [finding.level for finding in horizon(admin, long_seconds=0)] == [Level.BAD]
 
 
-def test_a_ledger_that_nobody_folds_is_a_warning(admin: Connection) -> None:
+def test_a_ledger_that_is_not_folded_is_a_warning(admin: Connection) -> None:
     fill_pool(admin, new_run(admin), 10)
     admin.execute("UPDATE tracker.ledger SET posted_at = now() - interval '1 hour'")
     assert faults(admin) == []  # so few are added up at once

@@ -166,7 +166,7 @@ def test_each_machine_has_a_token_of_its_own_that_a_worker_registers_with(
     assert "vm-002" in str(console.json("revoke", "vm-002", "--yes"))
 
 
-def test_one_machine_is_printed_and_several_are_written_for_nobody_else_to_read(
+def test_one_machine_is_printed_and_several_are_written_readable_by_the_owner_only(
     console: Console, asked: list[str], tmp_path: Path
 ) -> None:
     said = console("launch", "one", *asked)
@@ -193,7 +193,7 @@ def test_one_machine_is_printed_and_several_are_written_for_nobody_else_to_read(
         (["--", "--profile", "$(reboot)"], "cannot stand in a unit's command line"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_nobody_is_enrolled(
+def test_invalid_options_are_refused_and_no_machine_is_enrolled(
     console: Console, asked: list[str], admin: Connection, more: list[str], why: str
 ) -> None:
     said = console.refusal("launch", "vm", *asked, *more)

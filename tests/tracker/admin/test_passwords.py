@@ -46,7 +46,7 @@ def test_a_rotated_password_is_the_only_one_that_holds(admin: Connection) -> Non
 
 
 @pytest.mark.parametrize("password", ["", "a\0b"])
-def test_a_password_that_is_none_is_refused_and_changes_nothing(admin: Connection, password: str) -> None:
+def test_an_invalid_password_is_refused_and_changes_nothing(admin: Connection, password: str) -> None:
     with pytest.raises(TrackerError, match="password"):
         rotate(admin, "filter", password)
     assert scalar(admin, STORED) is None

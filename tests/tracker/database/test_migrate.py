@@ -144,7 +144,7 @@ def test_the_tracker_and_the_data_name_the_same_outcomes() -> None:
     assert {str(outcome) for outcome in outcomes.NOT_WANTED} == enums.NOT_WANTED
 
 
-def test_a_login_that_may_make_roles_but_is_no_superuser_can_migrate(server: str, admin: Connection) -> None:
+def test_a_login_that_may_create_roles_but_is_not_a_superuser_can_migrate(server: str, admin: Connection) -> None:
     # As on a managed Postgres. Another database of the same server, where the roles exist already.
     name = f"shoal_managed_{uuid4().hex[:8]}"
     admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE CREATEDB".encode())
@@ -171,7 +171,7 @@ def test_a_function_whose_answer_has_changed_is_replaced(database: str, admin: C
     assert scalar(admin, "SELECT tracker.is_idle('extract')") is True
 
 
-def test_a_server_that_was_interrupted_in_the_making_is_made_anew(home: Path) -> None:
+def test_a_server_whose_creation_was_interrupted_is_created_again(home: Path) -> None:
     (home / "postgres.new" / "global").mkdir(parents=True)
     (home / "postgres").mkdir()
     url = embedded_postgres.start(home)

@@ -109,7 +109,7 @@ def test_a_login_cannot_end_what_another_class_holds(admin: Connection, way: Log
     assert scalar(admin, "SELECT count(*) FROM tracker.job WHERE state = 'leased'") == 2
 
 
-def test_a_forged_path_or_count_goes_nowhere(admin: Connection, way: Login) -> None:
+def test_a_forged_path_or_count_has_no_effect(admin: Connection, way: Login) -> None:
     fill_pool(admin, new_run(admin), 10)
     token = enroll(admin, "vm", "download")
     with way("download") as connection:

@@ -217,7 +217,7 @@ def test_a_slot_is_not_given_to_a_worker_that_is_being_evicted(
     assert new.hold_slot() is not None
 
 
-def test_a_worker_that_leaves_beside_its_own_claim_takes_no_job_along(
+def test_a_worker_that_leaves_during_its_own_claim_keeps_no_job(
     admin: Connection, database: str, register: Register
 ) -> None:
     new_run(admin, wats=1)

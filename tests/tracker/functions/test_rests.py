@@ -127,7 +127,7 @@ def test_when_a_rest_is_over_one_worker_asks_first_and_the_others_go_when_it_is_
     assert beat(register("download")).rests is None
 
 
-def test_a_worker_that_died_with_the_probe_holds_nobody_up(admin: Connection, register: Register) -> None:
+def test_a_worker_that_died_with_the_probe_delays_no_other(admin: Connection, register: Register) -> None:
     dead, other = register("download"), register("download")
     beat(dead, refused={"a.test": [1, None]})
     pass_time(admin, 61)
@@ -198,7 +198,7 @@ def test_links_kept_for_later_are_accounted_for_once_each(
     assert scalar(admin, "SELECT count(*) FROM tracker.again") == 0
 
 
-def test_a_completed_batch_tells_of_refusals_and_keeps_them_out_of_the_jobs_row(
+def test_a_completed_batch_reports_refusals_and_does_not_store_them_in_the_job(
     admin: Connection, register: Register
 ) -> None:
     worker = register("download")
@@ -291,7 +291,7 @@ def test_a_worker_is_burnt_that_is_surely_refused_three_times_as_often_as_the_ot
     assert list(burnt) == (["me"] if is_burnt else [])
 
 
-def test_a_small_fleet_and_a_web_that_refuses_everybody_burn_nobody() -> None:
+def test_no_worker_is_burnt_in_a_small_fleet_or_if_all_are_refused() -> None:
     assert (
         find_burnt([Counts("a", 900, 5), Counts("b", 900, 5), Counts("c", 900, 900)], fewest_hosts=200, factor=3) == {}
     )

@@ -26,7 +26,7 @@ def tracker(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         ("kept_share", 1.5, "it is a share, 0 to 1"),
     ],
 )
-def test_what_is_no_number_of_a_plan_is_refused(name: str, value: float, remedy: str) -> None:
+def test_an_invalid_number_of_a_plan_is_refused(name: str, value: float, remedy: str) -> None:
     with pytest.raises(TrackerError, match=remedy):
         with_given(ORDINARY, {name: value})
 

@@ -20,7 +20,7 @@ def covers(patterns: list[str], url: str) -> bool:
      "https://me@example.com/", "https://example.com/a?b=1", "https://example.com/#top", "example.com:port/",
      "a..example", "1.2.3.4.5", "::g", "https://example.com/" + "a" * 2000, "xn--a.example\nb.example", "☃☃..example"],
 )  # fmt: skip
-def test_what_is_no_pattern_is_refused_in_one_sentence(text: str) -> None:
+def test_an_invalid_pattern_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(PatternError, match=r"^[^\n]+ cannot be blocked: [^\n]+$"):
         read_pattern(text)
 

@@ -32,6 +32,6 @@ def test_a_link_of_a_list_brings_its_other_columns() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "1\t2\t3\ten\thttps://a.example", "pack\t0\t1\ten\thttps://a.example\ttext"])
-def test_a_line_that_is_no_link_is_an_error_that_names_its_position(line: str) -> None:
+def test_a_line_that_is_not_a_link_is_an_error_with_its_position(line: str) -> None:
     with pytest.raises(PayloadError, match="line 1 "):
         read_payload(f"1\t0\t1\t\thttps://a.example\ttext\n{line}")

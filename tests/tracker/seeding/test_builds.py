@@ -206,7 +206,7 @@ def test_the_same_build_is_seeded_once_and_another_waits_for_it(
     assert seed_build(admin, run, build()).is_new
 
 
-def test_a_build_is_not_restarted_while_its_units_are_at_work(
+def test_a_build_is_not_restarted_while_its_units_are_leased(
     admin: Connection, run: ReleaseRun, register: Register
 ) -> None:
     seed_build(admin, run, build())

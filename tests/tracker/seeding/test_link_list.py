@@ -51,7 +51,7 @@ def test_a_missing_column_is_one_sentence_with_the_columns_there_are(console: Co
         ("a.xlsx", b"http://a.example/1.jpg", "is not a link list: its name must end in one of"),
     ],
 )
-def test_a_file_that_is_no_list_is_refused(
+def test_a_file_that_is_not_a_link_list_is_refused(
     console: Console, tmp_path: Path, name: str, content: bytes, sentence: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -228,7 +228,7 @@ def test_types_of_json_columns_hold_what_was_found_in_any_file(tmp_path: Path) -
     assert read_listing([str(tmp_path)], Columns("url", extra=tuple(values))).extra == {kind: kind for kind in values}
 
 
-def test_notes_beside_lists_are_not_lists_and_alone_they_are(tmp_path: Path) -> None:
+def test_notes_in_a_folder_of_lists_are_ignored_and_alone_they_are_lists(tmp_path: Path) -> None:
     (tmp_path / "00000_stats.json").write_text("{}")
     (tmp_path / "README.txt").write_text("https://a.example/1.jpg\n")
     write_list(tmp_path / "00000.parquet")
@@ -257,7 +257,7 @@ def test_files_without_a_row_are_left_out(tmp_path: Path) -> None:
         (Columns("url", extra=("twice",)), "has two columns 'twice'"),
     ],
 )
-def test_a_column_that_nobody_can_read_is_refused_in_a_sentence(
+def test_a_column_of_an_unsupported_type_is_refused_in_a_sentence(
     tmp_path: Path, columns: Columns, sentence: str
 ) -> None:
     names = ["url", "lists", "struct", "twice", "twice"]

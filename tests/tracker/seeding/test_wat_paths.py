@@ -101,9 +101,7 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, host: str) -> N
     ],
     ids=["empty lines", "html", "no text", "no second member", "cut", "too long", "too long in ten members", "empty"],
 )
-def test_a_list_that_is_none_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
-) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str) -> None:
     monkeypatch.setattr(wat_paths, "MAX_LIST_BYTES", 1000)
     (tmp_path / "wat.paths.gz").write_bytes(content)
     with pytest.raises(SourceError, match=why):

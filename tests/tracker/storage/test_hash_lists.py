@@ -34,7 +34,7 @@ def console(
         ("a.parquet", "no parquet", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_list_of_hashes_is_refused_whole(
+def test_a_file_that_is_not_a_hash_list_is_refused_completely(
     console: Console, tmp_path: Path, name: str, content: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text(content)

@@ -71,7 +71,7 @@ def test_the_outputs_of_a_moment_are_kept_in_a_file_and_read_a_row_group_at_a_ti
     assert pq.ParquetFile(tmp_path / "outputs.parquet").num_row_groups == 3
 
 
-def test_a_list_of_outputs_for_which_there_is_no_room_is_one_sentence(admin: Connection, tmp_path: Path) -> None:
+def test_a_full_disk_for_the_list_of_outputs_is_one_sentence(admin: Connection, tmp_path: Path) -> None:
     with admin.transaction(), pytest.raises(TrackerError, match="set TMPDIR to a folder with more space"):
         writing.list_outputs(admin, tmp_path / "none" / "outputs.parquet")
 
@@ -117,7 +117,7 @@ def test_a_manifest_that_breaks_off_leaves_the_one_before(
     assert (tmp_path / "manifest.parquet").read_bytes() == whole
 
 
-def test_a_large_file_goes_to_an_object_store_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_sent_to_an_object_store_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     remote = pafs.SubTreeFileSystem("there", pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()))
     monkeypatch.setattr("tracker.storage.whole_files.UPLOAD_BYTES", 1_000)

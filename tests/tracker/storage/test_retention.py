@@ -66,7 +66,7 @@ def tars(store: Path) -> list[str]:
     return sorted(str(path.relative_to(store)).removesuffix(".tar") for path in store.rglob("*.tar"))
 
 
-def test_a_tar_goes_once_its_part_has_been_in_for_the_time_that_the_run_keeps_it(
+def test_a_tar_is_deleted_when_its_part_is_as_old_as_the_run_keeps_tars(
     admin: Connection, register: Register, tmp_path: Path
 ) -> None:
     shard = make_shard(admin, register, tmp_path)
@@ -129,7 +129,7 @@ def test_the_filter_worker_is_told_when_the_shard_was_complete_however_late_it_c
     assert job.payload["fetched"] == 1_795_716_001
 
 
-def test_a_discarded_shards_tar_goes_like_a_filtered_ones(
+def test_a_discarded_shards_tar_is_deleted_like_a_filtered_ones(
     admin: Connection, register: Register, tmp_path: Path, console: Console
 ) -> None:
     make_shard(admin, register, tmp_path)
@@ -260,7 +260,9 @@ def test_a_link_that_is_final_in_two_shards_is_named_although_the_sums_are_right
     assert "run test: 1 links are final twice in the shards" in audit_exact(admin, str(tmp_path)).differences
 
 
-def test_samples_that_nobody_will_filter_are_missed(admin: Connection, register: Register, tmp_path: Path) -> None:
+def test_samples_that_are_never_filtered_are_reported_as_missing(
+    admin: Connection, register: Register, tmp_path: Path
+) -> None:
     make_shard(admin, register, tmp_path, samples=6)
     missed = "run test: there are 0 samples to be filtered, the ledger says 6"
     assert missed not in audit_exact(admin, str(tmp_path)).differences
@@ -268,7 +270,7 @@ def test_samples_that_nobody_will_filter_are_missed(admin: Connection, register:
     assert missed in audit_exact(admin, str(tmp_path)).differences
 
 
-def test_what_is_no_time_is_refused(admin: Connection) -> None:
+def test_an_invalid_time_is_refused(admin: Connection) -> None:
     new_run(admin)
     for text in ("", "24", "h", "1.5h", "-1h", "24 h", "1y", "9999999h", "٣h", "never"):
         with pytest.raises(TrackerError, match="give a time like 24h"):

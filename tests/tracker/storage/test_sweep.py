@@ -63,7 +63,7 @@ def left(store: Path) -> set[str]:
     return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
 
 
-def test_what_a_late_worker_left_goes_and_what_is_listed_stays(
+def test_files_of_a_late_worker_are_deleted_and_listed_files_stay(
     admin: Connection, register: Register, expire: Expire, tmp_path: Path
 ) -> None:
     late, other = register("download"), register("download")
@@ -149,7 +149,7 @@ def test_packs_are_listed_slot_by_slot(admin: Connection, register: Register, tm
     assert empty not in left(tmp_path)
 
 
-def test_a_tar_that_was_written_off_goes_and_its_parquet_stays(
+def test_a_tar_that_was_written_off_is_deleted_and_its_parquet_stays(
     admin: Connection, register: Register, tmp_path: Path
 ) -> None:
     worker = register("download")
@@ -196,7 +196,7 @@ def test_a_dry_run_shows_and_deletes_nothing(
     assert (entry["command"], entry["before"]) == ("sweep", {"files": 1, "bytes": 123})
 
 
-def test_a_bound_that_workers_under_way_could_fall_under_is_refused(
+def test_an_age_at_which_workers_may_still_write_is_refused(
     admin: Connection, tmp_path: Path, console: Console
 ) -> None:
     assert "1h or more" in console.refusal("sweep", "--older-than", "30m")
@@ -230,7 +230,9 @@ def age(place: Path, hours: float) -> None:
     os.utime(place, (then, then))
 
 
-def test_hash_lists_that_nobody_may_need_any_more_go(admin: Connection, console: Console, tmp_path: Path) -> None:
+def test_hash_lists_that_no_worker_can_need_any_more_are_deleted(
+    admin: Connection, console: Console, tmp_path: Path
+) -> None:
     (tmp_path / "outside").mkdir()
     hashes = tmp_path / "outside" / "a.txt"
     hashes.write_text("0123456789abcdef" * 2)

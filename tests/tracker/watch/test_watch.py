@@ -89,9 +89,7 @@ def test_an_empty_database_has_a_page_metrics_and_a_status_without_any_alarm(wat
     assert value(watcher.answers.metrics, "shoal_links_finished_total", outcome="success") == 0
 
 
-def test_connections_without_a_request_shut_nobody_out_for_long(
-    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connections_without_a_request_are_closed_soon(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(site, "MAX_CONNECTIONS", 4)
     watcher.look()
@@ -318,7 +316,7 @@ def test_health_goes_503_when_postgres_stops_and_200_when_it_is_back_and_sigterm
 
 
 @pytest.mark.parametrize("place", ["nowhere", "127.0.0.1:http", "127.0.0.1:99999"])
-def test_a_place_that_is_none_is_one_sentence(place: str) -> None:
+def test_an_invalid_address_is_one_sentence(place: str) -> None:
     with pytest.raises(TrackerError, match=r"give --http HOST:PORT|cannot listen"):
         site.listen(place)
 
@@ -335,9 +333,7 @@ def test_a_place_that_is_taken_is_refused_when_it_was_named_and_passed_over_when
             pass
 
 
-def test_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm_and_one_that_keeps_up_is_none(
-    admin: Connection, register: Register
-) -> None:
+def test_only_a_pool_that_falls_to_its_mark_within_hours_is_an_alarm(admin: Connection, register: Register) -> None:
     fill_pool(admin, new_run(admin, wats=1), 7200)
     set_setting(admin, "pool_low", 3600)
     seen = take_snapshot(admin)

@@ -83,7 +83,7 @@ def test_of_many_concurrent_pictures_only_the_deadly_ones_are_lost(store: Store)
     run(test)
 
 
-def test_a_large_picture_goes_through_whole_and_the_rules_with_it() -> None:
+def test_a_large_picture_and_its_rules_are_sent_completely() -> None:
     async def test() -> None:
         data = os.urandom(5 << 20)
         with odd_decoders() as decoders:

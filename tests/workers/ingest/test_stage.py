@@ -232,7 +232,7 @@ def test_a_url_in_two_languages_is_added_once_or_twice_depending_on_the_setting(
     assert scalar(admin, "SELECT count(*) FROM tracker.candidate") == come_in
 
 
-def test_the_audit_tells_the_filters_rate_and_what_it_cost_in_links(
+def test_the_audit_shows_the_filters_rate_and_the_links_it_cost(
     admin: Connection, register: Register, store: Store
 ) -> None:
     run_id = new_run(admin)

@@ -86,7 +86,7 @@ def work(stage: Planned, tracker: Tracker) -> list[str]:
     return tracker.said
 
 
-def test_a_failed_job_goes_back_with_its_reason_and_the_worker_goes_on() -> None:
+def test_a_failed_job_is_returned_with_its_reason_and_the_worker_continues() -> None:
     stage = Planned([[1], [2]], {1: ValueError("bad record")})
     assert work(stage, Tracker()) == ["fail 1 ValueError: bad record", "leave"]
     assert stage.claims == []
@@ -125,7 +125,7 @@ def test_a_worker_that_cannot_do_such_work_gives_it_back_and_ends() -> None:
     assert tracker.said == ["release 1", "leave"]
 
 
-def test_stopped_work_goes_back_without_an_attempt() -> None:
+def test_stopped_work_is_returned_without_using_up_an_attempt() -> None:
     assert work(Planned([[1]], {1: Stopped("asked to stop")}), Tracker()) == ["release 1", "leave"]
 
 

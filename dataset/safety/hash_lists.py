@@ -61,12 +61,23 @@ class HashLists:
 
         Raises: HashListError when a file is damaged or differs from its checksum; StoreError when one is missing.
         """
-        found: dict[str, list[Numbers]] = {kind: [] for kind in KINDS}
-        for one in [path] if isinstance(path, str) else path:
-            for kind, numbers in _parse(store.read(one), one, (sha256 or {}).get(one)).items():
-                if numbers.size:
-                    found[kind].append(numbers)
-        return cls(**{kind: tuple(arrays) for kind, arrays in found.items()})
+        paths = [path] if isinstance(path, str) else path
+        return cls.merged([cls._of(_parse(store.read(one), one, (sha256 or {}).get(one))) for one in paths])
+
+    @classmethod
+    def merged(cls, lists: Sequence[Self]) -> Self:
+        """Return one list of each kind made of several, so that many small lists are compared as fast as one."""
+        found: dict[str, tuple[Numbers, ...]] = {}
+        for kind in KINDS:
+            arrays = [numbers for one in lists for numbers in getattr(one, kind)]
+            if len(arrays) > 1:
+                arrays = [np.concatenate(arrays, axis=1) if kind == "pdq" else np.unique(np.concatenate(arrays))]
+            found[kind] = tuple(arrays)
+        return cls(**found)
+
+    @classmethod
+    def _of(cls, numbers: Mapping[str, Numbers]) -> Self:
+        return cls(**{kind: (array,) for kind, array in numbers.items() if array.size})
 
     @property
     def needs_pdq(self) -> bool:

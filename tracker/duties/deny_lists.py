@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from tracker.accounts.blocks import block
 from tracker.accounts.changes import record
 from tracker.database.database import Connection, query, translated
+from tracker.protocol.blocklist import PatternError, read_pattern
 from tracker.storage.deny_lists import list_deny_files, read_deny_list
 from tracker.storage.hash_lists import HashList, pack_numbers
 
@@ -53,8 +54,9 @@ def list_name(path: str) -> str:
 
 def _register(connection: Connection, store: str, name: str, path: str) -> Registered:
     found = read_deny_list(store, path)
-    if found.hosts:
-        block(connection, sorted(found.hosts), REASON, is_private=True)
+    hosts = [host for host in sorted(found.hosts) if _can_be_blocked(host)]
+    if hosts:
+        block(connection, hosts, REASON, is_private=True)
     data, counts = pack_numbers(found.numbers)
     listed = HashList(f"hash_lists/{uuid4().hex}.hashes", data, counts)
     with translated(), connection.transaction():
@@ -68,3 +70,12 @@ def _register(connection: Connection, store: str, name: str, path: str) -> Regis
             connection.execute(query("insert_hash_list"), values | {"hashes": Jsonb(counts)})
             record(connection, "hash-lists add", name, before=None, after=values | {"hashes": counts})
     return Registered(path, sum(counts.values()), len(found.hosts))
+
+
+def _can_be_blocked(host: str) -> bool:
+    """Return whether workers can block a host; one that they cannot, such as localhost, is refused by the hash list."""
+    try:
+        read_pattern(host)
+    except PatternError:
+        return False
+    return True

@@ -83,6 +83,20 @@ def test_a_list_that_was_removed_comes_back_and_a_damaged_one_is_said(store: Sto
     tick(admin, store.uri)  # says so in the log, and goes on
 
 
+def test_a_host_that_cannot_be_blocked_does_not_keep_the_rest_of_its_list_out(
+    store: Store, admin: Connection, register: Callable[[str], Session]
+) -> None:
+    worker = register("download")
+    hosts = ["localhost", "[2001:db8::1]", HOST]
+    file_request(store, [*(Entry(kind="host", value=host) for host in hosts), Entry(kind="md5", value="b" * 32)], "x")
+    register_deny_lists(admin, store.uri)
+    assert worker.blocks(0)[1] == ["2001:db8::1", HOST] or worker.blocks(0)[1] == [HOST, "2001:db8::1"]
+    known = loaded(store, worker)
+    assert known.matches(md5="b" * 32)
+    for url in ("http://localhost/a.jpg", "http://[2001:db8::1]/a.jpg", f"https://{HOST}/"):
+        assert known.names_link(url)
+
+
 def test_sixteen_bytes_of_an_entry_are_the_numbers_that_workers_compare(store: Store, admin: Connection) -> None:
     digests = [hashlib.sha256(str(at).encode()).hexdigest() for at in range(300)]
     file_request(store, [Entry(kind="sha256", value=digest) for digest in digests], "csam")

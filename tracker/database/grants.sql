@@ -3,6 +3,7 @@
 GRANT USAGE ON SCHEMA tracker TO {logins};
 GRANT EXECUTE ON FUNCTION
     tracker.register, tracker.claim, tracker.heartbeat, tracker.leave, tracker.release, tracker.fail, tracker.is_idle,
+    tracker.waits_for,
     tracker.settle_recipe, tracker.hash_lists
 TO {logins};
 GRANT EXECUTE ON FUNCTION tracker.complete_extract TO shoal_extract;

@@ -219,6 +219,11 @@ class Session:
         """Return whether no more work can come to our queue."""
         return bool(self._work.value("SELECT tracker.is_idle(%s)", self.kind))
 
+    def waits_for(self) -> dict[str, Any]:
+        """Return what our queue waits for while it hands out nothing; see tracker/functions/waits_for.sql."""
+        (row,) = self._work.rows("SELECT * FROM tracker.waits_for(%s)", self.kind)
+        return row
+
     def leave(self) -> None:
         """Unregister; what this worker holds is ready for others at once."""
         self._work.value("SELECT tracker.leave(%s)", self.worker_id)

@@ -31,6 +31,8 @@ LEAST_BEAT_SECONDS = 3.0
 IDLE_SECONDS = (0.5, 5.0)
 # A worker with --until-idle claims more often, because a person waits for it to end.
 UNTIL_IDLE_SECONDS = 1.0
+# A worker that has waited for so long logs what for, and again after the second number of seconds.
+WAITING_SECONDS = (10.0, 300.0)
 # A machine with a full disk or a broken GPU would use up the attempts of every job it claims. So a worker waits longer
 # after each failure in a row, and gives up after this many.
 MAX_FAILURES = 8
@@ -135,13 +137,18 @@ async def _abreast(stage: Stage[Held], context: WorkContext, stop_when: StopWhen
 async def _work(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -> None:
     idle_seconds = IDLE_SECONDS[0]
     failures = 0  # in a row
+    tell_at = trio.current_time() + WAITING_SECONDS[0]
     while not context.stop.is_set():
         held = await _claim(stage, context)
         if held:
             idle_seconds = IDLE_SECONDS[0]
             failures = 0 if await _one(stage, held, context) else failures + 1
+            tell_at = trio.current_time() + WAITING_SECONDS[0]
         elif stop_when.until_idle and await trio.to_thread.run_sync(context.session.is_idle):
             return
+        elif trio.current_time() >= tell_at:
+            await _tell_waiting(stage, context)
+            tell_at = trio.current_time() + WAITING_SECONDS[1]
         if stop_when.once:
             return
         if failures >= MAX_FAILURES:
@@ -153,6 +160,15 @@ async def _work(stage: Stage[Held], context: WorkContext, stop_when: StopWhen) -
         elif not held:
             await _pause(idle_seconds, context)
             idle_seconds = min(2 * idle_seconds, UNTIL_IDLE_SECONDS if stop_when.until_idle else IDLE_SECONDS[1])
+
+
+async def _tell_waiting(stage: Stage[Held], context: WorkContext) -> None:
+    """Log what the worker waits for, and in how many seconds a job or link is tried again."""
+    found = await trio.to_thread.run_sync(context.session.waits_for)
+    said = " ".join(f"{name}={value}" for name, value in found.items() if name != "next_try_seconds" and value)
+    if found["next_try_seconds"] is not None:
+        said += f" next_try_seconds={max(0.0, found['next_try_seconds']):.0f}"
+    log.info("worker.waiting stage=%s for %s", stage.kind, said.strip() or "more jobs")
 
 
 async def _claim(stage: Stage[Held], context: WorkContext) -> Sequence[Held]:

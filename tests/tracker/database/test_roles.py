@@ -15,6 +15,7 @@ from tracker.database.database import Connection
 Login = Callable[[str], psycopg.Connection[dict[str, object]]]
 
 SHARED = {"register", "claim", "heartbeat", "leave", "release", "fail", "is_idle", "settle_recipe", "hash_lists"}
+SHARED |= {"waits_for"}
 OWN = {
     "extract": {"complete_extract"},
     "ingest": {

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from dataset.recipe.recipe import Recipe
-from tests.tracker.filling import new_run, scalar, set_setting
+from tests.tracker.filling import fill_pool, new_run, scalar, set_setting
+from tracker.accounts.controls import set_paused
 from tracker.database.database import Connection, translated
 from tracker.errors import LeaseLost, RecipeRefused, Refused
 from tracker.protocol.session import Job, Session
@@ -300,3 +301,25 @@ def test_workers_that_are_gone_are_not_looked_at(admin: Connection, register: Re
     admin.execute("UPDATE tracker.worker SET seen_at = now() - interval '1 day'")
     assert admin.execute("SELECT tracker.stale_workers('extract')").fetchall() == []
     assert len(register("extract").claim()) == 1
+
+
+def test_an_idle_worker_learns_what_its_queue_waits_for(admin: Connection, register: Register) -> None:
+    run_id = new_run(admin, wats=2)
+    download, extract = register("download"), register("extract")
+    waits = {"closed": False, "retries": 0, "jobs_before": 2, "again": 0, "next_try_seconds": None}
+    assert download.waits_for() == waits
+    (job, _) = extract.claim(2)
+    extract.fail(job, "503")
+    found = extract.waits_for()
+    assert (found["retries"], found["jobs_before"]) == (1, 0)
+    assert 0 < found["next_try_seconds"] <= 60
+    fill_pool(admin, run_id, 3)
+    batch = download.draw()
+    assert batch is not None
+    again = list(range(batch.n))
+    download.complete(batch, {"finished": {}, "again": again, "returned": [], "samples": 0, "bytes": 1})
+    set_paused(admin, ["download"], paused=True)
+    found = download.waits_for()
+    assert (found["closed"], found["again"], found["jobs_before"]) == (True, batch.n, 2)
+    assert 500 < found["next_try_seconds"] <= 700
+    assert register("index").waits_for() == waits | {"jobs_before": 0}

@@ -28,6 +28,7 @@ class Tracker:
     beats: list[str] = field(default_factory=lambda: ["active"])
     refuses_to_leave: bool = False
     more: Sequence[object] = ()
+    waits: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=lambda: {"lease_seconds": 60})
 
     def heartbeat(self, _progress: int) -> str:
@@ -44,6 +45,9 @@ class Tracker:
 
     def is_idle(self) -> bool:
         return not self.more
+
+    def waits_for(self) -> dict[str, Any]:
+        return self.waits
 
     def leave(self) -> None:
         self.said.append("leave")
@@ -183,3 +187,18 @@ def test_urgent_news_is_sent_early_but_heartbeats_keep_a_minimum_distance() -> N
     context = WorkContext(cast(Session, Tracker()), cast(Store, None))
     trio.run(run, Urgent([[1]]), context, StopWhen(once=True), clock=MockClock(autojump_threshold=0.1))
     assert [round(at - beats[0], 1) for at in beats] == [0, 3, 6, 9, 24, 36.5]
+
+
+def test_a_worker_that_waits_says_what_for_and_when_something_is_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "shoal.worker")
+    waits = {"closed": False, "retries": 0, "jobs_before": 3, "again": 12, "next_try_seconds": 540.4}
+    work(Planned([[] for _ in range(400)]), Tracker(waits=waits))
+    told = [record.message for record in caplog.records if "worker.waiting" in record.message]
+    assert told[0] == "worker.waiting stage=extract for jobs_before=3 again=12 next_try_seconds=540"
+    assert 2 <= len(told) < 100  # not at each of 400 claims
+    caplog.clear()
+    nothing = dict.fromkeys(("closed", "retries", "jobs_before", "again", "next_try_seconds"))
+    work(Planned([[] for _ in range(40)]), Tracker(waits=nothing))
+    assert "worker.waiting stage=extract for more jobs" in caplog.text

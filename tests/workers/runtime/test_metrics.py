@@ -180,6 +180,7 @@ VERBS: dict[str, tuple[str, tuple[object, ...]]] = {
     "hash_lists": ("download", ()),
     "settle_model": ("embed", (NOBODYS, "0" * 64, "0" * 64)),
     "settle_recipe": ("extract", (1, {})),
+    "waits_for": ("download", ()),
 }
 
 

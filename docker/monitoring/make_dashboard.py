@@ -148,6 +148,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ("sum(rate(shoal_worker_samples_scored_total[5m]))", "samples scored"),
                     ("sum(rate(shoal_worker_samples_kept_total[5m]))", "samples kept"),
                     ("sum(rate(shoal_worker_samples_embedded_total[5m]))", "samples embedded"),
+                    ("sum(rate(shoal_worker_unit_rows_total[5m]))", "rows of builds read"),
                 ),
                 "cps",
             ),

@@ -31,14 +31,14 @@ def dedup_command(
             help="Order by which a group's representative is chosen.",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Processes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Processes.")] = None,
     memory: Annotated[
         float | None, typer.Option(min=0.1, show_default="no limit", help="GiB for each process.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start again with the first batch.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Group near-duplicates of a release by their embeddings: the side table duplicates.
+    """Group near-duplicates of a release as the side table duplicates.
 
     An interrupted call continues when it is repeated. A new batch leaves the groups of earlier ones as they are.
     """

@@ -28,7 +28,7 @@ def embeddings_command(
         str | None, typer.Option("--as", show_default="the model's name", help="Folder below embeddings/.")
     ] = None,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows per file.")] = 1_000_000,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.2, help="GiB for the rows that are matched at a time.")] = 2.0,
     restart: Annotated[bool, typer.Option("--restart", help="Start again, even if embeddings exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each batch.")] = False,

@@ -21,7 +21,7 @@ from dataset.store.store import Store
 if TYPE_CHECKING:
     from dataset.index.plan import IndexOptions, Work
 
-index_app = typer.Typer(no_args_is_help=True, help="kNN indexes of releases and of folders of vectors.")
+index_app = typer.Typer(no_args_is_help=True, help="Build, change and describe kNN indexes.")
 
 
 class Modality(StrEnum):
@@ -33,7 +33,7 @@ class Modality(StrEnum):
 
 
 class Kind(StrEnum):
-    """How rows are coded."""
+    """The coding of rows."""
 
     AUTO = "auto"
     FLAT = "flat"
@@ -48,8 +48,8 @@ IndexedArgument = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option(help="Folder below embeddings/; not needed if there is one. For .npy files, their model.")
 ]
-ModalityOption = Annotated[Modality, typer.Option(help="Whose vectors to search.")]
-OutOption = Annotated[str | None, typer.Option(help="Of a folder of vectors: folder or URI for its index.")]
+ModalityOption = Annotated[Modality, typer.Option(help="Which vectors to search: of pictures, texts or both.")]
+OutOption = Annotated[str | None, typer.Option(help="For a folder of vectors: folder or URI of its index.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -63,7 +63,7 @@ def index_build(
         Kind, typer.Option(help="auto: flat below 20,000 rows, sq16 up to 2 million, then rabitq.")
     ] = Kind.AUTO,
     lists: Annotated[int, typer.Option(min=0, show_default="by size", help="Number of lists.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of all random choices: equal seeds give equal bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices: equal seeds give equal bytes.")] = 0,
     out: OutOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Build again, even if there is an index.")] = False,
     as_json: JsonOption = False,
@@ -99,7 +99,7 @@ def index_compact(
     restart: Annotated[bool, typer.Option("--restart", help="Forget a compaction that was interrupted.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Join all segments into one, without the rows that were removed; ids stay."""
+    """Join all segments into one, without the removed rows; ids do not change."""
     _build(indexed, store, model, modality, out, restart=restart, as_json=as_json, asked={"compact": True})
 
 
@@ -111,7 +111,7 @@ def index_refresh(
     modality: ModalityOption = Modality.IMAGE,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the facets anew, from side tables too: tags, near-duplicates."""
+    """Compute the facets again, including those from side tables: tags, near-duplicates."""
     with needs_extra("index"):
         from dataset.index.lookup import open_index
         from dataset.index.refresh import refresh
@@ -130,10 +130,10 @@ def index_delete(
     store: StoreOption,
     model: ModelOption = None,
     modality: ModalityOption = Modality.BOTH,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the rows; without this, only count them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove rows from an index for good. `dataset takedown` removes them from all of a release."""
+    """Remove rows from an index permanently. `dataset takedown` removes them from all files of a release."""
     with needs_extra("index"):
         from dataset.index.delete import delete_ids
         from dataset.index.lookup import open_index
@@ -161,7 +161,7 @@ def index_info(
     modality: ModalityOption = Modality.IMAGE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what an index holds: rows, model, kind, bytes, facets and recall."""
+    """Print an index's rows, model, kind, bytes, facets and recall."""
     for one in _modalities(modality):
         with needs_extra("index"):
             from dataset.index.lookup import open_index
@@ -197,7 +197,7 @@ def _work(indexed: str, store: str, out: str | None, options: "IndexOptions", *,
     if not is_release(indexed):
         return work_on_folder(indexed, out, options, anew=anew)
     if out is not None:
-        raise SearchIndexError("The index of a release lies in the release: leave --out out.")
+        raise SearchIndexError("The index of a release is in the release's folder: leave out --out.")
     release = open_named_release(indexed, store)
     return work_on_release(
         release, replace(options, model=options.model or only_model(release, "embeddings")), anew=anew
@@ -205,7 +205,7 @@ def _work(indexed: str, store: str, out: str | None, options: "IndexOptions", *,
 
 
 def only_model(release: Release, folder: str) -> str:
-    """Return the one model that a release has embeddings, or an index, of.
+    """Return the only model of which a release has embeddings, or an index.
 
     Raises: SearchIndexError when there is none, or more than one.
     """

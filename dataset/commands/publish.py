@@ -55,7 +55,8 @@ def publish_command(
         str | None, typer.Option(show_default="today's date", help="Name of the batch, and of its folder.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, show_default="one a core", help="Processes; fewer if the memory is not enough.")
+        int | None,
+        typer.Option(min=1, show_default="one per core", help="Processes; fewer if the memory is not enough."),
     ] = None,
     memory: Annotated[float, typer.Option(min=0.45, help="GiB for all processes together.")] = 1.0,
     scratch: Annotated[

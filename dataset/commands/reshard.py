@@ -38,7 +38,7 @@ def reshard_command(
         str | None,
         typer.Option(show_default="as the selection says", help="The release's name in the store, or its folder."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.1, help="GiB for pictures that are sorted at a time.")] = 1.0,
     scratch: Annotated[
         Path | None, typer.Option(show_default="TMPDIR", help="Local folder with enough space for all pictures.")

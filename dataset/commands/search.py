@@ -22,20 +22,25 @@ from dataset.store.store import Store
 def search_command(
     indexed: IndexedArgument,
     store: StoreOption,
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Look for pictures like this one.")] = None,
-    vector: Annotated[Path | None, typer.Option(help="Look for rows near the vectors in this .npy file.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Text to search for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Search for rows near this picture's file.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Search for rows near the vectors in this .npy file.")] = None,
     filter_: Annotated[
-        str, typer.Option("--filter", metavar="A,B=C", help="Such as safe,lang=de,min-side=512,host=example.com.")
+        str,
+        typer.Option(
+            "--filter", metavar="A,B=C", help="Conditions, such as safe,lang=de,min-side=512,host=example.com."
+        ),
     ] = "",
     k: Annotated[int, typer.Option("--k", min=1, help="Results.")] = 10,
-    collapse: Annotated[bool, typer.Option("--collapse/--all", help="One of near-duplicates, or all.")] = True,
+    collapse: Annotated[
+        bool, typer.Option("--collapse/--all", help="Show one of several near-duplicates, or all.")
+    ] = True,
     model: ModelOption = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Weights for the query, if the release does not name its model's.")
     ] = None,
-    modality: Annotated[Modality, typer.Option(help="Search pictures or texts.")] = Modality.IMAGE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a result.")] = False,
+    modality: Annotated[Modality, typer.Option(help="Search the vectors of pictures or of texts.")] = Modality.IMAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per result.")] = False,
 ) -> None:
     """Print the rows nearest to a text, a picture or a vector, best first."""
     if sum(one is not None for one in (text, image, vector)) != 1:
@@ -67,7 +72,7 @@ def _shown(row: dict[str, Any], near: float, *, as_json: bool) -> str:
 
 def _vectors(path: Path) -> "np.ndarray[Any, np.dtype[np.float32]]":
     if not is_file(path):
-        raise SearchIndexError(f"{path} is not a file: name a .npy file with one vector a row.")
+        raise SearchIndexError(f"{path} is not a file: name a .npy file with one vector per row.")
     rows = open_rows(Store.open(str(path.parent), writable=False), path.name)
     return rows.read(0, rows.rows).astype(np.float32)
 
@@ -105,5 +110,5 @@ def _spec(record: IndexRecord, indexed: str, store: str) -> ModelRecipe:
                 if record.model.sha256 and model.get("sha256") == record.model.sha256:
                     return ModelRecipe(str(model["model"]), model.get("pretrained"), 0.0)
     raise SearchIndexError(
-        f"Nothing says where the weights of {record.model.name or 'the model'} are: give them with --pretrained."
+        f"The release does not name the weights of {record.model.name or 'the model'}: give them with --pretrained."
     )

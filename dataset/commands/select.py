@@ -52,9 +52,9 @@ def select_command(
     near: Annotated[
         str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near a text or a picture's file, by the index.")
     ] = None,
-    nearest: Annotated[int | None, typer.Option(min=1, help="Of --near: so many rows.")] = None,
+    nearest: Annotated[int | None, typer.Option(min=1, help="With --near: the number of nearest rows.")] = None,
     at_least: Annotated[
-        float | None, typer.Option(min=-1.0, max=1.0, help="Of --near: all of this similarity.")
+        float | None, typer.Option(min=-1.0, max=1.0, help="With --near: the minimum similarity.")
     ] = None,
     model: ModelOption = None,
     pretrained: Annotated[
@@ -65,7 +65,7 @@ def select_command(
         bool, typer.Option("--explain", help="Print which data would be read, and read nothing.")
     ] = False,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows per file.")] = 2_500_000,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
     memory: Annotated[float, typer.Option(min=0.1, help="GiB for --max-per-host.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -135,7 +135,7 @@ def _near(
     nearest: int | None,
     at_least: float | None,
 ) -> tuple[RowsNear, NearQuery]:
-    """Ask the index for the rows near a text or a picture."""
+    """Search the index for the rows near a text or a picture."""
     with needs_extra("index"):
         from dataset.index.lookup import open_index
     index = open_index(find_index(release, store, model, Modality.IMAGE))

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from dataset.search.server import SiteOptions
 
 REFRESH_SECONDS = 10.0
-"""After this time at most, a new deny list is in force."""
+"""Maximum time until a new deny list is in force."""
 
 MODEL, WHAT, WHO = "Texts and pictures", "What is shown", "Clients"
 
 
 class ServeError(DatasetError):
-    """The server cannot be started as it was asked."""
+    """The server cannot be started with these options."""
 
 
 def serve_command(
@@ -69,13 +69,15 @@ def serve_command(
     ] = None,
     mask: Annotated[
         list[Path] | None,
-        typer.Option(rich_help_panel=WHAT, help="Parquet file with a column id: rows that never appear. Repeatable."),
+        typer.Option(
+            rich_help_panel=WHAT, help="Parquet file with a column id, whose rows are never shown. Repeatable."
+        ),
     ] = None,
     safe: Annotated[
         bool, typer.Option("--safe/--no-safe", rich_help_panel=WHAT, help="Leave out unsafe rows by default.")
     ] = True,
     always_safe: Annotated[
-        bool, typer.Option("--always-safe", rich_help_panel=WHAT, help="Clients cannot leave safe mode.")
+        bool, typer.Option("--always-safe", rich_help_panel=WHAT, help="Clients cannot switch off safe mode.")
     ] = False,
     page: Annotated[
         Path | None, typer.Option(rich_help_panel=WHAT, help="Folder to serve instead of the search page.")
@@ -89,7 +91,7 @@ def serve_command(
     ] = False,
     operator_token: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=WHO, help="File with a token that allows to trace rows and decide on reports."),
+        typer.Option(rich_help_panel=WHO, help="File with a token for tracing rows and deciding on reports."),
     ] = None,
     cors: Annotated[
         list[str] | None,
@@ -98,15 +100,17 @@ def serve_command(
     per_second: Annotated[
         float, typer.Option(min=0, rich_help_panel=WHO, help="Requests per second and address; 0 means no limit.")
     ] = 20.0,
-    burst: Annotated[int, typer.Option(min=1, rich_help_panel=WHO, help="Requests of an address at once.")] = 100,
+    burst: Annotated[int, typer.Option(min=1, rich_help_panel=WHO, help="Concurrent requests per address.")] = 100,
     proxy: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", rich_help_panel=WHO, help="Believe X-Forwarded-For from here. Repeatable."),
+        typer.Option(
+            metavar="ADDRESS", rich_help_panel=WHO, help="Trust X-Forwarded-For from this address. Repeatable."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads that search.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Search threads.")] = None,
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Log the texts of queries.")] = False,
 ) -> None:
-    """Serve the search page, our HTTP API, and clip-retrieval's, until Ctrl-C.
+    """Serve the search page, Shoal's HTTP API and clip-retrieval's, until Ctrl-C.
 
     Without --model, indexes can be searched by id and by vector only.
     """
@@ -228,12 +232,13 @@ def open_searched(indexed: str, store: str, model: str | None, taken: set[str]) 
 
 
 def check_models(engines: Mapping[str, "SearchedIndex"], loaded: Any) -> None:
-    """Raise ServeError when the model is that of no index."""
+    """Raise ServeError when no index was made with the model."""
     models = {engine.model_sha256 for engine in engines.values()}
     if loaded.sha256 not in models and "" not in models:
         named = ", ".join(f"{engine.model} {engine.model_sha256[:12]}" for engine in engines.values())
         raise ServeError(
-            f"The model {loaded.model} {loaded.sha256[:12]} made none of the indexes ({named}): give --model theirs."
+            f"The model {loaded.model} {loaded.sha256[:12]} made none of the indexes ({named}): give the model of an "
+            "index with --model."
         )
 
 
@@ -270,7 +275,7 @@ def _folder(path: Path) -> Path:
 
 def _writable(path: Path) -> Path:
     if not (path.is_dir() and os.access(path, os.W_OK)):
-        raise ServeError(f"{path} is not a folder that can be written: make it, or give another --exports.")
+        raise ServeError(f"{path} is not a writable folder: create it, or give another --exports.")
     return path
 
 

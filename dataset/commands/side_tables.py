@@ -19,12 +19,12 @@ from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.side_tables.write import Written
 from dataset.store.store import Store
 
-tags_app = typer.Typer(no_args_is_help=True, help="Tags of a release's rows that were made elsewhere.")
-captions_app = typer.Typer(no_args_is_help=True, help="Captions of a release's rows that were made elsewhere.")
+tags_app = typer.Typer(no_args_is_help=True, help="Add tags to a release's rows, and export tags.")
+captions_app = typer.Typer(no_args_is_help=True, help="Add captions to a release's rows.")
 
 TablesArgument = Annotated[str, typer.Argument(help="Parquet file, or a folder or URI of them.")]
 OnOption = Annotated[JoinOn, typer.Option(help="The column that identifies the row.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")]
 MemoryOption = Annotated[float, typer.Option(min=0.05, help="GiB for the rows that are joined at a time.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JoinedOption = Annotated[

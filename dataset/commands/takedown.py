@@ -1,4 +1,4 @@
-"""`dataset takedown`: requests to remove something, and their application to releases and crawls."""
+"""`dataset takedown`: requests for removal, and their application to releases and crawls."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ from dataset.takedown.requests import decide, file_request, list_requests, pendi
 from dataset.takedown.status import release_names, takedown_status
 from dataset.takedown.verify import Verified, verify_takedowns
 
-takedown_app = typer.Typer(no_args_is_help=True, help="Remove rows, pictures or hosts from all that is kept.")
+takedown_app = typer.Typer(no_args_is_help=True, help="Remove rows, pictures or hosts from releases and crawls.")
 
 
 class LongKind(StrEnum):
@@ -50,11 +50,11 @@ def add(
     sha1: Annotated[list[str] | None, _repeatable("Of a picture.")] = None,
     pdq: Annotated[list[str] | None, _repeatable("Of a picture; within 31 bits.")] = None,
     file: Annotated[
-        list[Path] | None, typer.Option(help="Text, an entry per line; csv, tsv, parquet: columns. Repeatable.")
+        list[Path] | None, typer.Option(help="Text with one entry per line, or csv, tsv, parquet. Repeatable.")
     ] = None,
-    kind: Annotated[LongKind | None, typer.Option(help="Kind of a text file's hashes of 64 digits.")] = None,
+    kind: Annotated[LongKind | None, typer.Option(help="Kind of the hashes with 64 digits in a text file.")] = None,
     contact: Annotated[str, typer.Option(help="Who asked, and where to answer; private.")] = "",
-    pending: Annotated[bool, typer.Option("--pending", help="Only file it; decide later.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only record the request; it is decided later.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """File a request; its entries are in force at once.
@@ -77,7 +77,7 @@ def list_all(
     pending: Annotated[bool, typer.Option("--pending", help="Only requests that wait for a decision.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List requests; with --pending, also what they name."""
+    """List requests; with --pending, also their entries."""
     source = Store.open(store, writable=False)
     requests = list_requests(source, pending=pending)
     named = {one.id: [asdict(entry) for entry in pending_entries(source, one.id)] for one in requests if pending}
@@ -96,11 +96,11 @@ def list_all(
 def decide_request(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `list --pending` shows it.")],
     store: StoreOption,
-    accept: Annotated[bool, typer.Option("--accept/--refuse", help="Put its entries into force, or do not.")],
+    accept: Annotated[bool, typer.Option("--accept/--refuse", help="Put its entries into force, or refuse them.")],
     note: Annotated[str, typer.Option(help="Why; private.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Decide on a request that waits; what it named is deleted from the request."""
+    """Decide on a pending request; its entries are then deleted from the request."""
     _tell(decide(Store.open(store), request_id, accept=accept, note=note), as_json=as_json)
 
 
@@ -112,7 +112,7 @@ ReleaseNames = Annotated[
 
 @takedown_app.command("status")
 def status(store: StoreOption, releases: ReleaseNames = None, as_json: JsonOption = False) -> None:
-    """Show which releases have lists to apply, and how far an apply is."""
+    """Show which releases have lists to apply, and the progress of an apply."""
     found = takedown_status(Store.open(store, writable=False), releases or ())
     if as_json:
         sys.stdout.write(strict_json.dumps(asdict(found)) + "\n")
@@ -131,15 +131,17 @@ def apply(
     store: StoreOption,
     releases: ReleaseNames = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Compare with all lists, also those that were applied before.")
+        bool, typer.Option("--again", help="Compare with all lists, including those that were applied before.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Also read all of the crawls, for rows that were never published.")
+        bool,
+        typer.Option("--everything", help="Also read all files of the crawls, for rows that were never published."),
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what deny lists name from releases, from the crawls they were made of, and from what was made of them.
+    """Remove the rows that deny lists name from releases, from their crawls, and from everything that was made from
+    these.
 
     A release that loses rows gets a new MAJOR version. An interrupted call
     continues when it is repeated.
@@ -166,10 +168,10 @@ def verify(
     everything: Annotated[
         bool, typer.Option("--everything", help="Decode every file of the release and of its crawls.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one a core", help="Threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode what may have a copy of a removed row, and prove that nothing is left.
+    """Decode all files that may contain a removed row, and check that nothing is left.
 
     What cannot be proven is listed as open. Exit code 1 if something is left.
     """

@@ -22,7 +22,7 @@ MIN_THRESHOLD, MAX_THRESHOLD = 0.8, 0.999
 
 Release = Annotated[str, typer.Argument(metavar="RELEASE", help="Name of a folder in releases/ of the store.")]
 Model = Annotated[str, typer.Option(metavar="NAME", help="Folder below embeddings/, as dataset embeddings wrote it.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Begin again; a build that is under way is abandoned.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin again; a build in progress is abandoned.")]
 
 
 class Modality(StrEnum):
@@ -47,20 +47,24 @@ class Kind(StrEnum):
 def index(
     release: Release,
     model: Model,
-    modality: Annotated[Modality, typer.Option(help="Whose vectors to search.")] = Modality.IMAGE,
+    modality: Annotated[
+        Modality, typer.Option(help="Which vectors to search: of pictures, texts or both.")
+    ] = Modality.IMAGE,
     kind: Annotated[
         Kind, typer.Option(help="auto: flat below 20,000 rows, sq16 up to 2 million, then rabitq.")
     ] = Kind.AUTO,
     lists: Annotated[int, typer.Option(metavar="N", min=0, show_default="by size", help="Number of lists.")] = 0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random choices.")] = 0,
     add: Annotated[bool, typer.Option("--add", help="Add the batches that the index lacks, as a segment.")] = False,
-    compact: Annotated[bool, typer.Option("--compact", help="Make one segment of all, without removed rows.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Join all segments into one, without removed rows.")
+    ] = False,
     restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Build the kNN index of a release through the queue.
 
-    The same files as of dataset index build. Called again, it says how far the build is.
+    It writes the same files as dataset index build. If called again, it shows the progress of the build.
     """
     if add and compact:
         raise typer.BadParameter("--add and --compact are two builds: give one of them, then the other")
@@ -83,20 +87,27 @@ def dedup(
     at: Annotated[
         float,
         typer.Option(
-            metavar="COSINE", min=MIN_THRESHOLD, max=MAX_THRESHOLD, help="Of a member to its representative, at least."
+            metavar="COSINE",
+            min=MIN_THRESHOLD,
+            max=MAX_THRESHOLD,
+            help="Minimum cosine of a member to its representative.",
         ),
     ] = 0.94,
-    careful: Annotated[bool, typer.Option("--careful", help="Compare more rows: fewer are missed.")] = False,
-    with_pdq: Annotated[
-        bool, typer.Option("--with-pdq", help="Also from cosine 0.90 on, if the pictures' PDQ hashes agree.")
+    careful: Annotated[
+        bool, typer.Option("--careful", help="Compare more rows, so that fewer near-duplicates are missed.")
     ] = False,
-    quality: Annotated[str, typer.Option(metavar="A,B", help="What makes a row represent others.")] = ",".join(QUALITY),
+    with_pdq: Annotated[
+        bool, typer.Option("--with-pdq", help="Also accept a cosine from 0.90 on, if the pictures' PDQ hashes agree.")
+    ] = False,
+    quality: Annotated[
+        str, typer.Option(metavar="A,B", help="Order by which a group's representative is chosen.")
+    ] = ",".join(QUALITY),
     restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Search a release for near-duplicates through the queue.
 
-    The same files as of dataset dedup. Called again, it says how far the search is.
+    It writes the same files as dataset dedup. If called again, it shows the progress of the search.
     """
     asked = DedupRequest(
         model=model, at=at, careful=careful, with_pdq=with_pdq, quality=[name.strip() for name in quality.split(",")]

@@ -1,4 +1,4 @@
-"""`tracker takedown`: what deny lists name leaves the links that wait."""
+"""`tracker takedown`: blank the waiting links that deny lists name."""
 
 from datetime import UTC, datetime
 
@@ -24,13 +24,12 @@ TRACKER = "SELECT tracker FROM tracker.identity"
 def takedown(as_json: Json = False) -> None:
     """Blank waiting links that deny lists name.
 
-    They are in the pool, in again and in batches that nobody holds. The lists
-    are those of the store, written by `dataset takedown add`. A blank link ends
-    as blocked.
+    Waiting links are in the pool, in again and in batches that are not leased. The lists are those of the store,
+    written by `dataset takedown add`. A blank link ends as blocked.
     """
     store = Settings.from_environment().store
     with open_tracker() as connection, Progress(transient=True) as bars:
-        register_deny_lists(connection, store)  # what comes in from here on is refused
+        register_deny_lists(connection, store)  # links that come in from now on are refused
         paths = list_deny_files(store)
         rules = LinkRules()
         for path in paths:
@@ -44,7 +43,9 @@ def takedown(as_json: Json = False) -> None:
 
 
 def _note(connection: Connection, store: str, paths: list[str], done: Blanked) -> None:
-    """Note in the store which lists were applied to this tracker's links; `dataset takedown verify` reads it."""
+    """Record in the store which lists were applied to this tracker's links; `dataset takedown verify` reads the
+    record.
+    """
     with translated(), connection.transaction():
         row = connection.execute(TRACKER).fetchone()
         assert row is not None
@@ -53,4 +54,4 @@ def _note(connection: Connection, store: str, paths: list[str], done: Blanked) -
     try:
         put_whole(open_store(store), f"takedowns/waiting/{row['tracker']}.json", strict_json.dumps(said).encode())
     except (pa.ArrowException, OSError) as error:
-        raise TrackerError(f"the takedown cannot be noted in {store}: {error}; check SHOAL_STORE") from error
+        raise TrackerError(f"the takedown cannot be recorded in {store}: {error}; check SHOAL_STORE") from error

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dataset import strict_json
 from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
@@ -59,7 +60,7 @@ def dedup_command(
             on_progress=bars.show,
         )
     found = json.loads(report)
-    sys.stdout.write(json.dumps(found) + "\n" if as_json else _summary(found))
+    sys.stdout.write(strict_json.dumps(found) + "\n" if as_json else _summary(found))
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -258,6 +258,7 @@ def _summary(record: IndexRecord, facets: dict[str, int] | None, *, as_json: boo
         "kind": record.kind,
         "lists": record.lists,
         "probes": record.probes,
+        "far_probes": record.far_probes,
         "dimensions": record.dimensions,
         "rows": record.rows,
         "bytes": record.bytes,
@@ -274,7 +275,10 @@ def _summary(record: IndexRecord, facets: dict[str, int] | None, *, as_json: boo
     lines = [f"{record.name} {record.version}".rstrip() + f": {about}"]
     lines.append(f"{record.rows:>15,}  rows of {record.dimensions} dimensions in {record.lists:,} lists")
     lines.append(f"{record.bytes / max(1, record.rows):>15,.0f}  bytes a row")
-    chosen = [row for row in record.recall if row.probes == record.probes]
+    usual = {"image": "images", "text": "texts"}[record.modality]
+    chosen = [
+        row for row in record.recall if row.probes == (record.probes if row.queries == usual else record.far_probes)
+    ]
     for row in chosen:
         share = "" if row.selectivity == 1 else f", filter that {row.selectivity:.0%} pass"
         lines.append(f"{row.recall_at_10:>15.4f}  recall at 10, {row.queries}, {row.probes} lists{share}")

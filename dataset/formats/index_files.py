@@ -114,6 +114,9 @@ class IndexRecord:
     seed: int
     probes: int
     """Lists that a search without a filter looks at."""
+    far_probes: int
+    """The same for queries whose cosine with the nearest centroid is below `far_below`, as that of texts is."""
+    far_below: float
     trained: IndexFile
     held_out: IndexFile
     numbers: Mapping[str, str]

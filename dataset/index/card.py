@@ -11,6 +11,7 @@ CARD = "README.md"
 def render_card(record: IndexRecord, speed: Mapping[str, Any]) -> str:
     """Return the card; `speed` is the content of speed.json, {} if nothing was timed."""
     model, bytes_ = record.model, record.bytes / max(1, record.rows)
+    probes = f"{record.probes:,}, {record.far_probes:,}"
     lines = [
         f"# kNN index of {record.name} {record.version}".rstrip(),
         "",
@@ -18,9 +19,9 @@ def render_card(record: IndexRecord, speed: Mapping[str, Any]) -> str:
         f"{model.name or 'a model that their files do not name'}"
         + (f", weights sha256 `{model.sha256}`, configuration `{model.config_sha256}`." if model.sha256 else "."),
         "",
-        "| kind | lists | lists a search looks at | bytes a row | seed |",
+        "| kind | lists | lists a search looks at, a far one | bytes a row | seed |",
         "|---|---|---|---|---|",
-        f"| {record.kind} | {record.lists:,} | {record.probes:,} | {bytes_:,.0f} | {record.seed} |",
+        f"| {record.kind} | {record.lists:,} | {probes} | {bytes_:,.0f} | {record.seed} |",
         "",
         *_recall(record, speed),
         "    from dataset.index.lookup import open_index",

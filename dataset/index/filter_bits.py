@@ -27,6 +27,7 @@ class FilterBits:
         self.bits: Bits = np.zeros(-(-segment.end // 8) + 8, np.uint8)
         self._filled = np.zeros(len(segment.ranges), bool)
         self._lock = threading.Lock()
+        self._positions: Integers | None = None
         self.counts = np.concatenate([_estimate(one, where) for one in segment.ranges])
         self._range_of_list = np.repeat(np.arange(len(segment.ranges)), [one.lists for one in segment.ranges])
         if where.hosts:
@@ -66,12 +67,15 @@ class FilterBits:
             self._filled[at] = True
 
     def positions(self) -> Integers:
-        """Return the positions of all rows that pass, in order -> (n,) int64."""
+        """Return the positions of all rows that pass, in order -> (n,) int64; kept, as only few are asked for."""
+        if self._positions is not None:
+            return self._positions
         self.fill_all()
         full = np.flatnonzero(self.bits)
         offset = np.unpackbits(self.bits[full][:, None], axis=1, bitorder="little")
         byte, bit = np.nonzero(offset)
-        return full[byte] * 8 + bit
+        self._positions = full[byte] * 8 + bit
+        return self._positions
 
 
 def passing_bits(one: MappedRange, where: Filter) -> Bits:

@@ -22,6 +22,8 @@ from dataset.index.sources import ReleaseSource
 BLOCK_IDS = 1 << 24
 """Ids whose positions are in memory at a time: 128 MB."""
 _START_PROBES = 32
+NEVER_FAR = -2.0
+"""Less than any cosine."""
 
 
 def write_segment(work: Work, merged: Sequence[MergedRange]) -> IndexSegment:
@@ -102,6 +104,8 @@ def make_record(
         generation=plan.generation,
         seed=plan.options.seed,
         probes=existing.probes if existing else probes,
+        far_probes=existing.far_probes if existing else probes,
+        far_below=existing.far_below if existing else NEVER_FAR,
         trained=existing.trained if existing else files[0],
         held_out=existing.held_out if existing else files[1],
         numbers=numbers,

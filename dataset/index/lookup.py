@@ -109,7 +109,7 @@ class Index:
         """Return the k nearest rows of each query (n, D) float32; vectors of any length but 0.
 
         With `collapse`, a row whose cosine with a better one is COLLAPSE_AT or more is left out. `probes` is the number
-        of lists to look at without a filter; None means the index's own.
+        of lists to look at without a filter; None means the index's own, more for far queries such as texts.
 
         Raises: SearchIndexError for another number of dimensions, a query without a direction, or an unknown facet.
         """
@@ -122,7 +122,7 @@ class Index:
         most = sum(segment.rows for segment in state.segments)
         candidates = min(most, 2 * k) if collapse else k
         while True:
-            found = self._nearest(state, wanted, candidates, bits, probes or state.record.probes)
+            found = self._nearest(state, wanted, candidates, bits, probes)
             if not collapse:
                 return [Hits(ids[:k], near[:k], total) for ids, near, _ in found]
             kept = [distinct(self._vectors(state, places), COLLAPSE_AT, k) for _, _, places in found]
@@ -132,7 +132,7 @@ class Index:
             candidates = min(most, 4 * candidates)
 
     def _nearest(
-        self, state: _State, queries: Rows, k: int, bits: tuple[FilterBits | None, ...], probes: int
+        self, state: _State, queries: Rows, k: int, bits: tuple[FilterBits | None, ...], probes: int | None
     ) -> list[tuple[Integers, Rows, Integers]]:
         """Return ids, similarities and (segment, position) of the k nearest rows of each query."""
         rows = k if state.record.kind in OWN_ROWS else k * _RERANKED
@@ -243,6 +243,11 @@ class Index:
                 segments.append(MappedSegment(self.folder, record, segment, own))
         searches = tuple(SegmentSearch(one, trained, record) for one in segments)
         return _State(record, stamp, trained, tuple(segments), searches, OrderedDict())
+
+    def nearest_centroids(self, queries: Rows) -> Rows:
+        """Return the cosine of each query (n, D) float32 with the nearest centroid -> (n,) float32."""
+        state = self._current()
+        return state.searches[0].nearest_centroids(_unit(queries, state.record.dimensions))
 
     def _known_facets(self, state: _State) -> set[str]:
         return {name for segment in state.segments for one in segment.ranges for name in one.facets}

@@ -6,7 +6,7 @@ and of what is found. The same build gives the same numbers. Milliseconds differ
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ BUDGETS_MS = (5, 10, 20, 50)
 IMAGES_WANTED, TEXTS_WANTED = 0.95, 0.90
 """Recall at 10 that the default number of probes has to reach."""
 _ENOUGH = 0.995
-_FIRST_PROBES = 4
+_PROBES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 _TIMED = 32
 
 
@@ -57,33 +57,44 @@ def measure(work: Work, record: IndexRecord) -> IndexRecord:
         found += rows
         if all(row.recall_at_10 >= _ENOUGH for row in rows):
             break
-    probes = choose_probes(found)
-    index = Index(path.parent, replace(record, probes=probes))
+    record = _with_probes(index, record, sorts, found)
+    index = Index(path.parent, record)
     for at in range(1, len(SELECTIVITIES)):
-        found += [_recall(index, queries, at, probes) for queries in sorts]
+        found += [_recall(index, queries, at, choose_probes(found, queries.name)) for queries in sorts]
     speed = _speed(index, sorts[0].rows, sorted({row.probes for row in found}))
     work.store.put(work.output(SPEED), (strict_json.dumps(speed, indent=1) + "\n").encode())
-    measured = replace(record, probes=probes, recall=tuple(found))
+    measured = replace(record, recall=tuple(found))
     work.store.put(work.output(CARD), render_card(measured, speed).encode())
     return measured
 
 
-def choose_probes(rows: list[RecallRow]) -> int:
-    """Return the fewest probes that reach the recall wanted of pictures and of texts; otherwise the most measured."""
-    wanted = {"images": IMAGES_WANTED, "texts": TEXTS_WANTED}
-    for probes in sorted({row.probes for row in rows}):
-        if all(row.recall_at_10 >= wanted[row.queries] for row in rows if row.probes == probes):
-            return probes
-    return max(row.probes for row in rows)
+def choose_probes(rows: Sequence[RecallRow], queries: str) -> int:
+    """Return the fewest probes with the recall wanted of these queries; otherwise the most measured."""
+    wanted = {"images": IMAGES_WANTED, "texts": TEXTS_WANTED}[queries]
+    of_these = sorted((row for row in rows if row.queries == queries), key=lambda row: row.probes)
+    return next((row.probes for row in of_these if row.recall_at_10 >= wanted), of_these[-1].probes)
+
+
+def _with_probes(
+    index: Index, record: IndexRecord, sorts: Sequence[_Queries], rows: Sequence[RecallRow]
+) -> IndexRecord:
+    """Return the record with the probes of near and of far queries.
+
+    Far are the queries whose cosine with the nearest centroid is below the middle of the medians of pictures and texts.
+    """
+    probes = {queries.name: choose_probes(rows, queries.name) for queries in sorts}
+    medians = {queries.name: float(np.median(index.nearest_centroids(queries.rows))) for queries in sorts}
+    near = "images" if record.modality == "image" else "texts"
+    (far,) = {*probes} - {near} or {near}
+    if far not in probes or near not in probes or probes[far] <= probes[near] or medians[far] >= medians[near]:
+        most = max(probes.values())
+        return replace(record, probes=most, far_probes=most)
+    below = round((medians[near] + medians[far]) / 2, 4)
+    return replace(record, probes=probes[near], far_probes=probes[far], far_below=below)
 
 
 def _ladder(lists: int) -> list[int]:
-    probes = _FIRST_PROBES
-    found: list[int] = []
-    while probes < lists and len(found) < 9:  # up to 1,024 lists
-        found.append(probes)
-        probes *= 2
-    return found if lists > 1 and found else [lists]
+    return [probes for probes in _PROBES if probes < lists] or [lists]
 
 
 def _queries(work: Work, held_out: HeldOut) -> list[_Queries]:

@@ -34,6 +34,7 @@ from dataset.report.report import write_report
 from dataset.store.store import Store
 from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
+from tests.demo.index_checks import ASKED, caption_to_find, check_index
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows
 from tests.demo.release_checks import check_release
 from tests.demo.swarm import BIN, DemoError, Swarm, kill_leftovers
@@ -168,6 +169,7 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     checks, report = judge(demo, swarm, status)
     statistics, checks_of_release = publish(demo, swarm)
     checks += checks_of_release
+    checks += search(demo, swarm)
     checks += take_down(demo, swarm)
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
@@ -306,6 +308,21 @@ def publish(demo: Demo, swarm: Swarm) -> tuple[Path, list[Check]]:
     swarm.run("stats", [str(BIN / "dataset"), "stats", "demo", "--html", str(page)])
     store = Store.open(str(demo.folder / "store"))
     return page, check_release(store, store.read_table("manifest.parquet"), open_release(store, "demo"), page)
+
+
+def search(demo: Demo, swarm: Swarm) -> list[Check]:
+    """Build the index of the release, look for a caption with and without a filter, and check what is found."""
+    dataset = str(BIN / "dataset")
+    release = open_release(Store.open(str(demo.folder / "store")), "demo")
+    swarm.run("embeddings", [dataset, "embeddings", "demo", "--model", "demo"])
+    built = json.loads(swarm.run("index", [dataset, "index", "build", "demo", "--json"]))
+    row, caption = caption_to_find(release)
+    asked = [dataset, "search", "demo", caption, "--k", str(ASKED), "--all", "--json"]
+    found, safe = (
+        [json.loads(line) for line in swarm.run("search", [*asked, *more]).splitlines()]
+        for more in ((), ("--filter", "safe"))
+    )
+    return check_index(row, caption, sum(release.record.rows.values()), built, found, safe)
 
 
 def take_down(demo: Demo, swarm: Swarm) -> list[Check]:

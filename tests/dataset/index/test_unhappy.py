@@ -162,10 +162,10 @@ def test_a_full_disk_ends_a_build_with_a_sentence_and_the_next_call_completes_it
     put_vectors(tmp_path, [40])
     publish = Store._publish
 
-    def full(self: Store, aside: Path, place: str) -> None:
+    def full(self: Store, aside: Path, place: str, **how: bool) -> None:
         if place.endswith(".ivf"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        publish(self, aside, place)
+        publish(self, aside, place, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_publish", full)

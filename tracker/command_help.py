@@ -1,6 +1,6 @@
-"""What the help of every command has in common: `--version`, and flags without a type.
+"""Common parts of the help of all commands: `--version`, and flags without a type.
 
-Typer writes `<bool>` beside a flag, as if it took a value.
+Typer shows `<bool>` next to a flag, as if the flag took a value.
 """
 
 import sys

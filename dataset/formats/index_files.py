@@ -130,18 +130,18 @@ class IndexRecord:
 
     @property
     def rows(self) -> int:
-        """Rows that can be found."""
+        """Number of rows that a search can find."""
         return sum(segment.rows - segment.removed for segment in self.segments)
 
     @property
     def files(self) -> list[IndexFile]:
-        """All files but this record."""
+        """All files except this record."""
         files = [self.trained, self.held_out, *(segment.positions for segment in self.segments)]
         return files + [file for segment in self.segments for one in segment.ranges for file in one.files.values()]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all files but this record."""
+        """Bytes of all files except this record."""
         return sum(file.bytes for file in self.files)
 
 

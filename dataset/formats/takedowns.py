@@ -31,7 +31,7 @@ class TakedownError(DatasetError):
 
 
 class RequestState(StrEnum):
-    """What became of a request."""
+    """The state of a request."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -41,7 +41,7 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakedownRequest:
-    """A request; times are ISO 8601 in UTC, '' for what has not happened."""
+    """A request; times are ISO 8601 in UTC, '' if the event has not happened."""
 
     id: str
     filed: str
@@ -62,7 +62,7 @@ class TakedownRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A value as it was given: a kind of deny list and a URL, hash, host or digest."""
+    """A value as it was given: a kind of entry, and a URL, hash, host or digest."""
 
     kind: str
     value: str
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEntries:
-    """The entries of a request that waits: the person who decides has to see them."""
+    """The entries of a pending request, which the person who decides must see."""
 
     entries: tuple[Entry, ...]
 
@@ -87,7 +87,7 @@ class AppliedVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """Which deny lists no row of a release is on any more."""
+    """The deny lists that have been applied to a release: none of its rows is on them any more."""
 
     deny: tuple[str, ...]
     versions: tuple[AppliedVersion, ...]
@@ -100,11 +100,11 @@ TARGETS_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),  # null: the release did not have the row
         ("reason", pa.string()),
-        ("input", pa.int16()),  # this and the rest are null where the file is no longer there
+        ("input", pa.int16()),  # this and the following columns are null if the file was deleted
         ("key", pa.int64()),
         ("shard", pa.string()),
         ("part", pa.string()),
-        ("embeddings", pa.list_(pa.string())),  # stems of outputs of `worker embed`
+        ("embeddings", pa.list_(pa.string())),  # the stems of outputs of `worker embed`
         ("pack", pa.string()),
         ("pack_row", pa.int32()),
     ]
@@ -138,7 +138,7 @@ def removed_path(name: str, time: str) -> str:
 
 
 def read_applied(store: Store, name: str) -> Applied:
-    """Return what was applied to a release.
+    """Return the record of what was applied to a release.
 
     Raises: TakedownError when the record is damaged; StoreError.
     """
@@ -154,7 +154,7 @@ def read_applied(store: Store, name: str) -> Applied:
 
 
 def log_event(store: Store, time: datetime, event: str, subject: str, facts: Mapping[str, object]) -> None:
-    """Note an event in the log of takedowns.
+    """Record an event in the log of takedowns.
 
     Raises: StoreError.
     """

@@ -1,9 +1,9 @@
-"""Read the members of a tar one after the other, in few and large reads.
+"""Read the members of a tar one after the other, with few large reads.
 
-Invariant: members come out as `tarfile` gives them. Plain headers, which are all that shards have, are read here in
-9 µs instead of 25; at the first header that is anything else, `tarfile` reads on.
+Invariant: the members are those that `tarfile` yields. Plain headers, the only ones in shards, are read here in 9 µs
+instead of 25; from the first other header on, `tarfile` reads the rest.
 
-Blocks are large because in an object store each read is a request, and `tarfile` asks for 10 KB at a time.
+Blocks are large because each read from an object store is a request, and `tarfile` reads 10 KB at a time.
 """
 
 import tarfile
@@ -72,7 +72,7 @@ class _Blocks:
 
     def __init__(self, file: pa.NativeFile | BinaryIO) -> None:
         self._file = file
-        self._block = memoryview(bytearray(READ_BYTES))  # read into again and again: new memory costs page faults
+        self._block = memoryview(bytearray(READ_BYTES))  # reused for every read, because new memory causes page faults
         self._place = self._end = 0
 
     def take(self, count: int) -> bytes:

@@ -3,8 +3,8 @@
     python -P -m dataset.models.encoder_process '{"model": …, "pretrained": …, …}'    # with a socket as its stdin
 
 A text waits at most `GATHER_SECONDS` for others, which then go through the text tower together. Pictures are decoded in
-processes of their own with bounded memory (`dataset.models.decoders`), so this one never touches their bytes. It ends
-when the server's end of the socket is closed.
+separate processes with bounded memory (`dataset.models.decoders`), so this one never touches their bytes. It ends when
+the server's end of the socket is closed.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ MOST_PICTURES = 8
 
 
 class Encoder:
-    """Embeds what arrives on a socket until its other end is closed."""
+    """Embed the texts and pictures that arrive on a socket until its other end is closed."""
 
     def __init__(self, line: socket.socket, model: ClipModel) -> None:
         self._line = line
@@ -102,12 +102,12 @@ class Encoder:
             self._send(number, FAILED, said_by(error).encode("utf-8"))
 
     def _send(self, number: int, kind: bytes, payload: bytes) -> None:
-        with self._sending, contextlib.suppress(OSError):  # a server that is gone needs no answer
+        with self._sending, contextlib.suppress(OSError):  # if the server is gone, it needs no answer
             self._line.sendall(FRAME.pack(number, kind, len(payload)) + payload)
 
 
 def _or_end(loop: Callable[[], None]) -> None:
-    """Run a thread's loop; a fault of it ends the process, so that the server starts another."""
+    """Run a thread's loop; an exception in it ends the process, so that the server starts another one."""
     has_ended = False
     try:
         loop()
@@ -119,7 +119,7 @@ def _or_end(loop: Callable[[], None]) -> None:
 
 
 def gather(items: queue.SimpleQueue[Any], most: int, seconds: float) -> list[Any]:
-    """Return the next item, and what follows it within `seconds`, up to `most`; [] at the end, marked by None."""
+    """Return the next item and those that follow within `seconds`, at most `most`; [] at the end, which None marks."""
     first = items.get()
     if first is None:
         return []
@@ -142,7 +142,7 @@ def _stacked(pixels: Sequence[bytes], wanted: Any) -> Any:
 
 
 def main() -> None:
-    """Load the model, say so, and serve."""
+    """Load the model, report it, and serve."""
     asked = json.loads(sys.argv[1])
     with socket.socket(fileno=os.dup(0)) as line:
         try:

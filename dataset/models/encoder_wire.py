@@ -1,4 +1,4 @@
-"""What the search server and its encoder process say to each other over a socket pair.
+"""The messages between the search server and its encoder process, over a socket pair.
 
     request   number, TEXT or PICTURE, size; then the text in UTF-8, or the picture as received
     answer    number, VECTOR, UNDECODABLE or FAILED, size; then D float32 values, or a sentence in UTF-8

@@ -1,6 +1,6 @@
-"""`--near`: the rows nearest to a query by the kNN index, as two further columns that an expression may name.
+"""`--near`: the rows nearest to a query by the kNN index, as two further columns that an expression may use.
 
-All lists of the index are searched: a selection reads a release as a whole, so it may read its index as a whole.
+All lists of the index are searched: a selection reads the whole release, so it may also read the whole index.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _FIRST_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class NearRows:
-    """Rows near a query by id: their place among them from 1 on, and their similarity; each (N,)."""
+    """Rows near a query, sorted by id: their rank, beginning with 1, and their similarity; each (N,)."""
 
     ids: npt.NDArray[np.int64]
     ranks: npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class RowsNear(ReleaseRows):
 
     @property
     def schema(self) -> pa.Schema:
-        """All columns that an expression may name."""
+        """All columns that an expression may use."""
         return pa.schema([*ReleaseRows.schema.fget(self), *_SCHEMA])  # type: ignore[attr-defined]
 
     @property
@@ -69,7 +69,8 @@ class RowsNear(ReleaseRows):
 def find_near(
     index: "Index", query: npt.NDArray[np.float32], *, nearest: int | None, at_least: float | None
 ) -> NearRows:
-    """Return the `nearest` rows of a query (1, D), or all of at least a similarity; with both, those that are both.
+    """Return the `nearest` rows of a query (1, D), or all rows with at least a similarity; with both, the rows that
+    meet both.
 
     Raises: SelectError when no row is near; SearchIndexError.
     """

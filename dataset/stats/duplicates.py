@@ -39,4 +39,4 @@ def read_duplicates(release: Release) -> Duplicates | None:
             report["groups_by_lowest_size"],
         )
     except (ValueError, KeyError, TypeError):
-        return None  # of another version of Shoal: statistics do without
+        return None  # written by another version of Shoal: the statistics leave it out

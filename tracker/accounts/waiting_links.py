@@ -1,7 +1,7 @@
-"""Blank links that wait and are on a deny list: in the pool, in `again`, and in batches that nobody holds.
+"""Blank waiting links that are on a deny list: in the pool, in `again`, and in batches that are not leased.
 
 A blanked link stays where it is and is counted as before: it is drawn like others and ends as blocked, and its row in
-the shard says nothing. So the conservation law needs no exception. All rows are read once, about a million a second.
+the shard is blank. So the law of conservation needs no exception. All rows are read once, about a million a second.
 
 Rejected: deleting them, which would need an account of its own; comparing in SQL, which has no murmur hash.
 """
@@ -27,7 +27,7 @@ _URL, _TEXT = 4, 5
 
 @dataclass(frozen=True, slots=True)
 class Blanked:
-    """How many links were blanked, and how many batches workers hold, which they check by themselves."""
+    """The number of blanked links, and of leased batches, which their workers check themselves."""
 
     links: int
     held_batches: int
@@ -36,7 +36,7 @@ class Blanked:
 def blank_links(
     connection: Connection, rules: LinkRules, on_table: Callable[[int, int], None] = lambda *_: None
 ) -> Blanked:
-    """Blank the links that are denied; `on_table` is called with the number of tables that were read, and of all.
+    """Blank the links that are denied; `on_table` is called with the number of tables read so far, and of all tables.
 
     Raises:
         TrackerError: the database fails; the next call reads everything again.

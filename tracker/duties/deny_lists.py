@@ -1,8 +1,8 @@
 """Put new deny lists into force: each becomes a hash list, which workers load before their next job, and its hosts are
 blocked, which download workers learn with their next heartbeat.
 
-A list is in force as the hash list `deny-NNNN-REQUEST`; the hosts are blocked before that name is taken, so a round
-that was ended in between is repeated whole. A list that is removed with `tracker hash-lists remove` comes back with the
+A list is in force as the hash list `deny-NNNN-REQUEST`; the hosts are blocked before that name is taken, so an
+interrupted round is repeated completely. A list that is removed with `tracker hash-lists remove` comes back with the
 next round: what is denied is decided in the store.
 """
 
@@ -34,7 +34,7 @@ class Registered:
 
 
 def register_deny_lists(connection: Connection, store: str) -> list[Registered]:
-    """Put the store's deny lists into force that are not yet; return them.
+    """Put those of the store's deny lists into force that are not yet, and return them.
 
     Raises:
         TrackerError: the store cannot be read or written, or a list is damaged.
@@ -60,7 +60,8 @@ def _register(connection: Connection, store: str, name: str, path: str) -> Regis
     data, counts = pack_numbers(found.numbers)
     listed = HashList(f"hash_lists/{uuid4().hex}.hashes", data, counts)
     with translated(), connection.transaction():
-        # The file's path is logged first: should this process die before the list is in force, the sweep knows it.
+        # The file's path is logged first, so that the sweep knows the file if this process dies before the list is in
+        # force.
         record(connection, "hash-lists write", listed.path, before=None, after={"list": name})
     listed.write(store)
     values = {"name": name, "reason": REASON, "path": listed.path, "sha256": listed.sha256}
@@ -73,7 +74,7 @@ def _register(connection: Connection, store: str, name: str, path: str) -> Regis
 
 
 def _can_be_blocked(host: str) -> bool:
-    """Return whether workers can block a host; one that they cannot, such as localhost, is refused by the hash list."""
+    """Return whether workers can block a host; the hash list refuses a host that they cannot, such as localhost."""
     try:
         read_pattern(host)
     except PatternError:

@@ -1,6 +1,6 @@
--- Return what a queue that hands out nothing waits for, for the log of an idle worker: an admin or a mark (`closed`), its
--- own failed jobs, jobs of the stages before it, and for download and filter the links that get another try. The next
--- try is that of a job or a link.
+-- Return why a queue hands out no jobs, for the log of an idle worker: it is closed by an admin or a mark (`closed`),
+-- or it waits for its own failed jobs, for jobs of the stages before it, or (download and filter) for links that get
+-- another try. The next try is that of a job or of a link.
 CREATE FUNCTION tracker.waits_for(p_queue tracker.queue)
 RETURNS TABLE (closed boolean, retries bigint, jobs_before bigint, again bigint, next_try_seconds float8)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off

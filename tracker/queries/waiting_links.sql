@@ -1,2 +1,2 @@
--- The links of one table that wait, with their places.
+-- Return the waiting links of one table, with their positions in it.
 COPY (SELECT ctid, url, text FROM ONLY tracker.{relation} WHERE url <> '') TO STDOUT

@@ -23,7 +23,7 @@ QUALITY = ("safe", "watermark", "size", "similarity", "pixels", "hash")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DedupRequest:
-    """What the command was given."""
+    """The options of the command."""
 
     model: str
     at: float
@@ -41,7 +41,7 @@ class DedupRequest:
 
 
 def dedup_build(store: str, run: ReleaseRun, request: DedupRequest, *, restart: bool = False) -> Build:
-    """Return the build of the side table; without `restart`, batches that were searched before have no round again.
+    """Return the build of the side table; without `restart`, batches that were searched before get no new round.
 
     Raises:
         TrackerError: the release has no such embeddings, or was searched with other options.
@@ -71,12 +71,14 @@ def dedup_build(store: str, run: ReleaseRun, request: DedupRequest, *, restart: 
 
 
 def state_path(run: ReleaseRun, model: str) -> str:
-    """Return the path in the store of the record of what was searched; without it, a search begins anew."""
+    """Return the path in the store of the record of searched batches; without it, a search starts from the
+    beginning.
+    """
     return f"dedup/{run.run.removeprefix('releases/')}/{model}/state.json"
 
 
 def _rounds(batches: Mapping[str, Sequence[int]], known: int) -> tuple[int, int]:
-    """Return the first round of the batches from `known` on, and one more than the last."""
+    """Return the first round of the batches from `known` on, and the number after the last round."""
     first, end, before = 0, 0, 0
     for at, rows in enumerate(map(sum, batches.values())):
         first = end if at == known else first

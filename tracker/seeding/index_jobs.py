@@ -22,7 +22,7 @@ UNIT_ROWS = 262_144
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexRequest:
-    """What the command was given; `lists` 0 and the kind `auto` mean: by size."""
+    """The options of the command; `lists` 0 and the kind `auto` mean that the size decides."""
 
     model: str
     modality: str
@@ -85,7 +85,9 @@ def kind_by_size(rows: int) -> str:
 
 
 def lists_by_size(rows: int) -> int:
-    """Return the number of lists: a power of two, 4 √rows or so up to PLAIN_ROWS, rows / ROWS_PER_LIST above."""
+    """Return the number of lists, a power of two: about 4 √rows up to PLAIN_ROWS, and about rows / ROWS_PER_LIST
+    above.
+    """
     if rows < 4:
         return 1
     wanted = 4 * math.sqrt(rows) if rows <= PLAIN_ROWS else rows / ROWS_PER_LIST

@@ -1,4 +1,4 @@
-"""The records of a release's embeddings, which say how many rows there are to index or to search."""
+"""The records of a release's embeddings, which contain the number of rows to index or to search."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,7 @@
 """Read deny lists: the files `deny/*.parquet` in the store, which `dataset takedown` writes.
 
-This module reads them by itself, because the tracker knows nothing of dataset/; a test compares the kinds. A list may
-have many million entries: it is read in pieces, into the numbers that a hash list has.
+This module reads them itself, because the tracker does not import dataset/; a test compares the kinds. A list may have
+many million entries: it is read in pieces, and converted into the numbers of a hash list.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class DenyListError(TrackerError):
 
 @dataclass(slots=True)
 class DenyList:
-    """A list's numbers by kind, as a hash list has them, and its hosts."""
+    """A list's numbers by kind, in the form of a hash list, and its hosts."""
 
     path: str
     numbers: dict[str, Numbers] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def read_deny_list(uri: str, path: str) -> DenyList:
     """Read a deny list.
 
     Raises:
-        DenyListError: it is damaged, or has an entry of an unknown kind: then a part of it would not be in force.
+        DenyListError: it is damaged, or has an entry of an unknown kind: otherwise a part of it would not be in force.
     """
     found = DenyList(path)
     gathered: dict[str, list[Numbers]] = {}
@@ -85,7 +85,7 @@ def _pieces(store: pafs.FileSystem, path: str) -> Iterator[pa.Table]:
 
 
 def _digests(size: int, kept: int) -> Callable[[Sequence[str]], Numbers]:
-    """Return a function that gives the first `kept` bytes of digests of `size` bytes as numbers."""
+    """Return a function that returns the first `kept` bytes of digests of `size` bytes as numbers."""
 
     def numbers(values: Sequence[str]) -> Numbers:
         data = np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), size)
@@ -113,7 +113,7 @@ _NUMBERS: Mapping[str, Callable[[Sequence[str]], Numbers]] = {
 
 @dataclass(slots=True)
 class LinkRules:
-    """The URLs, pairs and hosts of deny lists, compared with links that wait."""
+    """The URLs, pairs and hosts of deny lists, which are compared with waiting links."""
 
     urls: set[int] = field(default_factory=set)
     """First 64 bits of the sha256 of each URL; so are the hosts'."""
@@ -131,7 +131,7 @@ class LinkRules:
         return bool(self.urls or self.pairs or self.hosts)
 
     def matches(self, url: str, text: str) -> bool:
-        """Return whether a link is denied; a blank one is not."""
+        """Return whether a link is denied; a blank link is not."""
         if not url:
             return False
         if self.urls and int.from_bytes(hashlib.sha256(url.encode()).digest()[:8]) in self.urls:

@@ -20,9 +20,9 @@ from pathlib import Path
 import trio
 
 from dataset import strict_json
-from dataset.pictures.headers import FORMATS, image_format, read_size
 from dataset.pictures.outcomes import Outcome
-from dataset.search.fetcher_wire import ANSWER, ANSWER_SECONDS, MAX_PIXELS, MAX_REQUEST_BYTES, REQUEST
+from dataset.search.fetcher_wire import ANSWER, ANSWER_SECONDS, MAX_REQUEST_BYTES, REQUEST
+from dataset.search.picture_bounds import refusal
 from workers.errors import CannotWork
 from workers.fetching.fetch import Failure, Fetched, Fetcher
 from workers.fetching.policy import FetchPolicy
@@ -81,14 +81,8 @@ def judge(result: Fetched | Failure) -> tuple[dict[str, str], bytes]:
     """Return the head of the answer for a fetch, and the picture if it may be decoded."""
     if isinstance(result, Failure):
         return {"outcome": result.outcome.value, "reason": result.reason}, b""
-    kind = image_format(result.data)
-    if kind not in FORMATS:
-        return {"outcome": Outcome.UNSUPPORTED_FORMAT.value, "reason": f"the format is {kind}"}, b""
-    size = read_size(result.data, kind)
-    if size is None:
-        return {"outcome": Outcome.UNDECODABLE.value, "reason": "the header has no valid size"}, b""
-    if size.width * size.height > MAX_PIXELS:
-        return {"outcome": Outcome.TOO_MANY_PIXELS.value, "reason": f"{size.width} × {size.height} pixels"}, b""
+    if (refused := refusal(result.data)) is not None:
+        return {"outcome": refused[0].value, "reason": refused[1]}, b""
     return {"outcome": Outcome.SUCCESS.value, "reason": ""}, result.data
 
 

@@ -63,7 +63,7 @@ class SearchApi:
         check_question(question, engine)
         columns = check_columns(page.columns, engine)
         where = engine.parse_filter(question.filters, safe=self._service.is_safe(question.safe))
-        digest = question.digest(engine.generation)
+        digest = await asyncio.to_thread(question.digest, engine.generation)  # pictures are megabytes
         start = read_cursor(page.cursor, digest)
         vector = await query_vector(question.terms, engine, self._service.sources, question.modality)
         count = None

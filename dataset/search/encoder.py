@@ -23,12 +23,15 @@ from dataset.models.encoder_wire import FAILED, FRAME, MAX_PAYLOAD_BYTES, PICTUR
 from dataset.search.engine import Vectors
 from dataset.search.errors import SearchError
 from dataset.search.metrics import Metrics
+from dataset.search.picture_bounds import refusal
 
 PROGRAM = "dataset.models.encoder_process"
 
 KNOWN_TEXTS = 20_000
 """60 MB at 768 dimensions."""
 MOST_IN_FLIGHT = 256
+MOST_PICTURES = 16
+"""A picture of the largest size takes some seconds, and they are decoded one after the other."""
 MAX_TEXT_CHARACTERS = 10_000
 """The model reads about 330 of them."""
 MOST_PAUSE_SECONDS = 60.0
@@ -67,6 +70,7 @@ class Encoder:
         self._known: OrderedDict[str, Vectors] = OrderedDict()
         self._asked: dict[str, asyncio.Future[Vectors]] = {}
         self._in_flight: dict[int, asyncio.Future[Vectors]] = {}
+        self._pictures = 0
         self.number = 0
         """Requests to the process so far."""
         self.came_up = asyncio.Event()
@@ -129,8 +133,17 @@ class Encoder:
 
         Raises: SearchError: 422 for a picture that cannot be decoded, 429 and 503.
         """
-        with self._metrics.timed("image_clip_inference_time"):
-            return await self._send(PICTURE, data)
+        if (refused := refusal(data)) is not None:
+            raise SearchError(422, f"The picture cannot be used: {refused[1]}.", field="picture")
+        if self._pictures >= MOST_PICTURES:
+            self._metrics.refused.labels("encoder").inc()
+            raise SearchError(429, "Too many pictures wait: try again later.", headers={"Retry-After": "10"})
+        self._pictures += 1
+        try:
+            with self._metrics.timed("image_clip_inference_time"):
+                return await self._send(PICTURE, data)
+        finally:
+            self._pictures -= 1
 
     def _settle(self, text: str, done: "asyncio.Future[Vectors]") -> None:
         self._asked.pop(text, None)

@@ -4,7 +4,7 @@
     answer    sizes of the JSON and of the picture, then both: {"outcome": …, "reason": …}
 
 Both ends read at most the sizes given here. The outcome is one of `dataset.pictures.outcomes`; with `success` the
-picture follows, and its header has at most `MAX_PIXELS`.
+picture follows, within the bounds of `dataset.search.picture_bounds`.
 """
 
 import struct
@@ -17,9 +17,6 @@ MAX_HEAD_BYTES = 4 << 10
 
 MAX_PICTURE_BYTES = 20_000_000
 """As download accepts."""
-
-MAX_PIXELS = 50_000_000
-"""A camera's; a decoder takes 200 MB for them."""
 
 ANSWER_SECONDS = 30.0
 """Limit for one picture, redirects and waiting for other requests included."""

@@ -5,6 +5,7 @@ import hmac
 import logging
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +43,10 @@ log = logging.getLogger("shoal.search")
 
 PAGE = Path(__file__).with_name("page")
 MOST_CONNECTIONS = 1_000
+MOST_OF_ADDRESS = 256
+"""Connections; so one address cannot take all."""
 REQUEST_SECONDS = 10.0
-"""For the head of a request on a new connection; uvicorn would wait for ever."""
+"""For the head of a request from its first byte, or from the start of a connection; uvicorn would wait for ever."""
 WRITE_SECONDS = 30.0
 """A client that reads nothing for this long is disconnected."""
 CLOSING_SECONDS = 5
@@ -60,18 +63,39 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class SearchProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections which send no request, or read no answer."""
+    """HTTP/1.1 that closes connections which send no whole request, or read no answer, and those beyond
+    MOST_OF_ADDRESS.
+    """
+
+    by_address: Counter[str] = Counter()  # noqa: RUF012 - connections of this process
+    proxies: frozenset[str] = frozenset()
+    """Addresses that may have any number."""
 
     _stalled: asyncio.TimerHandle | None = None
+    _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(REQUEST_SECONDS, transport.close)
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        self.by_address[self._address] += 1
+        if self.by_address[self._address] > MOST_OF_ADDRESS and self._address not in self.proxies:
+            transport.close()
+        self._await_request()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None:  # the head of the first request is complete
+        if self.cycle is not None and not self.cycle.response_complete:  # the head of a request is complete
+            self._forget_waiting()
+        elif self._waiting is None:
+            self._await_request()
+
+    def _await_request(self) -> None:
+        self._waiting = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
+
+    def _forget_waiting(self) -> None:
+        if self._waiting is not None:
             self._waiting.cancel()
+            self._waiting = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -89,7 +113,10 @@ class SearchProtocol(H11Protocol):
             self._stalled.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting.cancel()
+        self.by_address[self._address] -= 1
+        if not self.by_address[self._address]:
+            del self.by_address[self._address]
+        self._forget_waiting()
         if self._stalled is not None:
             self._stalled.cancel()
         super().connection_lost(exc)
@@ -442,10 +469,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def http_server(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Server:
     """Return a server for the application; X-Forwarded-For is believed only from `proxies`."""
+    protocol = type("Protocol", (SearchProtocol,), {"proxies": frozenset(proxies)})
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=SearchProtocol,
+            http=protocol,
             log_config=None,
             log_level="warning",
             access_log=False,

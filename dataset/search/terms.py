@@ -84,7 +84,8 @@ async def _vector(term: Term, engine: Engine, sources: Sources, modality: str) -
         case TermKind.TEXT:
             return await sources.encoder_for(engine).text(str(term.value))
         case TermKind.PICTURE:
-            return await sources.encoder_for(engine).picture(decode_base64(str(term.value)))
+            encoder = sources.encoder_for(engine)
+            return await encoder.picture(await asyncio.to_thread(decode_base64, str(term.value)))
         case TermKind.URL:
             encoder = sources.encoder_for(engine)
             with sources.metrics.timed("download_time"):

@@ -36,7 +36,7 @@ def main() -> None:
         receive_into(line, memoryview(payload))
         if payload == b"die":
             os._exit(1)
-        if payload != b"never answered":
+        if not payload.startswith(b"never answered"):
             digest = np.frombuffer(hashlib.sha512(payload).digest(), np.int32).astype("<f4")
             row = (digest / np.linalg.norm(digest)).tobytes()
             line.sendall(FRAME.pack(number, VECTOR, len(row)) + row)

@@ -65,7 +65,7 @@ def test_a_process_that_dies_fails_what_is_in_flight_and_another_takes_its_place
     async def test(encoder: Encoder) -> None:
         before = await encoder.text("one")
         with pytest.raises(SearchError) as refused:
-            await asyncio.gather(encoder.picture(b"never answered"), encoder.text("die"))
+            await asyncio.gather(encoder.text("never answered"), encoder.text("die"))
         assert refused.value.status == 503
         assert (await encoder.text("one") == before).all()  # known
         assert not encoder.is_up
@@ -79,11 +79,14 @@ def test_a_process_that_dies_fails_what_is_in_flight_and_another_takes_its_place
 
 def test_what_is_in_flight_is_bounded() -> None:
     async def test(encoder: Encoder) -> None:
-        asked = [asyncio.create_task(encoder.picture(b"never answered")) for _ in range(MOST_IN_FLIGHT)]
+        asked = [asyncio.create_task(encoder.text(f"never answered {n}")) for n in range(MOST_IN_FLIGHT)]
         await asyncio.sleep(0)
         with pytest.raises(SearchError) as refused:
             await encoder.text("one more")
         assert refused.value.status == 429
+        with pytest.raises(SearchError) as refused:
+            await encoder.picture(b"not a picture")
+        assert refused.value.status == 422
         for one in asked:
             one.cancel()
 

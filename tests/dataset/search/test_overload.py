@@ -168,6 +168,28 @@ def test_slow_clients_are_disconnected_and_delay_no_other(monkeypatch: pytest.Mo
                 assert line.recv(1) == b""
 
 
+def test_a_second_request_that_does_not_come_whole_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    with served(tiny_engine()) as client, socket.create_connection(("127.0.0.1", client.port), 20) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while b"null}" not in answer:
+            answer += line.recv(4_096)
+        line.sendall(b"GET /heal")
+        assert line.recv(1) == b""
+
+
+def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_OF_ADDRESS", 2)
+    with served(tiny_engine()) as client:
+        lines = [socket.create_connection(("127.0.0.1", client.port), 20) for _ in range(3)]
+        assert lines[2].recv(1) == b""
+        for line in lines[:2]:
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status_of(line) == 200
+        lines[2].close()
+
+
 def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WRITE_SECONDS", 0.2)
     engine = tiny_engine(3_000)

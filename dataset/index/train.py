@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dataset.formats.index_files import SearchIndexError
 from dataset.formats.npy import NpyRows
+from dataset.index.gpu import cluster_on_device, has_gpu
 from dataset.index.kinds import OWN_ROWS, Trained, make_trained
 from dataset.index.projected import DIMENSIONS, Centroids, principal_directions
 from dataset.index.sources import Source, VectorSlice, open_vectors, read_ids
@@ -146,6 +147,9 @@ def train_centroids(rows: Rows, lists: int, seed: int) -> Rows:
     """Cluster (N, D) float32 unit rows by direction -> (lists, D) float32 unit rows, neighbours near each other."""
     if lists == 1:
         return _unit(rows.mean(axis=0, keepdims=True))
+    if lists > _DIRECT_LISTS and has_gpu():
+        nearest = cluster_on_device(rows, lists, seed)
+        return _means(rows, nearest, np.zeros((lists, rows.shape[1]), np.float32))
     few = rows
     if lists > _DIRECT_LISTS and rows.shape[1] > 2 * DIMENSIONS:
         drawn = np.random.default_rng(seed).permutation(len(rows))[:_DIRECTION_ROWS]

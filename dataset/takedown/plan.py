@@ -104,6 +104,7 @@ def open_work(
     if work is not None:
         return work
     release = open_release(store, name)
+    delete_work(store, name)  # what a call left that was ended while it deleted its work
     applied = read_applied(store, name).deny
     lists = [path for path in list_deny_files(store) if again or path not in applied]
     if not lists:
@@ -148,9 +149,7 @@ def load_work(store: Store, name: str) -> Work | None:
 
 
 def delete_work(store: Store, name: str) -> None:
-    """Delete the work of an apply; its plan goes last, with which the release is free again."""
-    plan = applying_plan(name)
+    """Delete the work of an apply, its plan first: without one the release is free, and what is left means nothing."""
+    store.delete(applying_plan(name))
     for path in store.list(applying_folder(name)):
-        if path != plan:
-            store.delete(path)
-    store.delete(plan)
+        store.delete(path)

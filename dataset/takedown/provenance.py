@@ -8,7 +8,7 @@ What is no longer there is null.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +103,7 @@ class _Listed:
     """Stem and source."""
 
 
-def _list_outputs(store: Store, run: str, jobs: "Any") -> _Listed | None:
+def _list_outputs(store: Store, run: str, jobs: Collection[int]) -> _Listed | None:
     """Return what the manifest lists that may have the rows of shards; None if the crawl's store is gone."""
     listed, first = _Listed(), min(jobs)
     try:

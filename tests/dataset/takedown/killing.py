@@ -3,8 +3,8 @@
     python -m tests.dataset.takedown.killing [--kills 30] [--seed N]
 
 A child applies a takedown of every kind to a release with all that belongs to it; the parent waits for a random number
-of the child's writes and a random moment behind it, and kills the child with SIGKILL. The bytes of the whole store have
-to be those of an undisturbed run, and no work may be left. The last line is JSON.
+of the child's changes and a random moment behind it, and kills the child with SIGKILL. The bytes of the whole store
+have to be those of an undisturbed run, and no work may be left. The last line is JSON.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tests.takedowns import make_crawl, make_release, sample
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-WRITES = 120
-"""About as many files as an apply writes."""
+CHANGES = 300
+"""About as many files as an apply writes and deletes."""
 
 
 def fill(folder: Path) -> None:
@@ -42,7 +42,7 @@ def fill(folder: Path) -> None:
 
 
 def work(folder: Path) -> None:
-    """Apply the takedowns; print a line for each file that is written."""
+    """Apply the takedowns; print a line for each file that is written or deleted."""
 
     replace = Path.replace
 
@@ -52,6 +52,13 @@ def work(folder: Path) -> None:
         return put
 
     Path.replace = telling  # type: ignore[method-assign, assignment]  # the store puts every file in its place so
+    delete = Store.delete
+
+    def telling_delete(self: Store, path: str) -> None:
+        delete(self, path)
+        print(path, flush=True)
+
+    Store.delete = telling_delete  # type: ignore[method-assign]
     apply_takedowns(Store.open(str(folder)), "laion", threads=2, now=NOW)
 
 
@@ -83,7 +90,7 @@ def _kill_until_done(folder: Path, draw: random.Random, kills: int) -> int:
         command = [sys.executable, "-m", "tests.dataset.takedown.killing", "--child", str(folder)]
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
-        lines = draw.randint(1, WRITES // 2) if killed < kills else sys.maxsize
+        lines = draw.randint(1, CHANGES) if killed < kills else sys.maxsize
         while lines and child.stdout.readline():
             lines -= 1
         try:

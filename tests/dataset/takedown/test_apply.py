@@ -27,7 +27,7 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
 from dataset.publish.trace import trace_row
-from dataset.store.store import Store
+from dataset.store.store import Store, StoreError
 from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
 from dataset.takedown.requests import file_request
 from tests.embeddings import vector
@@ -291,6 +291,31 @@ def test_a_release_whose_crawl_is_gone_loses_the_row_all_the_same(store: Store) 
         store.delete(path)
     store.delete("manifest.parquet")
     file_request(store, [entry("md5", 0)], "privacy")
+    assert apply(store).removed == {"privacy": 1}
+
+
+def test_what_a_call_left_that_was_ended_while_it_deleted_its_work_means_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_request(store, [entry("url", 0)], "privacy")
+    deleted: list[str] = []
+
+    def delete(self: Store, path: str) -> None:
+        if path.startswith("takedowns/applying") and len(deleted) > 20:
+            raise StoreError("ended")
+        deleted.append(path)
+        original(self, path)
+
+    original = Store.delete
+    monkeypatch.setattr(Store, "delete", delete)
+    with pytest.raises(StoreError, match="ended"):
+        apply(store)
+    monkeypatch.undo()
+    assert open_release(store, "laion").record.version == "2.0.0"
+    assert store.list("takedowns/applying") != []
+    assert apply_takedowns(store, "laion", now=NOW) is None
+    assert store.list("takedowns/applying") == []
+    file_request(store, [entry("url", 1)], "privacy")
     assert apply(store).removed == {"privacy": 1}
 
 

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from dataset.command_help import PlainGroup, Version
-from dataset.commands.dedup import dedup_command
+from dataset.commands.dedup import dedup_app
 from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
@@ -44,7 +44,7 @@ app.command("stats", rich_help_panel=RELEASES)(stats_command)
 app.command("select", rich_help_panel=RELEASES)(select_command)
 app.command("reshard", rich_help_panel=RELEASES)(reshard_command)
 app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
-app.command("dedup", rich_help_panel=RELEASES)(dedup_command)
+app.add_typer(dedup_app, name="dedup", rich_help_panel=RELEASES)
 app.add_typer(index_app, name="index", rich_help_panel=RELEASES)
 app.command("search", rich_help_panel=RELEASES)(search_command)
 app.command("serve", rich_help_panel=RELEASES)(serve_command)

@@ -1,4 +1,7 @@
-"""`dataset dedup`: near-duplicates of a release, as a side table."""
+"""`dataset dedup`: near-duplicates of a release, as a side table, and what is made of it.
+
+`dataset dedup RELEASE` is short for `dataset dedup find RELEASE`.
+"""
 
 import json
 import os
@@ -8,11 +11,33 @@ from typing import Annotated, Any
 import typer
 
 from dataset import strict_json
+from dataset.command_help import PlainGroup
+from dataset.commands.explain import explain_command
 from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
 
+FIND = "find"
 
+
+class _FindGroup(PlainGroup):
+    """A group in which `find` may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `find` unless a command or the group's own help is asked for."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [FIND, *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+dedup_app = typer.Typer(
+    cls=_FindGroup, no_args_is_help=True, help="Find near-duplicates of a release; `find` may be left out."
+)
+dedup_app.command("explain")(explain_command)
+
+
+@dedup_app.command(FIND)
 def dedup_command(
     release: ReleaseArgument,
     model: Annotated[str, typer.Option(help="Folder below embeddings/, as `dataset embeddings` wrote it.")],

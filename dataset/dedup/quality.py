@@ -81,14 +81,22 @@ def columns_of(order: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["hash", *(name for one in order[:-1] for name in _CRITERIA[one].columns)]))
 
 
+def quality_ranks(rows: pa.Table, order: Sequence[str]) -> dict[str, Keys]:
+    """Return each row's rank by each criterion except the hash -> (N,) uint64, lower is better, in their order."""
+    return {name: _ranks(rows, _CRITERIA[name]) for name in order[:-1]}
+
+
+def _ranks(rows: pa.Table, criterion: _Criterion) -> Keys:
+    return np.clip(criterion.rank(rows), 0, 2**criterion.bits - 1).astype(np.uint64)
+
+
 def quality_keys(rows: pa.Table, order: Sequence[str]) -> Keys:
     """Return each row's place in the order of quality -> (N,) uint64, lower is better."""
     keys = np.zeros(len(rows), np.uint64)
     used = 0
     for name in order[:-1]:
         criterion = _CRITERIA[name]
-        rank = np.clip(criterion.rank(rows), 0, 2**criterion.bits - 1).astype(np.uint64)
-        keys = keys << np.uint64(criterion.bits) | rank
+        keys = keys << np.uint64(criterion.bits) | _ranks(rows, criterion)
         used += criterion.bits
     hashes = rows["hash"].to_numpy().view(np.uint64) ^ np.uint64(1 << 63)
     found: Keys = keys << np.uint64(64 - used) | hashes >> np.uint64(used) if used else hashes

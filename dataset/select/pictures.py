@@ -1,6 +1,7 @@
 """Find the pictures of selected rows: in the tars of shards, and in those of parts that keep their own."""
 
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,6 +80,44 @@ def find_tars(release: Release, described: ReleaseInput, jobs: Integers) -> Iter
             if job in wanted:
                 wanted.discard(job)
                 yield PictureTar(store, f"{output.path}.tar", job)
+
+
+def picture_members(tar: PictureTar, wanted: Iterable[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, extension and bytes of the requested pictures, each once; a tar that is cut off ends there."""
+    left = set(wanted)
+    try:
+        with tar.store.open_input(tar.path) as file, tarfile.open(fileobj=file, mode="r|") as members:
+            for member in members:
+                members.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
+                key, _, ending = member.name.partition(".")
+                if key not in left or ending in ("txt", "json"):
+                    continue
+                content = members.extractfile(member)
+                data = content.read() if content else b""
+                if data and len(data) == member.size:
+                    left.discard(key)
+                    yield key, ending, data
+                if not left:
+                    return
+    except (tarfile.TarError, EOFError):
+        return
+
+
+def read_kept(release: Release, ids: Integers) -> dict[int, bytes]:
+    """Return the pictures of rows that are still kept, by id; `ids` are sorted and few.
+
+    Raises: SelectError when `source/`, which is private, is missing; ManifestError, StoreError.
+    """
+    inputs, keys = source_rows(release, ids)
+    found: dict[int, bytes] = {}
+    for number in np.unique(inputs[inputs >= 0]).tolist():
+        rows = np.flatnonzero(inputs == number)
+        of_key = {f"{keys[row]:015d}": int(ids[row]) for row in rows}
+        for tar in find_tars(release, release.record.inputs[number], np.unique(keys[rows] // KEY_POSITIONS)):
+            first = f"{tar.job:010d}"
+            for key, _, data in picture_members(tar, [key for key in of_key if key.startswith(first)]):
+                found[of_key[key]] = data
+    return found
 
 
 def _has_tar(tar_bytes: int, deleted: datetime | None) -> bool:

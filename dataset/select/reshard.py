@@ -32,7 +32,7 @@ from dataset.formats.shard_writer import tar_header
 from dataset.select.candidates import priorities
 from dataset.select.copies import ColumnReader, choose_captions, draw_copies, sample_key, sample_numbers
 from dataset.select.errors import SelectError
-from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, source_rows
+from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, picture_members, source_rows
 from dataset.select.spool import Picture, Spool
 from dataset.side_tables.rows import ReleaseRows
 from dataset.stats.threads import map_in_order
@@ -199,7 +199,7 @@ def _gather(release: Release, spool: Spool, drawn: Drawn, seed: int, threads: in
         def read(tar: PictureTar, rows: Integers = rows, ordered: Integers = ordered) -> None:
             low, high = np.searchsorted(ordered, (tar.job * KEY_POSITIONS, (tar.job + 1) * KEY_POSITIONS))
             wanted = {f"{key:015d}": row for key, row in zip(ordered[low:high].tolist(), rows[low:high], strict=True)}
-            for key, ending, data in _members(tar, wanted):
+            for key, ending, data in picture_members(tar, wanted):
                 row = slice(wanted[key], wanted[key] + 1)
                 _, samples = sample_numbers(drawn.ids[row], drawn.copies[row])
                 for sample, priority in zip(samples.tolist(), priorities(samples, seed).tolist(), strict=True):
@@ -207,27 +207,6 @@ def _gather(release: Release, spool: Spool, drawn: Drawn, seed: int, threads: in
 
         for done, _ in enumerate(map_in_order(read, tars, threads), 1):
             on_progress("reading", done, len(tars))
-
-
-def _members(tar: PictureTar, wanted: Mapping[str, int]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield key, extension and bytes of the requested pictures, each once; a tar that is cut off ends there."""
-    left = set(wanted)
-    try:
-        with tar.store.open_input(tar.path) as file, tarfile.open(fileobj=file, mode="r|") as members:
-            for member in members:
-                members.members = []  # type: ignore[attr-defined]  # or tarfile keeps every header
-                key, _, ending = member.name.partition(".")
-                if key not in left or ending in ("txt", "json"):
-                    continue
-                content = members.extractfile(member)
-                data = content.read() if content else b""
-                if data and len(data) == member.size:
-                    left.discard(key)
-                    yield key, ending, data
-                if not left:
-                    return
-    except (tarfile.TarError, EOFError):
-        return
 
 
 def _write_all(

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request as PublishRequest
 from dataset.publish.publish import publish
 from dataset.select.errors import SelectError
+from dataset.select.pictures import read_kept
 from dataset.select.reshard import ReshardRecord, reshard
 from dataset.select.select import Request, Selection
 from dataset.side_tables.join import join_tables
@@ -109,6 +111,17 @@ def test_kept_pictures_become_shuffled_tars_and_the_others_a_list(
     assert (record.samples, record.missing, record.removed) == (len(found), len(listed), 0)
     assert 20 < len(listed) < 51
     assert found != sorted(found)
+
+
+def test_kept_pictures_are_read_by_id(release: Release) -> None:
+    rows = [
+        row
+        for file in release.files(FileKind.DATA)
+        for row in release.store.read_table(release.path(file.path)).to_pylist()
+    ]
+    kept = read_kept(release, np.array(sorted(row["id"] for row in rows), np.int64))
+    assert 100 < len(kept) < 200
+    assert all(kept[row["id"]] == picture_of(row["sha256"]) for row in rows if row["id"] in kept)
 
 
 def test_the_bytes_depend_on_the_seed_and_not_on_memory_or_threads(

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.models.clip import load_model
 from dataset.models.encoder_process import gather
-from dataset.recipe.recipe import ModelRecipe
 from dataset.search.encoder import MAX_TEXT_CHARACTERS, MOST_IN_FLIGHT, Encoder, EncoderOptions
 from dataset.search.errors import SearchError
 from dataset.search.metrics import Metrics
@@ -22,6 +20,11 @@ from tests.dataset.search.tiny import TinyEngine, served, tiny_engine, unit_rows
 
 FOLDER = Path(__file__).parents[2] / "demo" / "clip"
 OPTIONS = EncoderOptions("demo", str(FOLDER), None, "cpu", 1)
+FIRST_VALUES = np.array([
+    [-0.147028, 0.116949, -0.075619, -0.138296], [-0.021079, 0.240353, -0.123939, -0.176224],
+    [-0.000918, -0.126586, 0.014371, 0.029979],
+])  # fmt: skip
+"""Of the model's vectors of two texts and of a red picture, from ClipModel itself."""
 WITHOUT_TORCH = "tests.dataset.search.hashing_encoder"
 T = TypeVar("T")
 
@@ -114,16 +117,16 @@ def test_texts_that_arrive_together_are_taken_together_up_to_a_limit() -> None:
 
 
 def test_the_server_answers_texts_and_pictures_of_its_indexes_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model(ModelRecipe("demo", str(FOLDER), 0.0), None, "cpu")
     texts = ["a red square", "a blue circle", "nothing at all"]
-    vectors = np.concatenate([model.embed_texts(texts), model.embed_images([Image.new("RGB", (90, 60), "red")])])
     table = tiny_engine(4).table
-    ours = TinyEngine(vectors, table, "ours", model_sha256=model.sha256)
-    other = TinyEngine(unit_rows(4, dimensions=model.dimensions), table, "other", model_sha256="f" * 64)
+    ours = TinyEngine(unit_rows(4, dimensions=128), table, "ours")
+    other = TinyEngine(unit_rows(4, dimensions=128), table, "other", model_sha256="f" * 64)
 
     async def start(metrics: Metrics) -> Encoder:
         encoder = Encoder(OPTIONS, metrics)
-        await encoder.start()
+        ours.model_sha256 = (await encoder.start()).sha256
+        rows = await asyncio.gather(*map(encoder.text, texts), encoder.picture(picture(kind="WEBP")))
+        ours.vectors = np.stack(rows)
         return encoder
 
     data = base64.b64encode(picture()).decode()
@@ -139,7 +142,8 @@ def test_the_server_answers_texts_and_pictures_of_its_indexes_model(monkeypatch:
             assert answer.json()[0]["id"] == found
             assert answer.json()[0]["similarity"] == pytest.approx(1.0, abs=1e-3)
         embedded = client.ask("/api/embed", {"terms": [{"text": texts[0]}, {"picture": data}]}).json()["vector"]
-        wanted = vectors[0] + vectors[3]
+        assert ours.vectors[[0, 1, 3], :4] == pytest.approx(FIRST_VALUES, abs=5e-3)  # the picture was a WebP
+        wanted = ours.vectors[0] + ours.vectors[3]
         assert embedded == pytest.approx((wanted / np.linalg.norm(wanted)).tolist(), abs=1e-3)
         statuses = {
             "another model": client.ask("/knn-service", {**knn, "indice_name": "other", "text": "x"}).status,

@@ -30,9 +30,9 @@ FIXED: Mapping[str, Any] = {
         "CLIP models and tag heads err, and not equally for all groups of people, styles and languages.",
     ],
     "rai:dataLimitations": [
-        "Links die and pictures change: sha256 tells whether a picture is the one that was rated.",
+        "Links die and pictures change: sha256 shows whether a picture is the one that was rated.",
         "The opt-out file /.well-known/tdmrep.json is not read; response headers and page metas are.",
-        "Nobody has looked through the links, and punsafe does not find everything.",
+        "No person has reviewed the links, and punsafe does not find everything.",
     ],
     "rai:dataUseCases": [
         "Research on large-scale training with pictures and texts, and on the data themselves; not products as it is.",

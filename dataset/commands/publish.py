@@ -102,7 +102,7 @@ def _workers(asked: int | None, memory: float) -> int:
     fitting = most_workers(int(memory * 2**30))
     if (asked or 1) > fitting:
         raise typer.BadParameter(
-            f"--memory {memory} is enough for {fitting} workers: give each of them at least 0.35 GiB, and 0.1 in all."
+            f"--memory {memory} is enough for {fitting} workers: give 0.35 GiB for each worker, and 0.1 in addition."
         )
     return asked or min(len(os.sched_getaffinity(0)), fitting)
 
@@ -125,5 +125,5 @@ def _summary(record: ReleaseRecord, place: str, *, as_json: bool) -> str:
     lines = [f"{record.name} {record.version}, batch {batch.name}"]
     lines += [f"{rows:>15,}  added to {subset}" for subset, rows in added.items()]
     lines += [f"{rows:>15,}  dropped: {reason}" for reason, rows in batch.dropped.items() if rows]
-    lines.append(f"{sum(record.rows.values()):>15,}  rows in all")
+    lines.append(f"{sum(record.rows.values()):>15,}  rows in total")
     return "\n".join([*lines, f"the release is in {place}", ""])

@@ -177,4 +177,4 @@ def _listed(value: object) -> str:
 
 def _counted(found: Selected) -> list[str]:
     lines = [f"{rows:>15,}  of {subset}" for subset, rows in found.kept.items() if rows]
-    return [*lines, f"{found.kept.total():>15,}  rows in all, of {found.matched.total():,} that match"]
+    return [*lines, f"{found.kept.total():>15,}  rows in total, of {found.matched.total():,} that match"]

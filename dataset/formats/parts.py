@@ -199,7 +199,7 @@ def write_part(
 def remove_pairs(store: Store, output: str, keys: Collection[str]) -> int:
     """Remove the rows of samples from the scores, the embeddings and the part, the part last; return how many.
 
-    The part's metadata say how many rows were removed in all, since the manifest counts them.
+    The part's metadata say how many rows were removed in total, because the manifest still counts them.
 
     Raises: StoreError when a file cannot be written; the next call goes on from there.
     """

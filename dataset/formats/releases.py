@@ -72,7 +72,9 @@ class ReleaseInput:
     """A crawl that went into a release; its position among the inputs is the `input` of `source/` files."""
 
     store: str
-    """'.' is the store that the release was published in; others are called store-1 …, and named in STORES alone."""
+    """'.' is the store that the release was published in; others are called store-1 …, and only STORES has their
+    URIs.
+    """
     run: str
     tracker: str
     parts: int

@@ -77,7 +77,9 @@ class PendingEntries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedVersion:
-    """An apply that removed rows; `version` is the live one, which it made unless all rows were of crawls alone."""
+    """An apply that removed rows; `version` is the live one, which the apply made unless it removed rows only from
+    crawls.
+    """
 
     version: str
     time: str

@@ -39,7 +39,7 @@ absolute difference from a full decode of 0.3 of 255 (at 2.0: 10.2 ms, 0.1; at 1
 
 
 def prepare(data: bytes, rules: ImageRules) -> Picture | Outcome:
-    """Decode, rotate, resize and encode a received picture, or return the outcome that tells why not.
+    """Decode, rotate, resize and encode a received picture, or return the outcome that says why not.
 
     Raises: MemoryError when the process reaches its memory limit; nothing else.
     """

@@ -111,7 +111,7 @@ class DenyRules:
         return frozenset(column for kind in self.kinds for column in COLUMNS[kind])
 
     def only(self, kinds: Collection[DenyKind]) -> "DenyRules":
-        """Return the rules of some kinds alone."""
+        """Return only the rules of some kinds."""
         empty, names = DenyRules(), {DenyKind.PAIR: "pairs", DenyKind.URL: "urls", DenyKind.HOST: "hosts"}
         left_out = [names.get(kind, kind.value) for kind in DenyKind if kind not in kinds]
         return replace(self, **{name: getattr(empty, name) for name in left_out})

@@ -141,7 +141,7 @@ def _is_near(known: Numbers, pdq: str) -> bool:
     wanted = np.frombuffer(bytes.fromhex(pdq), ">u8").astype(np.uint64)
     for at in range(0, known.shape[1], BLOCK):
         block = known[:, at : at + BLOCK]
-        # Too many different bits in one half are too many in all: one in 100 million random PDQs passes this check.
+        # If one half has too many different bits, the whole has: one in 100 million random PDQs passes this check.
         half = np.bitwise_count(block[0] ^ wanted[0]) + np.bitwise_count(block[1] ^ wanted[1])
         near = block[:, half <= MAX_DISTANCE] ^ wanted[:, None]
         if (np.bitwise_count(near).sum(axis=0, dtype=np.uint16) <= MAX_DISTANCE).any():

@@ -1,6 +1,6 @@
 """Rows that match, on disk as records of 36 bytes, and the cuts that need all of them: per host, share, sample.
 
-Each row has a priority, 64 bits that depend on its id and the seed alone; if only some of several rows are kept, these
+Each row has a priority, 64 bits that depend only on its id and the seed; if only some of several rows are kept, these
 are the rows with the lowest priorities. So a selection does not depend on the order in which rows are read.
 """
 

@@ -1,4 +1,4 @@
-"""Registrable domains: what somebody can register below a public suffix (example.co.uk).
+"""Registrable domains: names directly below a public suffix (example.co.uk).
 
 Source: the public suffix list, its private section included, and the algorithm at publicsuffix.org/list. The package
 `publicsuffixlist` ships the list each month, so nothing is downloaded. Its own look-up takes 3 µs a host; a release of

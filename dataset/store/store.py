@@ -85,7 +85,8 @@ class Store:
     def write(self, path: str, *, durable: bool = True) -> Iterator[BinaryIO]:
         """Yield a binary file; when the block ends without an error, its content is at `path`; otherwise nothing is.
 
-        Without `durable`, a crash of the machine may leave it empty: for files that are then made anew in any case.
+        Without `durable`, a crash of the machine may leave it empty: use this for files that are made again after a
+        crash.
 
         Raises: StoreError when it cannot be opened or published; exceptions of the block pass unchanged.
         """

@@ -70,7 +70,7 @@ def discard(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End dead jobs for good.
+    """End dead jobs permanently.
 
     They are kept as discarded, with their error. The links of a download batch end as discarded.
     """
@@ -80,7 +80,7 @@ def discard(
         links = queue_jobs.links_held(connection, chosen)
         agree(
             {"jobs": chosen, "links": links},
-            "Discard these for good?",
+            "Discard these permanently?",
             yes=yes,
             as_json=as_json,
             text=lambda: queue_jobs.render_chosen(chosen, links),

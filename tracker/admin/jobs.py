@@ -76,7 +76,7 @@ def retry(connection: Connection, chosen: Sequence[Row]) -> int:
 
 
 def discard(connection: Connection, chosen: Sequence[Row]) -> int:
-    """End dead jobs for good; return their number."""
+    """End dead jobs permanently; return their number."""
     return _change(connection, "discard", chosen, before={"state": "dead"}, after={"state": "discarded"})
 
 

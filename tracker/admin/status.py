@@ -137,7 +137,7 @@ def _state_of_build(build: Mapping[str, Any]) -> str:
         return "finished"
     if build["abandoned_at"]:
         return "abandoned"
-    return "stopped" if build["failed"] else "under way"
+    return "stopped" if build["failed"] else "in progress"
 
 
 def _workers(seen: Mapping[str, Any], most: int) -> Iterator[RenderableType]:

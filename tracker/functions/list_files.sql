@@ -1,6 +1,6 @@
 -- List the files that a unit of a build wrote. Their names are fixed, so a file that is built again replaces its row.
--- All lie in the queue's folder of the release, whatever the worker says.
--- p_files: [{"path": in the release's folder, "rows": n, "bytes": n}, …]
+-- All paths are in the queue's folder of the release, whatever the worker reports. p_files: [{"path": in the release's
+-- folder, "rows": n, "bytes": n}, …]
 CREATE FUNCTION tracker.list_files(p_queue tracker.queue, p_job tracker.job, p_files jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$

@@ -1,6 +1,6 @@
--- End dead jobs for good. The links of a batch end as `discarded`, and its row stays, so that the exact audit can count
--- them. A pack's candidates stop counting as waiting. The samples of a shard that is never filtered are dropped as
--- `discarded`. Pictures that were to be embedded are not held any more. A build that loses one of its units is
+-- End dead jobs permanently. The links of a batch end as `discarded`, and its row stays, so that the exact audit can
+-- count them. A pack's candidates stop counting as waiting. The samples of a shard that is never filtered are dropped
+-- as `discarded`. Pictures that were to be embedded are not held any more. A build that loses one of its units is
 -- abandoned, and its units that are not leased are discarded too.
 WITH discarded AS MATERIALIZED (
     UPDATE tracker.job SET state = 'discarded' WHERE job_id = ANY (%(ids)s) AND state = 'dead'

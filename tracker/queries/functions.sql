@@ -1,2 +1,2 @@
--- The functions in the database, with the signatures that tell them apart.
+-- Return the functions in the database with their signatures, which distinguish overloads.
 SELECT oid::int, proname, oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tracker'::regnamespace

@@ -86,7 +86,7 @@ def _abandon(connection: Connection, values: Mapping[str, Any], run: str) -> Non
     assert row is not None
     if row["n"]:
         raise TrackerError(
-            f"{row['n']} units of the earlier {values['queue']} build of {run} are at work, and would write the same "
+            f"{row['n']} units of the earlier {values['queue']} build of {run} are leased, and would write the same "
             f"files: pause the queue with tracker pause {values['queue']}, wait until tracker status shows none "
             "leased, and try again"
         )

@@ -16,7 +16,7 @@ def server(connection: Connection) -> dict[str, Any]:
 
 
 def _disk(folder: str) -> dict[str, int] | None:
-    """Return the disk of a server on this machine, because SQL cannot tell how much is free."""
+    """Return the disk of a server on this machine, because SQL cannot read the free space."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

@@ -119,7 +119,7 @@ def test_the_text_says_how_it_was_made_what_it_lacks_and_how_to_use_it(release: 
     text = " ".join(read(release, "README.md").decode().split())
     for said in (
         "600 pairs", "CC-MAIN-2026-40", "a" * 64, "b" * 64, "0.28", "store:heads/p.safetensors", "c" * 64,
-        "/.well-known/tdmrep.json` was **not** read", "Nobody has looked through it", "Creative Commons Attribution",
+        "/.well-known/tdmrep.json` was **not** read", "No person has reviewed it", "Creative Commons Attribution",
         "--url-col URL --caption-col TEXT --sha256-col sha256", "worker ingest & worker download",
         "--verify_hash '[\"sha256\",\"sha256\"]'",
         'load_dataset("lab/pairs", "en"', "Write to removal@example.org", "| both sides ≥ 256",

@@ -179,7 +179,7 @@ def test_a_build_whose_unit_is_discarded_is_abandoned_and_can_be_begun_again(
     discard(admin, choose(admin, Choice(ids=(job.job_id,)), "discard", ("dead",)))
     assert [state for _, state in units(admin)] == ["done", "discarded", "leased", "discarded"]
     assert state_of(admin)["abandoned"]
-    with pytest.raises(TrackerError, match=r"1 units of the earlier index build of releases/r1 are at work"):
+    with pytest.raises(TrackerError, match=r"1 units of the earlier index build of releases/r1 are leased"):
         seed_build(admin, run, build())
     worker.complete(held, result())
     assert seed_build(admin, run, build()) == SeededBuild(2, is_new=True, is_finished=False, step="train", units_left=1)

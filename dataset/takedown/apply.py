@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset.formats.releases import release_folder
 from dataset.formats.takedowns import read_applied, removed_path
 from dataset.publish.deny import DenyRules
 from dataset.stats.threads import map_in_order
@@ -112,7 +111,6 @@ def apply_takedowns(
     if removed:
         write_version(work, entries, removed)
     write_applied(work, targets, removed)
-    store.delete_partial(release_folder(name))
     delete_work(store, name)
     return AppliedTakedowns(
         name=name,

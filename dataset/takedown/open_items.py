@@ -34,6 +34,7 @@ def open_items(store: Store, release: Release, applied: Applied, *, everything: 
             )
     yield from _crawls(release)
     yield from _waiting(store, release)
+    yield "Unfinished files of killed programs may have rows: tracker sweep --older-than 1h --yes deletes them."
     if not everything:
         yield "Rows of the crawls that were never published were not compared: verify with --everything."
     if release.record.card.url:

@@ -11,7 +11,7 @@ rows have to be refused by the lists that workers load, and no others. The last 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dataset.formats.embeddings import IMAGES, LAION_TO_CLIP_RETRIEVAL, METADATA
 from dataset.formats.releases import FileKind, open_release
 from dataset.formats.shards import SHARD_SCHEMA
 from dataset.formats.takedowns import Entry
+from dataset.publish.deny import DenyRules
 from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store
 from dataset.takedown.requests import file_request
@@ -51,11 +52,12 @@ def main() -> None:
     asked = parser.parse_args()
     folder = asked.folder / f"{asked.rows}-{asked.dimensions}"
     store = prepare(folder, asked.rows, asked.dimensions)
-    drawn = draw(store, asked.each)
+    drawn, hosts = draw(store, asked.each)
     found: dict[str, object] = {"rows": asked.rows, "each": asked.each, "dimensions": asked.dimensions}
-    found["one"] = remove(store, "url", drawn["one"])
-    for kind in COLUMNS:
-        found[kind] = remove(store, kind, drawn[kind])
+    found["one"] = remove(store, "url", drawn["one"], [drawn["one"][0]["URL"]])
+    for kind, column in COLUMNS.items():
+        values = hosts if kind == "host" else {row[column] for row in drawn[kind]}
+        found[kind] = remove(store, kind, drawn[kind], values)
     checked = dataset(store, "verify", NAME)
     print(f"verify   {checked.seconds:8.1f} s")
     found["verify_seconds"] = round(checked.seconds, 1)
@@ -124,8 +126,8 @@ def _put_crawl_files(store: Store, number: int, part: pa.Table) -> None:
     store.write_table(f"crawl/shards/{number}.parquet", pa.table(columns, schema=SHARD_SCHEMA))
 
 
-def draw(store: Store, each: int) -> dict[str, Rows]:
-    """Draw rows for each kind of entry, none twice; those by host are of hosts that have about so many rows."""
+def draw(store: Store, each: int) -> tuple[dict[str, Rows], Sequence[str]]:
+    """Draw rows for each kind of entry, none twice, and hosts that have about so many rows."""
     release = open_release(store, NAME)
     companions = Companions(release)
     tables = [rows.select(["id", *COLUMNS.values()]) for data in data_files(release)
@@ -136,18 +138,18 @@ def draw(store: Store, each: int) -> dict[str, Rows]:
     order = np.argsort(-counts)
     chosen = order[counts[order] <= max(1, each // 10)]
     chosen = chosen[np.cumsum(counts[chosen]) <= each]
-    by_host = np.flatnonzero(np.isin(hosts.indices.to_numpy(), chosen))
+    names = hosts.dictionary.take(pa.array(chosen)).to_pylist()
+    by_host = np.flatnonzero(DenyRules(hosts=frozenset(names)).matches(rows))  # by the host of the URL, too
     others = np.random.default_rng(3).permutation(np.setdiff1d(np.arange(len(rows)), by_host))
     drawn = {"one": rows.take(others[:1]).to_pylist(), "host": rows.take(by_host).to_pylist()}
     for at, kind in enumerate(kind for kind in COLUMNS if kind != "host"):
         drawn[kind] = rows.take(others[1 + at * each : 1 + (at + 1) * each]).to_pylist()
     drawn["kept"] = rows.take(others[-10_000:]).to_pylist()
-    return drawn
+    return drawn, names
 
 
-def remove(store: Store, kind: str, rows: Rows) -> dict[str, object]:
+def remove(store: Store, kind: str, rows: Rows, values: Collection[Any]) -> dict[str, object]:
     """File a request for rows, apply it, and compare the files with those before."""
-    values = {row[COLUMNS[kind]] for row in rows}
     entries = [Entry(kind=kind, value=one.hex() if isinstance(one, bytes) else str(one)) for one in values]
     file_request(store, entries, f"by {kind}")
     before, alive = places(store), sum(open_release(store, NAME).record.rows.values())

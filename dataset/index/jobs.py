@@ -65,6 +65,8 @@ def run_step(work: Work, step: str, unit: int, *, scratch: Path) -> UnitResult:
 
     Raises: SearchIndexError; StoreError.
     """
+    if step != "finish" and work.store.exists(work.path(FINISHED)):
+        return UnitResult(0, 0)  # a repeated unit, after the end: its files are gone, and what they became must stay
     match step:
         case "train":
             return work.once(step, unit, UnitResult, lambda: _train(work))
@@ -96,8 +98,9 @@ def build(
     if restart:
         delete_work(work, keep_end=False)
         work = open_work(anew=True)
+    steps = [Step("finish", 1)] if finished and not restart else work.plan.steps
     with tempfile.TemporaryDirectory(prefix="shoal-index-") as scratch:
-        for step in work.plan.steps:
+        for step in steps:
             for unit in range(step.units):
                 run_step(work, step.name, unit, scratch=Path(scratch))
                 on_progress(step.name, unit + 1, step.units)

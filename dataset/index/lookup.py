@@ -43,8 +43,8 @@ Integers = npt.NDArray[np.int64]
 
 COLLAPSE_AT = 0.94
 """The cosine from which clip-retrieval takes two results for duplicates."""
-_RERANKED = 10
-"""Candidates per result of kinds whose codes are not the rows."""
+_RERANKED, _RERANKED_OF_MANY = 10, 2
+"""Candidates per result of kinds whose codes are not the rows: of the first hundred results, and of thousands."""
 _CACHED_FILTERS = 64
 _CACHED_BYTES = 1 << 30
 _OPENINGS = 5
@@ -135,7 +135,7 @@ class Index:
         self, state: _State, queries: Rows, k: int, bits: tuple[FilterBits | None, ...], probes: int | None
     ) -> list[tuple[Integers, Rows, Integers]]:
         """Return ids, similarities and (segment, position) of the k nearest rows of each query."""
-        rows = k if state.record.kind in OWN_ROWS else k * _RERANKED
+        rows = k if state.record.kind in OWN_ROWS else max(_RERANKED * min(k, 100), _RERANKED_OF_MANY * k)
         of_segments = [
             search.search(queries, k, rows, bit, probes) for search, bit in zip(state.searches, bits, strict=True)
         ]

@@ -29,7 +29,7 @@ _SHARE_POWER = 0.5
 """The rarer the rows that pass, the fewer of them give the same recall: the ten nearest of a tenth of the rows are of
 the hundred nearest of all, which take three times as many lists, not ten times."""
 _ROWS_PER_RESULT = 4
-"""Passing rows that a filtered search looks at, at least, for each result."""
+"""Rows that a search looks at, at least, for each result; with a filter, rows that pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,10 @@ class SegmentSearch:
             near, nearest = np.pad(near, wider), np.pad(nearest, wider, constant_values=-1)
             near[far], nearest[far] = more_near, more
         if scan.bits is None:
-            kept = np.maximum(limits, np.ceil(scan.candidates / max(1.0, self._mean_list))) * scan.factor
+            kept = (
+                np.maximum(limits, np.ceil(_ROWS_PER_RESULT * scan.candidates / max(1.0, self._mean_list)))
+                * scan.factor
+            )
             nearest[np.arange(nearest.shape[1]) >= kept[:, None]] = -1
         else:
             scan.bits.fill_lists(nearest[nearest >= 0])
@@ -147,7 +150,12 @@ class SegmentSearch:
         if scan.factor == np.inf:
             return lists
         if scan.bits is None:
-            return int(min(lists, np.ceil(max(limit, scan.candidates / max(1.0, self._mean_list)) * scan.factor)))
+            return int(
+                min(
+                    lists,
+                    np.ceil(max(limit, _ROWS_PER_RESULT * scan.candidates / max(1.0, self._mean_list)) * scan.factor),
+                )
+            )
         passing = max(1e-9, float(scan.bits.counts.sum()) / lists)
         wanted = float(self._wanted(np.array([limit], np.float32), scan)[0])
         return int(min(lists, max(1, np.ceil(_MORE_LISTS * wanted / passing))))

@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from dataset.errors import DatasetError
 from dataset.formats.releases import Release
+from dataset.formats.steps import UnitResult
 from dataset.index.delete import delete_ids
 from dataset.index.filters import parse_filter
 from dataset.index.finish import write_segment
+from dataset.index.jobs import run_step
 from dataset.index.lookup import Index, open_index
+from dataset.index.plan import IndexOptions, work_on_folder
 from dataset.main import app
 from dataset.side_tables.join import join_tables
 from dataset.side_tables.sources import JoinOn, TableSource
@@ -108,11 +111,19 @@ def test_facets_follow_side_tables_when_they_are_refreshed(tmp_path: Path) -> No
     assert index.rows([int(ids[10])]) == [None]
 
 
-def test_the_same_call_does_nothing_and_another_kind_begins_a_new_generation(tmp_path: Path) -> None:
+def test_the_same_call_does_nothing_and_another_kind_begins_a_new_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = put_vectors(tmp_path, [300])
     folder, first = build_folder(tmp_path)
     index = open_index(folder)
-    assert build_folder(tmp_path)[1] == first
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.index.jobs.train", None)  # it trains nothing
+        assert build_folder(tmp_path)[1] == first
+    work = work_on_folder(str(tmp_path), None, IndexOptions(model="", held_out=16))
+    trained = (folder / "1/trained.faiss").read_bytes()
+    assert run_step(work, "train", 0, scratch=tmp_path) == UnitResult(0, 0)
+    assert (folder / "1/trained.faiss").read_bytes() == trained
     _, second = build_folder(tmp_path, kind="rabitq", lists=4)
     assert (first.generation, second.generation, second.kind) == (1, 2, "rabitq")
     assert [hits.ids[0] for hits in index.search(rows, 1, probes=4)] == list(range(300))

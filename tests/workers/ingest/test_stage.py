@@ -250,7 +250,7 @@ def test_the_audit_shows_the_filters_rate_and_the_links_it_cost(
     assert cost.dropped == 8000 - cost_of(admin, "in")
     assert 0 < cost.expected_rate < 0.2
     assert cost.dropped == pytest.approx(cost.expected_wrong, rel=0.2)  # the standard deviation is 4 %
-    assert "bloom_rate is 20.0000%" in "\n".join(_audit_lines(found.to_json()))
+    assert "bloom_rate allows 20.0000%" in "\n".join(_audit_lines(found.to_json()))
 
 
 def cost_of(admin: Connection, account: str) -> int:

@@ -62,6 +62,7 @@ def test_a_command_starts_without_any_extra(command: str) -> None:
     [
         (("models", "list"), "models"),
         (("publish", "name", "--input", "run"), "release"),
+        (("serve", "name"), "index"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )

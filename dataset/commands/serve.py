@@ -115,6 +115,7 @@ def serve_command(
     Without --model, indexes can be searched by id and by vector only.
     """
     with needs_extra("index"):
+        import dataset.index.lookup  # noqa: F401 - it needs faiss
         from dataset.search.server import SiteOptions
     from dataset.search.clip_retrieval import DEFAULT_COLUMNS
     from dataset.search.encoder import EncoderOptions

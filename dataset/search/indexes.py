@@ -131,7 +131,7 @@ class SearchedIndex:
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the columns of rows; None for a row that is gone."""
-        found = self._first.rows(ids)
+        found = self._first.rows(ids, columns)
         return [None if row is None else {name: row.get(name) for name in columns} for row in found]
 
     def embeddings(self, ids: Ids, modality: str) -> npt.NDArray[np.float16]:

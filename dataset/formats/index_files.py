@@ -32,6 +32,7 @@ from dataset.store.store import Store, StoreError
 
 FORMAT = 1
 RECORD = "index.json"
+TRAINED, HELD_OUT = "trained.faiss", "held_out.npy"
 SPEED = "speed.json"
 """What searches took when the index was finished; measured, so it differs from build to build."""
 MODALITIES = ("image", "text")

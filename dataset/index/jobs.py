@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dataset.formats.index_files import IndexFile, IndexRecord
+from dataset.formats.index_files import HELD_OUT, TRAINED, IndexFile, IndexRecord
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import open_release
 from dataset.formats.steps import Step, UnitFile, UnitResult
@@ -36,8 +36,6 @@ from dataset.index.plan import (
 )
 from dataset.index.train import CODE_ROWS, HeldOut, draw_sample, train
 from dataset.store.store import Store
-
-TRAINED, HELD_OUT = "trained.faiss", "held_out.npy"
 
 Progress = Callable[[str, int, int], None]
 

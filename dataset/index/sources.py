@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dataset.formats.index_files import SearchIndexError
+from dataset.formats.index_files import TRAINED, SearchIndexError
 from dataset.formats.npy import NpyRows, open_rows
 from dataset.formats.parts import pair_hash
 from dataset.formats.release_embeddings import EmbeddingModel, embeddings_path, find_embeddings, metadata_path
@@ -271,7 +271,10 @@ class FolderSource:
         Raises: SearchIndexError when there are none, or their numbers of rows differ.
         """
         store = Store.open(uri, writable=False)
-        paths = [path for path in store.list() if not path.startswith("index/")]
+        found = store.list()
+        trained = [re.fullmatch(rf"(.*/)\d+/{TRAINED}", path) for path in found]
+        indexes = ("index/", *(match[1] for match in trained if match))  # an index has .npy files, too
+        paths = [path for path in found if not path.startswith(indexes)]
         arrays = _by_number([path for path in paths if path.endswith(".npy")])
         tables = _by_number([path for path in paths if path.endswith(".parquet")])
         texts = [path for path in arrays if _folder_of(path) == "text_emb"]

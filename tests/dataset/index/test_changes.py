@@ -132,6 +132,17 @@ def test_the_same_call_does_nothing_and_another_kind_begins_a_new_generation(
     }  # fmt: skip
 
 
+def test_an_index_inside_the_folder_of_its_vectors_is_not_taken_for_vectors(tmp_path: Path) -> None:
+    put_vectors(tmp_path, [50])
+    build = ["index", "build", str(tmp_path), "--out", str(tmp_path / "mine"), "--json"]
+    for more in ([], ["--restart"]):
+        built = CliRunner().invoke(app, [*build, *more])
+        assert built.exit_code == 0, built.output
+        assert json.loads(built.stdout)["rows"] == 50
+    info = CliRunner().invoke(app, ["index", "info", str(tmp_path / "mine"), "--json"])
+    assert json.loads(info.stdout)["facets"]["alive"] == 50
+
+
 def test_rows_are_deleted_by_a_command_that_needs_yes(tmp_path: Path) -> None:
     put_vectors(tmp_path, [50])
     build_folder(tmp_path)

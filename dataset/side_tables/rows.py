@@ -97,7 +97,8 @@ class ReleaseRows:
                 found = parquet.read_row_group(group.at, columns=["id", *other], use_threads=False)
             if not found["id"].equals(rows["id"]):
                 raise SideTableError(
-                    f"{group.file.path} and its extended file have different rows: restore them from a copy."
+                    f"{group.file.path} and its extended file have different rows: if a takedown is being applied, try "
+                    "again after it; otherwise restore them from a copy."
                 )
             for name in other:
                 rows = rows.append_column(name, found[name])

@@ -198,7 +198,8 @@ class Store:
     def write_table(self, path: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
         """Write `table` as zstd parquet, with `metadata` added to the metadata of its schema."""
         if metadata:
-            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+            added = {key.encode(): value.encode() for key, value in metadata.items()}  # as Arrow has those it replaces
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **added})
         with self._translated("write", path), self.write(path) as file:
             pq.write_table(table, file, compression="zstd")
 

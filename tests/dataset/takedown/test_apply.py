@@ -27,9 +27,11 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
 from dataset.publish.trace import trace_row
+from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store, StoreError
 from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
 from dataset.takedown.requests import file_request
+from dataset.takedown.verify import verify_takedowns
 from tests.embeddings import vector
 from tests.takedowns import BATCH, PER_SHARD, make_captions, make_crawl, make_release, sample
 
@@ -338,3 +340,27 @@ def test_what_was_joined_from_an_older_version_is_refused(store: Store) -> None:
     apply(store)
     with pytest.raises(DatasetError, match="start again"):
         make_captions(store, old)
+
+
+def test_a_file_that_loses_all_rows_of_a_group_still_belongs_to_its_companions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset.formats.release_parquet.ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr("dataset.publish.files.ROW_GROUP_ROWS", 10)
+    publish(store, Request(name="grouped", inputs=[InputName(".", "crawl")], batch=BATCH))
+    release = open_release(store, "grouped")
+    file = next(release.files(FileKind.DATA, subset="multi"))
+    hashes = store.read_table(release.path(file.path), ["hash"])["hash"].to_pylist()
+    file_request(store, [Entry(kind="hash", value=str(one)) for one in hashes[10:20]], "privacy")
+    apply_takedowns(store, "grouped", now=NOW)
+    rows = ReleaseRows.open(open_release(store, "grouped"))
+    groups = [group for group in rows.row_groups() if group.file.path == file.path]
+    assert [len(rows.read(group, ["URL", "crawl"])) for group in groups] == [10, 10, 10]
+    file_request(store, [Entry(kind="hash", value=str(one)) for one in hashes], "privacy")
+    done = apply_takedowns(store, "grouped", now=NOW)
+    assert done is not None
+    assert done.removed == {"privacy": 30}
+    assert next(open_release(store, "grouped").files(FileKind.DATA, subset="multi")).rows == 0
+    assert verify_takedowns(store, "grouped").is_clean
+    with pytest.raises(DatasetError, match="published_before: 80"):  # what is left of the parts is as the manifest says
+        publish(store, Request(name="grouped", inputs=[InputName(".", "crawl")], batch="later"))

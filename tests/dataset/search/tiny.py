@@ -207,7 +207,7 @@ def served(
     stopping: list[Callable[[], None]] = []
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(180)
     try:
         yield made[0]
     finally:

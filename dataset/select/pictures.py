@@ -124,10 +124,13 @@ def _has_tar(tar_bytes: int, deleted: datetime | None) -> bool:
     return tar_bytes > 0 and deleted is None
 
 
-def _job_of(store: Store, part: Output) -> int:
+def _job_of(store: Store, part: Output) -> int | None:
+    """Return the job of the shard that a part was made of; None if takedowns have removed all its rows."""
     try:
         with store.open_input(f"{part.path}.parquet") as file:
-            key = next(pq.ParquetFile(file).iter_batches(1, columns=["key"]))["key"][0].as_py()
+            for batch in pq.ParquetFile(file).iter_batches(1, columns=["key"]):
+                if len(batch):
+                    return int(batch["key"][0].as_py()) // KEY_POSITIONS
     except OSError as error:
         raise StoreError(f"{part.path}.parquet cannot be read ({error}): write the manifest again.") from error
-    return int(key) // KEY_POSITIONS
+    return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,6 +28,7 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
 from dataset.publish.trace import trace_row
+from dataset.select.pictures import find_tars
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store, StoreError
 from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
@@ -362,5 +364,10 @@ def test_a_file_that_loses_all_rows_of_a_group_still_belongs_to_its_companions(
     assert done.removed == {"privacy": 30}
     assert next(open_release(store, "grouped").files(FileKind.DATA, subset="multi")).rows == 0
     assert verify_takedowns(store, "grouped").is_clean
+    kept = store.read_table("manifest.parquet")
+    store.write_table("manifest.parquet", kept.filter(pc.not_equal(kept["kind"], "shard")))  # their tars are deleted
+    tars = find_tars(release, release.record.inputs[0], np.array([101, 102]))  # 101 has no row left
+    assert [tar.job for tar in tars] == [102]
+    store.write_table("manifest.parquet", kept)
     with pytest.raises(DatasetError, match="published_before: 80"):  # what is left of the parts is as the manifest says
         publish(store, Request(name="grouped", inputs=[InputName(".", "crawl")], batch="later"))

@@ -7,14 +7,14 @@ above 5,000 bytes, under which a download is dropped, except the ones ordered to
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.demo.marks import is_marked, watermarked
 from tests.demo.pictures import Scene, render
@@ -38,6 +38,7 @@ class Order:
     seed: int
     share: float = 1.0  # of the bytes that are written: less than 1 is a file that ends early
     watermark: bool = False
+    edits: tuple[str, ...] = ()  # names of EDITS, one after the other
 
 
 def draw_order(number: int, scene: Scene, rng: np.random.Generator) -> Order:
@@ -51,6 +52,11 @@ def draw_order(number: int, scene: Scene, rng: np.random.Generator) -> Order:
     quality, seed = int(rng.integers(75, 96)), int(rng.integers(2**62))
     file = f"files/{number:05d}.{SUFFIXES[chosen]}"
     return Order(file, scene, size, chosen, quality, seed, watermark=is_marked(number))
+
+
+def copy_order(number: int, scene: Scene, edits: tuple[str, ...], seed: int) -> Order:
+    """Order a picture of which there are several: equal seeds give equal pictures, but for their edits."""
+    return Order(f"files/{number:05d}.jpg", scene, (400, 320), "JPEG", 90, seed, edits=edits)
 
 
 def small_order(number: int, scene: Scene) -> Order:
@@ -68,10 +74,25 @@ def picture_bytes(order: Order) -> bytes:
     picture = render(order.scene, order.size, np.random.default_rng(order.seed))
     if order.watermark:
         picture = watermarked(picture)
+    for edit in order.edits:
+        picture = EDITS[edit](picture)
     packed = _packed(picture, order.format, order.quality)
     if len(packed) < MIN_BYTES and min(order.size) > SMALL_PIXELS:
         packed = _packed(picture, order.format, 97)
     return packed[: round(len(packed) * order.share)]
+
+
+def _resized(picture: Image.Image, wide: float, high: float) -> Image.Image:
+    return picture.resize((round(picture.width * wide), round(picture.height * high)), Image.Resampling.BICUBIC)
+
+
+EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "smaller": lambda picture: _resized(picture, 0.8, 0.8),
+    "larger": lambda picture: _resized(picture, 1.4, 1.4),
+    "squeezed": lambda picture: _resized(picture, 0.85, 1.0),
+    "blurred": lambda picture: picture.filter(ImageFilter.GaussianBlur(0.8)),
+    "packed": lambda picture: Image.open(io.BytesIO(_packed(picture, "JPEG", 40))).convert("RGB"),
+}
 
 
 def _packed(picture: Image.Image, format_name: str, quality: int) -> bytes:

@@ -1,12 +1,13 @@
 """Plan the mini crawl's links one by one: the caption, the response of the web, and the outcome that each must have."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tests.demo.painting import Order, cut_order, draw_order, small_order
-from tests.demo.pictures import LANGUAGES, Scene, caption, mismatched_scene, random_scene
+from tests.demo.painting import Order, copy_order, cut_order, draw_order, small_order
+from tests.demo.pictures import LANGUAGES, Colour, Scene, caption, mismatched_scene, random_scene
 from tests.demo.plants import FATES, NAMES, Pair, Plant
 from tests.demo.web import Behaviour, Route
 
@@ -15,6 +16,10 @@ SHORT_ALTS = ("logo", "Bild", " foto\n", "1234", "a&amp;b", "&nbsp;dog&nbsp;", "
 LANGUAGE_SHARES = (0.54, 0.23, 0.23)  # of LANGUAGES
 LINK_LOCAL = "http://169.254.169.254/latest/meta-data/picture.jpg"  # where clouds keep a machine's credentials
 BOMB_FILE, HTML_FILE = "files/bomb.png", "files/page.html"
+COPIES = (  # of a picture; the last is a chain of edits
+    (), ("smaller",), ("packed",), ("squeezed",), ("blurred", "larger"), ("packed", "smaller", "packed", "larger"),
+)  # fmt: skip
+TEMPLATES = 4  # pictures that differ in their colour alone
 TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif"}
 
 
@@ -24,6 +29,7 @@ class Link:
 
     `url` is absolute; `caption` is the text after cleaning. `outcome` None: never a candidate. `language` is the one
     that the caption is written in, None for a name. `pair` says what the filter should make of a fetched picture.
+    `copies` is a number that all copies of a picture have.
     """
 
     number: int
@@ -34,6 +40,7 @@ class Link:
     language: str | None
     outcome: str | None
     pair: Pair | None
+    copies: int | None = None
 
 
 class Planner:
@@ -47,17 +54,36 @@ class Planner:
         self.orders: list[Order] = []
         self.routes: dict[str, Route] = {}
         self._planned = 0
+        self._of: Counter[Plant] = Counter()
+        self._scenes: dict[tuple[Plant, int], Scene] = {}
 
     def plan(self, plant: Plant) -> Link:
         """Plan the next link."""
         number, self._planned = self._planned, self._planned + 1
-        scene = random_scene(self.rng)
+        at, self._of[plant] = self._of[plant], self._of[plant] + 1
+        scene = self._scene(plant, at)
         host = self.hosts[-1] if plant is Plant.SILENT_HOST else self._any_host()
         path = f"/{FOLDERS[number % len(FOLDERS)]}/{scene.colour}-{scene.shape}-{number:05d}"
-        url = self._answered(plant, number, scene, host + path)
+        if plant in (Plant.COPY, Plant.TEMPLATE):
+            url = self._painted(_one_of_several(plant, at, number, scene), host + path)
+        else:
+            url = self._answered(plant, number, scene, host + path)
         text, language = self._said(plant, number, scene)
         fate = FATES[plant]
-        return Link(number, plant, host, url, text, language, fate.outcome, fate.pair)
+        copies = at // len(COPIES) if plant is Plant.COPY else None
+        return Link(number, plant, host, url, text, language, fate.outcome, fate.pair, copies)
+
+    def _scene(self, plant: Plant, at: int) -> Scene:
+        """Draw a scene; copies of a picture share theirs, templates all of it but the colour."""
+        drawn = random_scene(self.rng)
+        match plant:
+            case Plant.COPY:
+                return self._scenes.setdefault((plant, at // len(COPIES)), drawn)
+            case Plant.TEMPLATE:
+                first = self._scenes.setdefault((plant, at // TEMPLATES), drawn)
+                return replace(first, colour=list(Colour)[(list(Colour).index(first.colour) + at) % len(Colour)])
+            case _:
+                return drawn
 
     def _any_host(self) -> str:
         return self.hosts[self.rng.integers(len(self.hosts) - 1)]
@@ -128,6 +154,12 @@ class Planner:
     def _url(self, place: str, port: int | None = None) -> str:
         host, _, path = place.partition("/")
         return f"http://{host}:{self.port if port is None else port}/{path}"
+
+
+def _one_of_several(plant: Plant, at: int, number: int, scene: Scene) -> Order:
+    if plant is Plant.COPY:
+        return copy_order(number, scene, COPIES[at % len(COPIES)], 10**6 + at // len(COPIES))
+    return copy_order(number, scene, (), 2 * 10**6 + at // TEMPLATES)
 
 
 def _bare_route(plant: Plant, number: int) -> Route | None:

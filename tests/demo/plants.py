@@ -19,6 +19,8 @@ class Plant(StrEnum):
     BASE = "base"  # resolved against the page's <base>
     DUPLICATE_WITHIN = "duplicate_within"  # on two pages of one WAT file
     DUPLICATE_ACROSS = "duplicate_across"  # in two WAT files
+    COPY = "copy"  # an edit of a picture that lies elsewhere, too
+    TEMPLATE = "template"  # another colour in a picture that is the same otherwise
     REDIRECT = "redirect"  # two hops to a picture, the second on another host
     ALT_TOO_SHORT = "alt_too_short"
     NOT_HTTP = "not_http"  # a data: URL
@@ -66,6 +68,8 @@ FATES: dict[Plant, Fate] = {
     Plant.BASE: _KEPT,
     Plant.DUPLICATE_WITHIN: _KEPT,
     Plant.DUPLICATE_ACROSS: _KEPT,
+    Plant.COPY: _KEPT,
+    Plant.TEMPLATE: _KEPT,
     Plant.REDIRECT: _KEPT,
     Plant.ALT_TOO_SHORT: Fate(None),
     Plant.NOT_HTTP: Fate(None),
@@ -94,6 +98,8 @@ COUNTS: dict[Plant, int] = {
     Plant.BASE: 40,
     Plant.DUPLICATE_WITHIN: 40,
     Plant.DUPLICATE_ACROSS: 40,
+    Plant.COPY: 160,
+    Plant.TEMPLATE: 24,
     Plant.REDIRECT: 24,
     Plant.ALT_TOO_SHORT: 60,
     Plant.NOT_HTTP: 12,

@@ -4,8 +4,9 @@
 
 paints the crawl, starts its web and an embedded Postgres, and lets two extract, one ingest, three download and two
 filter workers work at once until nothing is left. Then it audits, compares every link with what was planted, writes
-report.html, publishes the run as a release with its card and writes the release's statistics.html. It exits with 0 if
-all checks hold, 1 if one does not, 2 if the folder cannot be used, and 130 after Ctrl-C. It never leaves a process.
+report.html, publishes the run as a release with its card, writes the release's statistics.html and finds its
+near-duplicates. It exits with 0 if all checks hold, 1 if one does not, 2 if the folder cannot be used, and 130 after
+Ctrl-C. It never leaves a process.
 
 Only settings that would wait for hours or for ten thousand links differ from production's; see SETTINGS.
 """
@@ -34,6 +35,7 @@ from dataset.report.report import write_report
 from dataset.store.store import Store
 from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
+from tests.demo.duplicate_checks import AT, check_duplicates
 from tests.demo.index_checks import ASKED, caption_to_find, check_index
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows
 from tests.demo.release_checks import check_release
@@ -171,6 +173,7 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     checks += checks_of_release
     checks += search(demo, swarm)
     checks += take_down(demo, swarm)
+    checks += find_duplicates(demo, swarm)
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
     out.print(check_table(checks))
@@ -205,7 +208,7 @@ def build(demo: Demo, swarm: Swarm) -> None:
     roles += [
         f"tags.{role}.{tag}.head={heads[tag]['head']}" for role in ("en", "other") for tag in ("punsafe", "pwatermark")
     ]
-    roles.append("embeddings.keep=true")  # for the search
+    roles.append("embeddings.keep=true")  # for the search, and for near-duplicates
     roles.append("safety.prompts=null")  # the demo's model knows none of the built-in words
     overrides = [word for role in roles for word in ("--set", role)]
     swarm.run("recipe", [str(BIN / "dataset"), "recipe", *overrides, "--out", str(demo.folder / "recipe.json")])
@@ -334,6 +337,14 @@ def take_down(demo: Demo, swarm: Swarm) -> list[Check]:
     swarm.run("apply", [*takedown, "apply", "demo"])
     verified = json.loads(swarm.run("verify", [*takedown, "verify", "demo", "--json"]))["releases"]
     return check_takedown(store, url, verified, audit=audited(swarm))
+
+
+def find_duplicates(demo: Demo, swarm: Swarm) -> list[Check]:
+    """Find the release's near-duplicates by the embeddings of the index, and compare them with the planted copies."""
+    command = [str(BIN / "dataset"), "dedup", "demo", "--model", "demo", "--at", str(AT), "--workers", "1"]
+    swarm.run("dedup", command)
+    store = Store.open(str(demo.folder / "store"))
+    return check_duplicates(read_expected(demo.folder / "crawl"), open_release(store, "demo"))
 
 
 def audited(swarm: Swarm) -> Check:

@@ -179,6 +179,12 @@ def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: H
     assert (representatives(anew) == after).all()
 
 
+def test_batch_without_rows_in_a_super_cell_is_searched(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors[:300], vectors[300:301]])
+    search(release, OPTIONS)
+    assert len(table_of(release)) == 301
+
+
 def test_second_call_keeps_what_is_there(tmp_path: Path, vectors: Halves) -> None:
     release = made(tmp_path, [vectors])
     first = search(release, Options(model=MODEL, at=AT))

@@ -14,6 +14,7 @@ from dataset import strict_json
 from dataset.command_help import PlainGroup
 from dataset.commands.explain import explain_command
 from dataset.commands.options import StoreOption, needs_extra
+from dataset.commands.plant import plant_command
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
 
@@ -35,6 +36,7 @@ dedup_app = typer.Typer(
     cls=_FindGroup, no_args_is_help=True, help="Find near-duplicates of a release; `find` may be left out."
 )
 dedup_app.command("explain")(explain_command)
+dedup_app.command("plant")(plant_command)
 
 
 @dedup_app.command(FIND)

@@ -18,6 +18,7 @@ from dataset.dedup.prepare import below_share, mixed
 from dataset.dedup.projection import code_threshold
 from dataset.dedup.rescore import to_steps
 from dataset.dedup.rounds import Flag, all_covers, flags_before, pdq_distance
+from dataset.dedup.wilson import wilson
 from dataset.dedup.work import Work, nodes, split_nodes
 from dataset.formats.steps import UnitResult
 
@@ -192,12 +193,7 @@ def _look_for_missed(work: Work, super_cell: int) -> Integers:
 
 def wilson_upper(hits: int, tries: int) -> float:
     """Return the upper end of the 95 % Wilson interval of a share; 1 without tries."""
-    if not tries:
-        return 1.0
-    z, share = 1.96, hits / tries
-    middle = share + z * z / (2 * tries)
-    spread = z * float(np.sqrt(share * (1 - share) / tries + z * z / (4 * tries * tries)))
-    return (middle + spread) / (1 + z * z / tries)
+    return wilson(hits, tries)[1]
 
 
 def _all_rows(work: Work) -> int:

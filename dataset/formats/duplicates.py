@@ -2,12 +2,14 @@
 
 releases/NAME/duplicates/{generation}/…     a row for each row of the release that has an embedding
 releases/NAME/duplicates/report.json        how they were found, and the results of checks
+releases/NAME/duplicates/plant.json         how many edited copies of its pictures a search finds, if that was measured
 """
 
 import pyarrow as pa
 
 NAME = "duplicates"
 REPORT = f"{NAME}/report.json"
+PLANT = f"{NAME}/plant.json"
 KINDS = ("self", "bytes", "exact", "near", "pdq")
 """How a row belongs to its group: it is the representative; its picture has the same bytes; its embedding is equal; it
 is near; it is less near, but the pictures' PDQ hashes agree."""

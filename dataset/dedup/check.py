@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.int64]
 
 SAMPLE = 1_000
 """Representatives that are compared with all others."""
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,8 @@ def _check_represent(work: Work, representatives: Integers) -> None:
 def look_up(work: Work, found: Integers, names: list[str]) -> dict[str, Array]:
     """Return columns of homes by nodes, in their order."""
     batches, supers, places = split_nodes(found)
+    if not len(found):
+        return {name: work.home(0, 0).take(name, places) for name in names}
     columns: dict[str, Array] = {}
     unique = np.unique(batches << 16 | supers)
     for key in unique.tolist():

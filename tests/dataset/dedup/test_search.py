@@ -161,6 +161,15 @@ def test_bytes_depend_neither_on_files_nor_on_processes(tmp_path: Path, searched
     assert report == searched.store.read(searched.path(REPORT))
 
 
+def test_object_store_gives_the_same_bytes(
+    tmp_path: Path, searched: Release, vectors: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "local_path", lambda *_: None)  # what an object store answers: nothing can be mapped
+    other = made(tmp_path, [vectors])
+    search(other, OPTIONS)
+    assert bytes_of(other) == bytes_of(searched)
+
+
 def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: Halves) -> None:
     options = Options(model=MODEL, at=AT, cells=16, super_cells=4)
     first = made(tmp_path, [vectors[:1_300]])
@@ -183,6 +192,16 @@ def test_batch_without_rows_in_a_super_cell_is_searched(tmp_path: Path, vectors:
     release = made(tmp_path, [vectors[:300], vectors[300:301]])
     search(release, OPTIONS)
     assert len(table_of(release)) == 301
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_few_rows_in_more_super_cells_than_there_are_cells(tmp_path: Path, vectors: Halves, rows: int) -> None:
+    release = made(tmp_path, [np.concatenate([vectors[:rows], vectors[:1]])])
+    report = json.loads(search(release, Options(model=MODEL, at=AT, super_cells=4)))
+    found = representatives(release)
+    assert found[rows] == found[0] in (0, rows)
+    assert report["rows"] == rows + 1
+    assert report["checks"]["members_compared"] == rows + 1 - report["representatives"]
 
 
 def test_second_call_keeps_what_is_there(tmp_path: Path, vectors: Halves) -> None:

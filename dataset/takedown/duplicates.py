@@ -107,11 +107,13 @@ def _options(release: Release) -> Options:
 
 
 def _touched_groups(release: Release, table: SideTable, ids: Integers) -> set[int]:
-    """Return the representatives of the groups of more than one row that have one of these rows."""
+    """Return the representatives of the groups of more than one row that have, or had, one of these rows."""
     found: set[int] = set()
     for file in table.files:
         rows = release.store.read_table(release.path(file.path), ["id", "representative", "group_size"])
-        here = pc.and_(pc.is_in(rows["id"], pa.array(ids)), pc.greater(rows["group_size"], 1))
+        wanted = pa.array(ids)
+        gone = pc.or_(pc.is_in(rows["id"], wanted), pc.is_in(rows["representative"], wanted))
+        here = pc.and_(gone, pc.greater(rows["group_size"], 1))
         found.update(rows.filter(here)["representative"].to_pylist())
     return found
 

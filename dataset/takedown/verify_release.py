@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.formats.duplicates import NAME as DUPLICATES
 from dataset.formats.npy import open_rows
 from dataset.formats.release_embeddings import image_path, metadata_path, text_path
 from dataset.formats.releases import CHECKSUMS, FileKind, Release, ReleaseFile
@@ -106,6 +107,9 @@ def derived_checks(release: Release, ids: Integers) -> Iterator[FileCheck]:
         for file in table.files:
             check = partial(_check_ids, release, file.path, ids, file.sha256)
             yield FileCheck(store, release.path(file.path), check)
+            if table.name == DUPLICATES:
+                check = partial(_check_representatives, release, file.path, ids)
+                yield FileCheck(store, release.path(file.path), check)
     for folder in folders(release):
         known = {one.path: one for one in folder.record.files}
         for path, one in known.items():
@@ -127,6 +131,15 @@ def _check_ids(release: Release, relative: str, gone: Integers, sha256: str) -> 
     found = int(np.count_nonzero(np.isin(release.store.read_table(path, ["id"])["id"].to_numpy(), gone)))
     if found:
         yield f"{path} still has {found} removed rows: apply again with --again."
+
+
+def _check_representatives(release: Release, relative: str, gone: Integers) -> Iterator[str]:
+    """A search for near-duplicates that ended after an apply may name rows that it removed."""
+    path = release.path(relative)
+    named = release.store.read_table(path, ["representative"])["representative"].to_numpy()
+    found = int(np.count_nonzero(np.isin(named, gone)))
+    if found:
+        yield f"{path} has {found} rows that a removed row represents: apply again with --again."
 
 
 def _check_vectors(release: Release, relative: str, sha256: str, rows: int) -> Iterator[str]:

@@ -16,6 +16,8 @@ from dataset.formats.parts import PRIVATE_COLUMNS
 from dataset.formats.releases import Release, open_release
 from dataset.formats.side_tables import read_side_tables
 from dataset.formats.takedowns import Entry
+from dataset.side_tables.join import join_tables
+from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.store.store import Store
 from dataset.takedown.apply import apply_takedowns
 from dataset.takedown.requests import file_request
@@ -137,3 +139,20 @@ def test_rows_of_other_groups_stay_as_they_were(release: Release) -> None:
     assert {name: row for name, row in before.items() if name not in map(url, TIGHT)} == {
         name: row for name, row in after.items() if name not in map(url, TIGHT)
     }
+
+
+def test_groups_that_a_search_found_before_and_wrote_after_an_apply_are_mended(release: Release) -> None:
+    store = release.store
+    files = read_side_tables(release)["duplicates"].files
+    old = pa.concat_tables([store.read_table(release.path(file.path)) for file in files])
+    best = by_quality(TIGHT)[0]
+    live = remove(release, best)
+    expected = table_of(live)
+    store.write_table("late.parquet", old.replace_schema_metadata(None))
+    source = TableSource.open(f"{store.uri}/late.parquet", JoinOn.ID, None)
+    join_tables(live, "duplicates", source, said="late")
+    found = verify_takedowns(store, "laion").leftovers
+    assert [sentence for sentence in found if "that a removed row represents" in sentence]
+    apply_takedowns(store, "laion", again=True)
+    assert verify_takedowns(store, "laion").is_clean
+    close(table_of(open_release(store, "laion")), expected)

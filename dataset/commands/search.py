@@ -46,10 +46,11 @@ def search_command(
     if sum(one is not None for one in (text, image, vector)) != 1:
         raise typer.BadParameter("give a text, --image or --vector")
     with needs_extra("index"):
-        from dataset.index.filters import parse_filter
+        from dataset.index.filters import check_filter, parse_filter
         from dataset.index.lookup import open_index
     where = parse_filter(filter_)
     index = open_index(find_index(indexed, store, model, modality.value))
+    check_filter(where, index.facets())  # before a model is loaded
     if vector is not None:
         queries = _vectors(vector)
     else:

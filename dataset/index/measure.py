@@ -60,7 +60,9 @@ def measure(work: Work, record: IndexRecord) -> IndexRecord:
     record = _with_probes(index, record, sorts, found)
     index = Index(path.parent, record)
     for at in range(1, len(SELECTIVITIES)):
-        found += [_recall(index, queries, at, choose_probes(found, queries.name)) for queries in sorts]
+        for queries in sorts:
+            if any(len(nearest) > 1 for nearest in queries.nearest[at]):  # few rows pass of few rows
+                found.append(_recall(index, queries, at, choose_probes(found, queries.name)))
     speed = _speed(index, sorts[0].rows, sorted({row.probes for row in found}))
     work.store.put(work.output(SPEED), (strict_json.dumps(speed, indent=1) + "\n").encode())
     measured = replace(record, recall=tuple(found))

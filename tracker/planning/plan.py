@@ -186,8 +186,8 @@ ORDINARY = Assumptions(
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     dedup_rows_per_second=_assumed(4_000, "a core at a million cells, computed from a million rows (bench_dedup)"),
     dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
-    index_rows_per_second=_assumed(2_200, "a core: 0.4 ms to find one of 2^20 lists (estimated), 0.03 to encode"),
-    index_row_bytes=_assumed(1_800, "rabitq, 768 dimensions: codes 112, rows 1,536, texts and numbers the rest"),
+    index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
+    index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),
     rates={
         "extract": _assumed(17_000, "a core, with language (bench-extract)"),
         "ingest": _assumed(60_000, "one process (bench-extract)"),

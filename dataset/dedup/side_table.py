@@ -43,7 +43,7 @@ def place_rows(work: Work, super_cell: int) -> UnitResult:
         home, members = work.home(batch, super_cell), read_members(work, super_cell, batch)
         ids = np.concatenate([home.read("id"), home.read("equal_id")])
         sha256 = np.concatenate([home.read("sha256"), home.read("equal_sha256")])
-        of = look_up(work, members.representative, ["id", "sha256"]) if len(ids) else {"id": ids, "sha256": sha256}
+        of = look_up(work, members.representative, ["id", "sha256"])
         kind = np.where(members.cosine >= to_steps(work.options.at), 3, 4)
         kind[members.equal] = 2
         kind[(sha256 == of["sha256"]) & (sha256 != 0) & (kind != 4)] = 1

@@ -12,6 +12,7 @@ import typer
 
 from dataset import strict_json
 from dataset.command_help import PlainGroup
+from dataset.commands.dedup_report import dedup_report_command
 from dataset.commands.explain import explain_command
 from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.plant import plant_command
@@ -37,6 +38,7 @@ dedup_app = typer.Typer(
 )
 dedup_app.command("explain")(explain_command)
 dedup_app.command("plant")(plant_command)
+dedup_app.command("report")(dedup_report_command)
 
 
 @dedup_app.command(FIND)

@@ -16,14 +16,14 @@ SHOWN_ROWS = 14  # rows of a bar chart; the others are summed
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A sample as it is shown on a page; `size` is the original's (width, height) in pixels."""
+    """A sample as it is shown on a page; `size` is the original's (width, height) in pixels or None."""
 
     jpeg: bytes
     caption: str
     similarity: float
     language: str | None
     url: str
-    size: tuple[int, int]
+    size: tuple[int, int] | None
 
 
 def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
@@ -95,8 +95,8 @@ def gallery(thumbnails: Sequence[Thumbnail]) -> str:
 
 def _card(thumbnail: Thumbnail) -> str:
     data = base64.b64encode(thumbnail.jpeg).decode("ascii")
-    width, height = thumbnail.size
-    about = f"{escape(thumbnail.language or 'none')} · {width} × {height}"
+    size = "" if thumbnail.size is None else f" · {thumbnail.size[0]} × {thumbnail.size[1]}"
+    about = f"{escape(thumbnail.language or 'none')}{size}"
     caption = escape(thumbnail.caption)
     return (
         f'<figure title="{escape(thumbnail.url)}"><img src="data:image/jpeg;base64,{data}" alt="{caption}" '

@@ -16,8 +16,10 @@ GRID_LEFT, GRID_BOTTOM, GRID_PIXELS = 48, 310, 300
 SMALLEST = 16  # quarter octaves: sides below 16 pixels are drawn as 16
 
 
-def histogram(label: str, bins: Sequence[Mapping[str, Any]], width: float, digits: int = 2) -> str:
-    """Draw rows by bins of `width`, given as {"from", "rows"}; empty bins may be missing."""
+def histogram(
+    label: str, bins: Sequence[Mapping[str, Any]], width: float, digits: int = 2, mark: float | None = None
+) -> str:
+    """Draw rows by bins of `width`, given as {"from", "rows"}; empty bins may be missing. `mark` is a threshold."""
     if not bins:
         return ""
     low, high = bins[0]["from"], bins[-1]["from"] + width
@@ -32,6 +34,11 @@ def histogram(label: str, bins: Sequence[Mapping[str, Any]], width: float, digit
         gap = min(0.5, (right - left) / 8)
         said = f"{each['from']:.{digits}f} to {each['from'] + width:.{digits}f}: {each['rows']:,}"
         marks.append(_rect(left + gap, _y(each["rows"], most), right - left - 2 * gap, each["rows"], most, said))
+    if mark is not None and low <= mark <= high:
+        place = f'x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
+        marks.append(
+            f'<line class="threshold" {place}/><text class="said" x="{x(mark):.1f}" y="{TOP - 4}">{mark:g}</text>'
+        )
     return _svg(label, marks)
 
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_index [--rows 1000000] [--folder .shoal/bench-index] [--autofaiss PYTHON]
 
 Both build from the same .npy files on the same cores, one after the other; autofaiss may use as much memory for its
-index as ours has bytes. PYTHON is the interpreter of an environment with autofaiss 2.18, which needs 'faiss-cpu<1.12' and
+index as ours has bytes. PYTHON is the interpreter of an environment with autofaiss 2.18, 'faiss-cpu<1.12' and
 'pyarrow<20'; without it only ours is measured. On a machine that others use, compare CPU seconds: `build_vs_autofaiss`
 does, and the keys with cpu in their names are such. Queries are pictures and texts that are in neither index; what is
 right is computed from all rows. The last line is JSON.

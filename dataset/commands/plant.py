@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dataset import strict_json
 from dataset.commands.options import JsonOption, StoreOption, needs_extra
 from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
@@ -45,7 +46,7 @@ def plant_command(
     with PhaseBars() as bars:
         results = plant(opened, options, model, drawn, bars.show)
     said = json.loads(write_results(opened, results, options, len(drawn)))
-    sys.stdout.write(json.dumps(said) + "\n" if as_json else _text(said))
+    sys.stdout.write(strict_json.dumps(said) + "\n" if as_json else _text(said))
 
 
 def find_model(release: Release, name: str, sha256: str, pretrained: str | None) -> ModelRecipe:

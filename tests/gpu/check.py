@@ -55,10 +55,10 @@ STEPS = (
     Step("join", "row_kernels", "measure_join", 40, 20),
     Step("correct", "correctness", "check_rows", 110, 90),
     Step("memory", "correctness", "check_halving", 40, 25, on_cpu=False),
-    Step("b32", "speed", "measure_b32", 100, 60),
+    Step("l14", "speed", "measure_l14", 140, 125),
+    Step("b32", "speed", "measure_b32", 110, 85),
     Step("lease", "lease", "check_lease", 90, 60),
-    Step("l14", "speed", "measure_l14", 140, 100),
-    Step("b32c", "speed", "measure_compiled_b32", 70, 0, on_cpu=False),
+    Step("b32c", "speed", "measure_compiled_b32", 80, 70, on_cpu=False),
     Step("l14c", "speed", "measure_compiled_l14", 100, 0, on_cpu=False),
 )
 

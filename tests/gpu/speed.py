@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +24,7 @@ from dataset.models import towers as towers_module
 from dataset.models.clip import ClipModel
 from dataset.models.decoders import MODELS, Decoders
 from dataset.models.pipeline import BATCH_SAMPLES, Pipeline, decoder_processes
-from dataset.models.towers import Precision, Towers
+from dataset.models.towers import MOST_STRAY, Precision, Towers
 from dataset.recipe.recipe import Recipe
 from dataset.store.store import Store
 from tests.benchmarks.bench_filter import ABREAST, open_clips_way, write_shard
@@ -73,8 +74,11 @@ def measure(run: Run, name: str) -> None:
     run.record(f"{name}: bare towers", bare, "samples/s", predicted_rate(name, "autocast"))
     plain = rate(lambda: [open_clips_way(model, *batch) for batch in batches], batches)
     run.record(f"{name}: open_clip, padded texts", plain, "samples/s", predicted_rate(name, "autocast", 2))
-    end_to_end(run, model, bare)
+    shards = shards_for(run, model)
+    end_to_end(run, model, shards, bare)
     if device == "cuda":
+        as_graphs(run, model, batches, shards, bare)
+    if device == "cuda" and not run.quick:
         for title, way, work, some in other_ways(model, batches):
             try:
                 found = rate(work, some)
@@ -120,15 +124,21 @@ def rate(work: Callable[[], Any], batches: Sequence[Batch]) -> float:
     return sum(len(pixels) for pixels, _ in batches) / min(taken)
 
 
-def end_to_end(run: Run, model: ClipModel, bare: float) -> None:
-    """Measure `filter_shard` on several shards abreast, and `embed_all` on the same shards."""
-    name, cuda = model.name, model.device.type == "cuda"
-    store = Store.open(str(run.folder))
+def shards_for(run: Run, model: ClipModel) -> tuple[list[str], int]:
+    """Write three shards; return their names, and the samples of each."""
+    name, store = model.name, Store.open(str(run.folder))
     samples = {(True, "ViT-B-32"): 4_096, (True, "ViT-L-14"): 2_048, (False, "ViT-B-32"): 20_480}.get(
         (run.quick, name), 8_192
     )
-    samples = samples if cuda else 64
-    shards = [write_shard(store, number, samples) for number in range(3)]
+    samples = samples if model.device.type == "cuda" else 64
+    return [write_shard(store, number, samples) for number in range(3)], samples
+
+
+def end_to_end(run: Run, model: ClipModel, written: tuple[list[str], int], bare: float, way: str = "") -> None:
+    """Measure `filter_shard` on several shards abreast, and `embed_all` on the same shards; `way` ends the titles."""
+    name, cuda = model.name, model.device.type == "cuda"
+    store = Store.open(str(run.folder))
+    shards, samples = written
     spec = {"model": name, "pretrained": "random"}
     # Without prompts: with random weights they would drop samples at random.
     recipe = Recipe.from_json({"models": {"en": spec, "other": spec}, "safety": {"prompts": None}})
@@ -140,7 +150,7 @@ def end_to_end(run: Run, model: ClipModel, bare: float) -> None:
             report = filter_shard(
                 store,
                 shard,
-                f"parts/{name}/{number}",
+                f"parts{way}/{name}/{number}",
                 models={"en": model, "other": model},
                 recipe=recipe,
                 pipeline=pipeline,
@@ -153,16 +163,16 @@ def end_to_end(run: Run, model: ClipModel, bare: float) -> None:
         taken = time.perf_counter() - started
         found = 3 * samples / taken
         note = f"{found / bare:.2f} of bare, this process {(cpu_seconds() - cpu) / taken:.1f} cores"
-        run.record(f"{name}: filter, end to end", found, "samples/s", predicted, note)
+        run.record(f"{name}: filter, end to end{way}", found, "samples/s", predicted, note)
         if cuda:
-            run.record(f"{name}: goal of the filter", found, "samples/s", GOALS[name])
+            run.record(f"{name}: goal of the filter{way}", found, "samples/s", GOALS[name])
         if name == "ViT-L-14" or not cuda:
             started = time.perf_counter()
             sources = [source_of_shard(store, shard) for shard in shards]
-            reports = [*embed_all(sources, model, pipeline, store, f"second/{name}")]
+            reports = [*embed_all(sources, model, pipeline, store, f"second{way}/{name}")]
             assert sum(report.embedded for report in reports) == 3 * samples, reports
             found = 3 * samples / (time.perf_counter() - started)
-            run.record(f"{name}: embed, end to end", found, "samples/s", predicted, f"{found / bare:.2f} of bare")
+            run.record(f"{name}: embed, end to end{way}", found, "samples/s", predicted, f"{found / bare:.2f} of bare")
 
 
 def cpu_seconds() -> float:
@@ -212,6 +222,82 @@ class HalfTowers(Towers):
     def _arithmetic(self, precision: Precision) -> Iterator[None]:
         with torch.inference_mode():
             yield
+
+
+GRAPH_ROWS = (128, 256, 512, 1024)
+"""A batch is filled up to one of these sizes, each of which has a CUDA graph; pictures come in whole batches."""
+
+
+class GraphTowers(HalfTowers):
+    """Towers in float16 that replay a CUDA graph instead of launching each kernel."""
+
+    def capture(self, size: tuple[int, int], context: int) -> None:
+        """Capture a graph for each size of a batch of pictures of `size`, and of a group of texts."""
+        self._graphs: dict[tuple[int, ...], tuple[Any, torch.Tensor, torch.Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        lengths = (*(length for length in towers_module.TEXT_LENGTHS if length < context), context)
+        with torch.inference_mode():
+            self._capture(torch.zeros(GRAPH_ROWS[-1], *size, 3, dtype=torch.uint8, device=self.device))
+            for length in lengths:
+                for rows in GRAPH_ROWS:
+                    self._capture(torch.zeros(rows, length, dtype=torch.int32, device=self.device))
+
+    def _capture(self, fixed: torch.Tensor) -> None:
+        encode = super()._texts if fixed.ndim == 2 else super()._plain_images
+        copying, self._copying = self._copying, None  # a copy in a stream of its own cannot be captured
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            encode(fixed)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            rows = encode(fixed)
+        self._copying = copying
+        self._graphs[tuple(fixed.shape)] = graph, fixed, rows
+
+    def _images(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._replayed(pixels, super()._images)
+
+    def _texts(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._replayed(tokens, super()._texts)
+
+    def _replayed(self, given: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        count = len(given)
+        for size in GRAPH_ROWS:
+            found = self._graphs.get((size, *given.shape[1:]))
+            if count <= size and found is not None:
+                graph, fixed, rows = found
+                fixed[:count].copy_(self._there(given))
+                graph.replay()
+                return rows[:count].clone()
+        return encode(given)
+
+
+def as_graphs(
+    run: Run, model: ClipModel, batches: Sequence[Batch], written: tuple[list[str], int], bare: float
+) -> None:
+    """Measure both towers as CUDA graphs with float16 weights: how near to autocast, bare, and end to end."""
+    name, old = model.name, model.towers
+    graphed = GraphTowers(
+        copy.deepcopy(old.network).half(), old.device, **settings_of(old), precision=Precision.FLOAT16
+    )
+    torch.backends.mha.set_fastpath_enabled(False)
+    started = time.perf_counter()
+    context = batches[0][1].shape[1]
+    graphed.capture((model.preparation.height, model.preparation.width), context)
+    torch.cuda.synchronize()
+    torch.backends.mha.set_fastpath_enabled(True)
+    run.record(f"{name}: capturing 17 CUDA graphs", time.perf_counter() - started, "s", 2)
+    wanted, got = (towers.embed(*batches[0]).result() for towers in (old, graphed))
+    stray = max(float(abs(a - b).max()) for a, b in zip(wanted, got, strict=True))
+    run.record(f"{name}: graphs, greatest difference of a number", stray, "", 5e-4)
+    run.expect(f"{name}: graphs agree with autocast", stray <= 2 * MOST_STRAY[Precision.FLOAT16])
+    found = rate(lambda: embed_batches(graphed, batches), batches)
+    note = f"{found / bare:.2f} of bare"
+    run.record(f"{name}: bare, both towers as graphs", found, "samples/s", predicted_rate(name, "half"), note)
+    end_to_end(run, replace(model, towers=graphed), written, found, ", graphs")
+    torch.cuda.empty_cache()
 
 
 def settings_of(towers: Towers) -> dict[str, Any]:

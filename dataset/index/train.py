@@ -30,6 +30,8 @@ _FIRST_ROUNDS = 10
 _REFINING_ROUNDS = 2
 _READ_ROWS = 8_192
 _DIRECTION_ROWS = 20_000
+_ONE_THREAD = 1 << 20
+"""Fewer products than these are faster in one thread, which need not wait for others."""
 _DIRECT_LISTS = 64
 """Up to here one level is faster."""
 
@@ -214,8 +216,14 @@ def _cluster(rows: Rows, lists: int, seed: int) -> npt.NDArray[np.int64]:
         rows.shape[1], lists, niter=_FIRST_ROUNDS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256
     )
     rows = np.ascontiguousarray(rows)
-    means.train(rows)
-    found: npt.NDArray[np.int64] = means.index.search(rows, 1)[1][:, 0]
+    threads = faiss.omp_get_max_threads()
+    if len(rows) * lists < _ONE_THREAD:
+        faiss.omp_set_num_threads(1)
+    try:
+        means.train(rows)
+        found: npt.NDArray[np.int64] = means.index.search(rows, 1)[1][:, 0]
+    finally:
+        faiss.omp_set_num_threads(threads)
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from dataset.formats.deny_lists import DENY_SCHEMA
 from dataset.formats.duplicates import COLUMNS as DUPLICATES
 from dataset.formats.manifest import MANIFEST_SCHEMA
+from dataset.formats.masks import SCHEMA as MASK
 from dataset.formats.packs import LIST_PACK_SCHEMA
 from dataset.formats.parts import PART_SCHEMA, SCORES_SCHEMA
 from dataset.formats.release_embeddings import METADATA_SCHEMA
@@ -72,6 +73,7 @@ def _columns(heading: str) -> dict[str, str]:
         ("Release embeddings", METADATA_SCHEMA),
         ("Side tables", side_schema(pa.schema([]))),
         ("Duplicates", side_schema(DUPLICATES)),
+        ("Mask", MASK),
         ("Deny list", DENY_SCHEMA),
     ],
 )

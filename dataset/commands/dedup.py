@@ -12,6 +12,7 @@ import typer
 
 from dataset import strict_json
 from dataset.command_help import PlainGroup
+from dataset.commands.against import against_command
 from dataset.commands.dedup_report import dedup_report_command
 from dataset.commands.explain import explain_command
 from dataset.commands.options import StoreOption, needs_extra
@@ -39,6 +40,7 @@ dedup_app = typer.Typer(
 dedup_app.command("explain")(explain_command)
 dedup_app.command("plant")(plant_command)
 dedup_app.command("report")(dedup_report_command)
+dedup_app.command("against")(against_command)
 
 
 @dedup_app.command(FIND)

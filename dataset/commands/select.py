@@ -15,6 +15,7 @@ from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
 from dataset.commands.search import embed_query
 from dataset.formats.index_files import index_path
+from dataset.formats.masks import read_masked_ids
 from dataset.formats.selections import NearQuery
 from dataset.select.duplicates import without_duplicates
 from dataset.select.near import RANK, RowsNear, find_near
@@ -49,6 +50,10 @@ def select_command(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Of near-duplicates keep only the representatives.")
     ] = False,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Leave out the rows of this mask of `dataset dedup against`. Repeatable."),
+    ] = None,
     near: Annotated[
         str | None, typer.Option(metavar="TEXT|PICTURE", help="Rows near a text or a picture's file, by the index.")
     ] = None,
@@ -73,9 +78,9 @@ def select_command(
 
     The expression may name all columns of data/ and extended/, `subset`, and TABLE.COLUMN of side tables.
     """
-    if not (where or preset or sample or max_per_host or top_share or drop_duplicates or near):
+    if not (where or preset or sample or max_per_host or top_share or drop_duplicates or near or mask):
         raise typer.BadParameter(
-            "give --where, --preset, --near, --sample, --max-per-host, --top-share or --drop-duplicates"
+            "give --where, --preset, --near, --sample, --max-per-host, --top-share, --drop-duplicates or --mask"
         )
     if (near is None) != (nearest is None and at_least is None):
         raise typer.BadParameter("give --near together with --nearest N, --at-least X, or both")
@@ -86,6 +91,7 @@ def select_command(
     rows = ReleaseRows.open(opened)
     if drop_duplicates:
         condition = without_duplicates(rows, condition)
+    masked, masks = read_masked_ids(opened, [Store.open(one, writable=False) for one in mask or ()])
     query = None
     if near is not None:
         rows, query = _near(rows, near, release, store, model, pretrained, nearest, at_least)
@@ -93,6 +99,7 @@ def select_command(
     request = Request(
         where=condition,
         near=query,
+        masks=masks,
         presets=tuple(preset or ()),
         sample=sample,
         seed=seed,
@@ -103,7 +110,9 @@ def select_command(
     )
     threads = workers or len(os.sched_getaffinity(0))
     screen = Screen.of(opened, Store.open(store, writable=False))
-    selection = Selection(rows, request, screen=screen, threads=threads, memory_bytes=int(memory * 2**30))
+    selection = Selection(
+        rows, request, screen=screen, masked=masked if mask else None, threads=threads, memory_bytes=int(memory * 2**30)
+    )
     if explain:
         said = _explained(rows, selection)
         lines = [f"{name:>8}  {value if isinstance(value, str) else _listed(value)}" for name, value in said.items()]

@@ -67,6 +67,8 @@ class SelectionRecord:
     balance: str | None
     top_share: float | None
     near: NearQuery | None
+    masks: tuple[str, ...]
+    """The sha256 of each mask whose rows were left out."""
     matched: int
     """Rows for which the expression was true."""
     rows: int

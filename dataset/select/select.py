@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
@@ -45,6 +46,8 @@ class Request:
     top_share: float | None = None
     near: NearQuery | None = None
     """For the record; the rows are those of RowsNear."""
+    masks: tuple[str, ...] = ()
+    """For the record; the ids are those of `masked`."""
     rows_per_file: int = 2_500_000
 
     @property
@@ -76,10 +79,11 @@ class Selection:
         request: Request,
         *,
         screen: Screen | None = None,
+        masked: npt.NDArray[np.int64] | None = None,
         threads: int = 1,
         memory_bytes: int = 1 << 30,
     ) -> None:
-        """Check the request; rows that `screen` hides are not in the selection.
+        """Check the request; rows that `screen` hides, or whose ids are in `masked`, sorted, are not in the selection.
 
         Raises: SelectError when the expression or an option cannot be used.
         """
@@ -93,7 +97,7 @@ class Selection:
         self.rule: Rule = parse_rule(request.where, names)
         check_types(self.rule, rows.schema)
         self._rows, self._request = rows, request
-        self._screen = screen
+        self._screen, self._masked = screen, masked
         self._threads, self._memory = threads, memory_bytes
         self._local = threading.local()
 
@@ -129,6 +133,7 @@ class Selection:
             balance=request.balance,
             top_share=request.top_share,
             near=request.near,
+            masks=request.masks,
             matched=found.matched.total(),
             rows=found.kept.total(),
             subsets={subset: found.kept[subset] for subset in SUBSETS if found.kept[subset]},
@@ -173,8 +178,13 @@ class Selection:
     def _matching(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows of a row group that match."""
         screened = sorted(self._screen.columns) if self._screen else []
-        wanted = list(dict.fromkeys((*columns, *self.rule.columns, *screened))) or ["id"]
+        own = ["id"] if self._masked is not None else []
+        wanted = list(dict.fromkeys((*columns, *self.rule.columns, *screened, *own))) or ["id"]
         rows = self._rows.read(group, wanted)
+        if self._masked is not None and len(self._masked):
+            ids = rows["id"].to_numpy()
+            places = np.minimum(np.searchsorted(self._masked, ids), len(self._masked) - 1)
+            rows = rows.filter(pa.array(self._masked[places] != ids))
         if screened and self._screen:
             rows = rows.filter(pa.array(~self._screen.hidden(rows)))
         return rows.filter(self._matcher().matches(rows)).select(list(columns) or wanted[:1])

@@ -18,6 +18,7 @@ from dataset.commands.explain import explain_command
 from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.plant import plant_command
 from dataset.commands.progress import PhaseBars
+from dataset.commands.prompts import prompts_command
 from dataset.commands.releases import ReleaseArgument, open_named_release
 
 FIND = "find"
@@ -41,6 +42,7 @@ dedup_app.command("explain")(explain_command)
 dedup_app.command("plant")(plant_command)
 dedup_app.command("report")(dedup_report_command)
 dedup_app.command("against")(against_command)
+dedup_app.command("prompts")(prompts_command)
 
 
 @dedup_app.command(FIND)

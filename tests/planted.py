@@ -8,6 +8,7 @@ and some are templates: different pictures at .93.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,7 @@ class Space:
     own: Floats
 
     @classmethod
+    @lru_cache(4)
     def draw(cls, dimensions: int, seed: int = 0) -> "Space":
         """Draw them."""
         draw = np.random.default_rng([seed, dimensions])

@@ -125,7 +125,7 @@ def test_the_server_answers_texts_and_pictures_of_its_indexes_model(monkeypatch:
     async def start(metrics: Metrics) -> Encoder:
         encoder = Encoder(OPTIONS, metrics)
         ours.model_sha256 = (await encoder.start()).sha256
-        rows = await asyncio.gather(*map(encoder.text, texts), encoder.picture(picture(kind="WEBP")))
+        rows = await asyncio.gather(*map(encoder.text, texts), encoder.picture(picture()))
         ours.vectors = np.stack(rows)
         return encoder
 
@@ -142,7 +142,7 @@ def test_the_server_answers_texts_and_pictures_of_its_indexes_model(monkeypatch:
             assert answer.json()[0]["id"] == found
             assert answer.json()[0]["similarity"] == pytest.approx(1.0, abs=1e-3)
         embedded = client.ask("/api/embed", {"terms": [{"text": texts[0]}, {"picture": data}]}).json()["vector"]
-        assert ours.vectors[[0, 1, 3], :4] == pytest.approx(FIRST_VALUES, abs=5e-3)  # the picture was a WebP
+        assert ours.vectors[[0, 1, 3], :4] == pytest.approx(FIRST_VALUES, abs=1e-3)
         wanted = ours.vectors[0] + ours.vectors[3]
         assert embedded == pytest.approx((wanted / np.linalg.norm(wanted)).tolist(), abs=1e-3)
         statuses = {

@@ -29,11 +29,13 @@ Mask = npt.NDArray[np.bool_]
 
 def facet_masks(numbers: npt.NDArray[np.void], categories: Mapping[str, tuple[str, ...]]) -> dict[str, Mask]:
     """Return which rows have each facet -> name: (N,) bool; facets that no row has are left out, but `alive`."""
-    columns = numbers.dtype.names or ()
+    # Columns of these names in anyone's table may be of any type.
+    names = numbers.dtype.names or ()
+    columns = [name for name in names if numbers.dtype[name].kind in ("S" if name == "LANGUAGE" else "if")]
     masks: dict[str, Mask] = {ALIVE: np.ones(len(numbers), bool)}
     masks |= _score_masks({name: numbers[name] for name in SCORES if name in columns})
     for name in ("subset", "crawl"):
-        if name in categories and name in columns:
+        if name in categories and name in names:
             masks |= {f"{name}={value}": numbers[name] == at for at, value in enumerate(categories[name])}
     if "LANGUAGE" in columns:
         known = [value for value in np.unique(numbers["LANGUAGE"]) if value]

@@ -217,7 +217,7 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
     """
     rows = rows_of(source)
     if not rows:
-        raise SearchIndexError(f"{source.name} has no vectors of {options.model}.")
+        raise SearchIndexError(f"{source.name} has files of vectors, but not one row: add some.")
     if options.keeps_lists:
         if existing is None:
             raise SearchIndexError(f"There is no index of {source.name} to change: build one first.")

@@ -1,9 +1,11 @@
 """An exact index of a small release, from its embeddings to results with their columns."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +14,7 @@ from dataset.index.filters import parse_filter
 from dataset.index.lookup import Index, open_index
 from dataset.main import app
 from dataset.stats.suffixes import suffix_rules
+from dataset.store.store import Store
 from tests.dataset.index.made import build_folder, build_index, made_release, put_vectors, rows_by_id, vectors_by_id
 
 
@@ -174,3 +177,36 @@ def test_the_command_builds_and_searches_a_release_by_name(release: Release, tmp
     found = CliRunner().invoke(app, ["search", "laion", "--vector", str(tmp_path / "query.npy"), "--store", store])
     assert found.exit_code == 0, found.output
     assert found.stdout.startswith("1.0000  9  https://")
+
+
+def test_columns_of_any_type_and_name_come_back_as_text_or_number(tmp_path: Path) -> None:
+    put_vectors(tmp_path, [3], tables=False)
+    table = pa.table(
+        {
+            "id": [7, 8, 9],  # not ours: row numbers are
+            "LANGUAGE": [1, 2, 3],
+            "punsafe": ["x", "y", "z"],
+            "WIDTH": ["a", "b", None],
+            "HEIGHT": [5, 6, None],
+            "sha256": ["zz", "", "ab" * 32],
+            "list": [[1], [2, 3], None],
+            "struct": [{"a": 1}, None, {"a": 2}],
+            "bytes": [b"x", None, b"\xff"],
+            "large": pa.array([2**64 - 1, 0, None], pa.uint64()),
+            "day": pa.array([date(2020, 1, 1)] * 3),
+            "few": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "flag": [True, None, False],
+            "nothing": pa.nulls(3),
+        }
+    )
+    Store.open(str(tmp_path)).write_table("vectors_0.parquet", table)
+    index = open_index(build_folder(tmp_path)[0])
+    first, second, third = index.rows([0, 1, 2])
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first["id"], first["LANGUAGE"], first["punsafe"], first["WIDTH"], third["WIDTH"]) == (0, 1, "x", "a", None)
+    assert (first["HEIGHT"], third["HEIGHT"], first["sha256"], third["sha256"]) == (5, None, None, "ab" * 32)
+    assert (first["list"], second["struct"], third["bytes"], first["day"]) == ("[1]", None, "ff", '"2020-01-01"')
+    assert (first["flag"], second["flag"], third["few"], first["nothing"]) == (True, None, "a", None)
+    assert set(index.facets()) == {"alive"}

@@ -60,6 +60,8 @@ def _kind(field: pa.Field, categories: Mapping[str, tuple[str, ...]]) -> str | N
         return "timestamp"
     if types.is_boolean(kind):
         return "bool"
+    if types.is_uint64(kind):
+        return None  # half of its values have no int64
     if types.is_integer(kind):
         return f"<i{min(8, kind.bit_width // 8 * (2 if types.is_unsigned_integer(kind) else 1))}"
     if types.is_floating(kind):

@@ -208,5 +208,6 @@ def test_columns_of_any_type_and_name_come_back_as_text_or_number(tmp_path: Path
     assert (first["id"], first["LANGUAGE"], first["punsafe"], first["WIDTH"], third["WIDTH"]) == (0, 1, "x", "a", None)
     assert (first["HEIGHT"], third["HEIGHT"], first["sha256"], third["sha256"]) == (5, None, None, "ab" * 32)
     assert (first["list"], second["struct"], third["bytes"], first["day"]) == ("[1]", None, "ff", '"2020-01-01"')
+    assert (first["large"], second["large"], third["large"]) == (str(2**64 - 1), "0", None)
     assert (first["flag"], second["flag"], third["few"], first["nothing"]) == (True, None, "a", None)
     assert set(index.facets()) == {"alive"}

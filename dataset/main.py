@@ -15,6 +15,7 @@ from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.index import index_app
+from dataset.commands.match import match_command
 from dataset.commands.models import models_app
 from dataset.commands.options import messages
 from dataset.commands.publish import publish_command
@@ -45,6 +46,7 @@ app.command("select", rich_help_panel=RELEASES)(select_command)
 app.command("reshard", rich_help_panel=RELEASES)(reshard_command)
 app.command("embeddings", rich_help_panel=RELEASES)(embeddings_command)
 app.add_typer(dedup_app, name="dedup", rich_help_panel=RELEASES)
+app.command("match", rich_help_panel=RELEASES)(match_command)
 app.add_typer(index_app, name="index", rich_help_panel=RELEASES)
 app.command("search", rich_help_panel=RELEASES)(search_command)
 app.command("serve", rich_help_panel=RELEASES)(serve_command)

@@ -84,10 +84,9 @@ def passing_bits(one: MappedRange, where: Filter) -> Bits:
     for condition in where.conditions:
         bits &= _condition_bits(one, condition)
     if where.hosts:
-        mask = np.zeros(one.count, bool)
-        for host in where.hosts:
-            mask[one.domain_rows(host)] = True
-        bits &= np.packbits(mask, bitorder="little")
+        bits &= _host_bits(one, where.hosts)
+    if where.hosts_out:
+        bits &= ~_host_bits(one, where.hosts_out)
     if where.share < 1:
         bits &= np.packbits(passes(np.asarray(one.ids), where.share), bitorder="little")
     return bits
@@ -96,6 +95,13 @@ def passing_bits(one: MappedRange, where: Filter) -> Bits:
 def _condition_bits(one: MappedRange, condition: Condition) -> Bits:
     bits = _facet_bits(one, condition.facets)
     return ~bits if condition.negated else bits
+
+
+def _host_bits(one: MappedRange, hosts: tuple[str, ...]) -> Bits:
+    mask = np.zeros(one.count, bool)
+    for host in hosts:
+        mask[one.domain_rows(host)] = True
+    return np.packbits(mask, bitorder="little")
 
 
 def _facet_bits(one: MappedRange, facets: tuple[str, ...]) -> Bits:

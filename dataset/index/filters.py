@@ -1,7 +1,7 @@
 """Filters of a search: conditions that rows must meet, written as `safe,lang=de|fr,min-side=512,!aspect=tall`.
 
 Conditions are separated by commas and must all hold. A condition is a facet of the index, several with `|`, or one with
-`!` that must not hold; and `host=example.com`, a registrable domain, several with `|`.
+`!` that must not hold; and `host=example.com` or `!host=example.com`, a registrable domain, several with `|`.
 """
 
 from collections.abc import Collection
@@ -27,6 +27,8 @@ class Filter:
     conditions: tuple[Condition, ...] = ()
     hosts: tuple[str, ...] = ()
     """Registrable domains; () means any."""
+    hosts_out: tuple[str, ...] = ()
+    """Registrable domains whose rows do not pass."""
     share: float = 1.0
     """Below 1: only this share of the rows, chosen by id; recall is measured so."""
 
@@ -37,7 +39,7 @@ def parse_filter(text: str) -> Filter:
     Raises: SearchIndexError for text that is not a filter. `check_filter` compares it with an index.
     """
     conditions: list[Condition] = []
-    hosts: list[str] = []
+    hosts: dict[bool, tuple[str, ...]] = {}
     for part in (part.strip() for part in text.split(",")):
         if not part:
             continue
@@ -47,14 +49,14 @@ def parse_filter(text: str) -> Filter:
         if not name or (equals and not all(value.strip() for value in values.split("|"))):
             raise SearchIndexError(f"{part!r} is not a condition of a filter: write them as safe,lang=de,min-side=512.")
         if name == "host" and equals:
-            if negated or hosts:
-                raise SearchIndexError("A filter can name hosts once, and cannot exclude them: write host=a.com|b.org.")
-            hosts = [value.strip().lower() for value in values.split("|")]
+            if negated in hosts:
+                raise SearchIndexError("A filter can name hosts only once: write host=a.com|b.org.")
+            hosts[negated] = tuple(value.strip().lower() for value in values.split("|"))
         elif equals:
             conditions.append(Condition(tuple(f"{name}={value.strip()}" for value in values.split("|")), negated))
         else:
             conditions.append(Condition(tuple(one.strip() for one in part.split("|")), negated))
-    return Filter(tuple(conditions), tuple(hosts))
+    return Filter(tuple(conditions), hosts.get(False, ()), hosts.get(True, ()))
 
 
 def check_filter(where: Filter, known: Collection[str]) -> None:

@@ -139,7 +139,7 @@ find('#filters').addEventListener('change', async ({ target }) => {
   if (id === 'index') Object.assign(state, { index: target.value, facets: [] });
   else if (id === 'threshold') state.least = Number(target.value);
   else if (id === 'safe' || id === 'collapse') state[id] = target.checked;
-  else if (id === 'host' || id === 'modality') state[id] = target.value;
+  else if (id === 'host' || id === 'hostOut' || id === 'modality') state[id] = target.value;
   else state.facets = [...document.querySelectorAll('[name=facet]:checked')].map(({ value }) => value);
   if (id === 'index') await prepare();
   search();
@@ -220,6 +220,7 @@ async function prepare() {
   if (!safe && !location.search) state.safe = find('#safe').checked = false;
   find('#collapse').checked = state.collapse;
   find('#host').value = state.host;
+  find('#hostOut').value = state.hostOut;
   find('#threshold').value = state.least;
   find('#threshold-said').textContent = state.least || 'any';
   await showFacets();

@@ -1,7 +1,7 @@
 // The query as the page shows it, and its place in the address. Pictures are too large for an address: there they are
 // kept as the vector that the server made of them, in the session's storage, by a short name.
 
-export const state = { index: '', modality: 'image', terms: [], facets: [], host: '', safe: true, collapse: true, least: 0 };
+export const state = { index: '', modality: 'image', terms: [], facets: [], host: '', hostOut: '', safe: true, collapse: true, least: 0 };
 
 export function toAddress() {
   const asked = new URLSearchParams();
@@ -10,6 +10,7 @@ export function toAddress() {
   for (const { kind, value, name, weight } of state.terms) asked.append('term', `${weight}:${kind}:${name ?? value}`);
   for (const facet of state.facets) asked.append('facet', facet);
   if (state.host) asked.set('host', state.host);
+  if (state.hostOut) asked.set('not-host', state.hostOut);
   if (!state.safe) asked.set('unsafe', '1');
   if (!state.collapse) asked.set('duplicates', '1');
   if (state.least) asked.set('least', state.least);
@@ -23,6 +24,7 @@ export function fromAddress() {
   state.terms = asked.getAll('term').map(readTerm).filter(Boolean);
   state.facets = asked.getAll('facet');
   state.host = asked.get('host') ?? '';
+  state.hostOut = asked.get('not-host') ?? '';
   state.safe = !asked.has('unsafe');
   state.collapse = !asked.has('duplicates');
   state.least = Number(asked.get('least')) || 0;
@@ -46,8 +48,10 @@ export function filterText() {
     if (value === undefined) plain.push(name);
     else values.set(name, [...(values.get(name) ?? []), value]);
   }
-  const hosts = state.host.split(/[\s,]+/).filter(Boolean);
-  if (hosts.length) values.set('host', hosts);
+  for (const [name, text] of [['host', state.host], ['!host', state.hostOut]]) {
+    const hosts = text.split(/[\s,|]+/).filter(Boolean);
+    if (hosts.length) values.set(name, hosts);
+  }
   return [...plain, ...[...values].map(([name, some]) => `${name}=${some.join('|')}`)].join(',');
 }
 

@@ -83,6 +83,14 @@ def test_a_filter_by_host_takes_registrable_domains(release: Release, index: Ind
     first, second = sorted(by_host)[:2]
     (hits,) = index.search(np.ones((1, 16), np.float32), 400, where=parse_filter(f"host={first}|{second}"))
     assert set(hits.ids.tolist()) == by_host[first] | by_host[second]
+    for text, passing in (
+        (f"!host={first}|{second}", set(rows) - by_host[first] - by_host[second]),
+        (f"host={first}|{second},!host={second}", by_host[first]),
+        (f"safe,!host={first}", {one for one, row in rows.items() if row["punsafe"] < 0.45} - by_host[first]),
+    ):
+        (hits,) = index.search(np.ones((1, 16), np.float32), 400, where=parse_filter(text))
+        assert set(hits.ids.tolist()) == passing
+        assert index.count(parse_filter(text)) == len(passing)
 
 
 def test_facets_are_counted(release: Release, index: Index) -> None:

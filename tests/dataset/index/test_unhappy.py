@@ -114,7 +114,7 @@ def test_a_query_of_another_model_or_without_a_direction_is_refused(built: Path)
         ("sfae", "has no facet sfae: it has .*safe"),
         ("min-side=300", "has no facet min-side=300"),
         ("lang=", "is not a condition"),
-        ("host=a.com,host=b.com", "name hosts once"),
+        ("host=a.com,host=b.com", "name hosts only once"),
         ("safe=1", "has no facet safe=1"),
     ],
 )

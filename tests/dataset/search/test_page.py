@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dataset.index.filters import Condition, Filter, parse_filter
 from dataset.search.encoder import Encoder, EncoderOptions
 from dataset.search.metrics import Metrics
 from dataset.search.reports import Reports
@@ -143,6 +144,15 @@ def test_filters_the_back_button_and_the_address_agree(shown: Shown) -> None:
     page.evaluate("(() => { const one = document.querySelector('#threshold'); one.value = 0.3;"
                   " one.dispatchEvent(new Event('change', {bubbles: true})) })()")  # fmt: skip
     page.wait(f"{count}.includes('rows at 0.3 or more')")
+
+
+def test_hosts_are_asked_for_and_left_out(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?host=a.example&not-host=b.example,+c.example&facet=safe")
+    assert page.evaluate("document.querySelector('#hostOut').value") == "b.example, c.example"
+    made = page.evaluate("import('./state.js').then(({ filterText }) => filterText())")
+    assert made == "safe,host=a.example,!host=b.example|c.example"
+    assert parse_filter(made) == Filter((Condition(("safe",)),), ("a.example",), ("b.example", "c.example"))
 
 
 def test_everything_can_be_done_by_keys(shown: Shown) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from dataset.dedup.edits import EDITS, NEGATIVES
 from dataset.dedup.errors import DedupError
@@ -17,6 +18,7 @@ from dataset.dedup.run import search
 from dataset.dedup.wilson import wilson
 from dataset.formats.duplicates import PLANT
 from dataset.formats.releases import Release
+from dataset.main import app
 from dataset.store.store import Store
 from tests.planted import MODEL, put_release
 
@@ -101,6 +103,24 @@ def test_another_model_is_refused(release: Release, pictures: dict[int, bytes]) 
     shifted = {one: picture(one + 1000) for one in pictures}
     with pytest.raises(DedupError, match="unchanged pictures have a cosine"):
         plant(release, OPTIONS, Averages(), shifted)
+
+
+def test_command_draws_kept_pictures_and_prints_a_line_an_edit(
+    release: Release, pictures: dict[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset.models.clip.load_model", lambda *_: Averages())
+    monkeypatch.setattr(
+        "dataset.dedup.plant.read_kept", lambda _, ids: {one: pictures[one] for one in ids.tolist()[1:]}
+    )
+    words = ["dedup", "plant", "laion", "--pictures", "3", "--pretrained", "weights", "--store", release.store.uri]
+    run = CliRunner().invoke(app, words, catch_exceptions=False)
+    lines = run.stdout.splitlines()
+    assert lines[0] == "3 pictures of laion 1.0.0, threshold 0.94"
+    assert len(lines) == 2 + len(EDITS) + len(NEGATIVES)
+    assert lines[2].startswith("unchanged")
+    monkeypatch.setattr("dataset.dedup.plant.read_kept", lambda *_: {})
+    with pytest.raises(DedupError, match="no pictures to plant copies of"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(("hits", "tries", "low", "high"), [(0, 0, 0, 1), (381, 381, 0.99, 1), (0, 10, 0, 0.2775)])

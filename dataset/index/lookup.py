@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.formats.index_files import RECORD, IndexRecord, IndexSegment, SearchIndexError, parse_index_record
-from dataset.index.collapse import distinct
+from dataset.index.collapse import COLLAPSE_AT, distinct
 from dataset.index.filter_bits import FilterBits
 from dataset.index.filters import Filter, check_filter
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained
@@ -41,8 +41,6 @@ Rows = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Integers = npt.NDArray[np.int64]
 
-COLLAPSE_AT = 0.94
-"""The cosine from which clip-retrieval takes two results for duplicates."""
 _RERANKED, _RERANKED_OF_MANY = 10, 2
 """Candidates per result of kinds whose codes are not the rows: of the first hundred results, and of thousands."""
 _CACHED_FILTERS = 64
@@ -65,6 +63,8 @@ class Hits:
     """(n,) float32: cosine of the query and the row."""
     total: int
     """Rows that pass the filter; estimated where counting them takes too long."""
+    left_out: Integers
+    """(n,) int64: near-duplicates that were found and left out for each row; 0 where none were to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +124,14 @@ class Index:
         while True:
             found = self._nearest(state, wanted, candidates, bits, probes)
             if not collapse:
-                return [Hits(ids[:k], near[:k], total) for ids, near, _ in found]
+                return [Hits(ids[:k], near[:k], total, np.zeros(len(ids[:k]), np.int64)) for ids, near, _ in found]
             kept = [distinct(self._vectors(state, places), COLLAPSE_AT, k) for _, _, places in found]
-            short = [at for at, one in enumerate(kept) if len(one) < k and len(found[at][0]) >= candidates]
+            short = [at for at, (one, _) in enumerate(kept) if len(one) < k and len(found[at][0]) >= candidates]
             if not short or candidates >= most:
-                return [Hits(ids[at], near[at], total) for (ids, near, _), at in zip(found, kept, strict=True)]
+                return [
+                    Hits(ids[at], near[at], total, left_out)
+                    for (ids, near, _), (at, left_out) in zip(found, kept, strict=True)
+                ]
             candidates = min(most, 4 * candidates)
 
     def _nearest(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dataset import strict_json
+from dataset.index.collapse import COLLAPSE_AT
 from dataset.search.bodies import Fields
 from dataset.search.engine import Count, Engine
 from dataset.search.errors import SearchError
@@ -43,6 +44,7 @@ class SearchApi:
         return to_json(
             {
                 "indexes": [_described(served.engine, loaded) for served in self._service.indexes.values()],
+                "near_duplicates_from": COLLAPSE_AT,
                 "safe": self._service.safe,
                 "may_leave_safe": self._service.may_leave_safe,
                 "urls": sources.fetcher.is_there,
@@ -246,6 +248,9 @@ def _page(
             ids.tolist(), listing.similarities[start:end].tolist(), engine.rows(ids, columns), strict=True
         )
     ]
+    if question.collapse:
+        for result, left_out in zip(results, listing.left_out[start:end].tolist(), strict=True):
+            result["near_duplicates"] = left_out
     if page.embeddings:
         for result, vector in zip(results, engine.embeddings(ids, question.modality).tolist(), strict=True):
             result["embedding"] = vector

@@ -24,6 +24,7 @@ class Found:
 
     ids: Ids  # (K,)
     similarities: Vectors  # (K,) exact cosines
+    left_out: Ids  # (K,) near-duplicates that were found and left out for each row
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class SearchedIndex:
         """Return the nearest rows of each query."""
         index = self._by_modality[modality]
         found = index.search(queries, min(k, max(1, index.record.rows)), where=_filter(where), collapse=collapse)
-        return [Found(one.ids, one.similarities) for one in found]
+        return [Found(one.ids, one.similarities, one.left_out) for one in found]
 
     def count(self, where: Where | None, query: Vectors | None, at_least: float | None, modality: str) -> Count:
         """Return how many rows pass; those near a query are counted in a random share of the rows that is small enough.

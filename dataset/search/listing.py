@@ -40,10 +40,14 @@ class Search:
 
 @dataclass(slots=True)
 class Listing:
-    """Visible results, the best first. `searched` is the depth of the last search; -1 when there are no more rows."""
+    """Visible results, the best first, and how many near-duplicates were left out for each.
+
+    `searched` is the depth of the last search; -1 when there are no more rows.
+    """
 
     ids: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     similarities: Vectors = field(default_factory=lambda: np.empty(0, np.float32))
+    left_out: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     searched: int = 0
 
     def has(self, depth: int) -> bool:
@@ -57,11 +61,15 @@ def next_depth(searched: int) -> int:
 
 
 def extend(listing: Listing, found: Found, depth: int, screen: Screen, engine: Engine) -> None:
-    """Add the results of a search of this depth."""
+    """Add the results of a search of this depth, which may know more near-duplicates of those that are there."""
+    _, here, there = np.intersect1d(listing.ids, found.ids, assume_unique=True, return_indices=True)
+    left_out = listing.left_out.copy()
+    left_out[here] = np.maximum(left_out[here], found.left_out[there])
     is_new = ~np.isin(found.ids, listing.ids) if len(listing.ids) else np.ones(len(found.ids), bool)
     is_new[is_new] = screen.visible(engine, found.ids[is_new])
     listing.ids = np.concatenate([listing.ids, found.ids[is_new]])
     listing.similarities = np.concatenate([listing.similarities, found.similarities[is_new]])
+    listing.left_out = np.concatenate([left_out, found.left_out[is_new]])
     listing.searched = -1 if len(found.ids) < depth or depth >= MOST_DEPTH else depth
 
 

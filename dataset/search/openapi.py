@@ -54,6 +54,10 @@ _RESULT: Schema = {
         "id": {"type": "integer"},
         "similarity": {"type": "number"},
         "row": {"type": "object"},
+        "near_duplicates": {
+            "type": "integer",
+            "description": "With `collapse`: how many rows this one leaves out, of those the search has met.",
+        },
         "embedding": {"type": "array", "items": {"type": "number"}},
     },
 }

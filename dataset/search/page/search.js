@@ -3,17 +3,21 @@
 import { ask, pictureTerm } from './api.js';
 import { showDetail } from './detail.js';
 import { showCount, showFacets } from './filters.js';
-import { append, basket, clear, focused, move, refreshPressed, shown, skeletons, toggle } from './grid.js';
+import * as grid from './grid.js';
+import { basket, focused, move, refreshPressed, shown, toggle } from './grid.js';
 import { exportAll, saveBasket } from './save.js';
 import { addTerm, fromAddress, question, state, toAddress } from './state.js';
 
 const MOST_RESULTS = 10_000;
-const PAGE_RESULTS = 60;
-const COLUMNS = ['url', 'caption', 'WIDTH', 'HEIGHT', 'punsafe', 'group_size', 'similarity', 'LANGUAGE', 'hash', 'sha256'];
+const FIRST_RESULTS = 60;
+const MOST_FURTHER = 600; // a further page is as long as what there is, up to so many
+const MOST_NEAR = 200;
+const COLUMNS = ['url', 'caption', 'WIDTH', 'HEIGHT', 'punsafe', 'similarity', 'LANGUAGE', 'hash', 'sha256'];
 const find = (name) => document.querySelector(name);
 const said = find('#said');
 let columns = [];
 let cursor = null;
+let nearFrom = 1;
 let searching = null;
 
 function say(text, isWrong = false) {
@@ -24,33 +28,56 @@ function say(text, isWrong = false) {
 async function loadPage(isFirst) {
   searching?.abort();
   const mine = searching = new AbortController();
-  const remove = skeletons(isFirst ? 12 : 6);
+  grid.skeletons(isFirst ? 12 : 24);
   try {
-    const asked = { ...question(), limit: PAGE_RESULTS, columns, cursor: isFirst ? undefined : cursor };
-    const page = await ask('api/search', asked, mine.signal);
-    remove();
-    cursor = shown.size + page.results.length < MOST_RESULTS ? page.cursor : null;
-    append(page.results);
-    const number = shown.size.toLocaleString();
-    say(shown.size ? `${number} results${cursor ? ', more below' : ''}` : 'Nothing was found: change the query or a filter.');
+    const limit = isFirst ? FIRST_RESULTS : Math.min(grid.results(), MOST_FURTHER, MOST_RESULTS - grid.results());
+    const page = await ask('api/search', { ...question(), limit, columns, cursor: isFirst ? undefined : cursor }, mine.signal);
+    cursor = page.cursor;
+    grid.append(page.results);
+    if (grid.results() >= MOST_RESULTS) cursor = null;
+    const number = grid.results().toLocaleString();
+    say(grid.results() ? `${number} results${cursor ? ', more below' : ''}` : 'Nothing was found: change the query or a filter.');
   } catch (error) {
-    remove();
-    if (error.name !== 'AbortError') say(error.message, true);
-  } finally {
-    if (searching === mine) searching = null;
+    if (error.name === 'AbortError') return;
+    cursor = null;
+    grid.skeletons(0);
+    say(error.message, true);
+  }
+  if (searching !== mine) return;
+  searching = null;
+  grid.draw();
+}
+
+/** Show or hide the near-duplicates of a result. */
+async function turnNear(id) {
+  if (grid.isOpen(id)) {
+    grid.close(id);
+    return;
+  }
+  const { index, modality, filters, safe } = question();
+  const asked = { index, modality, filters, safe, terms: [{ id: Number(id) }], at_least: nearFrom, limit: MOST_NEAR, columns };
+  try {
+    const { results } = await ask('api/search', asked);
+    if (shown.has(id) && !grid.isOpen(id)) grid.open(id, results);
+  } catch (error) {
+    say(error.message, true);
   }
 }
 
 function search({ keepAddress = false } = {}) {
   if (!keepAddress) history.pushState(null, '', toAddress());
   showTerms();
-  clear();
+  searching?.abort();
+  searching = null;
   cursor = null;
+  grid.clear();
   find('#export-said').textContent = '';
   find('#export-line').hidden = !state.terms.length;
   showCount();
-  if (state.terms.length) loadPage(true);
-  else say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
+  if (state.terms.length) {
+    say('Searching…');
+    loadPage(true);
+  } else say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
 }
 
 function showTerms() {
@@ -149,6 +176,8 @@ find('#threshold').addEventListener('input', ({ target }) => {
 });
 
 find('#results').addEventListener('click', (event) => {
+  const near = event.target.closest('.near');
+  if (near) turnNear(near.previousElementSibling.dataset.id);
   const button = event.target.closest('.result');
   if (!button?.dataset.id) return;
   if (event.ctrlKey || event.metaKey) {
@@ -184,21 +213,21 @@ addEventListener('keydown', (event) => {
   const result = button && shown.get(button.dataset.id);
   if (event.key === '/') find('#text').focus();
   else if (event.key === '?') find('#keys').showModal();
-  else if (event.key.startsWith('Arrow') && shown.size) move(event.key);
   else if (result && event.key === 's') only('id', result.id);
+  else if (result?.near_duplicates && event.key === 'd') turnNear(button.dataset.id);
   else if (result && event.key === 'x') {
     toggle(button);
     showBasket();
   } else if (result && (event.key === '+' || event.key === '-')) {
     addTerm('id', result.id, event.key === '+' ? 0.5 : -0.5);
     search();
-  } else return;
+  } else if (!move(event.key)) return;
   event.preventDefault();
 });
 
-new IntersectionObserver(([end]) => {
-  if (end.isIntersecting && cursor && !searching) loadPage(false);
-}, { rootMargin: '800px' }).observe(find('#end'));
+grid.begin(() => {
+  if (cursor && !searching) loadPage(false);
+});
 
 addEventListener('popstate', async () => {
   fromAddress();
@@ -208,7 +237,8 @@ addEventListener('popstate', async () => {
 
 /** Bring the form into line with the query and the index. */
 async function prepare() {
-  const { indexes, safe, reports, may_leave_safe: mayLeave } = await ask('api/indexes');
+  const { indexes, safe, reports, may_leave_safe: mayLeave, near_duplicates_from } = await ask('api/indexes');
+  nearFrom = near_duplicates_from;
   find('[data-act=report]').hidden = !reports;
   const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
   find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));

@@ -140,6 +140,7 @@ def test_near_duplicates_are_collapsed_onto_the_best_and_k_others_follow(tmp_pat
     rows = index.embeddings(hits.ids).astype(np.float32)
     assert len(hits.ids) == 10
     assert np.all((rows @ rows.T)[~np.eye(10, dtype=bool)] < 0.94)
+    assert hits.left_out[0] == 6
     (every,) = index.search(originals[:1].astype(np.float32), 280, collapse=True)
     assert len(every.ids) < 60
 

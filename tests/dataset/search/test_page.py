@@ -22,8 +22,8 @@ from tests.dataset.search.browser import Browser, browsing
 from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
 from tests.file_server import serving_files
 
-RESULTS = "document.querySelectorAll('button.result').length"
 SAID = "document.querySelector('#said').textContent"
+RESULTS = f"(parseInt({SAID}.replaceAll(',', '')) || 0)"
 FIRST_ID = "Number(document.querySelector('button.result')?.dataset.id)"
 
 
@@ -32,6 +32,15 @@ DROP = """(() => {
   const carried = new DataTransfer();
   carried.items.add(new File([bytes], 'a.png', { type: 'image/png' }));
   dispatchEvent(new DragEvent('drop', { dataTransfer: carried, bubbles: true, cancelable: true }));
+})()"""
+SCROLL = """(async () => {
+  let most = 0;
+  while (!/^10,000 results$/.test(document.querySelector('#said').textContent)) {
+    scrollTo(0, document.body.scrollHeight);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    most = Math.max(most, document.querySelectorAll('#results li').length);
+  }
+  return most;
 })()"""
 NOTE_SAVED = """window.saved = null; URL.createObjectURL = (blob) => {
   blob.text().then((text) => { saved = text });
@@ -75,9 +84,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         options = SiteOptions(per_second=0, reports=Reports(store))
         facets = {"alive": 300, "safe": 270, "min-width=100": 200, "min-width=200": 100}
         engine = Faceted(engine.vectors, engine.table, facets=facets)
+        small = tiny_engine(50, name="small")
+        small.vectors[40:43] = small.vectors[5]
         with (
             browsing(tmp_path_factory.mktemp("browser")) as browser,
-            served(engine, tiny_engine(50, name="small"), start=start, options=options) as client,
+            served(engine, small, tiny_engine(12_000, name="many"), start=start, options=options) as client,
         ):
             yield Shown(browser, client, store)
 
@@ -103,10 +114,59 @@ def test_a_text_is_typed_and_results_follow_while_the_person_scrolls(shown: Show
     page.wait(f"{RESULTS} === 60")
     assert page.evaluate("document.querySelector('#terms span').textContent") == "a red fox"
     assert "term=1%3Atext%3Aa+red+fox" in page.evaluate("location.search")
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait(f"{RESULTS} >= 120")
-    ids = page.evaluate("[...document.querySelectorAll('button.result')].map((one) => one.dataset.id)")
-    assert len(ids) == len(set(ids))
+    for least in (120, 240, 270):
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.wait(f"{RESULTS} >= {least}")
+    ids = page.evaluate("import('./grid.js').then(({ shown }) => [...shown.keys()])")
+    assert len(ids) == len(set(ids)) == 270
+
+
+def test_ten_thousand_results_are_scrolled_with_few_elements_and_the_focus_stays(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?index=many&duplicates=1&term=1:id:15")
+    page.wait(f"{RESULTS} >= 60")
+    page.press("ArrowRight")
+    page.press("ArrowDown")
+    first = page.evaluate("document.activeElement.dataset.id")
+    most = page.evaluate(SCROLL)
+    assert page.evaluate(SAID) == "10,000 results"
+    assert most < 150
+    height = page.evaluate("document.documentElement.scrollHeight")
+    assert height > 10_000 / 5 * 200
+    assert page.evaluate("document.activeElement.dataset.id") == first
+    page.press("End")
+    last = page.evaluate("document.activeElement.getBoundingClientRect().bottom")
+    assert 0 < last <= page.evaluate("innerHeight")
+    assert page.evaluate("document.activeElement.parentNode.ariaPosInSet") == "10000"
+    page.press("Home")
+    page.press("PageDown")
+    page.press("PageUp")
+    assert page.evaluate("document.activeElement.parentNode.ariaPosInSet") == "1"
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+    order = page.evaluate("[...document.querySelectorAll('#results li')].map((one) => Number(one.ariaPosInSet))")
+    assert order == sorted(order)
+
+
+def test_near_duplicates_are_one_tile_that_opens(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?index=small&term=1:id:15")
+    near = "document.querySelector('.near')"
+    assert page.wait(f"{near}?.textContent") == "+3"
+    assert page.evaluate(f"{near}.ariaLabel") == "3 near-duplicates"
+    found = page.evaluate(RESULTS)
+    assert found == 42  # 5 of 50 are unsafe, 3 are near-duplicates
+    ids = "[...document.querySelectorAll('button.result')].slice(0, 5).map((one) => Number(one.dataset.id))"
+    before = page.evaluate(ids)
+    shown.click(".near")
+    page.wait("document.querySelectorAll('.of-another').length === 3")
+    assert page.evaluate(ids) == [15, 50, 51, 52, before[1]]
+    assert page.evaluate(f"{near}.ariaExpanded") == "true"
+    page.evaluate("document.querySelector('button.result').focus()")
+    page.press("d")
+    page.wait("!document.querySelector('.of-another')")
+    assert page.evaluate(ids) == before
+    shown.click("#collapse")
+    page.wait(f"{RESULTS} === 45 && !{near}")
 
 
 def test_a_picture_that_is_gone_is_a_tile_with_its_caption_and_others_are_shown(shown: Shown) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset.index.collapse import COLLAPSE_AT, distinct
 from dataset.search.engine import Count, Found
 from dataset.search.errors import SearchError
 from dataset.search.fetcher_client import FetcherClient
@@ -90,8 +91,13 @@ class TinyEngine:
         found = []
         for query in queries:
             near = self._of(modality)[admitted] @ query
-            order = np.argsort(-near, kind="stable")[:k]
-            found.append(Found(admitted[order].astype(np.int64) + self.first_id, near[order]))
+            order = np.argsort(-near, kind="stable")
+            left_out = np.zeros(len(order), np.int64)
+            if collapse:
+                kept, left_out = distinct(self._of(modality)[admitted[order]].astype(np.float16), COLLAPSE_AT, k)
+                order = order[kept]
+            order, left_out = order[:k], left_out[:k]
+            found.append(Found(admitted[order].astype(np.int64) + self.first_id, near[order], left_out))
         return found
 
     def count(self, where: Any, query: Any, at_least: float | None, modality: str) -> Count:

@@ -1,4 +1,4 @@
-"""Exports: everything above a threshold, or the first N results, as a parquet file; jobs with progress.
+"""Exports: everything above a threshold, or the first N results, as a file; jobs with progress.
 
 One thread works on one export at a time, so exports never take more than a core from searches. A job is known by a
 random id, which is all that is needed to see and download it. Files are deleted after `KEPT_SECONDS`, and at the end.
@@ -18,11 +18,10 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dataset.search.engine import Ids, Vectors, Where
 from dataset.search.errors import SearchError
+from dataset.search.export_files import ExportFormat, open_writer
 from dataset.search.questions import Question
 from dataset.search.service import ServedIndex
 
@@ -57,6 +56,7 @@ class Export:
     vector: Vectors
     most: int
     columns: Sequence[str]
+    format: ExportFormat
     address: str
     path: Path
     state: ExportState = ExportState.WAITING
@@ -112,6 +112,7 @@ class Exports:
         vector: Vectors,
         most: int,
         columns: Sequence[str],
+        format: ExportFormat = ExportFormat.PARQUET,  # noqa: A002 - its name in the API
         address: str,
     ) -> Export:
         """Add a job.
@@ -127,8 +128,8 @@ class Exports:
                 )
             self._forget_old()
             name = secrets.token_urlsafe(16)
-            path = Path(self._temporary.name) / f"{name}.parquet"
-            job = Export(name, served, question, where, vector, most, tuple(columns), address, path)
+            path = Path(self._temporary.name) / f"{name}.{format}"
+            job = Export(name, served, question, where, vector, most, tuple(columns), format, address, path)
             self._jobs[name] = job
         self._waiting.put(job)
         return job
@@ -193,7 +194,7 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
     engine, screen = job.served.engine, job.served.screen
     ids, similarities = _nearest(job)
     job.total = len(ids)
-    writer: pq.ParquetWriter | None = None
+    writer = open_writer(job.path, job.format, job.columns)
     try:
         for start in range(0, max(1, len(ids)), CHUNK_ROWS):
             if is_cancelled():
@@ -201,18 +202,15 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
             some, near = ids[start : start + CHUNK_ROWS], similarities[start : start + CHUNK_ROWS]
             rows = engine.rows(some, job.columns)
             shown = screen.visible(engine, some) & np.array([row is not None for row in rows], bool)
-            kept = [row for row, is_shown in zip(rows, shown, strict=True) if is_shown and row is not None]
-            table = pa.table(
-                {"id": some[shown], "similarity_to_query": near[shown]}
-                | {name: pa.array([row[name] for row in kept]) for name in job.columns}
-            )
-            if writer is None:
-                writer = pq.ParquetWriter(job.path, _settled(table.schema), compression="zstd")
-            writer.write_table(table.cast(writer.schema))
-            job.rows += len(table)
+            kept = [
+                {**row, "id": id_, "similarity_to_query": similarity}
+                for id_, similarity, row, is_shown in zip(some.tolist(), near.tolist(), rows, shown, strict=True)
+                if is_shown and row is not None
+            ]
+            writer.write(kept)
+            job.rows += len(kept)
     finally:
-        if writer is not None:
-            writer.close()
+        writer.close()
 
 
 def _nearest(job: Export) -> tuple[Ids, Vectors]:
@@ -229,8 +227,3 @@ def _nearest(job: Export) -> tuple[Ids, Vectors]:
         if len(ids) < depth or depth == job.most or similarities[-1] < least:
             return ids[similarities >= least], similarities[similarities >= least]
         depth *= 8
-
-
-def _settled(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of the first chunk; a column in which it has only nulls becomes text."""
-    return pa.schema([(field.name, pa.string() if pa.types.is_null(field.type) else field.type) for field in schema])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dataset.search.engine import MODALITIES
+from dataset.search.export_files import ExportFormat
 from dataset.search.exports import MOST_ROWS
 from dataset.search.questions import DEFAULT_RESULTS, MOST_RESULTS
 from dataset.search.terms import MOST_TERMS
@@ -117,10 +118,15 @@ def description(*, operator: bool, reports: bool, trace: bool) -> dict[str, Any]
         },
         "/api/exports": {
             "post": _operation(
-                "Export everything above a threshold as parquet",
+                "Export everything above a threshold",
                 _EXPORT,
                 body=_object(
-                    _QUESTION | {"columns": _COLUMNS, "limit": {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}},
+                    _QUESTION
+                    | {
+                        "columns": _COLUMNS,
+                        "limit": {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+                        "format": {"enum": [*ExportFormat], "default": ExportFormat.PARQUET},
+                    },
                     ["terms"],
                 ),
                 status="202",
@@ -130,7 +136,7 @@ def description(*, operator: bool, reports: bool, trace: bool) -> dict[str, Any]
             "get": _operation("The progress of an export", _EXPORT, parameters=[_NAME]),
             "delete": _operation("Cancel an export, and delete its file", _EXPORT, parameters=[_NAME]),
         },
-        "/api/exports/{name}/file": {"get": _operation("The parquet file of an export", None, parameters=[_NAME])},
+        "/api/exports/{name}/file": {"get": _operation("The file of an export", None, parameters=[_NAME])},
     }
     if reports:
         report = _object(

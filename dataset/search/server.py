@@ -31,6 +31,7 @@ from dataset.search.api import SearchApi, check_columns, check_question, to_json
 from dataset.search.bodies import BodyReader, Fields
 from dataset.search.clip_retrieval import DEFAULT_COLUMNS, ClipRetrieval
 from dataset.search.errors import SearchError
+from dataset.search.export_files import MEDIA_TYPES, ExportFormat
 from dataset.search.exports import MOST_ROWS, Exports, ExportState
 from dataset.search.openapi import description
 from dataset.search.questions import parse_question
@@ -264,6 +265,9 @@ class _Routes:
         question = parse_question(fields)
         most = fields.integer("limit", MOST_ROWS, low=1, high=MOST_ROWS)
         columns = fields.get("columns", list)
+        kind = fields.get("format", str, ExportFormat.PARQUET)
+        if kind not in set(ExportFormat):
+            raise fields.wrong("format", f"must be one of {', '.join(ExportFormat)}")
         fields.finish()
         served = self._service.index(question.index)
         check_question(question, served.engine)
@@ -271,8 +275,9 @@ class _Routes:
         names = check_columns(served.engine.columns if columns is None else columns, served.engine)
         vector = await query_vector(question.terms, served.engine, self._service.sources, question.modality)
         job = self._exports.add(
-            served, question, where=where, vector=vector, most=most, columns=names, address=_address(request.scope)
-        )
+            served, question, where=where, vector=vector, most=most, columns=names, format=ExportFormat(kind),
+            address=_address(request.scope),
+        )  # fmt: skip
         return Response(to_json(job.status()), 202, {"Location": f"/api/exports/{job.id}"}, "application/json")
 
     async def _export_status(self, request: Request) -> Response:
@@ -285,7 +290,7 @@ class _Routes:
         job = self._exports.get(request.path_params["name"])
         if job.state is not ExportState.DONE:
             raise SearchError(409, f"The export is {job.state}: there is no file.")
-        return FileResponse(job.path, filename="export.parquet", media_type="application/vnd.apache.parquet")
+        return FileResponse(job.path, filename=f"export.{job.format}", media_type=MEDIA_TYPES[job.format])
 
     async def _report(self, request: Request) -> Response:
         fields = Fields(await self._bodies.object(request))

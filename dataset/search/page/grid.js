@@ -243,6 +243,12 @@ export function toggle(button) {
   button.setAttribute('aria-pressed', basket.has(id));
 }
 
+/** Put all results that were loaded into the basket. */
+export function selectAll() {
+  for (const [id, result] of shown) basket.set(id, result);
+  refreshPressed();
+}
+
 export function refreshPressed() {
   for (const button of list.querySelectorAll('button.result')) button.setAttribute('aria-pressed', basket.has(button.dataset.id));
 }

@@ -23,9 +23,9 @@ export function saveBasket(results, kind) {
   URL.revokeObjectURL(link.href);
 }
 
-/** Let the server export everything, tell its progress, and offer the file. */
-export async function exportAll(question, said) {
-  let job = await ask('api/exports', question);
+/** Let the server export everything, tell its progress, and offer the file, with the command that downloads its pictures. */
+export async function exportAll(question, format, said) {
+  let job = await ask('api/exports', { ...question, format });
   while (job.state === 'waiting' || job.state === 'running') {
     said.textContent = job.total ? `${job.rows.toLocaleString()} of ${job.total.toLocaleString()} rows` : 'Searching…';
     await new Promise((resolve) => setTimeout(resolve, 500));
@@ -34,6 +34,8 @@ export async function exportAll(question, said) {
   if (job.state !== 'done') throw new Error(job.message || `The export was ${job.state}.`);
   const link = document.createElement('a');
   link.href = `api/exports/${job.id}/file`;
-  link.textContent = `export.parquet, ${job.rows.toLocaleString()} rows`;
-  said.replaceChildren(link);
+  link.textContent = `export.${format}, ${job.rows.toLocaleString()} rows`;
+  const command = document.createElement('code');
+  command.textContent = `tracker seed export.${format} --url-col url --caption-col caption`;
+  said.replaceChildren(link, '. Its pictures are downloaded by ', command);
 }

@@ -195,10 +195,16 @@ find('#basket').addEventListener('click', ({ target }) => {
   }
 });
 
-find('#export').addEventListener('click', async () => {
+find('#export-line').addEventListener('click', async ({ target }) => {
+  if (target.id === 'select') {
+    grid.selectAll();
+    showBasket();
+  }
+  const format = target.dataset.export;
+  if (!format) return;
   const line = find('#export-said');
   try {
-    await exportAll(question(), line);
+    await exportAll(question(), format, line);
   } catch (error) {
     line.textContent = error.message;
   }

@@ -1,6 +1,8 @@
 """Exports: a job writes everything above a threshold as parquet, tells its progress, and can be cancelled."""
 
+import csv
 import io
+import json
 import threading
 from typing import Any
 
@@ -55,6 +57,32 @@ def test_an_export_of_few_rows_or_none_is_a_file_too(fields: dict[str, Any]) -> 
         assert ended(client, name)["state"] == "done"
         table = pq.read_table(io.BytesIO(client.ask(f"/api/exports/{name}/file").body))
         assert len(table) == fields.get("limit", 0)
+
+
+def test_an_export_is_csv_or_json_lines_with_the_same_rows() -> None:
+    engine = tiny_engine()
+    for row in engine.table:
+        row["tags"] = ["a", "b"]
+    engine.table[6]["caption"] = '=1+1, "quoted"'
+    found = {}
+    with served(engine) as client:
+        for kind in ("parquet", "csv", "jsonl"):
+            asked = {"terms": [{"id": 16}], "limit": 5, "format": kind}
+            name = client.ask("/api/exports", asked).json()["id"]
+            assert ended(client, name)["state"] == "done"
+            answer = client.ask(f"/api/exports/{name}/file")
+            assert f'filename="export.{kind}"' in answer.headers["content-disposition"]
+            found[kind] = answer.body
+        refused = client.ask("/api/exports", {"terms": [{"id": 16}], "format": "xlsx"})
+        assert (refused.status, refused.json()["field"]) == (400, "format")
+    table = pq.read_table(io.BytesIO(found["parquet"]))
+    lines = [json.loads(line) for line in found["jsonl"].splitlines()]
+    head, *rows = csv.reader(io.StringIO(found["csv"].decode(), newline=""))
+    assert head == table.column_names
+    assert [one["id"] for one in lines] == [int(row[0]) for row in rows] == table["id"].to_pylist()
+    assert lines[0]["caption"] == '=1+1, "quoted"'
+    assert rows[0][head.index("caption")] == '\'=1+1, "quoted"'
+    assert lines[0]["tags"] == json.loads(rows[0][head.index("tags")]) == ["a", "b"]
 
 
 def test_exports_of_one_address_are_few_and_one_that_waits_can_be_cancelled() -> None:

@@ -265,10 +265,12 @@ def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown)
     page = shown.browser
     shown.open("?term=1:id:15&facet=min-width%3D200")
     page.wait(f"{RESULTS} >= 60")
-    shown.click("#export")
+    shown.click("[data-export=parquet]")
     assert page.wait("document.querySelector('#export-said a')?.textContent") == "export.parquet, 90 rows"
     href = page.evaluate("document.querySelector('#export-said a').href")
     assert shown.client.ask(href.removeprefix(shown.client.url)).body[:4] == b"PAR1"
+    seed = "tracker seed export.parquet --url-col url --caption-col caption"
+    assert page.evaluate("document.querySelector('#export-said code').textContent") == seed
     page.evaluate(NOTE_SAVED)
     page.evaluate("document.querySelector('button.result').focus()")
     page.press("x")
@@ -276,6 +278,11 @@ def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown)
     head, row, _ = page.wait("saved").split("\r\n")
     assert head.startswith("id,similarity_to_query,url,caption,WIDTH,HEIGHT")
     assert row.split(",")[0] == str(page.evaluate(FIRST_ID))
+    shown.click("#select")
+    basket = "document.querySelector('#basket-said').textContent"
+    page.wait(f"{basket}.startsWith(document.querySelector('#said').textContent.split(' ')[0])")
+    shown.click("#clear")
+    assert page.evaluate("document.querySelector('#basket').hidden")
 
 
 def test_a_report_becomes_a_request(shown: Shown) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset import strict_json
 from dataset.search.api import to_json
 
 Row = Mapping[str, Any]
@@ -108,5 +109,5 @@ def _cell(value: object) -> object:
         case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")):
             return f"'{value}"
         case list() | dict() | bool():
-            return json.dumps(value, ensure_ascii=False)
+            return strict_json.dumps(value, ensure_ascii=False)
     return value

@@ -46,6 +46,11 @@ for width, height in (800, 600), (37, 501), (3, 2):
 for side, target in (256, 512), (5, 7), (341, 512):
     enlarged = cv2.resize(numpy.eye(side, dtype=numpy.float32), (side, target), interpolation=cv2.INTER_CUBIC)
     print(side, target, hashlib.sha256(enlarged.tobytes()).hexdigest())
+window = cv2.createHanningWindow((256, 256), cv2.CV_32F)
+one, other = numpy.random.default_rng(0).random((2, 256, 256), dtype=numpy.float32)
+print(cv2.phaseCorrelate(one, numpy.roll(one, (3, 5), (0, 1)), window), cv2.phaseCorrelate(one, other, window))
+dots = (one < 0.3).astype(numpy.uint8)
+print(hashlib.sha256(cv2.morphologyEx(dots, cv2.MORPH_OPEN, numpy.ones((3, 3), numpy.uint8)).tobytes()).hexdigest())
 """
 USED = """
 import ada_url, alembic.command, alembic.config, alembic.ddl.postgresql, asks, cv2, dns.asyncresolver, fastwarc, gcld3

@@ -40,9 +40,12 @@ def test_tracker_and_dataset_read_text_lists_by_the_same_rules() -> None:
 
 
 @given(st.sampled_from(["tsv", "jsonl", "txt"]), st.lists(st.binary(max_size=30), max_size=20), st.booleans())
+@example("jsonl", [b"\x00\r\x00"], False)
 def test_every_line_that_is_not_blank_is_a_row_or_is_counted(kind: str, content: list[bytes], ends: bool) -> None:
     written = [line.replace(b"\n", b"") for line in content]
     data = HEADER[kind] + b"\n".join(written) + (b"\n" if ends else b"")
+    if b"\n" not in data:  # then a carriage return ends a line
+        written = data.split(b"\r")
     full = [
         line
         for at, line in enumerate(written)

@@ -36,7 +36,7 @@ def test_denied_links_are_blanked_in_pool_again_and_batches_and_still_counted(
 ) -> None:
     run = new_run(admin)
     set_setting(admin, "batch_size", 100)
-    fill_pool(admin, run, 300)
+    fill_pool(admin, run, 3_000)  # of which a draw takes a random share of the pages, never all
     worker = register("download")
     drawn = worker.draw()
     assert drawn is not None
@@ -57,7 +57,7 @@ def test_denied_links_are_blanked_in_pool_again_and_batches_and_still_counted(
     assert all(before.values())
     some = [next(iter(urls)) for urls in before.values()]
     host = "host-7.example"
-    texts = {url_of(at): f"a caption {at}" for at in range(300)}
+    texts = {url_of(at): f"a caption {at}" for at in range(3_000)}
     file_request(
         Store.open(str(tmp_path / "store")),
         [Entry(kind="url", value=some[0]), Entry(kind="url", value=some[1]),

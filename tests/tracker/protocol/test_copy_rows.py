@@ -145,7 +145,7 @@ def test_the_columns_are_the_pools() -> None:
 @pytest.mark.parametrize("character", ["\0", "\t", "\n"])
 @pytest.mark.parametrize("column", ["url", "text", "language"])
 def test_a_character_that_the_pool_or_the_payload_cannot_hold_is_refused(character: str, column: str) -> None:
-    with pytest.raises(CopyError, match=f"{column} holds"):
+    with pytest.raises(CopyError, match=f"{column} contains"):
         copy_buffer(candidates(["fine"], **{column: [f"x{character}"]}), leaf=1, run_id=1, subset="en")
 
 

@@ -15,6 +15,7 @@ from dataset.command_help import PlainGroup
 from dataset.commands.against import against_command
 from dataset.commands.dedup_report import dedup_report_command
 from dataset.commands.explain import explain_command
+from dataset.commands.label import label_command
 from dataset.commands.options import StoreOption, needs_extra
 from dataset.commands.plant import plant_command
 from dataset.commands.progress import PhaseBars
@@ -39,6 +40,7 @@ dedup_app = typer.Typer(
     cls=_FindGroup, no_args_is_help=True, help="Find near-duplicates of a release; `find` may be left out."
 )
 dedup_app.command("explain")(explain_command)
+dedup_app.command("label")(label_command)
 dedup_app.command("plant")(plant_command)
 dedup_app.command("report")(dedup_report_command)
 dedup_app.command("against")(against_command)

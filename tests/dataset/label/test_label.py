@@ -1,0 +1,179 @@
+"""`dataset dedup label`: the draw, the file of answers, precision against known values, and the page."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dataset.dedup.options import Options
+from dataset.dedup.run import search
+from dataset.dedup.wilson import wilson
+from dataset.formats.releases import Release
+from dataset.formats.side_tables import read_side_tables
+from dataset.label.answers import CHOICES, Answers, LabelError
+from dataset.label.pairs import Pair, draw_pairs
+from dataset.label.precision import pick, precision_table
+from dataset.label.server import make_app
+from dataset.main import app
+from dataset.search.server import http_server, listen
+from dataset.side_tables.rows import ReleaseRows
+from dataset.store.store import Store
+from tests.dataset.search.browser import browsing
+from tests.planted import MODEL, planted, put_release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    store = Store.open(str(tmp_path_factory.mktemp("label")))
+    made = put_release(store, "laion", [planted(900, dimensions=48)], rows_per_file=200)
+    search(made, Options(model=MODEL, at=0.94, cells=16, super_cells=2))
+    return made
+
+
+def test_draw_has_one_pair_a_group_and_is_that_of_its_seed(release: Release) -> None:
+    rows = ReleaseRows.open(release)
+    drawn = draw_pairs(rows, 3, 7)
+    assert drawn == draw_pairs(rows, 3, 7, threads=2)
+    assert drawn.pairs != draw_pairs(rows, 3, 8).pairs
+    assert len({pair.representative for pair in drawn.pairs}) == len(drawn.pairs) > 3
+    assert max(Counter(pair.stratum for pair in drawn.pairs).values()) == 3
+    files = read_side_tables(release)["duplicates"].files
+    known = {row["id"]: row for file in files for row in release.store.read_table(release.path(file.path)).to_pylist()}
+    assert sum(drawn.counts.values()) == sum(row["kind"] == "near" for row in known.values())
+    for pair in drawn.pairs:
+        row = known[pair.member]
+        assert (row["kind"], row["representative"]) == ("near", pair.representative)
+        place = sum(row["cosine"] >= edge - 1e-5 for edge in (0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98))
+        assert pair.stratum == (place, sum(row["group_size"] >= size for size in (3, 10, 100)))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dataset.label.answers import Answers
+answers = Answers(Path(sys.argv[1]), {"seed": 1})
+for member in range(5):
+    answers.add(member, "same")
+answers.undo()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_answers_survive_kill_and_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
+    with path.open("ab") as file:
+        file.write(b'{"member": 9, "ans')
+    answers = Answers(path, {"seed": 1})
+    assert list(answers.given) == [0, 1, 2, 3]
+    with pytest.raises(LabelError, match="Another process"):
+        Answers(path, {"seed": 1})
+    answers.add(9, "different")
+    answers.close()
+    with pytest.raises(LabelError, match="another release"):
+        Answers(path, {"seed": 2})
+    assert [json.loads(line) for line in path.read_text().splitlines()][-1] == {"member": 9, "answer": "different"}
+
+
+def test_precision_is_that_of_known_answers() -> None:
+    pairs = [Pair(one, one, 1_000 + one, (3 if one < 100 else 7, 0)) for one in range(300)]
+    given = dict.fromkeys(range(300), "edited") | dict.fromkeys(range(20), "template") | {299: "cannot tell"}
+    table = precision_table({(3, 0): 100, (7, 0): 200}, pairs, given, 0.94)
+    assert [one.at for one in table] == [0.94, 0.95, 0.96, 0.97, 0.98]
+    assert table[0].share == pytest.approx((0.8 * 100 + 200) / 300)
+    assert (table[0].answers, table[0].wrong) == (299, 20)
+    assert (table[-1].low, table[-1].high) == wilson(199, 199)
+    assert pick(table, 0.98) == 0.95
+    assert pick(table, 0.999) is None
+    unseen = precision_table({(7, 0): 100, (7, 3): 100}, pairs, given, 0.94)[-1]
+    assert unseen.low == pytest.approx(wilson(199, 199)[0] / 2)
+    assert unseen.high == 1
+
+
+def jpeg(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[tuple[str, Answers]]:
+    answers = Answers(path, {"seed": 1})
+    listening = listen("127.0.0.1", 0)
+    pictures = {1: jpeg("red"), 2: jpeg("red"), 3: jpeg("black"), 4: jpeg("white")}
+    server = http_server(make_app([(1, 2), (3, 4)], pictures, answers))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", answers
+    finally:
+        server.should_exit = True
+        thread.join()
+        answers.close()
+        listening.close()
+
+
+def ask(url: str, body: object = None, **headers: str) -> Any:
+    data = None if body is None else json.dumps(body, allow_nan=False).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} | headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_page_takes_answers_skips_and_takes_back(tmp_path: Path) -> None:
+    with serving(tmp_path / "answers") as (url, answers):
+        state = ask(f"{url}/api/state")
+        assert state == {"choices": [*CHOICES], "done": 0, "all": 2, "shown": {"member": 1, "representative": 2}}
+        act = f"{url}/api/answer"
+        assert ask(act, {"action": "skip", "member": 1})["shown"]["member"] == 3
+        assert ask(act, {"action": "same", "member": 1}) == 409
+        assert ask(act, {"action": "maybe", "member": 3}) == 400
+        assert ask(act, {"action": "same", "member": 3}, **{"Content-Type": "text/plain"}) == 415
+        assert ask(act, {"action": "same", "member": 3}, Host="evil.example") == 400
+        assert ask(act, {"action": "different", "member": 3})["done"] == 1
+        assert answers.given == {3: "different"}
+        assert ask(act, {"action": "undo"})["shown"]["member"] == 3
+        assert answers.given == {}
+
+
+def test_keys_answer_in_a_browser(tmp_path: Path) -> None:
+    with browsing(tmp_path / "browser") as browser, serving(tmp_path / "answers") as (url, answers):
+        browser.open(url)
+        browser.wait("document.querySelector('#said').textContent === '0 of 2' && document.images[1].complete")
+        browser.wait("document.querySelectorAll('#choices button').length === 7")
+        browser.wait("document.querySelector('#difference').getContext('2d').getImageData(9, 9, 1, 1).data[3]")
+        browser.press("1")
+        browser.wait("document.querySelector('#said').textContent === '1 of 2'")
+        browser.wait("document.querySelector('#difference').getContext('2d').getImageData(9, 9, 1, 1).data[0] > 200")
+        browser.press("f")
+        browser.wait("document.querySelector('#left').src.endsWith('/4')")
+        browser.press("4")
+        browser.wait("document.querySelector('#said').textContent.includes('all pairs')")
+        assert answers.given == {1: "same", 3: "different"}
+
+
+def test_command_prints_the_table_and_refuses_a_release_without_pictures(release: Release, tmp_path: Path) -> None:
+    words = ["dedup", "label", "laion", "--store", release.store.uri, "--answers", str(tmp_path / "answers")]
+    run = CliRunner().invoke(app, [*words, "--table"], catch_exceptions=False)
+    assert run.exit_code == 0
+    assert "answer more pairs" in run.stdout
+    with pytest.raises(LabelError, match="No pair has both pictures"):
+        CliRunner().invoke(app, words, catch_exceptions=False)

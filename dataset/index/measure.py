@@ -17,7 +17,7 @@ from dataset.formats.index_files import SPEED, IndexRecord, RecallRow
 from dataset.index.card import CARD, render_card
 from dataset.index.filters import Filter
 from dataset.index.lookup import Index
-from dataset.index.neighbours import NEIGHBOURS, SELECTIVITIES, NearestRows
+from dataset.index.neighbours import NEIGHBOURS, SELECTIVITIES, NearestRows, recall_of
 from dataset.index.plan import Work
 from dataset.index.train import HeldOut
 
@@ -34,12 +34,12 @@ _TIMED = 32
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """Queries of one sort, the ids of their own rows, and their exact neighbours for each selectivity."""
+    """Queries of one sort, the ids of their own rows, and their nearest rows and similarities by selectivity."""
 
     name: str
     rows: Rows
     ids: Integers
-    nearest: tuple[tuple[Integers, ...], ...]
+    nearest: tuple[tuple[tuple[Integers, Rows], ...], ...]
 
 
 def measure(work: Work, record: IndexRecord) -> IndexRecord:
@@ -61,7 +61,7 @@ def measure(work: Work, record: IndexRecord) -> IndexRecord:
     index = Index(path.parent, record)
     for at in range(1, len(SELECTIVITIES)):
         for queries in sorts:
-            if any(len(nearest) > 1 for nearest in queries.nearest[at]):  # few rows pass of few rows
+            if any(len(ids) > 1 for ids, _ in queries.nearest[at]):  # few rows pass of few rows
                 found.append(_recall(index, queries, at, choose_probes(found, queries.name)))
     speed = _speed(index, sorts[0].rows, sorted({row.probes for row in found}))
     work.store.put(work.output(SPEED), (strict_json.dumps(speed, indent=1) + "\n").encode())
@@ -106,7 +106,11 @@ def _queries(work: Work, held_out: HeldOut) -> list[_Queries]:
     nearest = NearestRows(rows)
     for at in range(work.plan.ranges):
         nearest.merge(work.store.read(work.path(f"merge/{at:06d}.nearest")))
-    lists = [tuple(nearest.lists(at)) for at in range(len(SELECTIVITIES))]
+    lengths = np.linalg.norm(rows, axis=1)  # a search divides by them
+    lists = [
+        tuple((ids, near / length) for (ids, near), length in zip(nearest.lists(at), lengths, strict=True))
+        for at in range(len(SELECTIVITIES))
+    ]
     count = len(held_out.images)
     found = [_Queries("images", rows[:count], held_out.ids, tuple(one[:count] for one in lists))]
     if len(held_out.texts):
@@ -119,11 +123,10 @@ def _recall(index: Index, queries: _Queries, at: int, probes: int) -> RecallRow:
     hits = index.search(queries.rows, NEIGHBOURS, where=where, probes=probes)
     shares: Mapping[int, list[float]] = {1: [], 10: [], 100: []}
     for one, own, nearest in zip(hits, queries.ids.tolist(), queries.nearest[at], strict=True):
-        found, expected = one.ids[one.ids != own], nearest[nearest != own]
         for most, of in shares.items():
-            if len(expected):
-                wanted = expected[:most]
-                of.append(len(np.intersect1d(found[:most], wanted)) / len(wanted))
+            recall = recall_of((one.ids, one.similarities), nearest, own, most)
+            if recall is not None:
+                of.append(recall)
     first, ten, hundred = (round(float(np.mean(of)), 4) if of else 0.0 for of in shares.values())
     return RecallRow(
         queries=queries.name,

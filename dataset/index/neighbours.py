@@ -85,9 +85,24 @@ class NearestRows:
             if len(query):
                 self._keep(at, query, ids, near)
 
-    def lists(self, at: int) -> Iterator[Integers]:
-        """Yield the ids of the nearest rows of each query, best first, for selectivity number `at`."""
-        query, ids, _ = self._found[at]
+    def lists(self, at: int) -> Iterator[tuple[Integers, Rows]]:
+        """Yield ids and similarities of the nearest rows of each query, best first, for selectivity number `at`."""
+        query, ids, near = self._found[at]
         starts = np.searchsorted(query, np.arange(len(self._queries) + 1))
         for start, end in pairwise(starts.tolist()):
-            yield ids[start:end]
+            yield ids[start:end], near[start:end]
+
+
+def recall_of(
+    found: tuple[Integers, Rows], nearest: tuple[Integers, Rows], own: int, most: int, tolerance: float = 1e-5
+) -> float | None:
+    """Return the share of the `most` nearest rows that a search found; None where there is no neighbour.
+
+    Both are ids and similarities, best first; the query's own id is left out of both. Among equal pictures any is as
+    right as another: a found row counts if it is as similar as the last of the nearest rows.
+    """
+    expected = nearest[1][nearest[0] != own][:most]
+    if not len(expected):
+        return None
+    similar = found[1][found[0] != own][:most]
+    return float(np.count_nonzero(similar >= expected[-1] - tolerance)) / len(expected)

@@ -199,7 +199,7 @@ def exact_neighbours(folder: Path, rows: int) -> Truth:
                 here = passes(ids, share)
                 one.add(ids[here], block[here])
         first += len(vectors)
-    return Truth(queries, {share: [ids[:10] for ids in one.lists(0)] for share, one in nearest.items()})
+    return Truth(queries, {share: [ids[:10] for ids, _ in one.lists(0)] for share, one in nearest.items()})
 
 
 def measure(index: Index, truth: Truth) -> dict[str, object]:

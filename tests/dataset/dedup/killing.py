@@ -9,7 +9,6 @@ four. The last line is JSON.
 """
 
 import argparse
-import hashlib
 import json
 import random
 import signal
@@ -26,9 +25,9 @@ from dataset.dedup.work import Work
 from dataset.formats.releases import Release, open_release
 from dataset.formats.steps import UnitResult
 from dataset.store.store import Store
+from tests.killing import ROOT, digests
 from tests.planted import MODEL, planted, put_release
 
-ROOT = Path(__file__).resolve().parents[3]
 KINDS = ("ids", "quality", "train", "layout", "gather", "new", "merge", "rest", "sweep", "count", "verify", "result",
          "texts", "write", "finish", "clean")  # fmt: skip
 OPTIONS = Options(model=MODEL, at=0.94, cells=16, super_cells=4)
@@ -83,12 +82,6 @@ def kill_in(folder: Path, kind: str, draw: random.Random) -> bool:
     return code != 0
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file, partial ones aside: a killed writer cannot delete its own."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--child", type=Path)
@@ -109,11 +102,11 @@ def main() -> None:
             fill(folder)
             for kind, count in kill_in_each(folder, draw, tuple(killed)).items():
                 killed[kind] += count
-            assert contents(folder) == contents(undisturbed), f"other bytes after kills, seed {asked.seed}"
+            assert digests(folder) == digests(undisturbed), f"other bytes after kills, seed {asked.seed}"
         for processes in (2, 4):
             folder = Path(home) / f"{processes} processes"
             search(fill(folder), OPTIONS, processes=processes)
-            assert contents(folder) == contents(undisturbed), f"other bytes with {processes} processes"
+            assert digests(folder) == digests(undisturbed), f"other bytes with {processes} processes"
     print(json.dumps({"killed": killed, "seed": asked.seed, "processes": [1, 2, 4], "equal": True}))
 
 

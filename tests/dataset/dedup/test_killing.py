@@ -4,7 +4,8 @@ import random
 from pathlib import Path
 
 from dataset.dedup.run import search
-from tests.dataset.dedup.killing import OPTIONS, contents, fill, kill_in_each
+from tests.dataset.dedup.killing import OPTIONS, fill, kill_in_each
+from tests.killing import digests
 
 
 def test_killed_search_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -12,4 +13,4 @@ def test_killed_search_ends_with_the_same_bytes(tmp_path: Path) -> None:
     fill(tmp_path / "killed")
     killed = kill_in_each(tmp_path / "killed", random.Random(4), ("layout", "rest"))
     assert sum(killed.values()) >= 1
-    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+    assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")

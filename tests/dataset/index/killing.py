@@ -8,12 +8,9 @@ line is JSON.
 """
 
 import argparse
-import hashlib
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -27,9 +24,10 @@ from dataset.index.jobs import build
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
 from tests.dataset.index.made import publish_batch
+from tests.killing import digests, kill_until_done
 from tests.parts import MadeStore
 
-ROOT = Path(__file__).resolve().parents[3]
+MODULE = "tests.dataset.index.killing"
 STEPS = ("sq16", "rabitq", "add", "delete", "compact")
 MEASURED = {"speed.json", "README.md", ".lock"}
 
@@ -93,51 +91,17 @@ def kill_and_compare(home: Path, draw: random.Random, kills: int, steps: Sequenc
         before = home / f"before-{step}"
         shutil.copytree(undisturbed, before)
         work(undisturbed, step)
-        expected = contents(undisturbed)
+        expected = digests(undisturbed, MEASURED)
         share = kills * (at + 1) // len(steps) - kills * at // len(steps)
         while killed[step] < share:
             disturbed = home / f"killed-{step}-{killed[step]}"
             shutil.copytree(before, disturbed)
-            killed[step] += kill_until_done(disturbed, step, draw, share - killed[step])
-            found = contents(disturbed)
+            arguments, lines = ["--child", step, "--folder", str(disturbed)], 1 if step == "delete" else 9
+            left = share - killed[step]
+            killed[step] += kill_until_done(MODULE, arguments, draw, left, lines=lines, seconds=0.05)
+            found = digests(disturbed, MEASURED)
             assert found == expected, f"{step}: {sorted(found.items() ^ expected.items())}"
     return killed
-
-
-def kill_until_done(folder: Path, step: str, draw: random.Random, kills: int) -> int:
-    """Do a step, and kill it up to `kills` times on the way; return how often it was killed."""
-    killed = 0
-    while True:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.dataset.index.killing", "--child", step, "--folder", str(folder)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        lines = (1 if step == "delete" else draw.randint(1, 9)) if killed < kills else sys.maxsize
-        while lines and child.stdout.readline():
-            lines -= 1
-        try:
-            code = child.wait(draw.random() * 0.05 if killed < kills else None)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            code = child.wait()
-            killed += code != 0
-        child.stdout.close()
-        if code >= 0:
-            assert code == 0, f"{step} failed"
-            return killed
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The sha256 of each file, but partial and measured ones."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name not in MEASURED
-    }
 
 
 def main() -> None:

@@ -8,14 +8,9 @@ undisturbed run, of a first batch and of a further one. The last line is JSON.
 """
 
 import argparse
-import hashlib
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from unittest.mock import patch
@@ -25,9 +20,10 @@ from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
 from dataset.store.store import Store
+from tests.killing import digests, kill_until_done
 from tests.parts import MadeStore, in_parts, make_pair
 
-ROOT = Path(__file__).resolve().parents[3]
+MODULE = "tests.dataset.publish.killing"
 BATCHES = {"first": "2026-11-26", "second": "2026-12-01"}
 
 
@@ -59,30 +55,6 @@ def publish_batch(folder: Path, run: str, workers: int) -> None:
         )
 
 
-def kill_until_published(folder: Path, run: str, draw: random.Random, kills: int) -> int:
-    """Publish a run, and kill the publish up to `kills` times on the way; return how often it was killed.
-
-    The moments lie a few units behind the start of each attempt, so that they spread over all phases.
-    """
-    killed = 0
-    while True:
-        child = _start(folder, run)
-        assert child.stdout is not None
-        lines = draw.randint(1, 5) if killed < kills else sys.maxsize
-        while lines and child.stdout.readline():
-            lines -= 1
-        try:
-            code = child.wait(draw.random() * 0.1 if killed < kills else None)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            code = child.wait()
-            killed += 1
-        child.stdout.close()
-        if code != -signal.SIGKILL:
-            assert code == 0, f"the publish of {run} failed"
-            return killed
-
-
 def kill_and_compare(home: Path, draw: random.Random, kills: int) -> dict[str, int]:
     """Publish two batches undisturbed and killed, until each was killed `kills` times; return how often.
 
@@ -95,26 +67,16 @@ def kill_and_compare(home: Path, draw: random.Random, kills: int) -> dict[str, i
         before = home / f"before-{run}"
         shutil.copytree(undisturbed, before)
         publish_batch(undisturbed, run, workers=1)
-        expected = contents(undisturbed)
+        expected = digests(undisturbed / "releases")
         while killed[run] < kills:
             disturbed = home / f"killed-{run}-{killed[run]}"
             shutil.copytree(before, disturbed)
-            killed[run] += kill_until_published(disturbed, run, draw, kills - killed[run])
-            found = contents(disturbed)
+            arguments = ["--child", run, "--folder", str(disturbed)]
+            killed[run] += kill_until_done(MODULE, arguments, draw, kills - killed[run], lines=5, seconds=0.1)
+            found = digests(disturbed / "releases")
             assert found == expected, f"{sorted(found.items() ^ expected.items())} differ"
             assert [path for path in (disturbed / "publishing").rglob("*") if path.is_file()] == []
     return killed
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of the releases in a store."""
-    files = [path for path in (folder / "releases").rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _start(folder: Path, run: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.dataset.publish.killing", "--child", run, "--folder", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def main() -> None:

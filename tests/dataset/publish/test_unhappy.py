@@ -23,7 +23,8 @@ from dataset.publish.planning import Request
 from dataset.publish.predicates import parse_variant
 from dataset.publish.publish import Phase, publish
 from dataset.store.store import Store
-from tests.dataset.publish.killing import contents, kill_and_compare
+from tests.dataset.publish.killing import kill_and_compare
+from tests.killing import digests
 from tests.parts import MODELS, MadeStore, in_parts, make_pair
 
 BATCH = "2026-11-26"
@@ -49,7 +50,7 @@ def test_a_disk_that_fills_up_between_run_and_merge_is_reported_and_the_next_cal
 ) -> None:
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(2_000)], 500))
     publish_run(made)
-    expected = contents(tmp_path / "store")
+    expected = digests(tmp_path / "store" / "releases")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill_disk(phase: Phase, *_: int) -> None:
@@ -67,7 +68,7 @@ def test_a_disk_that_fills_up_between_run_and_merge_is_reported_and_the_next_cal
     calls = list[tuple[Phase, int]]()
     publish_run(again, on_progress=lambda phase, done, _: calls.append((phase, done)))
     assert [done for phase, done in calls if phase is Phase.RUNS] == [1]  # it was done before
-    assert contents(tmp_path / "full") == expected
+    assert digests(tmp_path / "full" / "releases") == expected
 
 
 def test_what_a_killed_process_left_of_a_file_is_deleted_in_the_end(made: MadeStore, tmp_path: Path) -> None:
@@ -176,10 +177,10 @@ def test_a_run_whose_parts_are_empty_has_nothing_to_publish(made: MadeStore) -> 
 def test_a_batch_without_a_new_row_is_refused_and_leaves_the_release_as_it_was(made: MadeStore, tmp_path: Path) -> None:
     made.put_run("crawl", in_parts([make_pair(seed) for seed in range(100)]))
     publish_run(made)
-    before = contents(tmp_path / "store")
+    before = digests(tmp_path / "store" / "releases")
     with pytest.raises(DatasetError, match=r"No row is left .*published_before: 100\): give other inputs\."):
         publish_run(made, batch="2026-12-01")
-    assert contents(tmp_path / "store") == before
+    assert digests(tmp_path / "store" / "releases") == before
     assert made.store.list("publishing") == []
     assert not (tmp_path / "store" / "publishing").exists()
 

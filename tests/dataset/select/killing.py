@@ -8,14 +8,10 @@ undisturbed run, and no work may be left. The last line is JSON.
 """
 
 import argparse
-import hashlib
 import io
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -36,10 +32,11 @@ from dataset.side_tables.rows import ReleaseRows
 from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.store.store import Store
 from tests.embeddings import put_embeddings
+from tests.killing import digests, kill_until_done
 from tests.manifests import put_manifest
 from tests.parts import MadeStore, in_parts, make_pair
 
-ROOT = Path(__file__).resolve().parents[3]
+MODULE = "tests.dataset.select.killing"
 STEPS = ("embeddings", "tags", "select", "reshard")
 BATCH = "2026-11-26"
 
@@ -106,46 +103,15 @@ def kill_and_compare(home: Path, draw: random.Random, kills: int) -> dict[str, i
         before = home / f"before-{step}"
         shutil.copytree(undisturbed, before)
         work(undisturbed, step)
-        expected = contents(undisturbed)
+        expected = digests(undisturbed)
         share = kills * (at + 1) // len(STEPS) - kills * at // len(STEPS)
         while killed[step] < share:
             disturbed = home / f"killed-{step}-{killed[step]}"
             shutil.copytree(before, disturbed)
-            killed[step] += kill_until_done(disturbed, step, draw, share - killed[step])
-            assert contents(disturbed) == expected, f"{step} has other bytes after it was killed"
+            arguments = ["--child", step, "--folder", str(disturbed)]
+            killed[step] += kill_until_done(MODULE, arguments, draw, share - killed[step], lines=9, seconds=0.05)
+            assert digests(disturbed) == expected, f"{step} has other bytes after it was killed"
     return killed
-
-
-def kill_until_done(folder: Path, step: str, draw: random.Random, kills: int) -> int:
-    """Do a step, and kill it up to `kills` times on the way; return how often it was killed."""
-    killed = 0
-    while True:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.dataset.select.killing", "--child", step, "--folder", str(folder)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        lines = draw.randint(1, 9) if killed < kills else sys.maxsize
-        while lines and child.stdout.readline():
-            lines -= 1
-        try:
-            code = child.wait(draw.random() * 0.05 if killed < kills else None)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            code = child.wait()
-            killed += code == -signal.SIGKILL
-        child.stdout.close()
-        if code != -signal.SIGKILL:
-            assert code == 0, f"{step} failed"
-            return killed
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The sha256 of each file, partial ones aside: a killed writer cannot delete its own."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def main() -> None:

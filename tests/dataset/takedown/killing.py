@@ -11,9 +11,6 @@ import argparse
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +19,10 @@ from dataset.formats.takedowns import Entry
 from dataset.store.store import Store
 from dataset.takedown.apply import apply_takedowns
 from dataset.takedown.requests import file_request
-from tests.dataset.select.killing import contents
+from tests.killing import digests, kill_until_done
 from tests.takedowns import make_crawl, make_release, sample
 
-ROOT = Path(__file__).resolve().parents[3]
+MODULE = "tests.dataset.takedown.killing"
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 CHANGES = 300
 """About as many files as an apply writes and deletes."""
@@ -71,38 +68,17 @@ def kill_and_compare(home: Path, draw: random.Random, kills: int) -> int:
     fill(before)
     shutil.copytree(before, undisturbed)
     apply_takedowns(Store.open(str(undisturbed)), "laion", threads=2, now=NOW)
-    expected = contents(undisturbed)
+    expected = digests(undisturbed)
     killed = 0
     while killed < kills:
         disturbed = home / f"killed-{killed}"
         shutil.copytree(before, disturbed)
-        killed += _kill_until_done(disturbed, draw, min(3, kills - killed))
-        found = contents(disturbed)
+        arguments, most = ["--child", str(disturbed)], min(3, kills - killed)
+        killed += kill_until_done(MODULE, arguments, draw, most, lines=CHANGES, seconds=0.02)
+        found = digests(disturbed)
         assert found == expected, f"{sorted(found.items() ^ expected.items())} differ"
         shutil.rmtree(disturbed)
     return killed
-
-
-def _kill_until_done(folder: Path, draw: random.Random, kills: int) -> int:
-    """Apply, and kill it up to `kills` times on the way; return how often it was killed."""
-    killed = 0
-    while True:
-        command = [sys.executable, "-m", "tests.dataset.takedown.killing", "--child", str(folder)]
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        lines = draw.randint(1, CHANGES) if killed < kills else sys.maxsize
-        while lines and child.stdout.readline():
-            lines -= 1
-        try:
-            code = child.wait(draw.random() * 0.02 if killed < kills else None)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            code = child.wait()
-            killed += code == -signal.SIGKILL
-        child.stdout.close()
-        if code != -signal.SIGKILL:
-            assert code == 0, "apply failed"
-            return killed
 
 
 def main() -> None:

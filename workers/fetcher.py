@@ -4,7 +4,8 @@ Invariant: this process alone talks to strangers, and it knows no index, no stor
 checks as in a download: each hop's addresses are public, bytes and time are bounded. Nothing is decoded; the size in
 the picture's header is checked.
 
-The socket has mode 0600: whoever runs as the same user may ask. A client that hangs up cancels its request.
+The socket has mode 0600, so only processes of the same user can connect. A client that closes its connection cancels
+its request.
 """
 
 import errno

@@ -2,6 +2,6 @@
 
     release.json + saved statistics ─▶ README.md, plots/*.svg (people, the Hub)   croissant.json (programs)
 
-All files are made only from the record and the statistics of the data files, so a card has the same bytes whoever
-writes it. publish and takedown write it before the checksums and release.json.
+All files are made only from the record and the statistics of the data files: publish and takedown write the same bytes.
+They write the card before the checksums and release.json.
 """

@@ -54,7 +54,7 @@ class Disk:
 
     def fill(self) -> None:
         """Fill the disk completely."""
-        with self._ballast.open("wb") as file, suppress(OSError):
+        with suppress(OSError), self._ballast.open("wb") as file:  # a full disk may refuse the file itself
             while True:
                 file.write(bytes(1 << 20))
 

@@ -21,6 +21,12 @@ hypothesis.settings.register_profile("shoal", deadline=None)
 hypothesis.settings.load_profile("shoal")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the processes of `--numprocesses auto`: half as many again as cores, because tests of the swarm wait."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + cores // 2
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a server on which databases may be made."""

@@ -207,7 +207,7 @@ def test_heads_and_safety_add(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@quick
+@slow
 @given(WORDS)
 @example("~nobody-here")
 def test_names_in_the_store(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:

@@ -33,7 +33,7 @@ from dataset.formats.releases import open_release
 from dataset.index import jobs as index_jobs
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
-from tests.dataset.index.made import made_release
+from tests.dataset.index.made import MEASURED, made_release
 from tests.planted import MODEL, planted, put_release
 from tests.server_home import server_home
 from tests.tracker.filling import scalar, set_setting
@@ -134,7 +134,7 @@ def kill_until_built(workers: Workers, count: int, draw: random.Random, kills: i
 def results(store: Path, kind: str) -> Mapping[str, bytes]:
     """Return the files of the results, without what was measured."""
     folder = store / "releases" / "laion" / RESULTS[kind]
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "speed.json"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in MEASURED]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

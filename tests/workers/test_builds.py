@@ -20,7 +20,7 @@ from dataset.index import jobs as index_jobs
 from dataset.index import kinds
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
-from tests.dataset.index.made import made_release, publish_batch
+from tests.dataset.index.made import MEASURED, made_release, publish_batch
 from tests.parts import MadeStore
 from tests.planted import MODEL, planted, put_release
 from tests.tracker.filling import scalar
@@ -87,7 +87,7 @@ def test_near_duplicates_are_found_as_on_one_machine(
 def indexed(folder: Path) -> dict[str, bytes]:
     """Return the files of a release's indexes, but for the measured times."""
     found = files_below(folder / "releases" / "laion" / "index")
-    return {path: data for path, data in found.items() if not path.endswith("speed.json")}
+    return {path: data for path, data in found.items() if Path(path).name not in MEASURED}
 
 
 def test_an_index_is_built_as_on_one_machine(

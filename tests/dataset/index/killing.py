@@ -23,13 +23,12 @@ from dataset.index.delete import delete_ids
 from dataset.index.jobs import build
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
-from tests.dataset.index.made import publish_batch
+from tests.dataset.index.made import MEASURED, publish_batch
 from tests.killing import digests, kill_until_done
 from tests.parts import MadeStore
 
 MODULE = "tests.dataset.index.killing"
 STEPS = ("sq16", "rabitq", "add", "delete", "compact")
-MEASURED = {"speed.json", "README.md", ".lock"}
 
 
 def fill(folder: Path) -> None:

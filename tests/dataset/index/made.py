@@ -24,6 +24,8 @@ from tests.parts import MadeStore, in_parts, make_pair
 BATCH = "2026-11-26"
 LANGUAGES = ("de", "fr", "ja")
 DIMENSIONS = 16
+MEASURED = {"speed.json", "README.md", ".lock"}
+"""Files of an index that differ between equal builds: they hold times."""
 
 Rows = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dataset.index.lookup import Index
     from dataset.search.encoder import EncoderOptions
     from dataset.search.indexes import SearchedIndex
-    from dataset.search.server import SiteOptions
+    from dataset.search.options import SiteOptions
 
 REFRESH_SECONDS = 10.0
 """Maximum time until a new deny list is in force."""
@@ -116,7 +116,7 @@ def serve_command(
     """
     with needs_extra("index"):
         import dataset.index.lookup  # noqa: F401 - it needs faiss
-        from dataset.search.server import SiteOptions
+        from dataset.search.options import SiteOptions
     from dataset.search.clip_retrieval import DEFAULT_COLUMNS
     from dataset.search.encoder import EncoderOptions
     from dataset.search.reports import Reports
@@ -173,8 +173,9 @@ async def _serve(
     from dataset.search.fetcher_client import FetcherClient
     from dataset.search.metrics import Metrics
     from dataset.search.screen import Screen
-    from dataset.search.server import http_server, listen, make_site, run_server
+    from dataset.search.server import http_server, listen, run_server
     from dataset.search.service import ServedIndex, Service
+    from dataset.search.site import make_site
     from dataset.search.terms import Sources
     from dataset.search.work_queue import WorkQueue
 

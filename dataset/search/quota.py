@@ -9,6 +9,8 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
+from starlette.types import Scope
+
 MOST_ADDRESSES = 50_000
 
 
@@ -33,6 +35,11 @@ class Quota:
         if len(self._buckets) > MOST_ADDRESSES:
             self._buckets.popitem(last=False)
         return missing / self._per_second
+
+
+def address_of(scope: Scope) -> str:
+    """Return the address of a request's client; '' if it is not known."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def _network(address: str) -> str:

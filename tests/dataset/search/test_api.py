@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from dataset.formats.deny_lists import DENY_SCHEMA, write_deny_list
 from dataset.search.openapi import description
+from dataset.search.options import SiteOptions
 from dataset.search.reports import Reports
 from dataset.search.screen import Screen
-from dataset.search.server import SiteOptions
 from dataset.store.store import Store
 from tests.dataset.search.tiny import Client, served, tiny_engine
 

@@ -13,7 +13,7 @@ import pytest
 
 from dataset.search.encoder import Encoder, EncoderOptions
 from dataset.search.metrics import Metrics
-from dataset.search.server import SiteOptions
+from dataset.search.options import SiteOptions
 from tests.dataset.search import golden_rows
 from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
 from tests.readers import reader

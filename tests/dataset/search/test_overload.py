@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset.search import bodies, server
+from dataset.search import bodies, connections
 from dataset.search.bodies import MAX_BODY_BYTES
 from dataset.search.metrics import Metrics
+from dataset.search.options import SiteOptions
 from dataset.search.quota import Quota
-from dataset.search.server import SiteOptions
 from dataset.search.work_queue import WorkQueue
 from tests.dataset.search.tiny import Client, served, tiny_engine
 
@@ -157,7 +157,7 @@ def test_a_gigabyte_is_refused_before_it_is_read_announced_or_not() -> None:
 
 def test_slow_clients_are_disconnected_and_delay_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
     with served(tiny_engine()) as client:
         silent = [socket.create_connection(("127.0.0.1", client.port), timeout=PATIENCE_SECONDS) for _ in range(50)]
         slow = [upload(client, "Content-Length: 100") for _ in range(50)]
@@ -169,7 +169,7 @@ def test_slow_clients_are_disconnected_and_delay_no_other(monkeypatch: pytest.Mo
 
 
 def test_a_second_request_that_does_not_come_whole_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
     with served(tiny_engine()) as client, socket.create_connection(("127.0.0.1", client.port), 20) as line:
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b""
@@ -180,7 +180,7 @@ def test_a_second_request_that_does_not_come_whole_ends_its_connection(monkeypat
 
 
 def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_OF_ADDRESS", 2)
+    monkeypatch.setattr(connections, "MOST_OF_ADDRESS", 2)
     with served(tiny_engine()) as client:
         lines = [socket.create_connection(("127.0.0.1", client.port), 20) for _ in range(3)]
         assert lines[2].recv(1) == b""
@@ -191,7 +191,7 @@ def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.2)
     engine = tiny_engine(3_000)
     with served(engine) as client:
         line = socket.socket()

@@ -18,9 +18,11 @@ from dataset.search.engine import Count, Found
 from dataset.search.errors import SearchError
 from dataset.search.fetcher_client import FetcherClient
 from dataset.search.metrics import Metrics
+from dataset.search.options import SiteOptions
 from dataset.search.screen import Screen
-from dataset.search.server import Site, SiteOptions, http_server, listen, make_site
+from dataset.search.server import http_server, listen
 from dataset.search.service import ServedIndex, Service
+from dataset.search.site import Site, make_site
 from dataset.search.terms import Sources
 from dataset.search.work_queue import WorkQueue
 

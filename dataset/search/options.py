@@ -1,0 +1,27 @@
+"""What the operator of a server decides about its application."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset.search.clip_retrieval import DEFAULT_COLUMNS
+from dataset.search.reports import Reports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteOptions:
+    """The options. `page` is served under /; None means our own."""
+
+    columns: Sequence[str] = DEFAULT_COLUMNS
+    cors: Sequence[str] = ()
+    per_second: float = 20.0
+    burst: int = 100
+    page: Path | None = None
+    operator_token: str | None = None
+    log_queries: bool = False
+    exports: Path | None = None
+    trace: Callable[[str, int], Mapping[str, Any]] | None = None
+    """Of an index's name and an id."""
+    reports: Reports | None = None
+    """Where reports go; without it nobody can report a row."""

@@ -15,3 +15,7 @@ class SearchError(DatasetError):
         self.message = message
         self.headers = dict(headers or {})
         self.facts = facts
+
+
+class ServeError(DatasetError):
+    """The server cannot be started with these options."""

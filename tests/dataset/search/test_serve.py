@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dataset.commands.serve import ServeError, open_searched, read_masks
+from dataset.commands.serve_files import read_masks
+from dataset.commands.served_indexes import open_searched
 from dataset.formats.releases import Release
 from dataset.index.lookup import open_index
-from dataset.search.errors import SearchError
+from dataset.search.errors import SearchError, ServeError
 from dataset.search.indexes import COUNTED, SearchedIndex
 from dataset.store.store import Store
 from tests.dataset.index.made import build_folder, build_index, made_release, put_vectors, rows_by_id, vectors_by_id

@@ -1,0 +1,61 @@
+"""Files that the options of `dataset serve` name: masks, the operator's token, folders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.search.errors import ServeError
+
+
+def read_masks(paths: Sequence[Path]) -> Any:
+    """Return the ids of all masks, (N,) int64.
+
+    Raises: ServeError when a file cannot be read or has no column of integers named id.
+    """
+    found = [np.empty(0, np.int64)]
+    for path in paths:
+        try:
+            ids = pq.read_table(path, columns=["id"])["id"].cast(pa.int64())
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise ServeError(f"Cannot read the mask {path} ({error}): give a parquet file with a column id.") from error
+        found.append(ids.drop_null().to_numpy())
+    return np.unique(np.concatenate(found))
+
+
+def read_token(path: Path) -> str:
+    """Return the operator's token.
+
+    Raises: ServeError when the file cannot be read, or the token is short.
+    """
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServeError(f"Cannot read the operator's token in {path} ({error}): give a text file.") from error
+    if len(token) < 16:
+        raise ServeError(f"The operator's token in {path} has {len(token)} characters: use 16 or more.")
+    return token
+
+
+def check_page(path: Path) -> Path:
+    """Return the folder of a page.
+
+    Raises: ServeError when it has no index.html.
+    """
+    if not (path / "index.html").is_file():
+        raise ServeError(f"{path} has no index.html: give --page the folder of a page.")
+    return path
+
+
+def check_exports(path: Path) -> Path:
+    """Return a folder for exports.
+
+    Raises: ServeError when nothing can be written to it.
+    """
+    if not (path.is_dir() and os.access(path, os.W_OK)):
+        raise ServeError(f"{path} is not a writable folder: create it, or give another --exports.")
+    return path

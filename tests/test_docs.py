@@ -8,6 +8,7 @@ import pytest
 
 from dataset.formats.deny_lists import DENY_SCHEMA
 from dataset.formats.duplicates import COLUMNS as DUPLICATES
+from dataset.formats.label_files import SCHEMA as LABEL_SCHEMA
 from dataset.formats.manifest import MANIFEST_SCHEMA
 from dataset.formats.masks import SCHEMA as MASK
 from dataset.formats.packs import LIST_PACK_SCHEMA
@@ -74,6 +75,7 @@ def _columns(heading: str) -> dict[str, str]:
         ("Side tables", side_schema(pa.schema([]))),
         ("Duplicates", side_schema(DUPLICATES)),
         ("Mask", MASK),
+        ("Labels", LABEL_SCHEMA),
         ("Deny list", DENY_SCHEMA),
     ],
 )

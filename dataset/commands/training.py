@@ -18,7 +18,15 @@ from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.accuracy import AtThreshold, Scores
 from dataset.tags.heads import Embedder, HeadError
-from dataset.tags.labels import LabelledError, read_column, read_embedding_column, read_labels, read_similarities
+from dataset.tags.labels import (
+    LabelledError,
+    comparable_rows,
+    read_column,
+    read_embedding_column,
+    read_labels,
+    read_similarities,
+    read_splits,
+)
 from dataset.tags.thresholds import Proposal, propose_by_labels, propose_by_rate, table_around
 
 PAIRS_PER_BATCH = 64
@@ -26,13 +34,20 @@ PAIRS_PER_BATCH = 64
 MAX_SEED = 2**32 - 1
 """The largest seed that both NumPy and torch accept."""
 
+PositiveOption = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="For a file of `dataset label --export`: the class that is 1.")
+]
+
 
 def train_head_command(
     embeddings: Annotated[Path, typer.Option(help=".npy (N, D), or parquet with a column embedding.")],
-    labels: Annotated[Path, typer.Option(help=".npy (N,) of 0 and 1, or parquet with a column label.")],
+    labels: Annotated[
+        Path, typer.Option(help=".npy (N,) of 0 and 1, parquet with a column label, or `dataset label --export`.")
+    ],
     tag: Annotated[Tag, typer.Option(metavar="TAG", help="Meaning of label 1: punsafe or pwatermark.")],
     model: Annotated[str, typer.Option(help="Model that made the embeddings, e.g. 'ViT-L-14 openai'.")],
     out: Annotated[Path, typer.Option(help="Head to write, NAME.safetensors, with its model card NAME.md.")],
+    positive: PositiveOption = None,
     model_sha256: Annotated[
         str | None, typer.Option(help="sha256 of that model's weights; the head then refuses other weights.")
     ] = None,
@@ -46,10 +61,11 @@ def train_head_command(
 ) -> None:
     """Train a head on labelled embeddings, and print its accuracy.
 
-    The accuracy is measured on rows that are held out from training.
+    The accuracy is measured on rows that are held out from training: those of the split `test`, if the labels are a
+    file of `dataset label --export`.
     """
     with needs_extra():
-        from dataset.tags.training import Schedule, about, card, train_head
+        from dataset.tags.training import Schedule, Split, about, card, train_head
     if out.suffix != ".safetensors":
         raise HeadError(f"A head cannot be named {out}: use a name that ends in .safetensors.")
     if tag is Tag.AESTHETIC:
@@ -58,7 +74,8 @@ def train_head_command(
         if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
             raise HeadError(f"{digest!r} is not a sha256: give 64 digits of 0-9 and a-f.")
     rows = read_embedding_column(embeddings)
-    wanted = read_labels(labels, len(rows))
+    wanted = read_labels(labels, len(rows), positive=positive)
+    parts = read_splits(labels)
     schedule = Schedule(hidden=_widths(hidden), seed=seed)
     head, measured = train_head(
         rows,
@@ -67,6 +84,7 @@ def train_head_command(
         Embedder(model, model_sha256, model_config_sha256),
         schedule,
         on_epoch=lambda epoch, loss: messages.print(f"epoch {epoch:3d}  validation loss {loss:.4f}", highlight=False),
+        split=None if parts is None else Split(*parts.values()),
     )
     head = replace(head, about=about(measured, schedule))
     try:
@@ -91,6 +109,7 @@ def calibrate_command(
     ],
     role: Annotated[ModelRole, typer.Option(help="The model whose threshold is proposed.")] = ModelRole.EN,
     labelled: Annotated[bool, typer.Option("--labelled", help="The files have a column label; 1 is a match.")] = False,
+    positive: PositiveOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of pairs to keep, 0 to 1.")] = None,
     min_precision: Annotated[
         float | None, typer.Option(help="With --labelled: minimum share of matches among kept pairs.")
@@ -111,9 +130,13 @@ def calibrate_command(
     similarities = _similarities(pairs, model, pretrained, store)
     labels = None
     if labelled:
-        labels = np.concatenate([read_labels(path, len(read_column(path, "label"))) for path in pairs])
+        every = [(path, len(read_column(path, "label"))) for path in pairs]
+        labels = np.concatenate([read_labels(path, count, positive=positive) for path, count in every])
         if len(labels) != len(similarities):
             raise LabelledError(f"There are {len(labels)} labels for {len(similarities)} pairs: give one per pair.")
+        starts = np.cumsum([0, *(count for _, count in every)])
+        chosen = [start + comparable_rows(path, count) for start, (path, count) in zip(starts, every, strict=False)]
+        similarities, labels = similarities[np.concatenate(chosen)], labels[np.concatenate(chosen)]
     scored = np.isfinite(similarities)
     if not scored.all():
         messages.print(f"{np.count_nonzero(~scored):,} pairs without a similarity are left out", highlight=False)

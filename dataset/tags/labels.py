@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
+from dataset.formats.label_files import Split, is_label_file, positives, read_label_file, splits
 
 _FILE_FAULTS = (
     OSError,
@@ -65,12 +66,21 @@ def read_similarities(path: Path, column: str = "similarity") -> npt.NDArray[np.
     return values.astype(np.float64)
 
 
-def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np.int64]:
+def read_labels(path: Path, count: int, column: str = "label", *, positive: str | None = None) -> npt.NDArray[np.int64]:
     """Return `count` labels, each 0 or 1 (or false and true), as (N,) int64; both occur.
 
-    Raises: LabelledError for other values, another number of rows, or only one of the two labels.
+    In a file of `dataset label --export`, 1 stands for the class `positive` and 0 for the others.
+
+    Raises: LabelledError for other values, another number of rows, or only one of the two labels; LabelFileError.
     """
-    labels = read_column(path, column)
+    if is_label_file(path):
+        if positive is None:
+            raise LabelledError(f"{path} has the labels of several classes: name one of them with --positive.")
+        labels: npt.NDArray[Any] = positives(read_label_file(path), positive)
+    elif positive is not None:
+        raise LabelledError(f"{path} has no classes: leave out --positive, or give a file of dataset label --export.")
+    else:
+        labels = read_column(path, column)
     if labels.shape != (count,):
         raise LabelledError(f"{path} has {labels.shape} labels for {count} rows: give one per row, in the same order.")
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
@@ -79,6 +89,32 @@ def read_labels(path: Path, count: int, column: str = "label") -> npt.NDArray[np
     if whole.min(initial=1) == whole.max(initial=0):
         raise LabelledError(f"{path} has only one of the labels 0 and 1: give rows with both.")
     return whole
+
+
+def read_splits(path: Path) -> dict[Split, npt.NDArray[np.int64]] | None:
+    """Return the row numbers of each split in a file of `dataset label --export`; None for another file.
+
+    Raises: LabelFileError when the file is damaged.
+    """
+    return splits(read_label_file(path)) if is_label_file(path) else None
+
+
+def comparable_rows(path: Path, count: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of the rows by which a threshold may be chosen, (N,) int64.
+
+    In a file of `dataset label --export` these are the rows of the split `validation` that were drawn at random, whose
+    similarity is that of picture and caption; in another file, all `count` rows.
+
+    Raises: LabelledError when the file has no such row; LabelFileError.
+    """
+    if not is_label_file(path):
+        return np.arange(count)
+    labels = read_label_file(path)
+    rows = splits(labels)[Split.VALIDATION]
+    rows = rows[[labels.rows["prompt"][int(row)].as_py() is None for row in rows]]
+    if not len(rows):
+        raise LabelledError(f"{path} has no random draw in its validation rows: set validation in a random draw.")
+    return rows
 
 
 def read_embedding_column(path: Path, column: str = "embedding") -> npt.NDArray[np.float32]:

@@ -26,6 +26,7 @@ from dataset.tags.labels import LabelledError
 
 SHARES = (0.7, 0.15, 0.15)  # of training, validation and test rows
 MIN_OF_EACH = 20  # rows per label, so that 3 are in the validation and 3 in the test rows
+MIN_IN_SPLIT = 3  # rows per label in each part of a split that is given
 MIN_DEVIATION = 1e-4  # of a dimension that does not vary; CLIP's vary by about 0.03
 THRESHOLDS = tuple(round(step / 10, 1) for step in range(1, 10))
 NEWTON_STEPS = 50
@@ -82,6 +83,20 @@ def split_rows(labels: Labels, seed: int) -> Split:
     return Split(*(np.sort(np.concatenate(parts)) for parts in places))
 
 
+def check_split(split: Split, labels: Labels) -> Split:
+    """Return a split that was given.
+
+    Raises: LabelledError when a part of it has fewer than MIN_IN_SPLIT rows of a label.
+    """
+    for name, rows in zip(("train", "validation", "test"), _parts(split), strict=True):
+        for label in (0, 1):
+            if (count := np.count_nonzero(labels[rows] == label)) < MIN_IN_SPLIT:
+                raise LabelledError(
+                    f"Only {count} rows of the split {name} have the label {label}: label at least {MIN_IN_SPLIT}."
+                )
+    return split
+
+
 def train_head(
     embeddings: Rows,
     labels: Labels,
@@ -89,14 +104,16 @@ def train_head(
     embedder: Embedder,
     schedule: Schedule = Schedule(),
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
+    split: Split | None = None,
 ) -> tuple[Head, Measured]:
     """Train a head on `embeddings` (N, D) float32 unit rows with `labels` (N,) of 0 and 1.
 
-    `on_epoch` is called with each epoch and its validation loss. On one machine, equal arguments give the same head.
+    `on_epoch` is called with each epoch and its validation loss; without a `split` the rows are split at random. On one
+    machine, equal arguments give the same head.
 
     Raises: LabelledError when a label has too few rows.
     """
-    split = split_rows(labels, schedule.seed)
+    split = split_rows(labels, schedule.seed) if split is None else check_split(split, labels)
     mean = embeddings[split.training].mean(axis=0)
     scale = (1 / np.maximum(embeddings[split.training].std(axis=0), MIN_DEVIATION)).astype(np.float32)
     normal = (embeddings - mean) * scale

@@ -22,7 +22,9 @@ safety_app = typer.Typer(no_args_is_help=True, help="Put safety prompts into the
 @heads_app.command("add")
 def heads_add(
     name: Annotated[str, typer.Argument(help="Recipes refer to it as store:heads/NAME.safetensors.")],
-    weights: Annotated[Path, typer.Option(help="Output of train-head, or a published head of LAION (state dict).")],
+    weights: Annotated[
+        Path, typer.Option(help="Output of train-head or train-classifier, or a published head of LAION (state dict).")
+    ],
     store: StoreOption,
     model: Annotated[
         str, typer.Option(help="For a published head: the model whose embeddings it reads, e.g. 'ViT-L-14 openai'.")
@@ -79,11 +81,11 @@ def safety_add(
 def _converted(weights: Path, model: str) -> bytes:
     """Return a published head in Shoal's format."""
     with needs_extra():
-        from dataset.tags.picture_heads import is_picture_state, picture_head_bytes
+        from dataset.tags.picture_heads import converted_detector, is_detector_state
         from dataset.tags.published_heads import published_head, read_state
     state = read_state(weights)
-    if is_picture_state(state):
-        return picture_head_bytes(state, weights.name)
+    if is_detector_state(state):
+        return converted_detector(state, weights.name)
     if not model:
         raise HeadError("A published head does not name the model whose embeddings it reads: add --model NAME.")
     try:

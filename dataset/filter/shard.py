@@ -26,7 +26,7 @@ from dataset.formats.shards import LostSample, Sample, ShardError, read_samples
 from dataset.models.batches import in_batches
 from dataset.models.clip import ClipModel
 from dataset.models.decoders import Decoders
-from dataset.models.inputs import PictureFingerprint, PictureHash, Pixels, Square
+from dataset.models.inputs import KeptPicture, PictureHash
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
 from dataset.pictures.fingerprints import Fingerprint
 from dataset.recipe.recipe import ModelRole, Recipe, settle
@@ -166,7 +166,7 @@ def _scored(
     cosines = np.einsum("nd,nd->n", images, texts, dtype=np.float64)  # (N,)
     rows = pair_rows(images, texts) if recipe.embeddings.keep else repeat(None)
     drops = tagger.drops(images, texts)
-    tags = tagger.tags(images, texts, _squares(batch.samples, tagger.side, decoders) if tagger.side else None)
+    tags = tagger.tags(images)
     pairs = []
     for place, (sample, cosine, row, drop) in enumerate(
         zip(batch.samples, cosines.tolist(), rows, drops, strict=False)
@@ -179,30 +179,40 @@ def _scored(
             told = {tag: float(values[place]) for tag, values in tags.items()}
             about = _about(sample)
             pairs.append(ScoredPair(sample.key, sample.url, sample.caption, Verdict.KEPT, cosine, about, row, told))
-    return _fingerprinted(pairs, batch.samples, decoders)
+    return _looked_at(pairs, batch.samples, tagger, decoders)
 
 
-def _fingerprinted(pairs: Sequence[ScoredPair], samples: Sequence[Sample], decoders: Decoders) -> list[ScoredPair]:
-    """Return `pairs` with the fingerprints of the kept pictures; `samples` are theirs, in the same order.
+def _looked_at(
+    pairs: Sequence[ScoredPair], samples: Sequence[Sample], tagger: Tagger, decoders: Decoders
+) -> list[ScoredPair]:
+    """Return `pairs` with the fingerprints and picture tags of the kept pictures; `samples` are theirs, in the same
+    order. They stay null for a picture whose decoder process fails.
 
     Kept pictures are decoded again for this: with one in ten kept, as by LAION, that takes half as long as hashing
-    every picture when it is first decoded. A PDQ from the shard is of the picture as received, and takes precedence.
+    every picture when it is first decoded.
     """
-    kept = [sample.image for pair, sample in zip(pairs, samples, strict=True) if pair.sample is not None]
-    said = iter(decoders.each(PictureFingerprint(), kept))
-    return [pair if pair.sample is None else _recognisable(pair, pair.sample, next(said)) for pair in pairs]
+    task = KeptPicture(tuple(sorted(tagger.sides)))
+    kept = [place for place, pair in enumerate(pairs) if pair.sample is not None]
+    answers = zip(kept, decoders.each(task, [samples[place].image for place in kept]), strict=True)
+    seen = {place: read for place, said in answers if said is not None and (read := task.read(said)) is not None}
+    squares = {
+        side: np.stack([looked[number] for looked, _ in seen.values()])  # (K, side, side, 3)
+        for number, side in enumerate(task.sides)
+        if seen
+    }
+    tags = tagger.picture_tags(squares) if squares else {}
+    looked_at = list(pairs)
+    for row, (place, (_, found)) in enumerate(seen.items()):
+        told = {tag: float(values[row]) for tag, values in tags.items()}
+        looked_at[place] = _recognisable(pairs[place], found, told)
+    return looked_at
 
 
-def _recognisable(pair: ScoredPair, sample: KeptSample, said: bytes | None) -> ScoredPair:
-    if said is None:  # its decoder process died
-        return pair
-    found = Fingerprint.from_bytes(said)
-    return replace(pair, sample=replace(sample, pdq=sample.pdq or found.pdq, dhash=found.dhash))
-
-
-def _squares(samples: Sequence[Sample], side: int, decoders: Decoders) -> Pixels | None:
-    """Decode the pictures again for a head that reads another picture size, as (N, side, side, 3) uint8."""
-    return decoders.pixels(Square(side), [sample.image for sample in samples], (side, side, 3))
+def _recognisable(pair: ScoredPair, found: Fingerprint, told: Mapping[str, float]) -> ScoredPair:
+    """Return a kept pair with its fingerprint; a PDQ from the shard is of the picture as received, and comes first."""
+    assert pair.sample is not None
+    sample = replace(pair.sample, pdq=pair.sample.pdq or found.pdq, dhash=found.dhash)
+    return replace(pair, sample=sample, tags={**pair.tags, **told})
 
 
 def _about(sample: Sample) -> KeptSample:

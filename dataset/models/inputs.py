@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset.pictures.fingerprints import fingerprint
+from dataset.pictures.fingerprints import Fingerprint, fingerprint
 from dataset.pictures.pdq import pdq_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,12 +82,25 @@ class PictureHash:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFingerprint:
-    """A decoder's task: a picture's `Fingerprint`."""
+class KeptPicture:
+    """A decoder's task: a picture's squares of several sides, each as `Square` makes it, and its `Fingerprint`."""
+
+    sides: tuple[int, ...] = ()
 
     def __call__(self, image: Image.Image) -> bytes:
-        """Return the fingerprint as `Fingerprint.from_bytes` reads it."""
-        return fingerprint(np.asarray(image)).to_bytes()
+        """Return the squares in the order of `sides`, and then the fingerprint, as `read` takes them apart."""
+        return b"".join(Square(side)(image) for side in self.sides) + fingerprint(np.asarray(image)).to_bytes()
+
+    def read(self, said: bytes) -> tuple[list[Pixels], Fingerprint] | None:
+        """Return the squares (side, side, 3) uint8 and the fingerprint; None if `said` is too short to be both."""
+        ends = np.cumsum([side * side * 3 for side in self.sides], dtype=np.int64).tolist()
+        *squares, rest = (said[start:end] for start, end in zip([0, *ends], [*ends, None], strict=True))
+        if not rest:
+            return None
+        shaped = zip(squares, self.sides, strict=True)
+        return [np.frombuffer(square, np.uint8).reshape(side, side, 3) for square, side in shaped], (
+            Fingerprint.from_bytes(rest)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 A `Tagger` serves one role, because heads and prompts depend on a model's embeddings. It only decides the safety drop;
 thresholds on tags are left to the users of the data.
 
-    tags(image_features, text_features, pictures) → {"punsafe": (N,), …}     the part's columns
-    drops(image_features, text_features)          → [None, Verdict, …]       samples to drop
+    drops(image_features, text_features)   → [None, Verdict, …]       samples to drop
+    tags(image_features)                   → {"punsafe": (N,), …}     the part's columns, of heads on embeddings
+    picture_tags(squares)                  → {"pwatermark": (N,), …}  the others, of squares of each side in `sides`
 """
 
 import tempfile
@@ -50,24 +51,17 @@ class Tagger:
     checksums: Mapping[Tag, str] = field(default_factory=dict)
 
     @property
-    def side(self) -> int | None:
-        """Return the side of the squares that `tags` needs; None if no head reads pictures."""
-        return next((head.side for head in self.picture_heads.values()), None)
+    def sides(self) -> frozenset[int]:
+        """Return the sides of the squares that heads on pictures read."""
+        return frozenset(head.side for head in self.picture_heads.values())
 
-    def tags(self, image_features: Rows, text_features: Rows, pictures: Pixels | None = None) -> dict[str, Rows]:
-        """Tag N pairs: both features (N, D) float32 unit rows, `pictures` (N, side, side, 3) uint8.
+    def tags(self, image_features: Rows) -> dict[str, Rows]:
+        """Tag N pairs by their image embeddings (N, D) float32 unit rows; return (N,) float32 by tag."""
+        return {tag.value: head.score(image_features) for tag, head in self.heads.items()}
 
-        Return (N,) float32 by tag, without the tags that have no head.
-
-        Raises: HeadError when a head reads pictures and `pictures` does not have N.
-        """
-        assert len(image_features) == len(text_features)
-        tags = {tag.value: head.score(image_features) for tag, head in self.heads.items()}
-        for tag, head in self.picture_heads.items():
-            if pictures is None or len(pictures) != len(image_features):
-                raise HeadError(f"The head for {tag} reads pictures: give one for each embedding.")
-            tags[tag.value] = head.score(pictures)
-        return tags
+    def picture_tags(self, squares: Mapping[int, Pixels]) -> dict[str, Rows]:
+        """Tag N pictures by their squares of each side, (N, side, side, 3) uint8; return (N,) float32 by tag."""
+        return {tag.value: head.score(squares[head.side]) for tag, head in self.picture_heads.items()}
 
     def drops(self, image_features: Rows, text_features: Rows) -> list[Verdict | None]:
         """Return for each of N pairs the verdict that drops it, or None."""

@@ -15,7 +15,13 @@ from dataset.models.inputs import Square
 from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head, read_head_file
-from dataset.tags.picture_heads import load_picture_head, picture_head_bytes
+from dataset.tags.picture_heads import (
+    LAION,
+    PictureLayout,
+    converted_detector,
+    load_picture_head,
+    picture_head_bytes,
+)
 from dataset.tags.published_heads import published_head, read_state
 from tests.dataset.tags.head_layouts import aesthetic_v1, aesthetic_v2, nsfw, nsfw_h14, unit_rows
 
@@ -207,7 +213,7 @@ def test_the_watermark_detector_gives_the_softmaxs_first(tmp_path: Path, detecto
     pictures = [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((90, 200), (256, 256), (31, 7))]
     torch.save(detector.state_dict(), tmp_path / "watermark.pt")
     path = tmp_path / "w.safetensors"
-    path.write_bytes(picture_head_bytes(read_state(tmp_path / "watermark.pt"), "watermark.pt"))
+    path.write_bytes(converted_detector(read_state(tmp_path / "watermark.pt"), "watermark.pt"))
     head = load_picture_head(read_head_file(path), device="cpu")
     published = transforms.Compose(
         [
@@ -230,4 +236,84 @@ def test_a_detector_that_lacks_a_tensor_is_refused(detector: Any) -> None:
     state = {name: tensor.numpy() for name, tensor in detector.state_dict().items()}
     del state["classifier.3.bias"]
     with pytest.raises(HeadError, match="classifier"):
-        picture_head_bytes(state, "x")
+        converted_detector(state, "x")
+
+
+# --- other classifiers
+
+SMALL = PictureLayout("mobilenetv3_small_050", 64, ("watermark", "text", "clear"), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    torch.manual_seed(2)
+    return SMALL.network().eval()
+
+
+def state_of(network: Any) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def test_a_classifier_of_any_layout_gives_the_calibrated_probability_of_its_first_class(
+    tmp_path: Path, small: Any
+) -> None:
+    path = tmp_path / "w.safetensors"
+    layout = SMALL.calibrated(2.0, -1.0).calibrated(0.5, 0.25)  # margin - 0.25
+    path.write_bytes(picture_head_bytes(layout, Tag.PWATERMARK, state_of(small), {"source": "x"}))
+    head = load_picture_head(read_head_file(path), device="cpu")
+    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    pixels = ((squares / 255 - SMALL.mean) / SMALL.std).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.inference_mode():
+        logits = small(torch.from_numpy(pixels)).numpy().astype(np.float64)
+    odds = np.exp(logits[:, 0]) / (np.exp(logits[:, 1]) + np.exp(logits[:, 2])) * np.exp(-0.25)
+    np.testing.assert_allclose(head.score(squares), odds / (1 + odds), atol=1e-5)
+    assert head.side == 64
+    assert head.layout == layout
+
+
+def test_a_detector_converted_without_its_layout_is_laions() -> None:
+    assert PictureLayout.from_json({"architecture": "efficientnet_b3"}) == LAION
+    assert PictureLayout.from_json(LAION.to_json()) == LAION
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architecture": "hf-hub:someone/model"}, "timm has no architecture"),
+        ({"architecture": "../model"}, "timm has no architecture"),
+        ({"side": 8}, "squares of 8 pixels"),
+        ({"side": "x"}, "metadata are damaged"),
+        ({"classes": ["watermark"]}, "two or more classes"),
+        ({"std": [0.2, 0.0, 0.2]}, "normalisation or calibration"),
+        ({"mean": [0.2, 0.1]}, "metadata are damaged"),
+        ({"calibration": {"slope": -1, "shift": 0}}, "normalisation or calibration"),
+        ({"calibration": {"slope": float("nan"), "shift": 0}}, "normalisation or calibration"),
+        ({"calibration": None}, "metadata are damaged"),
+        ({"hidden": [8]}, None),
+    ],
+)
+def test_a_damaged_layout_is_refused(changes: dict[str, Any], sentence: str | None) -> None:
+    said = SMALL.to_json() | changes
+    if sentence is None:
+        assert PictureLayout.from_json(said).network().get_parameter("classifier.0.weight").shape[0] == 8
+    else:
+        with pytest.raises(HeadError, match=sentence):
+            PictureLayout.from_json(said)
+
+
+def test_tensors_that_are_not_the_layouts_are_refused(small: Any) -> None:
+    state = state_of(small)
+    state["conv_stem.weight"] = np.full_like(state["conv_stem.weight"], np.nan)
+    with pytest.raises(HeadError, match="not finite"):
+        picture_head_bytes(SMALL, Tag.PWATERMARK, state, {})
+    with pytest.raises(HeadError, match="do not fit"):
+        picture_head_bytes(LAION, Tag.PWATERMARK, state_of(small), {})
+
+
+def test_half_precision_tensors_are_read(tmp_path: Path, small: Any) -> None:
+    half = {name: tensor.astype(np.float16) for name, tensor in state_of(small).items()}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(picture_head_bytes(SMALL, Tag.PWATERMARK, half, {}))
+    squares = np.zeros((1, 64, 64, 3), np.uint8)
+    assert 0 < load_picture_head(read_head_file(path), "cpu").score(squares)[0] < 1
+    assert path.stat().st_size < 1_300_000

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from dataset.filter.shard import filter_shard
@@ -19,6 +20,7 @@ from dataset.formats.shard_writer import LinkRow, ShardWriter
 from dataset.formats.shards import sample_key
 from dataset.main import app
 from dataset.models.clip import ClipModel, load_model
+from dataset.models.inputs import Square
 from dataset.pictures.open_stored import open_stored
 from dataset.pictures.outcomes import Outcome
 from dataset.pictures.picture import Picture
@@ -29,8 +31,8 @@ from dataset.recipe.tags import Tag, TagRecipeError
 from dataset.safety.hash_lists import HashLists
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Head, HeadError, Layer, Output, add_head
-from dataset.tags.tagger import Tagger, load_taggers, settle_tagging
-from tests.dataset.tags.head_layouts import unit_rows
+from dataset.tags.picture_heads import PictureLayout, picture_head_bytes
+from dataset.tags.tagger import load_taggers, settle_tagging
 from tests.demo.lessons import SCENES
 from tests.demo.pictures import Colour, Scene, Shape, caption, random_scene, render
 from tracker.storage.hash_lists import pack
@@ -66,6 +68,15 @@ def linear_head(tag: Tag = Tag.PUNSAFE, seed: int = 1, dimensions: int = DIMENSI
     layer = Layer(rng.normal(0, 1, (1, dimensions)).astype(np.float32), np.zeros(1, np.float32), False)
     output = Output.IDENTITY if tag is Tag.AESTHETIC else Output.SIGMOID
     return Head(tag, (layer,), output, Embedder("demo", **checksums))
+
+
+def small_layout(side: int) -> PictureLayout:
+    return PictureLayout("mobilenetv3_small_050", side, ("watermark", "clear"))
+
+
+def random_state(layout: PictureLayout) -> dict[str, Any]:
+    torch.manual_seed(layout.side)
+    return {name: tensor.numpy() for name, tensor in layout.network().state_dict().items()}
 
 
 def recipe_with(tags: dict[str, Any] | None = None, prompts: str | None = None) -> Recipe:
@@ -136,6 +147,26 @@ def test_each_kept_pair_has_the_tags_that_the_recipe_names(store: Store, models:
         assert row["punsafe"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
         assert row["aesthetic"] == pytest.approx(float(images[row["key"]] @ aesthetic.layers[0].weight[0]), abs=1e-5)
         assert row["pwatermark"] is None
+
+
+def test_heads_on_pictures_of_two_sizes_tag_the_kept_pictures(store: Store, models: dict[str, ClipModel]) -> None:
+    layouts = {"pwatermark": small_layout(64), "punsafe": small_layout(96)}
+    files = {tag: picture_head_bytes(layout, Tag(tag), random_state(layout), {}) for tag, layout in layouts.items()}
+    recipe = recipe_with({tag: {"head": add_head(store, tag, file)} for tag, file in files.items()})
+    write_shard(store, scenes_of(6), np.random.default_rng(2))
+    filter_shard(store, SHARD, "parts/all", models=models, recipe=recipe)
+    kept = {row["key"]: row for row in store.read_table("parts/all.parquet").to_pylist()}
+    assert kept
+    for tag, layout in layouts.items():
+        head = load_taggers(recipe, models, store, "cpu")["en"].picture_heads[Tag(tag)]
+        for sample in _samples(store):
+            if sample.key in kept:
+                picture = open_stored(sample.image)
+                assert picture is not None
+                square = np.frombuffer(Square(layout.side)(picture), np.uint8)
+                expected = head.score(square.reshape(1, layout.side, layout.side, 3))[0]
+                assert kept[sample.key][tag] == pytest.approx(float(expected), abs=1e-5)
+                assert kept[sample.key]["dhash"] is not None
 
 
 def _samples(store: Store) -> list[Any]:
@@ -254,22 +285,6 @@ def test_a_recipe_that_cannot_be_used_is_refused_in_one_sentence(written: Any, s
     with pytest.raises(TagRecipeError) as caught:
         Recipe.from_json(written)
     assert sentence in str(caught.value)
-
-
-def test_a_head_on_pictures_wants_one_for_each_embedding() -> None:
-    class Looks:
-        side = 4
-
-        def score(self, pictures: Any) -> Any:
-            return np.full(len(pictures), 0.5, np.float32)
-
-    tagger = Tagger(picture_heads={Tag.PWATERMARK: Looks()})  # type: ignore[dict-item]
-    rows = unit_rows(2, 8, np.random.default_rng(0))
-    with pytest.raises(HeadError, match="reads pictures"):
-        tagger.tags(rows, rows)
-    assert tagger.side == 4
-    assert tagger.tags(rows, rows, np.zeros((2, 4, 4, 3), np.uint8))["pwatermark"].tolist() == [0.5, 0.5]
-    assert tagger.drops(rows, rows) == [None, None]
 
 
 # --- the commands

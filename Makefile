@@ -94,7 +94,7 @@ kill-publish: .venv/installed  ## publishes killed at 50 random moments; the byt
 train-check: .venv/installed .readers/installed  ## open_clip's trainer on tars of a release, on a CPU; the loss has to fall
 	"$(BIN)/python" -m tests.training.run
 
-readers: .readers/installed  ## programs that read a release, in environments of their own; their tests are skipped without
+readers: .readers/installed  ## programs that tests run, in environments of their own; the tests are skipped without
 
 .readers/installed: tests/readers.py
 	$(PYTHON) -m tests.readers

@@ -1,4 +1,4 @@
-"""Programs that read a release and whose packages conflict with Shoal's, in separate environments in .readers/.
+"""Programs of others for tests, whose packages conflict with Shoal's, in separate environments in .readers/.
 
     python -m tests.readers       makes those that are missing (make readers); it needs a package index
 
@@ -17,6 +17,7 @@ PACKAGES = {
     "autofaiss": ("autofaiss>=2.18", "pyarrow<18"),  # with embedding-reader; its numpy<2 is too old for later ones
     "clip-retrieval": ("clip-retrieval>=2.45", "setuptools<81", *CPU_TORCH),
     "open_clip": ("open_clip_torch[training]>=3", *CPU_TORCH),
+    "axe": ("axe-playwright-python>=0.1.8", "--no-deps"),  # axe-core 4.12 for our own driver of the browser
     "img2dataset": ("img2dataset>=1.45", "setuptools<81"),  # it imports pkg_resources
 }
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dataset.report.plots import columns, histogram, quantiles, size_grid
+from dataset.report.style import LIGHT
 from dataset.stats.figures import HISTOGRAM_BINS, Figures
 from dataset.stats.listed import ALL
 
 STYLE = (
-    "text{font:11.5px system-ui,'Segoe UI',Roboto,sans-serif;fill:#5d6872}.count{text-anchor:end}"
-    ".tick{text-anchor:middle}.grid{stroke:#dfe3e6}.fill{fill:#0f7f86}.line0,.line1{fill:none;stroke:#0f7f86;"
-    "stroke-width:2}.line1{stroke:#c2410c;stroke-dasharray:5 3}.dot0{fill:#0f7f86}.dot1{fill:#c2410c}"
-)
+    "text{{font:11.5px system-ui,'Segoe UI',Roboto,sans-serif;fill:{soft}}}.count{{text-anchor:end}}"
+    ".tick{{text-anchor:middle}}.grid{{stroke:{line}}}.fill{{fill:{mark}}}.line0,.line1{{fill:none;stroke:{mark};"
+    "stroke-width:2}}.line1{{stroke:{alert};stroke-dasharray:5 3}}.dot0{{fill:{mark}}}.dot1{{fill:{alert}}}"
+).format(**LIGHT)
 _HEAD = re.compile(r'<svg (?:class="\w+" )?viewBox="0 0 (?P<width>\d+) (?P<height>\d+)"')
 
 

@@ -30,11 +30,14 @@ def dedup_report_command(
         from dataset.dedup.figures import gather
         from dataset.dedup.pictures import kept_thumbnails
         from dataset.dedup.report_page import render
+    from dataset.report.html import data_url
+
     opened = open_named_release(release, store, writable=False)
     with PhaseBars() as bars:
         figures = gather(opened, threads=workers or len(os.sched_getaffinity(0)), on_progress=bars.show)
     shown = {one for group in figures.largest for one in (group.representative, *(each.id for each in group.members))}
-    page = render(figures, kept_thumbnails(opened, np.array(sorted(shown), np.int64)))
+    kept = kept_thumbnails(opened, np.array(sorted(shown), np.int64))
+    page = render(figures, {one: data_url(jpeg) for one, jpeg in kept.items()})
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:

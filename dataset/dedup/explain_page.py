@@ -9,7 +9,7 @@ from dataset.dedup.errors import DedupError
 from dataset.dedup.explain import Compared, ExplainedRow, Explanation
 from dataset.dedup.pictures import kept_thumbnails
 from dataset.formats.releases import Release
-from dataset.report.html import Thumbnail, document, gallery, section, table
+from dataset.report.html import Thumbnail, data_url, document, gallery, section, table
 
 NOT_KEPT = "Pictures that are not kept any more are named by their URL below; the swarm has deleted them on schedule."
 
@@ -73,4 +73,5 @@ def _row(row: ExplainedRow) -> tuple[str, ...]:
 
 
 def _thumbnail(row: ExplainedRow, jpeg: bytes) -> Thumbnail:
-    return Thumbnail(jpeg, row.caption, row.cosine, f"id {row.id}", row.url, (row.width or 0, row.height or 0))
+    size = (row.width or 0, row.height or 0)
+    return Thumbnail(data_url(jpeg), row.caption, row.cosine, f"id {row.id}", row.url, size)

@@ -1,11 +1,23 @@
 """The report on near-duplicates as one self-contained page: figures and thumbnails in, HTML out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from html import escape
 from typing import Any
 
 from dataset.dedup.figures import BIN, Figures, Group
-from dataset.report.html import Thumbnail, bars, document, gallery, percent, section, table, tiles
+from dataset.report.html import (
+    CONTENT_POLICY,
+    SERVED_POLICY,
+    Site,
+    Thumbnail,
+    bars,
+    document,
+    gallery,
+    percent,
+    section,
+    table,
+    tiles,
+)
 from dataset.report.plots import columns, histogram
 
 _KINDS = {
@@ -16,8 +28,13 @@ _KINDS = {
 }
 
 
-def render(figures: Figures, jpegs: Mapping[int, bytes]) -> str:
-    """Return the page; `jpegs` are thumbnails by id of the groups' rows whose pictures are kept."""
+def render(
+    figures: Figures, pictures: Mapping[int, str], unsafe: Collection[int] = (), site: Site | None = None
+) -> str:
+    """Return the page; `pictures` are addresses by id of the groups' rows that can be shown, `unsafe` ids among them.
+
+    With `site` it is a page of a server, on which pictures come from their own hosts.
+    """
     search = figures.search
     sections = [
         tiles(_tiles(figures)),
@@ -30,7 +47,7 @@ def render(figures: Figures, jpegs: Mapping[int, bytes]) -> str:
         ),
         section("Rows by size of their group", columns("Rows by group size", _sizes(figures)), "1: no near-duplicate."),
         "</div>",
-        *_groups(figures, jpegs),
+        *_groups(figures, pictures, unsafe, "" if site else _KEPT),
         *_recall(figures),
         '<div class="columns">',
         section(
@@ -43,9 +60,12 @@ def render(figures: Figures, jpegs: Mapping[int, bytes]) -> str:
         section("Checks", _checks(search), "Computed at the end of the search."),
         section("Parameters", _parameters(search)),
     ]
-    return document(f"Near-duplicates of {search['release']}", f"Version {search['version']}", sections)
+    policy = SERVED_POLICY if site else CONTENT_POLICY
+    name, version = search["release"], search["version"]
+    return document(f"Near-duplicates of {name}", f"Version {version}", sections, site=site, policy=policy)
 
 
+_KEPT = "; pictures that are still kept"
 _BATCHES = (
     "A batch leaves the groups of earlier batches as they are: a new row becomes a member of an earlier group, of a "
     "group of its batch, or is kept."
@@ -88,28 +108,29 @@ def _sizes(figures: Figures) -> list[tuple[str, int]]:
     return found
 
 
-def _groups(figures: Figures, jpegs: Mapping[int, bytes]) -> Iterator[str]:
+def _groups(figures: Figures, pictures: Mapping[int, str], unsafe: Collection[int], of: str) -> Iterator[str]:
     if not figures.largest:
         return
     heads = ("representative", "rows", "hosts", "lowest cosine", "caption with the highest similarity", "URL")
     yield section("Largest groups", table(heads, [_group_row(one) for one in figures.largest]))
-    shown = [one for one in figures.largest if any(each in jpegs for each in _ids(one))]
+    shown = [one for one in figures.largest if any(each in pictures for each in _ids(one))]
     for one in shown:
         cosines = {one.representative: 1.0} | {member.id: member.cosine for member in one.members}
-        pictures = [
+        thumbnails = [
             Thumbnail(
-                jpegs[each],
+                pictures[each],
                 one.caption if each == one.representative else "",
                 cosine,
                 f"id {each}",
                 one.url if each == one.representative else "",
                 None,
+                each in unsafe,
             )
             for each, cosine in cosines.items()
-            if each in jpegs
+            if each in pictures
         ]
-        note = "The representative first, then members at the quantiles of the cosine; pictures that are still kept."
-        yield section(f"Group of {one.size:,}", gallery(pictures), note)
+        note = f"The representative first, then members at the quantiles of the cosine{of}."
+        yield section(f"Group of {one.size:,}", gallery(thumbnails), note)
 
 
 def _ids(group: Group) -> list[int]:

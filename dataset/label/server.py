@@ -9,11 +9,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dataset.label.answers import CHOICES, Answers
+from dataset.report.style import BASE
 
 PAGE = Path(__file__).with_name("page")
 _HEADERS = {"Cache-Control": "no-store"}
@@ -52,6 +53,9 @@ class _Site:
             await run_in_threadpool(self._answers.add, member, action)
         return self._state()
 
+    async def base_style(self, _: Request) -> Response:
+        return FileResponse(BASE)
+
     async def picture(self, request: Request) -> Response:
         jpeg = self._jpegs.get(request.path_params["id"])
         if jpeg is None:
@@ -75,6 +79,7 @@ def make_app(pairs: Sequence[tuple[int, int]], jpegs: Mapping[int, bytes], answe
         Route("/api/state", site.state),
         Route("/api/answer", site.answer, methods=["POST"]),
         Route("/pictures/{id:int}", site.picture),
+        Route("/base.css", site.base_style),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     # otherwise another site's page could reach this one under a name of its own

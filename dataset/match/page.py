@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dataset.match.match import COPIES, Match, Matches, Shown, Verdict
 from dataset.match.pixels import Floats
 from dataset.pictures.jpeg import encode_jpeg
-from dataset.report.html import Thumbnail, document, gallery, section, table, tiles
+from dataset.report.html import Thumbnail, data_url, document, gallery, section, table, tiles
 
 SHOWN_ROWS = 200
 _MEANING = {
@@ -61,7 +61,7 @@ def _copy(match: Match, shown: Shown) -> str:
 
 def _thumbnail(match: Match, name: str, pixels: Floats) -> Thumbnail:
     whole: npt.NDArray[np.uint8] = np.ascontiguousarray(np.clip(pixels * 255, 0, 255).astype(np.uint8))
-    return Thumbnail(encode_jpeg(whole, 85), name, match.rms or 0.0, "difference", match.url or "", None)
+    return Thumbnail(data_url(encode_jpeg(whole, 85)), name, match.rms or 0.0, "difference", match.url or "", None)
 
 
 def _row(one: Match) -> tuple[str, ...]:

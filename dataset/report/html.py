@@ -11,6 +11,8 @@ from html import escape
 from dataset.report.style import STYLE
 
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+SERVED_POLICY = "default-src 'none'; img-src data: http: https:; style-src 'unsafe-inline'"
+"""Of a page whose pictures come from their own hosts."""
 SHOWN_ROWS = 14  # rows of a bar chart; the others are summed
 
 
@@ -18,25 +20,51 @@ SHOWN_ROWS = 14  # rows of a bar chart; the others are summed
 class Thumbnail:
     """A sample as it is shown on a page; `size` is the original's (width, height) in pixels or None."""
 
-    jpeg: bytes
+    source: str
+    """The picture's address, or the picture itself as `data_url` returns it."""
     caption: str
     similarity: float
     language: str | None
     url: str
     size: tuple[int, int] | None
+    is_unsafe: bool = False
+    """Shown blurred until somebody points at it or moves the focus to it."""
 
 
-def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
-    """Return the whole page; the sections are HTML."""
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The pages of a server: addresses by name; the page that is written is `current`."""
+
+    pages: Mapping[str, str]
+    current: str
+
+
+def data_url(jpeg: bytes) -> str:
+    """Return a JPEG file as an address that holds it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
+
+
+def document(
+    title: str, subtitle: str, sections: Iterable[str], *, site: Site | None = None, policy: str = CONTENT_POLICY
+) -> str:
+    """Return the whole page; the sections are HTML. With `site` it has links to the server's other pages."""
     name = escape(title)
+    nav = _nav(site) if site else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(CONTENT_POLICY)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="referrer" content="no-referrer">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<header><h1>{name}</h1><p>{escape(subtitle)}</p></header>\n<main>\n"
+        f"<body>\n<header><h1>{name}</h1><p>{escape(subtitle)}</p>{nav}</header>\n<main>\n"
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _nav(site: Site) -> str:
+    current = {site.current: ' aria-current="page"'}
+    links = (f'<a href="{escape(href)}"{current.get(name, "")}>{escape(name)}</a>' for name, href in site.pages.items())
+    return f'<nav aria-label="Pages">{"".join(links)}</nav>'
 
 
 def section(heading: str, body: str, note: str = "") -> str:
@@ -52,9 +80,11 @@ def tiles(values: Iterable[tuple[str, str]]) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table; cells are HTML, the first of a row is its heading."""
-    head = "".join(f"<th>{each}</th>" for each in heads)
-    body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = "".join(f'<th scope="col">{each}</th>' if each else "<td></td>" for each in heads)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def percent(part: int, whole: int) -> str:
@@ -94,11 +124,11 @@ def gallery(thumbnails: Sequence[Thumbnail]) -> str:
 
 
 def _card(thumbnail: Thumbnail) -> str:
-    data = base64.b64encode(thumbnail.jpeg).decode("ascii")
     size = "" if thumbnail.size is None else f" · {thumbnail.size[0]} × {thumbnail.size[1]}"
     about = f"{escape(thumbnail.language or 'none')}{size}"
     caption = escape(thumbnail.caption)
+    blurred = ' class="blurred" tabindex="0"' if thumbnail.is_unsafe else ""
     return (
-        f'<figure title="{escape(thumbnail.url)}"><img src="data:image/jpeg;base64,{data}" alt="{caption}" '
+        f'<figure title="{escape(thumbnail.url)}"{blurred}><img src="{escape(thumbnail.source)}" alt="{caption}" '
         f'loading="lazy"><b>{thumbnail.similarity:.3f}</b><small>{about}</small><p dir="auto">{caption}</p></figure>'
     )

@@ -14,7 +14,7 @@ from dataset.formats.parts import Verdict
 from dataset.formats.shards import Sample, read_samples
 from dataset.models.decoders import Decoders
 from dataset.models.inputs import SmallJpeg
-from dataset.report.html import Thumbnail
+from dataset.report.html import Thumbnail, data_url
 from dataset.store.store import Store
 
 GALLERY_PARTS = 9  # parts whose thumbnails are shown; for each, a shard of about 200 MB is read
@@ -81,7 +81,7 @@ def read_pictures(store: Store, parts: Sequence[Output], wanted: Mapping[str, fl
                 if jpeg is not None:
                     size = (sample.original_width, sample.original_height)
                     made[sample.key] = Thumbnail(
-                        jpeg, sample.caption, wanted[sample.key], sample.language, sample.url, size
+                        data_url(jpeg), sample.caption, wanted[sample.key], sample.language, sample.url, size
                     )
     return made
 

@@ -3,15 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 
 from dataset import strict_json
 from dataset.search.answers import Entry, Handler, ready
@@ -24,11 +22,10 @@ from dataset.search.exports import Exports
 from dataset.search.openapi import description
 from dataset.search.operator_routes import OperatorRoutes
 from dataset.search.options import SiteOptions
+from dataset.search.page_routes import page_routes
 from dataset.search.service import Service
 
 log = logging.getLogger("shoal.search")
-
-PAGE = Path(__file__).with_name("page")
 
 
 class Routes:
@@ -71,8 +68,7 @@ class Routes:
         for method, path, handler in own:
             paths.setdefault(path, {})[method] = handler
         table: list[BaseRoute] = [Route(path, _by_method(handlers)) for path, handlers in paths.items() if path != "/"]
-        root = StaticFiles(directory=self._options.page or PAGE, html=True)
-        return [*table, Route("/", self._knn, methods=["POST"]), Mount("/", root)]
+        return [*table, Route("/", self._knn, methods=["POST"]), *page_routes(self._options.page)]
 
     def trouble(self) -> str | None:
         """Return why the server is not healthy, or None."""

@@ -67,7 +67,7 @@ def test_largest_groups_have_members_at_the_quantiles(figures: Figures, rows: li
 
 
 def test_page_has_every_section_and_escapes_what_it_shows(figures: Figures) -> None:
-    page = render(figures, {figures.largest[0].representative: b"jpeg"})
+    page = render(figures, {figures.largest[0].representative: "data:,"})
     for heading in ("Funnel", "Cosine to the representative", "Largest groups", "Recall", "Hosts", "Batches", "Checks"):
         assert f"<h2>{heading}</h2>" in page
     assert f"<h2>Group of {figures.largest[0].size:,}</h2>" in page
@@ -84,7 +84,7 @@ def test_planted_copies_are_shown_only_for_the_same_options(release: Release, fi
     share = {"share": 0.9, "interval": [0.6, 0.98]}
     said = {"pictures": 9, "edits": [edit | {"index_recall": share, "recall": share}], "options": OPTIONS.to_json()}
     release.store.put(release.path(PLANT), json.dumps(said).encode())
-    assert "<th>JPEG 30</th>" in render(gather(release), {})
+    assert '<th scope="row">JPEG 30</th>' in render(gather(release), {})
     said["options"] = Options(model=MODEL, at=0.9).to_json()
     release.store.put(release.path(PLANT), json.dumps(said).encode())
     assert gather(release).planted is None

@@ -197,7 +197,7 @@ def test_measurements_are_shown_in_a_table(store: Store, tmp_path: Path) -> None
     put_manifest(store, [{"run": "test"} | shard])
     write_report(store, tmp_path / "page.html", "A run", measured=measured)
     page = (tmp_path / "page.html").read_text()
-    assert "<th>punsafe: &lt;recall&gt;</th><td>97.5 %</td><td>412 pictures</td>" in page
+    assert '<th scope="row">punsafe: &lt;recall&gt;</th><td>97.5 %</td><td>412 pictures</td>' in page
     assert "<h2>Measured</h2>" not in report(store, [shard], tmp_path)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.readers import reader
+
 SECONDS = 20.0
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
 
@@ -82,6 +84,19 @@ class Browser:
     def prefer(self, **features: str) -> None:
         named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self._call("Emulation.setEmulatedMedia", features=named)
+
+    def violations(self) -> list[str]:
+        """Return what axe-core finds against WCAG 2.2 AA and its best practices; skips the test without axe-core."""
+        (source,) = reader("axe").parents[1].glob("lib/*/site-packages/axe_playwright_python/axe.min.js")
+        if not self.evaluate("'axe' in window"):
+            self._call("Runtime.evaluate", expression=source.read_text(encoding="utf-8"))
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        options = json.dumps({"runOnly": tags, "resultTypes": ["violations"]})
+        found: list[str] = self.evaluate(
+            f"axe.run(document, {options}).then(({{ violations }}) => violations.flatMap(({{ id, nodes }}) =>"
+            " nodes.map((node) => `${id}: ${node.html.slice(0, 200)} ${node.failureSummary}`)))"
+        )
+        return found
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))

@@ -15,8 +15,8 @@ from dataset.index.filters import Condition, Filter, parse_filter
 from dataset.search.encoder import Encoder, EncoderOptions
 from dataset.search.metrics import Metrics
 from dataset.search.options import SiteOptions
+from dataset.search.page_routes import PAGE
 from dataset.search.reports import Reports
-from dataset.search.routes import PAGE
 from dataset.store.store import Store
 from dataset.takedown.requests import list_requests
 from tests.dataset.search.browser import Browser, browsing

@@ -31,7 +31,7 @@ from dataset.main import app
 from dataset.search.server import http_server, listen
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
-from tests.dataset.search.browser import browsing
+from tests.dataset.search.browser import Browser, browsing
 from tests.planted import MODEL, planted, put_release
 
 
@@ -154,8 +154,14 @@ def test_page_takes_answers_skips_and_takes_back(tmp_path: Path) -> None:
         assert answers.given == {}
 
 
-def test_keys_answer_in_a_browser(tmp_path: Path) -> None:
-    with browsing(tmp_path / "browser") as browser, serving(tmp_path / "answers") as (url, answers):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser")) as found:
+        yield found
+
+
+def test_keys_answer_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path / "answers") as (url, answers):
         browser.open(url)
         browser.wait("document.querySelector('#said').textContent === '0 of 2' && document.images[1].complete")
         browser.wait("document.querySelectorAll('#choices button').length === 7")
@@ -168,6 +174,15 @@ def test_keys_answer_in_a_browser(tmp_path: Path) -> None:
         browser.press("4")
         browser.wait("document.querySelector('#said').textContent.includes('all pairs')")
         assert answers.given == {1: "same", 3: "different"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_to_the_accessibility_guidelines(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    with serving(tmp_path / "answers") as (url, _):
+        browser.prefer(prefers_color_scheme=scheme)
+        browser.open(url)
+        browser.wait("document.querySelectorAll('#choices button').length === 7")
+        assert browser.violations() == []
 
 
 def test_command_prints_the_table_and_refuses_a_release_without_pictures(release: Release, tmp_path: Path) -> None:

@@ -319,6 +319,28 @@ def test_the_page_fits_a_phone_and_does_not_shift(shown: Shown, tmp_path: Path) 
         page.prefer()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_to_the_accessibility_guidelines(shown: Shown, scheme: str) -> None:
+    page = shown.browser
+    page.prefer(prefers_color_scheme=scheme)
+    page.resize(1200 if scheme == "light" else 360, 900)
+    try:
+        shown.open("?index=small&term=1:id:15")
+        page.wait(f"{RESULTS} === 42")
+        shown.click("#select")
+        assert page.violations() == []
+        shown.click("#help")
+        assert page.violations() == []
+        page.press("Escape")
+        shown.click("button.result")
+        page.wait("document.querySelectorAll('#columns tr').length >= 7")
+        shown.click("[data-act=report]")
+        assert page.violations() == []
+    finally:
+        page.resize(1200, 900)
+        page.prefer()
+
+
 def test_every_control_has_a_name_and_nothing_comes_from_another_host(shown: Shown) -> None:
     page = shown.browser
     shown.open("?term=1:id:15")

@@ -2,7 +2,7 @@
 
 result  super-cell ─▶ each row's representative, in sections by data file
 texts   data file  ─▶ captions, similarities and hosts of its rows in groups, in sections by the representative's file
-write   data file  ─▶ duplicates/{generation}/…   one row for each row of the release that has an embedding
+write   data file  ─▶ duplicates/{generation}-v1/…   one row for each row of the release that has an embedding
 finish  one unit   ─▶ side_tables.json, duplicates/report.json, state.json
 """
 
@@ -139,7 +139,7 @@ def write_file(work: Work, at: int) -> UnitResult:
         schema=side_schema(COLUMNS),
     )
     data = work.data[at]
-    path = side_path(NAME, generation_to_write(work), data)
+    path = side_path(work.release, NAME, generation_to_write(work), data)
     with table_writer(work.store, work.release.path(path), table.schema) as writer:
         writer.write(table)
     written = SideFile(path=path, data=data.path, rows=len(table), bytes=writer.file.bytes, sha256=writer.file.sha256)

@@ -1,6 +1,6 @@
 """A search under way: its plan, and where its files lie.
 
-    dedup/NAME/{model}/state.json              the batches that are searched, and with which options; written last
+    dedup/NAME/v1/{model}/state.json           the batches that are searched, and with which options; written last
                        parameters              projection, cells, kept share of distance; from the first batch
                        {batch}/sample/F                       rows of each file of embeddings; until `gather`
                        {batch}/ids/F  quality/D  layout/F     by file of embeddings or data; until the first `merge`
@@ -23,9 +23,11 @@ from dataset.dedup.arrays import Arrays
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
 from dataset.dedup.rescore import FloatRows, Rescorer
+from dataset.formats import versions
 from dataset.formats.json_records import from_json
 from dataset.formats.release_embeddings import RECORD, embeddings_path, find_embeddings, image_path, metadata_path
 from dataset.formats.releases import FileKind, Release, ReleaseFile
+from dataset.formats.versions import WorkKind
 
 Integers = npt.NDArray[np.int64]
 
@@ -159,7 +161,7 @@ class Work:
 
 def work_folder(release: Release, model: str) -> str:
     """Return the folder in the store of a search's work."""
-    return f"dedup/{release.record.name}/{model}"
+    return f"{versions.work_folder(WorkKind.DEDUP, release.record.name, release.record.version)}/{model}"
 
 
 def read_state(release: Release, model: str) -> State | None:

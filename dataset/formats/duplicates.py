@@ -1,8 +1,8 @@
 """The side table `duplicates`: groups of near-duplicates, each with the row that represents it.
 
-releases/NAME/duplicates/{generation}/…     a row for each row of the release that has an embedding
-releases/NAME/duplicates/report.json        how they were found, and the results of checks
-releases/NAME/duplicates/plant.json         how many edited copies of its pictures a search finds, if that was measured
+releases/NAME/duplicates/{generation}-v1/…    a row for each row of the release that has an embedding
+releases/NAME/duplicates/report.json          how they were found, and the results of checks
+releases/NAME/duplicates/plant.json           how many edited copies of its pictures a search finds, if measured
 """
 
 import pyarrow as pa

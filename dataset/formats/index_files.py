@@ -4,8 +4,8 @@
       index.json                     the record; replaced whole, so a reader sees one state or the next
       README.md                      the card: recall and speed, for people
       speed.json                     milliseconds of a search by probed lists, as measured when the build ended
-      {generation}/trained.faiss     rotation, centroids and parameters of the codes, without rows; for all segments
-      {generation}/held_out.npy      the queries that recall is measured with
+      {generation}-v1/trained.faiss  rotation, centroids and parameters of the codes, without rows; for all segments
+      {generation}-v1/held_out.npy   the queries that recall is measured with
       {segment}/positions.i64        the position of each id from first_id on, −1 for none
       {segment}/lists-00000.ivf      of each list in turn: the codes of its rows, then their positions (int64)
       {segment}/sizes-00000.u32      rows of each list
@@ -18,7 +18,9 @@
 
 Invariant: a segment is divided into ranges of lists, each with its own files; rows lie in the order of (list, id), and
 the row at that place is its position, plus the range's base, a multiple of 64. Files are never truncated or replaced
-under a reader: new ones get new names, and a removal writes zeros and flips bits in place.
+under a reader: new ones get new names, and a removal writes zeros and flips bits in place. The names of segments and
+generations end with the release's MAJOR version, and a takedown moves the files that it changes to its new version's
+(`dataset.formats.versions`); the index of a folder of vectors has no version.
 """
 
 import json

@@ -26,6 +26,7 @@ import pyarrow as pa
 from dataset.errors import DatasetError
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.takedowns import applying_plan
+from dataset.formats.versions import major_of
 from dataset.recipe.extra_columns import arrow_type
 from dataset.store.store import Store, StoreError
 
@@ -294,7 +295,7 @@ def require_live(release: Release, version: str | None = None) -> None:
     """
     name, before = release.record.name, version or release.record.version
     live = open_release(release.store, name if release.folder else "").record.version
-    if live.partition(".")[0] != before.partition(".")[0] or release.store.exists(applying_plan(name)):
+    if major_of(live) != major_of(before) or release.store.exists(applying_plan(name)):
         raise ReleaseError(
             f"Rows of {name} {before} were removed in the meantime: finish `dataset takedown apply {name}` if it is "
             "unfinished, and start again with --restart."

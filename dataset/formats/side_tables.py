@@ -1,12 +1,13 @@
 """Side tables of a release: further columns of its rows, by id.
 
     releases/NAME/side_tables.json                                 the record of all tables; written last
-    releases/NAME/{table}/{generation}/{subset}/{batch}/train-…    a file for each data file that has rows in the table
-    releases/NAME/{table}/{generation}/SHA256SUMS                  of these files, for `sha256sum --check`
+    releases/NAME/{table}/{generation}-v1/{subset}/{batch}/train-…    a file for each data file that has rows in it
+    releases/NAME/{table}/SHA256SUMS                                  of these files, for `sha256sum --check`
 
 Invariant: a file's ids are those of the data file with the same subset, batch and number, in order; a row without
 values may be absent. A table is written completely into a new generation, so a reader sees either the old or the new
-one. The data files do not change.
+one. The data files do not change. A generation's name ends with the release's MAJOR version, and a takedown writes the
+files that it changes under its new version (`dataset.formats.versions`).
 """
 
 import re
@@ -18,6 +19,7 @@ import pyarrow as pa
 from dataset.errors import DatasetError
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import CHECKSUMS, Release, ReleaseFile, checksum_list
+from dataset.formats.versions import in_version, versioned
 
 FORMAT = 1
 RECORD = "side_tables.json"
@@ -90,8 +92,8 @@ def write_side_tables(release: Release, tables: Iterable[SideTable]) -> None:
     """
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     for table in ordered:
-        sums = {file.path.split("/", 2)[2]: file.sha256 for file in table.files}
-        release.store.put(release.path(_checksums_path(table)), checksum_list(sums))
+        sums = {file.path.partition("/")[2]: file.sha256 for file in table.files}
+        release.store.put(release.path(f"{table.name}/{CHECKSUMS}"), checksum_list(sums))
     release.store.put(release.path(RECORD), to_json(SideTables(format=FORMAT, tables=ordered)))
 
 
@@ -100,13 +102,10 @@ def delete_side_files(release: Release, table: SideTable) -> None:
 
     Raises: StoreError.
     """
-    for path in (*(file.path for file in table.files), _checksums_path(table)):
-        release.store.delete(release.path(path))
-    release.store.delete_empty_folders(release.path(f"{table.name}/{table.generation}"))
-
-
-def _checksums_path(table: SideTable) -> str:
-    return f"{table.name}/{table.generation}/{CHECKSUMS}"
+    for file in table.files:
+        release.store.delete(release.path(file.path))
+    for folder in {"/".join(file.path.split("/")[:2]) for file in table.files}:
+        release.store.delete_empty_folders(release.path(folder))
 
 
 def check_table_name(name: str) -> str:
@@ -119,9 +118,15 @@ def check_table_name(name: str) -> str:
     return name
 
 
-def side_path(name: str, generation: int, data: ReleaseFile) -> str:
-    """Return the path in the release of the file that belongs to a data file."""
-    return f"{name}/{generation}/{data.path.partition('/')[2]}"
+def side_path(release: Release, name: str, generation: int, data: ReleaseFile) -> str:
+    """Return the path in the release of the file that belongs to a data file, for its version."""
+    return f"{name}/{versioned(str(generation), release.record.version)}/{data.path.partition('/')[2]}"
+
+
+def side_path_in(path: str, version: str) -> str:
+    """Return the path of a side table's file for another version of the release."""
+    name, _, rest = path.partition("/")
+    return f"{name}/{in_version(rest, version)}"
 
 
 def side_schema(columns: pa.Schema) -> pa.Schema:

@@ -5,10 +5,12 @@
 3. Codes, float16 rows and numbers become zeros, texts are taken out of their frames, the rows out of the domains, the
    counts of facets; held-out queries that were made of them become zeros. Ids and positions stay, so that a removal
    that is repeated finds the rows.
-4. The checksums of the files that were changed are renewed in index.json.
+4. The files that were changed get the names of the release's new version (`dataset.formats.versions`): a unit of the
+   build that comes back late writes under the old ones.
+5. index.json gets the new names and checksums, and the old names are deleted.
 
-In a folder all of it is done in place, so that readers that have mapped the files see it at once. In an object store
-each file is replaced.
+In a folder the bytes are changed in place, so that readers that have mapped the files see it at once. In an object
+store each file is replaced.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ from dataset.formats.index_files import (
     read_index_record,
 )
 from dataset.formats.json_records import to_json
+from dataset.formats.versions import in_version
 from dataset.index.domains import Domains
 from dataset.index.facets import ALIVE, count_by_list
 from dataset.index.kinds import OWN_ROWS
@@ -51,14 +54,16 @@ _HASHED_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal changed: rows that were in the index, and the paths of files in the store."""
+    """What a removal changed: rows that were in the index, and the new paths of files in the store."""
 
     rows: int
     files: tuple[str, ...]
 
 
-def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers) -> Removed:
+def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers, version: str = "") -> Removed:
     """Remove rows by id from the index in a folder of a store; ids that it does not have are no error.
+
+    `version` is the release's that does not have the rows; without one, files keep their names.
 
     Raises: SearchIndexError when there is no index, or it is damaged; StoreError.
     """
@@ -71,7 +76,7 @@ def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers) -> Remo
         if not wanted:
             return Removed(0, ())
         store.put(journal, strict_json.dumps(sorted(wanted)).encode())
-        removal = _Removal(store, folder, record, np.array(sorted(wanted), np.int64))
+        removal = _Removal(store, folder, record, np.array(sorted(wanted), np.int64), version)
         removed = removal.run()
         store.delete(journal)
     return removed
@@ -124,6 +129,7 @@ class _Removal:
     folder: str
     record: IndexRecord
     ids: Integers
+    version: str = ""
     changed: dict[str, IndexFile] = field(default_factory=dict)
 
     def run(self) -> Removed:
@@ -131,10 +137,13 @@ class _Removal:
         rows, renewed = self.change()
         if renewed != self.record:
             self.store.put(_path(self.folder, RECORD), to_json(renewed))
-        return Removed(rows, tuple(_path(self.folder, path) for path in sorted(self.changed)))
+        paths = sorted(file.path for file in self.changed.values())
+        for path in set(self.changed).difference(paths):
+            self.store.delete(_path(self.folder, path))
+        return Removed(rows, tuple(_path(self.folder, path) for path in paths))
 
     def change(self) -> tuple[int, IndexRecord]:
-        """Change the files; return how many rows the index had of the ids, and the record with the new checksums."""
+        """Change the files; return how many rows the index had of the ids, and the record with the new entries."""
         located = [(segment, self._positions(segment)) for segment in self.record.segments]
         touched = [
             (one, local) for segment, positions in located for one, local in _by_range(segment, positions)
@@ -145,7 +154,7 @@ class _Removal:
             self._blank(one, local)
         self._forget_queries()
         for path in list(self.changed):
-            self.changed[path] = self._hashed(path)
+            self.changed[path] = self._renamed(self._hashed(path))
         segments = tuple(self._renewed(segment) for segment in self.record.segments)
         renewed = replace(self.record, segments=segments, held_out=self._entry(self.record.held_out))
         return sum(len(positions) for _, positions in located), renewed
@@ -234,6 +243,12 @@ class _Removal:
 
     def _entry(self, file: IndexFile) -> IndexFile:
         return self.changed.get(file.path, file)
+
+    def _renamed(self, file: IndexFile) -> IndexFile:
+        path = in_version(file.path, self.version) if self.version else file.path
+        if path != file.path:
+            self.store.copy(_path(self.folder, file.path), _path(self.folder, path))
+        return replace(file, path=path)
 
     def _hashed(self, path: str) -> IndexFile:
         digest, size = hashlib.sha256(), 0

@@ -117,8 +117,8 @@ def _train(work: Work) -> UnitResult:
     held_out = min(plan.options.held_out, plan.rows // 10)
     sample, queries = draw_sample(work.source, plan.options.modality, wanted, held_out, plan.options.seed)
     trained = train(sample, plan.kind, plan.lists, plan.options.seed)
-    work.store.put(work.output(f"{plan.generation}/{HELD_OUT}"), queries.to_bytes())
-    work.store.put(work.output(f"{plan.generation}/{TRAINED}"), write_trained(trained))
+    work.store.put(work.output(plan.trained_file(HELD_OUT)), queries.to_bytes())
+    work.store.put(work.output(plan.trained_file(TRAINED)), write_trained(trained))
     return UnitResult(len(sample) + len(queries.ids), len(sample))
 
 
@@ -149,9 +149,7 @@ def _publish(work: Work) -> UnitResult:
     record = read_existing(work)
     if record is None or segment.name not in {one.name for one in record.segments}:
         files = (
-            [_file(work, f"{plan.generation}/{name}") for name in (TRAINED, HELD_OUT)]
-            if not plan.options.further
-            else []
+            [_file(work, plan.trained_file(name)) for name in (TRAINED, HELD_OUT)] if not plan.options.further else []
         )
         record = make_record(work, segment, files, start_probes(work), ())
         if not plan.options.keeps_lists and work.store.local_path(work.output("index.json")) is not None:
@@ -180,7 +178,7 @@ def _file(work: Work, path: str) -> IndexFile:
 def _held_out(work: Work) -> HeldOut:
     if work.plan.options.keeps_lists:
         return HeldOut.empty(work.plan.dimensions)
-    return HeldOut.from_bytes(work.store.read(work.output(f"{work.plan.generation}/{HELD_OUT}")))
+    return HeldOut.from_bytes(work.store.read(work.output(work.plan.trained_file(HELD_OUT))))
 
 
 @contextmanager
@@ -188,7 +186,7 @@ def _trained(work: Work, scratch: Path) -> Iterator[Trained]:
     """Yield the trained index; one in an object store is copied into `scratch` for as long as it is read."""
 
     record = read_existing(work) if work.plan.options.keeps_lists else None
-    path = work.output(record.trained.path if record else f"{work.plan.generation}/{TRAINED}")
+    path = work.output(record.trained.path if record else work.plan.trained_file(TRAINED))
     place = work.store.local_path(path)
     copied = place is None
     if place is None:

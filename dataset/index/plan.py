@@ -1,4 +1,5 @@
-"""What a build was asked for, its plan, and the folder of its work: `indexing/NAME/{model}/{modality}` in the store.
+"""What a build was asked for, its plan, and the folder of its work:
+`indexing/NAME/v{MAJOR}/{model}/{modality}` in the store.
 
 plan.json              written by the train step; the later steps read it
 add/ describe/ merge/  files of these steps, deleted by finish
@@ -24,6 +25,7 @@ from dataset.formats.json_records import from_json, to_json
 from dataset.formats.release_embeddings import EmbeddingModel, model_folder_name
 from dataset.formats.releases import Release
 from dataset.formats.steps import Step
+from dataset.formats.versions import WorkKind, versioned, work_folder
 from dataset.index.kinds import choose_kind, choose_lists
 from dataset.index.sources import FolderSource, ReleaseSource, Source, rows_of, slices_of
 from dataset.store.store import Store
@@ -116,6 +118,10 @@ class Plan:
             Step("finish", 1),
         ]
 
+    def trained_file(self, name: str) -> str:
+        """Return the path in the index's folder of a file that the train step writes."""
+        return f"{versioned(str(self.generation), self.version)}/{name}"
+
     def first_list(self, at: int) -> int:
         """Return the first list of a range; that after the last for `at` = ranges."""
         return at * self.lists // self.ranges
@@ -157,7 +163,8 @@ def work_on_release(release: Release, options: IndexOptions, *, anew: bool = Fal
     Raises: SearchIndexError when it has no such embeddings, or the index that they do not fit to.
     """
     folder = release.path(index_path(options.model, options.modality))
-    work = f"indexing/{release.record.name}/{options.model}/{options.modality}/{options.build or 'local'}"
+    work = work_folder(WorkKind.INDEX, release.record.name, release.record.version)
+    work = f"{work}/{options.model}/{options.modality}/{options.build or 'local'}"
     plan = None if anew else _begun(release.store, work, options)
     batches = plan.batches if plan else options.batches
     existing = None if plan else _existing(release.store, folder)
@@ -239,7 +246,7 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
         kind=kind,
         lists=lists,
         generation=generation,
-        segment=f"{generation}-{_next_number(existing)}-{name}",
+        segment=versioned(f"{generation}-{_next_number(existing)}-{name}", source.version),
         batches=source.batches,
         ranges=max(1, min(MAX_RANGES, lists, -(-rows // RANGE_ROWS))),
         add_units=len(slices_of(source, options.unit_rows)),

@@ -272,7 +272,7 @@ class FolderSource:
         """
         store = Store.open(uri, writable=False)
         found = store.list()
-        trained = [re.fullmatch(rf"(.*/)\d+/{TRAINED}", path) for path in found]
+        trained = [re.fullmatch(rf"(.*/)\d+(?:-v\d+)?/{TRAINED}", path) for path in found]
         indexes = ("index/", *(match[1] for match in trained if match))  # an index has .npy files, too
         paths = [path for path in found if not path.startswith(indexes)]
         arrays = _by_number([path for path in paths if path.endswith(".npy")])

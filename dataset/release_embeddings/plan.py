@@ -1,4 +1,4 @@
-"""The plan of a consolidation, and its work folder: `consolidating/NAME/{model}/{batch}` in the release's store.
+"""The plan of a consolidation, and its work folder: `consolidating/NAME/v1/{model}/{batch}` in the release's store.
 
 plan.json      the request, and the number of units sources.arrow  the sources of each unit, one record batch per unit
 match/ layout/ files/   the output of the units
@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
 
+from dataset.formats import versions
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.release_embeddings import ReleaseEmbeddingsError, embeddings_path
 from dataset.formats.releases import Release, ReleaseBatch
+from dataset.formats.versions import WorkKind
 from dataset.release_embeddings.sources import Source
 from dataset.store.store import Store
 
@@ -67,7 +69,7 @@ class Work:
 
 def work_folder(plan: Plan) -> str:
     """Return the folder of a plan's work in the release's store."""
-    return f"consolidating/{plan.release}/{plan.folder}/{plan.batch}"
+    return f"{versions.work_folder(WorkKind.EMBEDDINGS, plan.release, plan.version)}/{plan.folder}/{plan.batch}"
 
 
 def open_work(release: Release, plan: Plan, sources: Iterable[Source], unit_rows: int) -> Work:

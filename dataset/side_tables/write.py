@@ -28,6 +28,7 @@ from dataset.formats.side_tables import (
     side_schema,
     write_side_tables,
 )
+from dataset.formats.versions import WorkKind, work_folder
 from dataset.recipe.extra_columns import type_name
 from dataset.side_tables.places import HashKeys, IdKeys, Keys
 from dataset.side_tables.sources import JoinOn
@@ -71,7 +72,8 @@ def write_side_table(
     generation = tables[name].generation + 1 if name in tables else 1
     data = [file for file in release.files(FileKind.DATA) if file.rows]
     keys = IdKeys.of(data) if on is JoinOn.ID else HashKeys(release, data, section_bits(data, len(units)))
-    work = _Work(release, f"joining/{release.record.name}/{name}", name, generation, data, columns, keys)
+    folder = work_folder(WorkKind.SIDE_TABLE, release.record.name, release.record.version)
+    work = _Work(release, f"{folder}/{name}", name, generation, data, columns, keys)
     work.delete()
     left_out: Counter[str] = Counter()
     numbered = list(enumerate(units))
@@ -187,7 +189,7 @@ class _Work:
             return None, left_out
         rows = rows.take(pa.array(chosen[at_places])).add_column(0, "id", pa.array(data.first_id + at_places))
         schema = side_schema(self.columns)
-        path = side_path(self.name, self.generation, data)
+        path = side_path(self.release, self.name, self.generation, data)
         with table_writer(self.release.store, self.release.path(path), schema) as writer:
             writer.write(rows)
         file = SideFile(path=path, data=data.path, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)

@@ -155,6 +155,26 @@ class Store:
         with self._translated("delete", path), suppress(FileNotFoundError):
             self._filesystem.delete_file(self._place(path))
 
+    def copy(self, path: str, target: str) -> None:
+        """Make the file at `path` available at `target`, too: in a folder as a hard link, so that a program that has
+        mapped either sees a change of the bytes; in an object store as a copy, which the store makes by itself.
+
+        Raises: StoreError when there is no such file, or it cannot be copied.
+        """
+        source, place = self._place(path), self._place(target)
+        with self._translated("copy", path):
+            if not self._is_folder:
+                self._filesystem.copy_file(source, place)
+                return
+            aside = self._aside(place)
+            try:
+                os.link(source, aside)
+                if not (Path(place).exists() and Path(place).samefile(source)):  # then a rename does nothing
+                    aside.replace(place)
+            finally:
+                aside.unlink(missing_ok=True)
+            _sync(Path(place).parent)
+
     def delete_empty_folders(self, prefix: str) -> None:
         """Delete the empty folders at `prefix`, below, and above up to the store's; a local folder's only, since an
         object store has none.

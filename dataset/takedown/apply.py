@@ -1,7 +1,7 @@
 """`dataset takedown apply`: the phases of a plan, each of units that leave a marker when they are done.
 
     scan: a data file ─▶ indexes ─▶ crawl: an output ─▶ release: a touched data file
-                      ─▶ side tables ─▶ embeddings ─▶ record
+                      ─▶ side tables ─▶ embeddings ─▶ record ─▶ files of older versions
 
 Units are shared by threads: numpy, Arrow and hashlib release the GIL for nearly all of the time.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dataset.formats.releases import open_release
 from dataset.formats.takedowns import read_applied, removed_path
 from dataset.publish.deny import DenyRules
 from dataset.stats.threads import map_in_order
@@ -29,6 +30,7 @@ from dataset.takedown.record import write_applied, write_version
 from dataset.takedown.release_files import rewrite_file
 from dataset.takedown.scan import Companions, data_files, scan_file
 from dataset.takedown.side_files import remove_from_side_tables
+from dataset.takedown.stale import stale_files
 
 Integers = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
@@ -110,6 +112,8 @@ def apply_takedowns(
     total += remove_from_embeddings(work, gone)
     if removed:
         write_version(work, entries, removed)
+    for path in stale_files(open_release(store, name)):
+        store.delete(path)
     write_applied(work, targets, removed)
     delete_work(store, name)
     return AppliedTakedowns(

@@ -36,12 +36,12 @@ def remove_from_indexes(work: Work, gone: Removed) -> int:
     """
     folders = index_folders(work.release) if len(gone.ids) else []
     return sum(
-        int(work.once(f"index/{at:06d}.json", partial(_remove, work.store, folder, gone.ids)))
+        int(work.once(f"index/{at:06d}.json", partial(_remove, work.store, folder, gone)))
         for at, folder in enumerate(folders)
     )
 
 
-def _remove(store: Store, folder: str, ids: Integers) -> int:
+def _remove(store: Store, folder: str, gone: Removed) -> int:
     try:
         from dataset.index.delete import delete_ids
     except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def _remove(store: Store, folder: str, ids: Integers) -> int:
             f"{folder} is an index, and {error.name} is not installed: install Shoal with its extra [index], and apply "
             "again."
         ) from error
-    removed = delete_ids(store, folder, ids)
+    removed = delete_ids(store, folder, gone.ids, gone.version)
     return sum(store.size(path) for path in removed.files)
 
 

@@ -12,7 +12,6 @@ from dataset.store.store import Store, StoreError
 
 WAITING = "takedowns/waiting"
 """Notes of `tracker takedown`, by the tracker's UUID."""
-_WORK = {"publishing": "dataset publish", "consolidating": "dataset embeddings", "joining": "dataset tags or captions"}
 
 
 def open_items(store: Store, release: Release, applied: Applied, *, everything: bool) -> Iterator[str]:
@@ -23,15 +22,8 @@ def open_items(store: Store, release: Release, applied: Applied, *, everything: 
         yield f"{len(left)} deny lists are not applied to {name} yet: dataset takedown apply {name}."
     if store.exists(applying_plan(name)):
         yield f"An apply to {name} is unfinished: dataset takedown apply {name}."
-    for folder, command in _WORK.items():
-        if store.list(f"{folder}/{name}"):
-            yield f"{folder}/{name} has rows of an unfinished {command}: finish it, or begin it anew with --restart."
-    for path in store.list(f"dedup/{name}"):
-        if path.endswith("/state.json") and _major(_version_of(store, path)) < _major(release.record.version):
-            yield (
-                f"{path.removesuffix('/state.json')} has compressed vectors of removed rows: dataset dedup {name} "
-                "--restart."
-            )
+    if store.list(f"publishing/{name}"):
+        yield f"publishing/{name} has rows of an unfinished publish: finish it, or begin it anew with --restart."
     yield from _crawls(release)
     yield from _waiting(store, release)
     yield "Unfinished files of killed programs may have rows: tracker sweep --older-than 1h --yes deletes them."
@@ -69,15 +61,3 @@ def _waiting(store: Store, release: Release) -> Iterator[str]:
             yield f"Links that wait in tracker {tracker} were not compared with {missing} lists: tracker takedown."
         elif held:
             yield f"{held} batches of tracker {tracker} were being downloaded: tracker takedown, once more."
-
-
-def _version_of(store: Store, path: str) -> str:
-    try:
-        return str(json.loads(store.read(path))["version"])
-    except (ValueError, KeyError, TypeError):
-        return "0.0.0"
-
-
-def _major(version: str) -> int:
-    first = version.partition(".")[0]
-    return int(first) if first.isdecimal() else 0

@@ -68,14 +68,14 @@ def rewrite_file(release: Release, companions: Companions, data: ReleaseFile, id
     return [asdict(entry) for entry in written]
 
 
-def rewrite_groups(release: Release, path: str, change: Change) -> TableWriter:
-    """Replace a parquet file of a release by what `change` makes of each of its row groups.
+def rewrite_groups(release: Release, path: str, change: Change, target: str = "") -> TableWriter:
+    """Write what `change` makes of each row group of a release's parquet file to `target`, by default in its place.
 
     Raises: TakedownError when it cannot be read; StoreError when it cannot be written, and is as it was.
     """
     with (
         _opened(release, path) as parquet,
-        table_writer(release.store, release.path(path), parquet.schema_arrow.remove_metadata()) as writer,
+        table_writer(release.store, release.path(target or path), parquet.schema_arrow.remove_metadata()) as writer,
     ):
         for group in _groups(parquet, path):
             writer.write_group(change(group))

@@ -1,6 +1,7 @@
 """Side tables phase: removed rows leave the files of every side table, and side_tables.json says so.
 
-In `duplicates`, rows of the same groups change, too.
+In `duplicates`, rows of the same groups change, too. A file that changes is written under the release's new version
+(`dataset.formats.versions`); the others stay where they are.
 """
 
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from dataset.formats.duplicates import NAME
 from dataset.formats.releases import FileKind
-from dataset.formats.side_tables import SideFile, SideTable, read_side_tables, write_side_tables
+from dataset.formats.side_tables import SideFile, SideTable, read_side_tables, side_path_in, write_side_tables
 from dataset.takedown.duplicates import write_changes
 from dataset.takedown.plan import Removed, Work
 from dataset.takedown.release_files import file_digest, rewrite_groups
@@ -42,7 +43,8 @@ def remove_from_side_tables(work: Work, gone: Removed) -> int:
                 files.append(file)
                 continue
             marker = f"side/{name}-{table.generation}-{at:06d}.json"
-            said = work.once(marker, partial(_rewrite, work, file, gone.ids[first:end], changes.slice(low, high - low)))
+            ids, new = gone.ids[first:end], changes.slice(low, high - low)
+            said = work.once(marker, partial(_rewrite, work, file, gone.version, ids, new))
             files.append(SideFile(**said["file"]))
             total += said["bytes"]
         rows = sum(file.rows for file in files)
@@ -52,12 +54,12 @@ def remove_from_side_tables(work: Work, gone: Removed) -> int:
     return total
 
 
-def _rewrite(work: Work, file: SideFile, ids: Integers, changes: pa.Table) -> dict[str, Any]:
+def _rewrite(work: Work, file: SideFile, version: str, ids: Integers, changes: pa.Table) -> dict[str, Any]:
     """Rewrite a file without rows, and with changed ones; return its entry, and the bytes that were written."""
     release, wanted = work.release, pa.array(ids)
     known = release.store.read_table(release.path(file.path), ["id"])["id"]
     if not len(changes) and not pc.any(pc.is_in(known, wanted)).as_py():
-        # No such row is here, or an earlier call was ended behind this.
+        # No such row is here, or an earlier call, which made the version that is live, was ended behind this.
         size, sha256 = file_digest(release, file.path)
         return {"file": asdict(replace(file, rows=len(known), bytes=size, sha256=sha256)), "bytes": 0}
 
@@ -69,6 +71,7 @@ def _rewrite(work: Work, file: SideFile, ids: Integers, changes: pa.Table) -> di
         same = rows.filter(pc.invert(pc.is_in(rows["id"], new["id"].combine_chunks())))
         return pa.concat_tables([same, new.select(rows.column_names).cast(rows.schema)]).sort_by("id")
 
-    writer = rewrite_groups(release, file.path, change)
-    entry = replace(file, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)
+    path = side_path_in(file.path, version)
+    writer = rewrite_groups(release, file.path, change, path)
+    entry = replace(file, path=path, rows=writer.rows, bytes=writer.file.bytes, sha256=writer.file.sha256)
     return {"file": asdict(entry), "bytes": entry.bytes}

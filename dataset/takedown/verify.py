@@ -3,6 +3,7 @@
     release         every file that had a removed row has none of its ids, and is on no deny list
     crawl           shards, tars, packs, parts and embeddings that the removed rows came from have none of their keys
     derived         side tables, consolidated embeddings and indexes have none of their ids
+    older versions  no file of a build over an older MAJOR version is left, in use or not
     checksums       files of the release are those that its record and SHA256SUMS list
 
 With `everything`, all files of the release and all outputs of its crawls are decoded and compared with the deny lists.
@@ -25,6 +26,7 @@ from dataset.store.store import Store
 from dataset.takedown.checks import FileCheck
 from dataset.takedown.indexes import index_checks
 from dataset.takedown.open_items import open_items
+from dataset.takedown.stale import stale_checks
 from dataset.takedown.verify_crawl import crawl_checks
 from dataset.takedown.verify_release import derived_checks, release_checks
 
@@ -76,6 +78,7 @@ def verify_takedowns(
     jobs = list(release_checks(release, ids, rules, everything=everything))
     jobs += derived_checks(release, ids)
     jobs += index_checks(release, ids)
+    jobs += stale_checks(release)
     jobs += crawl_checks(release, targets, rules, everything=everything)
     on_cost(len(jobs), sum(job.size for job in jobs))
     leftovers: list[str] = []

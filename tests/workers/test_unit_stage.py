@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from dataset.formats.releases import FORMAT, CardDetails, ReleaseOptions, ReleaseRecord
 from dataset.store.store import Store
 from tests.tracker.filling import scalar, set_setting
 from tests.workers.fake_units import PLAN, FakeUnits
@@ -32,14 +33,23 @@ Register = Callable[[str], Session]
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store.open(str(tmp_path / "store"))
-    store.put("releases/r1/release.json", b'{"version": "1.0.0"}')
+    put_version(store, "1.0.0")
     return store
+
+
+def put_version(store: Store, version: str) -> None:
+    record = ReleaseRecord(
+        format=FORMAT, name="r1", version=version, previous=None, published="2026-11-26", inputs=(),
+        options=ReleaseOptions(unique=(), drop_contacts=False, mixed=False, variants={}, rows_per_file=1),
+        card=CardDetails(), columns={}, aesthetic=False, next_id=0, batches=(), removed={}, files=(),
+    )  # fmt: skip
+    store.put("releases/r1/release.json", record.to_json())
 
 
 def request(tmp_path: Path, **changes: Any) -> UnitRequest:
     known: dict[str, Any] = {
-        "store": str(tmp_path / "store"), "release": "r1", "options": {}, "plan": [list(step) for step in PLAN],
-        "step": "train", "unit": 0, "scratch": str(tmp_path), "max_bytes": None,
+        "store": str(tmp_path / "store"), "release": "r1", "version": "1.0.0", "options": {},
+        "plan": [list(step) for step in PLAN], "step": "train", "unit": 0, "scratch": str(tmp_path), "max_bytes": None,
     }  # fmt: skip
     return UnitRequest(**known | changes)
 
@@ -74,6 +84,14 @@ def test_a_worker_takes_a_build_from_its_first_step_to_its_last(
 def test_a_unit_that_fails_says_why(store: Store, tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UnitFailed, match=said):
         run_in_process(MODULE, request(tmp_path, options=options, max_bytes=512 << 20), lambda _: None)
+
+
+def test_a_unit_of_a_build_over_a_version_whose_rows_were_removed_is_refused(store: Store, tmp_path: Path) -> None:
+    put_version(store, "1.2.0")
+    run_in_process(MODULE, request(tmp_path), lambda _: None)
+    put_version(store, "2.0.0")
+    with pytest.raises(UnitFailed, match=r"Rows of r1 1.0.0 were removed in the meantime: .* with --restart"):
+        run_in_process(MODULE, request(tmp_path), lambda _: None)
 
 
 def test_a_failed_unit_uses_up_an_attempt_and_keeps_its_sentence(

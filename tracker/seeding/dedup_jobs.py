@@ -74,7 +74,8 @@ def state_path(run: ReleaseRun, model: str) -> str:
     """Return the path in the store of the record of searched batches; without it, a search starts from the
     beginning.
     """
-    return f"dedup/{run.run.removeprefix('releases/')}/{model}/state.json"
+    major = str(run.release["version"]).partition(".")[0]
+    return f"dedup/{run.run.removeprefix('releases/')}/v{major}/{model}/state.json"
 
 
 def _rounds(batches: Mapping[str, Sequence[int]], known: int) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from dataset import strict_json
 from dataset.errors import DatasetError
+from dataset.formats.releases import open_release, require_live
 from dataset.formats.steps import Step, UnitResult, plan_to_json
 from dataset.store.store import Store
 from workers.errors import CannotWork, WorkerError
@@ -37,11 +38,14 @@ class UnitFailed(WorkerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRequest:
-    """A unit of a build, from the job; `max_bytes` limits the memory that is not a mapped file."""
+    """A unit of a build, from the job; `version` is the release's when the build began, and `max_bytes` limits the
+    memory that is not a mapped file.
+    """
 
     store: str
     release: str
     options: Mapping[str, Any]
+    version: str
     plan: list[list[Any]]
     step: str
     unit: int
@@ -159,6 +163,7 @@ def _answer(request: UnitRequest, plan_steps: PlanSteps, run_unit: RunUnit) -> d
         resource.setrlimit(resource.RLIMIT_DATA, (request.max_bytes, request.max_bytes))
     try:
         store = Store.open(request.store)
+        require_live(open_release(store, request.release), request.version)
         if request.step == next(name for name, units in request.plan if units):
             _check_plan(request, plan_to_json(plan_steps(store, request.release, request.options)))
         result = run_unit(

@@ -57,6 +57,7 @@ class UnitStage(Stage[Job]):
             request = UnitRequest(
                 store=context.store.uri,
                 release=job.run.removeprefix(RELEASES),
+                version=job.payload["version"],
                 options=self.options(job),
                 plan=job.payload["plan"],
                 step=job.payload["step"],

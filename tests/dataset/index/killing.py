@@ -57,7 +57,7 @@ def work(folder: Path, step: str) -> None:
         "compact": {"compact": True},
     }[step]
     options = IndexOptions(model="ViT-L-14", lists=16, held_out=16, unit_rows=90, **asked)  # type: ignore[arg-type]
-    path = f"indexing/laion/ViT-L-14/{options.modality}/local/plan.json"
+    path = f"indexing/laion/v1/ViT-L-14/{options.modality}/local/plan.json"
     if step in ("add", "compact") and _is_done(store, step, path):
         return
     small = patch.multiple(plan, RANGE_ROWS=250, DESCRIBED_IDS=120)

@@ -106,8 +106,8 @@ def test_a_table_that_is_joined_again_is_replaced_as_a_whole(release: Release, t
     second = join(release, path).table
     assert (first.generation, second.generation) == (1, 2)
     assert [file.sha256 for file in first.files] == [file.sha256 for file in second.files]
-    assert {path.split("/")[3] for path in release.store.list(release.path("tags"))} == {"2"}
-    check_sums(Path(release.store.uri.removeprefix("file://")) / release.folder / "tags" / "2")
+    assert {path.split("/")[3] for path in release.store.list(release.path("tags"))} == {"2-v1", "SHA256SUMS"}
+    check_sums(Path(release.store.uri.removeprefix("file://")) / release.folder / "tags")
 
 
 def test_of_rows_with_one_hash_the_first_counts_and_nan_becomes_null(release: Release, tmp_path: Path) -> None:

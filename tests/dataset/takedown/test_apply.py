@@ -148,17 +148,20 @@ def test_files_without_a_removed_row_keep_their_bytes(store: Store) -> None:
     touched = [file.path for file in release.files(FileKind.DATA) if file.rows < file.last_id + 1 - file.first_id]
     assert len(touched) == 1
     tail = touched[0].partition("/")[2]
-    expected = {f"releases/laion/{kind}/{tail}" for kind in ("data", "extended", "source", "stats/hosts", "captions/1")}
+    expected = {
+        f"releases/laion/{kind}/{tail}" for kind in ("data", "extended", "source", "stats/hosts", "captions/1-v1")
+    }
     safe = [path for path in changed if "/variants/" in path]
     expected |= {*safe, f"releases/laion/stats/counts/{tail.removesuffix('.parquet')}.counts"}
     expected |= {f"releases/laion/{name}" for name in (
         "README.md", "SHA256SUMS", "croissant.json", "hosts.parquet", "release.json", "side_tables.json",
-        "captions/1/SHA256SUMS")}  # fmt: skip
+        "captions/SHA256SUMS")}  # fmt: skip
     plots = {path for path in changed if "/plots/" in path}
     vectors = {path for path in changed if "laion/embeddings/" in path}
     index = {path for path in changed if "laion/index/" in path}
     crawl = {path for path in changed if path.startswith("crawl/")}
-    assert changed == expected | plots | vectors | crawl | index
+    work = {path for path in changed if path.startswith("indexing/laion/v1/")}
+    assert changed == expected | plots | vectors | crawl | index | work
     assert len(vectors) == 2 * 5  # index.json, SHA256SUMS and three files, of each model
     assert {path.split("/")[1] for path in crawl} == {"shards", "parts", "packs", "embeddings"}
     assert all("/0." in path or "/0000000001." in path for path in crawl)

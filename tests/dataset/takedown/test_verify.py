@@ -20,7 +20,7 @@ RECORDS = ("release.json", "index.json", "side_tables.json", "SHA256SUMS")
 
 
 class Applied:
-    """A store after an apply, and the old bytes of each file that it changed."""
+    """A store after an apply; `old` has the bytes of each file before it, under the names that they had and have."""
 
     def __init__(self, folder: Path) -> None:
         self.store = make_crawl(folder, 3)
@@ -29,8 +29,17 @@ class Applied:
         named = [sample(0), sample(PER_SHARD)]
         file_request(self.store, [Entry(kind="md5", value=row["md5"]) for row in named], "privacy")
         apply_takedowns(self.store, "laion")
-        self.old = {path: data for path, data in before.items() if self.store.read(path) != data}
-        self.new = {path: self.store.read(path) for path in self.old}
+        now = {path: self.store.read(path) for path in self.store.list()}
+        self.old = {path: data for path, data in before.items() if now.get(path) != data}
+        for path in set(now).difference(before):
+            earlier = path.replace("-v2/", "-v1/")
+            self.old |= {path: before[earlier]} if earlier in before else {}
+        self.new = {path: now.get(path) for path in self.old}
+
+    def put_back(self, path: str) -> None:
+        """Leave a file as it is after the apply."""
+        data = self.new[path]
+        self.store.delete(path) if data is None else self.store.put(path, data)
 
     def verify(self, *, everything: bool = False) -> Verified:
         return verify_takedowns(self.store, "laion", everything=everything)
@@ -41,7 +50,7 @@ class Applied:
             self.store.put(path, self.old[path])
         found = {sentence.split(" ", 1)[0] for sentence in self.verify().leftovers}
         for path in paths:
-            self.store.put(path, self.new[path])
+            self.put_back(path)
         return found
 
 
@@ -62,7 +71,9 @@ def test_a_leftover_in_each_kind_of_file_is_found(applied: Applied) -> None:
     kinds = {"data/", "extended/", "variants/", "source/", "stats/hosts/", "stats/counts/", "captions/", "img_emb/",
              "text_emb/", "metadata/", "shards/0.tar", "shards/0.parquet", "packs/", ".scores.parquet", "01.tar",
              "hosts.parquet", "README.md", "embeddings/second", "croissant.json",
-             "lists-", "rows-", "numbers-", "texts-", "bits-", "facets-", "domains-"}  # fmt: skip
+             "v1/lists-", "v1/rows-", "v1/numbers-", "v1/texts-", "v1/bits-", "v1/facets-", "v1/domains-",
+             "v2/lists-", "v2/rows-", "v2/numbers-", "v2/texts-", "v2/bits-", "v2/facets-", "v2/domains-",
+             "captions/1-v1/", "captions/1-v2/", "indexing/laion/v1/"}  # fmt: skip
     assert [kind for kind in kinds if not any(kind in path for path in planted)] == []
     vectors = [path for path in planted if path.endswith(".npy")]
     others = [path for path in planted if not path.endswith(".npy")]
@@ -74,7 +85,7 @@ def test_a_file_that_is_damaged_is_not_taken_for_clean(applied: Applied) -> None
     path = "crawl/parts/0000000001.parquet"
     applied.store.put(path, b"PAR1 and nothing else")
     assert [sentence for sentence in applied.verify().leftovers if sentence.startswith(path)]
-    applied.store.put(path, applied.new[path])
+    applied.put_back(path)
 
 
 def test_a_copy_in_a_part_that_no_row_of_the_release_came_from_is_found_by_reading_everything(
@@ -138,7 +149,7 @@ def test_the_command_fails_when_something_is_left(applied: Applied) -> None:
     path = next(path for path in applied.old if "/data/" in path)
     applied.store.put(path, applied.old[path])
     left = CliRunner().invoke(app, [*arguments, "--json"])
-    applied.store.put(path, applied.new[path])
+    applied.put_back(path)
     assert left.exit_code == 1
     (said,) = json.loads(left.stdout)["releases"]
     assert said["clean"] is False

@@ -111,7 +111,7 @@ def test_a_search_for_duplicates_takes_up_only_new_batches(
     state = {"batches": [{}, {}], "super_cells": 1, "at": 0.94, "careful": False, "with_pdq": False,
              "quality": ["safe", "watermark", "size", "similarity", "pixels", "hash"]}  # fmt: skip
     release = Release(tmp_path, a=[1_000, 24], b=[10], c=[20])
-    release.put("dedup/r1/clip/state.json", state)
+    release.put("dedup/r1/v1/clip/state.json", state)
     (build,) = console.json("dedup", "r1", "--model", "clip")["builds"]
     assert [step for step, _ in build["plan"]][:9] == [
         "ids", "quality", "train", "layout", "gather-2", "new-5", "merge-5", "rest-5", "sweep-5"
@@ -121,11 +121,11 @@ def test_a_search_for_duplicates_takes_up_only_new_batches(
 def test_a_restarted_search_forgets_what_was_searched(console: Console, tmp_path: Path) -> None:
     release = Release(tmp_path, a=[1_000])
     state = {"batches": [{}], "super_cells": 1, "at": 0.9, "careful": True, "with_pdq": False, "quality": ["hash"]}
-    release.put("dedup/r1/clip/state.json", state)
+    release.put("dedup/r1/v1/clip/state.json", state)
     assert "was searched with at 0.9, careful True" in console.refusal("dedup", "r1", "--model", "clip")
     (build,) = console.json("dedup", "r1", "--model", "clip", "--restart")["builds"]
     assert ["gather-0", 1] in build["plan"]
-    assert not (tmp_path / "dedup/r1/clip/state.json").exists()
+    assert not (tmp_path / "dedup/r1/v1/clip/state.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dataset.commands import serve_options
 from dataset.commands.options import StoreOption, messages, needs_extra
-from dataset.commands.releases import is_release
+from dataset.commands.releases import is_release, open_named_release
 from dataset.commands.serve_files import check_exports, check_page, read_masks, read_token
 from dataset.commands.served_indexes import open_searched, trace
 from dataset.store.store import Store
@@ -75,6 +75,7 @@ def serve_command(
         log_queries=log_queries,
         exports=check_exports(exports) if exports else None,
         trace=partial(trace, releases, store),
+        releases={name: partial(open_named_release, one, store, writable=False) for name, one in releases.items()},
         reports=Reports(Store.open(store)) if reports else None,
     )
     options = RunOptions(

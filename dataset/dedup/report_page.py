@@ -47,7 +47,7 @@ def render(
         ),
         section("Rows by size of their group", columns("Rows by group size", _sizes(figures)), "1: no near-duplicate."),
         "</div>",
-        *_groups(figures, pictures, unsafe, "" if site else _KEPT),
+        *_groups(figures, pictures, unsafe, site),
         *_recall(figures),
         '<div class="columns">',
         section(
@@ -108,11 +108,12 @@ def _sizes(figures: Figures) -> list[tuple[str, int]]:
     return found
 
 
-def _groups(figures: Figures, pictures: Mapping[int, str], unsafe: Collection[int], of: str) -> Iterator[str]:
+def _groups(figures: Figures, pictures: Mapping[int, str], unsafe: Collection[int], site: Site | None) -> Iterator[str]:
     if not figures.largest:
         return
     heads = ("representative", "rows", "hosts", "lowest cosine", "caption with the highest similarity", "URL")
-    yield section("Largest groups", table(heads, [_group_row(one) for one in figures.largest]))
+    yield section("Largest groups", table(heads, [_group_row(one, site) for one in figures.largest]))
+    note = f"The representative first, then members at the quantiles of the cosine{'' if site else _KEPT}."
     shown = [one for one in figures.largest if any(each in pictures for each in _ids(one))]
     for one in shown:
         cosines = {one.representative: 1.0} | {member.id: member.cosine for member in one.members}
@@ -129,7 +130,6 @@ def _groups(figures: Figures, pictures: Mapping[int, str], unsafe: Collection[in
             for each, cosine in cosines.items()
             if each in pictures
         ]
-        note = f"The representative first, then members at the quantiles of the cosine{of}."
         yield section(f"Group of {one.size:,}", gallery(thumbnails), note)
 
 
@@ -137,11 +137,14 @@ def _ids(group: Group) -> list[int]:
     return [group.representative, *(member.id for member in group.members)]
 
 
-def _group_row(one: Group) -> tuple[str, ...]:
+def _group_row(one: Group, site: Site | None) -> tuple[str, ...]:
     lowest = min((member.cosine for member in one.members), default=1.0)
     caption = f'<span class="text" dir="auto">{escape(one.caption or "")}</span>'
     url = f'<span class="text">{escape(one.url)}</span>'
-    return str(one.representative), f"{one.size:,}", f"{one.hosts:,}", f"{lowest:.4f}", caption, url
+    name = str(one.representative)
+    if site:
+        name = f'<a href="{escape(site.similar_to(one.representative))}">{name}</a>'
+    return name, f"{one.size:,}", f"{one.hosts:,}", f"{lowest:.4f}", caption, url
 
 
 def _recall(figures: Figures) -> Iterator[str]:

@@ -37,6 +37,12 @@ class Site:
 
     pages: Mapping[str, str]
     current: str
+    search: str = ""
+    """The address of a search, to which the terms are added; '' if there is none."""
+
+    def similar_to(self, row_id: int) -> str:
+        """Return the address of the search for what is similar to a row."""
+        return f"{self.search}&duplicates=1&term=1:id:{row_id}"
 
 
 def data_url(jpeg: bytes) -> str:
@@ -49,22 +55,23 @@ def document(
 ) -> str:
     """Return the whole page; the sections are HTML. With `site` it has links to the server's other pages."""
     name = escape(title)
-    nav = _nav(site) if site else ""
+    links = nav(site) if site else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="referrer" content="no-referrer">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<header><h1>{name}</h1><p>{escape(subtitle)}</p>{nav}</header>\n<main>\n"
+        f"<body>\n<header><h1>{name}</h1><p>{escape(subtitle)}</p>{links}</header>\n<main>\n"
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"
     )
 
 
-def _nav(site: Site) -> str:
+def nav(site: Site) -> str:
+    """Return the links to a server's pages."""
     current = {site.current: ' aria-current="page"'}
-    links = (f'<a href="{escape(href)}"{current.get(name, "")}>{escape(name)}</a>' for name, href in site.pages.items())
-    return f'<nav aria-label="Pages">{"".join(links)}</nav>'
+    named = (f'<a href="{escape(href)}"{current.get(name, "")}>{escape(name)}</a>' for name, href in site.pages.items())
+    return f'<nav aria-label="Pages">{"".join(named)}</nav>'
 
 
 def section(heading: str, body: str, note: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset.report.chart import draw_histograms, histograms
 from dataset.report.galleries import Bucket
-from dataset.report.html import Thumbnail, bars, document, gallery, percent, section, table, tiles
+from dataset.report.html import Site, Thumbnail, bars, document, gallery, percent, section, table, tiles
 from dataset.report.plots import columns, histogram, quantiles, short, size_grid
 from dataset.report.report import ReportError
 from dataset.stats.figures import AT_LEAST, AT_MOST, HISTOGRAM_BINS, Figures
@@ -48,8 +48,10 @@ def render_statistics(
     figures: Figures,
     funnel: Funnel | None = None,
     galleries: Mapping[Bucket, Sequence[Thumbnail]] | None = None,
+    *,
+    site: Site | None = None,
 ) -> str:
-    """Return the page as HTML."""
+    """Return the page as HTML; `site` has the other pages of a server."""
     total, subsets = figures[ALL], figures["subsets"]
     sections = [
         _headline(total),
@@ -70,7 +72,8 @@ def render_statistics(
         "</div>",
         *_galleries(galleries or {}),
     ]
-    return document(title, f"Statistics of {figures['rows']:,} pairs of a picture and its caption", sections)
+    subtitle = f"Statistics of {figures['rows']:,} pairs of a picture and its caption"
+    return document(title, subtitle, sections, site=site)
 
 
 def _headline(total: Figures) -> str:

@@ -33,8 +33,12 @@ from dataset.search.terms import query_vector
 class SearchApi:
     """The answers of /api, as JSON bytes."""
 
-    def __init__(self, service: Service, *, has_reports: bool = False) -> None:
+    def __init__(
+        self, service: Service, *, has_reports: bool = False, links: Callable[[str], Mapping[str, str]] = lambda _: {}
+    ) -> None:
+        """`links` returns the addresses of the pages about an index."""
         self._service = service
+        self._links = links
         self._has_reports = has_reports
 
     def indexes(self) -> bytes:
@@ -43,7 +47,10 @@ class SearchApi:
         loaded = sources.encoder.loaded if sources.encoder else None
         return to_json(
             {
-                "indexes": [_described(served.engine, loaded) for served in self._service.indexes.values()],
+                "indexes": [
+                    _described(served.engine, loaded) | {"pages": self._links(served.engine.name)}
+                    for served in self._service.indexes.values()
+                ],
                 "near_duplicates_from": COLLAPSE_AT,
                 "safe": self._service.safe,
                 "may_leave_safe": self._service.may_leave_safe,

@@ -52,4 +52,5 @@ def _route(path: str) -> str:
 
 
 _API = frozenset({"indexes", "search", "count", "embed", "facets", "rows", "exports", "reports", "operator"})
-_LABELS = frozenset({"/", "/knn-service", "/metadata", "/indices-list", "/metrics-summary", "/metrics", "/healthz"})
+_LABELS = frozenset({"/", "/knn-service", "/metadata", "/indices-list", "/metrics-summary", "/metrics", "/healthz",
+                     "/statistics", "/duplicates"})  # fmt: skip

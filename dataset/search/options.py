@@ -1,10 +1,11 @@
 """What the operator of a server decides about its application."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dataset.formats.releases import Release
 from dataset.search.clip_retrieval import DEFAULT_COLUMNS
 from dataset.search.reports import Reports
 
@@ -23,5 +24,7 @@ class SiteOptions:
     exports: Path | None = None
     trace: Callable[[str, int], Mapping[str, Any]] | None = None
     """Of an index's name and an id."""
+    releases: Mapping[str, Callable[[], Release]] = field(default_factory=dict)
+    """Open the live version of an index's release, by the index's name."""
     reports: Reports | None = None
     """Where reports go; without it nobody can report a row."""

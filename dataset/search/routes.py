@@ -23,6 +23,7 @@ from dataset.search.openapi import description
 from dataset.search.operator_routes import OperatorRoutes
 from dataset.search.options import SiteOptions
 from dataset.search.page_routes import page_routes
+from dataset.search.release_pages import ReleasePages
 from dataset.search.service import Service
 
 log = logging.getLogger("shoal.search")
@@ -31,11 +32,12 @@ log = logging.getLogger("shoal.search")
 class Routes:
     """The handlers of all routes, and their table."""
 
-    def __init__(self, service: Service, options: SiteOptions, exports: Exports) -> None:
+    def __init__(self, service: Service, options: SiteOptions, exports: Exports, pages: ReleasePages) -> None:
         self._service = service
         self._options = options
         self._clip = ClipRetrieval(service, options.columns)
-        self._api = SearchApi(service, has_reports=options.reports is not None)
+        self._pages = pages
+        self._api = SearchApi(service, has_reports=options.reports is not None, links=pages.links)
         self._bodies = BodyReader()
         self._exports = ExportRoutes(service, exports, self._bodies)
 
@@ -68,7 +70,11 @@ class Routes:
         for method, path, handler in own:
             paths.setdefault(path, {})[method] = handler
         table: list[BaseRoute] = [Route(path, _by_method(handlers)) for path, handlers in paths.items() if path != "/"]
-        return [*table, Route("/", self._knn, methods=["POST"]), *page_routes(self._options.page)]
+        return [
+            *table,
+            Route("/", self._knn, methods=["POST"]),
+            *page_routes(self._options.page, self._service, self._pages),
+        ]
 
     def trouble(self) -> str | None:
         """Return why the server is not healthy, or None."""

@@ -74,7 +74,7 @@ async def run(
         if encoder is not None:
             await encoder.close()
         await asyncio.to_thread(queue.close)
-        await asyncio.to_thread(site.exports.close)
+        await asyncio.to_thread(site.close)
         listening.close()
 
 

@@ -13,6 +13,7 @@ from dataset.search.exports import Exports
 from dataset.search.guard import Guard
 from dataset.search.options import SiteOptions
 from dataset.search.quota import Quota
+from dataset.search.release_pages import ReleasePages
 from dataset.search.routes import Routes
 from dataset.search.service import Service
 
@@ -31,17 +32,27 @@ class Site:
 
     app: ASGIApp
     exports: Exports
+    pages: ReleasePages
+
+    def close(self) -> None:
+        """Stop what is computed, and delete exports."""
+        self.pages.close()
+        self.exports.close()
 
 
 def make_site(service: Service, options: SiteOptions) -> Site:
-    """Return the application of a service."""
+    """Return the application of a service.
+
+    Raises: ReleaseError, StoreError when a release cannot be opened.
+    """
+    pages = ReleasePages(options.releases)
     exports = Exports(options.exports)
     inner = Starlette(
-        routes=Routes(service, options, exports).table(),
+        routes=Routes(service, options, exports, pages).table(),
         exception_handlers={SearchError: refused, HTTPException: http_error, Exception: failed},  # type: ignore[dict-item]
     )
     headers = SECURITY if options.page else SECURITY | OUR_PAGE
     app: ASGIApp = Guard(inner, service.metrics, Quota(options.per_second, options.burst), headers)
     if options.cors:
         app = CORSMiddleware(app, allow_origins=[*options.cors], allow_methods=["*"], allow_headers=["*"])
-    return Site(app, exports)
+    return Site(app, exports, pages)

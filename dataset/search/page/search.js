@@ -248,6 +248,9 @@ async function prepare() {
   find('[data-act=report]').hidden = !reports;
   const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
   find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));
+  for (const link of document.querySelectorAll('header nav a')) {
+    link.href = chosen.pages[link.textContent] ?? `./?index=${encodeURIComponent(chosen.name)}`;
+  }
   columns = COLUMNS.filter((name) => chosen.columns.includes(name));
   find('#modality-choice').hidden = chosen.modalities.length < 2;
   find('#modality').value = state.modality;

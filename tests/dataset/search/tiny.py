@@ -208,7 +208,7 @@ def served(
         stopping.append(lambda: setattr(server, "should_exit", True))
         ready.set()
         await server.serve(sockets=[listening])
-        site.exports.close()
+        site.close()
         if encoder is not None:
             await encoder.close()
 

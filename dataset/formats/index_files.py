@@ -15,6 +15,8 @@
       {segment}/texts-00000.zst      frames of FRAME_ROWS rows; frames-00000.u64 has their offsets
       {segment}/bits-00000.1.bits    (facets, bytes) bitmaps over positions; facets-00000.1.u32 (lists, facets) counts
       {segment}/domains-00000.npz    rows by registrable domain
+      {segment}/groups-00000.1.bin   (N,) representative int64 and group size uint32 of near-duplicates, if they are
+                                     known; members-00000.1.u32: the rows in groups, by representative
 
 Invariant: a segment is divided into ranges of lists, each with its own files; rows lie in the order of (list, id), and
 the row at that place is its position, plus the range's base, a multiple of 64. Files are never truncated or replaced
@@ -68,7 +70,7 @@ class IndexRange:
     facets: tuple[str, ...]
     """The rows of the bitmaps, and the columns of the counts."""
     files: Mapping[str, IndexFile]
-    """By role: lists, sizes, rows, ids, numbers, texts, frames, bits, facets, domains."""
+    """By role: lists, sizes, rows, ids, numbers, texts, frames, bits, facets, domains, groups, members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 1. The ids are written to `removing.json`: a removal that is killed is completed by the next one.
 2. The rows' bits are cleared in every bitmap: the next search does not find them.
 3. Codes, float16 rows and numbers become zeros, texts are taken out of their frames, the rows out of the domains, the
-   counts of facets; held-out queries that were made of them become zeros. Ids and positions stay, so that a removal
-   that is repeated finds the rows.
+   counts of facets; held-out queries that were made of them become zeros. Ids, positions and representatives stay, so
+   that a removal that is repeated finds the rows and their groups. Groups that lose rows get their new sizes.
 4. The files that were changed get the names of the release's new version (`dataset.formats.versions`): a unit of the
    build that comes back late writes under the old ones.
 5. index.json gets the new names and checksums, and the old names are deleted.
@@ -15,6 +15,7 @@ store each file is replaced.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,9 @@ from dataset.formats.json_records import to_json
 from dataset.formats.versions import in_version
 from dataset.index.domains import Domains
 from dataset.index.facets import ALIVE, count_by_list
+from dataset.index.groups import RECORD as GROUP
+from dataset.index.groups import ROLES as GROUP_ROLES
+from dataset.index.groups import Groups
 from dataset.index.kinds import OWN_ROWS
 from dataset.index.lock import locked
 from dataset.index.numbers import record_type
@@ -123,7 +127,7 @@ def removed_ids(store: Store, folder: str, record: IndexRecord) -> Integers:
 
 @dataclass
 class _Removal:
-    """A removal under way; `changed` has the files of the record that were edited, by their old entries."""
+    """A removal under way; `changed` has the files of the record that were edited, '' for checksums not yet taken."""
 
     store: Store
     folder: str
@@ -150,11 +154,12 @@ class _Removal:
         ]  # fmt: skip
         for one, local in touched:
             self._clear_bits(one, local)
+        self._recount(touched)
         for one, local in touched:
             self._blank(one, local)
         self._forget_queries()
-        for path in list(self.changed):
-            self.changed[path] = self._renamed(self._hashed(path))
+        for path, file in list(self.changed.items()):
+            self.changed[path] = self._renamed(file if file.sha256 else self._hashed(path))
         segments = tuple(self._renewed(segment) for segment in self.record.segments)
         renewed = replace(self.record, segments=segments, held_out=self._entry(self.record.held_out))
         return sum(len(positions) for _, positions in located), renewed
@@ -176,6 +181,38 @@ class _Removal:
             masks = ~(np.uint8(1) << (local & 7).astype(np.uint8))
             for row in bits:
                 np.bitwise_and.at(row, local >> 3, masks)
+
+    def _recount(self, touched: Sequence[tuple[IndexRange, Integers]]) -> None:
+        """Write the sizes of the groups that lose rows: the numbers of rows that they keep."""
+        wanted: set[int] = set()
+        for one, local in touched:
+            if "groups" in one.files:
+                wanted |= set(self._groups(one).records["representative"][local].tolist())
+        if not wanted:
+            return
+        ranges = [one for segment in self.record.segments for one in segment.ranges if "groups" in one.files]
+        members: list[tuple[IndexRange, int, Integers]] = []
+        sizes = Counter[int]()
+        for one in ranges:
+            groups = self._groups(one)
+            alive = _mapped(self.store, _path(self.folder, one.files["bits"].path)).reshape(len(one.facets), -1)
+            for representative in wanted:
+                local = groups.members(representative)
+                if len(local):
+                    members.append((one, representative, local))
+                    row = alive[one.facets.index(ALIVE)]
+                    sizes[representative] += int(((row[local >> 3] >> (local & 7).astype(np.uint8)) & 1).sum())
+        for one in ranges:
+            mine = [(representative, local) for of, representative, local in members if of is one]
+            if mine:
+                with self._edited(one.files["groups"]) as data:
+                    records = data.view(GROUP)
+                    for representative, local in mine:
+                        records["group_size"][local] = sizes[representative]
+
+    def _groups(self, one: IndexRange) -> Groups:
+        records, members = (_mapped(self.store, _path(self.folder, one.files[role].path)) for role in GROUP_ROLES)
+        return Groups(records.view(GROUP), members.view("<u4"))
 
     def _blank(self, one: IndexRange, local: Integers) -> None:
         record, dimensions = self.record, self.record.dimensions
@@ -228,8 +265,10 @@ class _Removal:
             for rows in (held_out.images, held_out.texts):
                 if len(rows):
                     rows[gone] = 0
-            self.store.put(path, held_out.to_bytes())
-            self.changed[self.record.held_out.path] = self.record.held_out
+            data = held_out.to_bytes()
+            self.store.put(path, data)
+            digest = hashlib.sha256(data).hexdigest()
+            self.changed[self.record.held_out.path] = replace(self.record.held_out, bytes=len(data), sha256=digest)
 
     def _renewed(self, segment: IndexSegment) -> IndexSegment:
         ranges = tuple(
@@ -261,7 +300,7 @@ class _Removal:
     @contextmanager
     def _edited(self, file: IndexFile) -> Iterator[Any]:
         """Yield a file's bytes, which may be changed but not made longer or shorter; a folder's file in place."""
-        self.changed[file.path] = file
+        self.changed[file.path] = replace(file, sha256="")
         path = _path(self.folder, file.path)
         if not file.bytes:
             yield np.empty(0, np.uint8)
@@ -271,6 +310,7 @@ class _Removal:
             data = np.frombuffer(bytearray(self.store.read(path)), np.uint8)
             yield data
             self.store.put(path, data.tobytes())
+            self.changed[file.path] = replace(file, sha256=hashlib.sha256(data.data).hexdigest())
         else:
             mapped = np.memmap(place, np.uint8, "r+")
             yield mapped.view(np.ndarray)

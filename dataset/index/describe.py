@@ -30,7 +30,7 @@ def describe_unit(work: Work, unit: int) -> UnitResult:
     plan = work.plan
     part = work.source.id_ranges(DESCRIBED_IDS)[unit]
     ids, lists, hashes = _pairs(work, unit)
-    rows = work.source.read_rows(part)
+    rows = work.source.read_rows(part, groups=plan.groups)
     known = rows["id"].to_numpy()
     at = np.minimum(np.searchsorted(ids, known), max(0, len(ids) - 1))
     has_vector = ids[at] == known if len(ids) else np.zeros(len(known), bool)

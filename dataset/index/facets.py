@@ -7,7 +7,7 @@ subset=, lang=, crawl=   one for each value
 min-side=256 512 1024    both sides have so many pixels
 aspect=wide square tall  width / height above 1.2, within 1/1.2 and 1.2, below
 aesthetic=5 6 7          aesthetic score at least so much
-representative           the best of its near-duplicates, or alone; where duplicates were found
+representative           the best of its near-duplicates, or alone; where the release's near-duplicates are known
 """
 
 from collections.abc import Mapping

@@ -50,6 +50,13 @@ class FilterBits:
         for at in np.unique(self._range_of_list[lists]).tolist():
             self._fill(at)
 
+    def passes(self, positions: Integers) -> npt.NDArray[np.bool_]:
+        """Return which positions pass -> (n,) bool."""
+        at, _ = self._segment.split(positions)
+        for one in np.unique(at).tolist():
+            self._fill(one)
+        return np.asarray((self.bits[positions >> 3] >> (positions & 7).astype(np.uint8)) & 1, bool)
+
     def fill_all(self) -> None:
         """Fill all ranges."""
         for at in range(len(self._segment.ranges)):

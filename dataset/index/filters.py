@@ -33,6 +33,9 @@ class Filter:
     """Below 1: only this share of the rows, chosen by id; recall is measured so."""
 
 
+ANY = Filter()
+
+
 def parse_filter(text: str) -> Filter:
     """Read a filter as a user writes it; '' admits every row.
 

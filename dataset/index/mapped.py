@@ -12,6 +12,8 @@ import numpy.typing as npt
 from dataset.formats.index_files import FRAME_ROWS, IndexFile, IndexRange, IndexRecord, IndexSegment, SearchIndexError
 from dataset.index.domains import Domains
 from dataset.index.facets import ALIVE
+from dataset.index.groups import RECORD as GROUP
+from dataset.index.groups import Groups
 from dataset.index.kinds import OWN_ROWS, Trained
 from dataset.index.numbers import record_type
 from dataset.index.texts import decompress, texts_of
@@ -55,6 +57,8 @@ class MappedRange:
         self.frames = self._map("frames", "<u8") if "frames" in one.files else None
         self._texts = self._map("texts", "|u1") if "texts" in one.files else None
         self._domains: Domains | None = None
+        known = "groups" in self._files
+        self.groups = Groups(self._map("groups", GROUP), self._map("members", "<u4")) if known else None
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -74,9 +78,14 @@ class MappedRange:
         copied: Halves = self._windows[local * self._record.dimensions + 4 * self._starts[lists]]
         return copied
 
-    def list_of(self, local: Integers) -> Integers:
-        """Return the lists, counted from the range's first, of rows by their places -> (n,) int64."""
-        return np.searchsorted(np.cumsum(self.sizes, dtype=np.int64), local, "right")
+    def ids_at(self, local: Integers) -> Integers:
+        """Return ids by places in the range -> (n,) int64."""
+        return np.asarray(self.ids[local])
+
+    def groups_at(self, local: Integers) -> npt.NDArray[np.void]:
+        """Return the groups of near-duplicates by places in the range -> (n,) records; where they are known."""
+        assert self.groups is not None
+        return np.asarray(self.groups.records[local])
 
     def texts(self, local: int) -> list[str | None]:
         """Return a row's texts.
@@ -173,16 +182,14 @@ class MappedSegment:
         return at, positions - self.bases[at]
 
     def gather(self, positions: Integers, read: str, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Fill `out` with what `read` of each range returns for rows: `vectors`, `alive` or `ids`."""
+        """Fill `out` with what `read` of each range returns for rows: `vectors`, `alive`, `ids_at` or `groups_at`."""
         if len(self.ranges) == 1:
-            only = self.ranges[0]
-            out[:] = only.ids[positions] if read == "ids" else getattr(only, read)(positions)
+            out[:] = getattr(self.ranges[0], read)(positions)
             return out
         at, local = self.split(positions)
         for one in np.unique(at).tolist():
             here = at == one
-            place = self.ranges[one]
-            out[here] = place.ids[local[here]] if read == "ids" else getattr(place, read)(local[here])
+            out[here] = getattr(self.ranges[one], read)(local[here])
         return out
 
     def vectors(self, positions: Integers, dimensions: int) -> Halves:
@@ -195,7 +202,7 @@ class MappedSegment:
 
     def ids(self, positions: Integers) -> Integers:
         """Return the ids of rows -> (n,) int64."""
-        return self.gather(positions, "ids", np.empty(len(positions), np.int64))
+        return self.gather(positions, "ids_at", np.empty(len(positions), np.int64))
 
 
 def _on_disk_lists(one: MappedRange, code_bytes: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset.formats.index_files import BASE_STEP, IndexFile, IndexRange, range_file
 from dataset.formats.release_parquet import HashedFile
@@ -18,11 +19,13 @@ from dataset.index.add import add_path
 from dataset.index.add_files import Section, read_head
 from dataset.index.describe import LIST, describe_path
 from dataset.index.domains import pack_domains
-from dataset.index.facets import ALIVE, count_by_list, facet_masks, pack_masks
+from dataset.index.facets import ALIVE, REPRESENTATIVE, count_by_list, facet_masks, pack_masks
+from dataset.index.groups import ROLES, Records, make_records, pack_groups
 from dataset.index.kinds import OWN_ROWS
 from dataset.index.neighbours import NearestRows
 from dataset.index.numbers import layout, pack_numbers, pack_texts
 from dataset.index.plan import Work
+from dataset.index.sources import GROUP_SCHEMA
 from dataset.index.texts import FrameWriter
 from dataset.index.train import HeldOut
 
@@ -157,6 +160,11 @@ def merge_unit(work: Work, held_out: HeldOut, at: int) -> MergedRange:
         domains = pack_domains(columns)
         if domains is not None:
             writer.put("domains", "bin", domains)
+        if plan.groups:
+            records = _records(rows.ids, columns)
+            for role, data in pack_groups(rows.ids, records).items():
+                writer.put(role, ROLES[role], data, 1)
+            masks[REPRESENTATIVE] = (records["representative"] == rows.ids) & present
         writer.put("bits", "bits", pack_masks(masks).tobytes(), 1)
         writer.put("facets", "u32", count_by_list(masks, sizes).tobytes(), 1)
     files = IndexRange(
@@ -206,9 +214,15 @@ def _write_vectors(
         file.write((order + rows.base).astype("<i8").tobytes())
 
 
+def _records(ids: Integers, columns: pa.Table) -> Records:
+    """Return the groups of rows in their order."""
+    representatives, sizes = (np.asarray(pc.fill_null(columns[name], 0)) for name in GROUP_SCHEMA.names)
+    return make_records(ids, representatives, sizes)
+
+
 def _columns(work: Work, rows: _Rows, at: int) -> pa.Table:
     """Return the columns of the range's rows in their order, null for ids that have none any more."""
-    schema = pa.schema([("id", pa.int64()), *work.source.schema])
+    schema = pa.schema([("id", pa.int64()), *work.source.schema, *(GROUP_SCHEMA if work.plan.groups else ())])
     found = []
     for unit in range(work.plan.describe_units):
         with work.store.open_input(work.path(describe_path(unit))) as file:

@@ -106,6 +106,8 @@ class Plan:
     ranges: int
     add_units: int
     describe_units: int
+    groups: bool
+    """Whether the release's near-duplicates were known when the build began."""
 
     @property
     def steps(self) -> list[Step]:
@@ -251,6 +253,7 @@ def make_plan(source: Source, options: IndexOptions, existing: IndexRecord | Non
         ranges=max(1, min(MAX_RANGES, lists, -(-rows // RANGE_ROWS))),
         add_units=len(slices_of(source, options.unit_rows)),
         describe_units=len(source.id_ranges(DESCRIBED_IDS)),
+        groups=source.has_groups,
     )
 
 

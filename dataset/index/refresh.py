@@ -1,8 +1,9 @@
 """Make the bitmaps and counts of facets anew: after side tables have changed, such as tags or near-duplicates.
 
-Scores of side tables (punsafe, pwatermark, aesthetic) take the place of the release's own; `representative` comes from
-the side table of near-duplicates. The new files have new names, and index.json is replaced last: readers go on with the
-old ones until then. Memory: a range's numbers; the values of side tables are kept in files in `scratch`.
+Scores of side tables (punsafe, pwatermark, aesthetic) take the place of the release's own; the groups of
+near-duplicates come from the side table `duplicates`. The new files have new names, and index.json is replaced last:
+readers go on with the old ones until then. Memory: a range's numbers; the values of side tables are kept in files in
+`scratch`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,8 +30,12 @@ from dataset.formats.release_parquet import HashedFile
 from dataset.formats.releases import Release
 from dataset.formats.side_tables import SideTable, read_side_tables
 from dataset.index.facets import ALIVE, REPRESENTATIVE, SCORES, count_by_list, facet_masks, pack_masks
+from dataset.index.groups import COLUMNS as GROUP_COLUMNS
+from dataset.index.groups import ROLES as GROUP_ROLES
+from dataset.index.groups import make_records, pack_groups
 from dataset.index.lock import locked
 from dataset.index.numbers import record_type
+from dataset.index.sources import has_groups
 from dataset.store.store import Store
 
 Values = Mapping[str, npt.NDArray[Any]]
@@ -44,40 +49,47 @@ def refresh(store: Store, folder: str, release: Release | None, scratch: Path) -
     """
     with locked(store, folder):
         record = read_index_record(store, folder)
-        sources = _score_tables(read_side_tables(release)) if release else {}
+        tables = read_side_tables(release) if release else {}
         segments = []
-        old: list[IndexFile] = []
         for at, segment in enumerate(record.segments):
-            values = _values(store, folder, segment, release, sources, scratch / str(at)) if release else {}
+            values = _values(store, folder, segment, release, tables, scratch / str(at)) if release else {}
             ranges = tuple(_refreshed(store, folder, record, segment, at, values) for at in range(len(segment.ranges)))
-            old += [one.files[role] for one in segment.ranges for role in ("bits", "facets")]
             segments.append(replace(segment, ranges=ranges))
         renewed = replace(
             record, version=release.record.version if release else record.version, segments=tuple(segments)
         )
         store.put(_path(folder, RECORD), to_json(renewed))
-        for file in old:
-            store.delete(_path(folder, file.path))
+        kept = {file.path for file in renewed.files}
+        for file in record.files:
+            if file.path not in kept:
+                store.delete(_path(folder, file.path))
     return renewed
 
 
 def _score_tables(tables: Mapping[str, SideTable]) -> dict[str, SideTable]:
-    """Return the table that has each column: `tags` before others, these by name."""
+    """Return the table that has each score: `tags` before others, these by name."""
     found = {}
     for score in SCORES:
         having = [name for name in tables if score in tables[name].columns]
         if having:
             found[score] = tables[min(having, key=lambda name: (name != "tags", name))]
-    if duplicates.NAME in tables:
-        found[REPRESENTATIVE] = tables[duplicates.NAME]
     return found
 
 
 def _values(
-    store: Store, folder: str, segment: IndexSegment, release: Release, sources: Mapping[str, SideTable], scratch: Path
+    store: Store,
+    folder: str,
+    segment: IndexSegment,
+    release: Release,
+    tables: Mapping[str, SideTable],
+    scratch: Path,
 ) -> Values:
     """Write the side tables' values by position into files, and return them mapped."""
-    if not sources:
+    wanted = {score: (table, score, "<f4", np.nan) for score, table in _score_tables(tables).items()}
+    if has_groups(tables):
+        for name in GROUP_COLUMNS:
+            wanted[name] = (tables[duplicates.NAME], name, "<i8", 0)
+    if not wanted:
         return {}
     scratch.mkdir(parents=True, exist_ok=True)
     path = _path(folder, segment.positions.path)
@@ -85,31 +97,28 @@ def _values(
     positions = np.memmap(place, "<i8", "r") if place else np.frombuffer(store.read(path), "<i8")
     end = max(one.base + one.rows for one in segment.ranges)
     found: dict[str, npt.NDArray[Any]] = {}
-    for name, table in sources.items():
-        values = np.memmap(scratch / name, "<f4", "w+", shape=(max(1, end),))
-        values[:] = 1 if name == REPRESENTATIVE else np.nan
-        for ids, column in _columns(release, table, name):
+    for name, (table, column, kind, missing) in wanted.items():
+        values = np.memmap(scratch / name, kind, "w+", shape=(max(1, end),))
+        values[:] = missing
+        for ids, some in _column(release, table, column, kind):
             inside = (ids >= segment.first_id) & (ids < segment.end_id)
-            at, some = positions[ids[inside] - segment.first_id], column[inside]
-            values[at[at >= 0]] = some[at >= 0]
+            at = positions[ids[inside] - segment.first_id]
+            values[at[at >= 0]] = some[inside][at >= 0]
         found[name] = values
     return found
 
 
-def _columns(
-    release: Release, table: SideTable, name: str
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-    """Yield ids and values of a table, a row group at a time; of near-duplicates 1 for the representative, else 0."""
+def _column(
+    release: Release, table: SideTable, name: str, kind: str
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+    """Yield ids and values of a table's column, a row group at a time."""
     for file in table.files:
         with release.store.open_input(release.path(file.path)) as opened:
             parquet = pq.ParquetFile(opened)
             for group in range(parquet.num_row_groups):
                 rows = parquet.read_row_group(group, columns=["id", name], use_threads=False)
-                ids = rows["id"].to_numpy()
-                if name == REPRESENTATIVE:
-                    yield ids, (rows[name].to_numpy() == ids).astype(np.float32)
-                else:
-                    yield ids, rows[name].to_numpy().astype(np.float32)
+                column = rows[name] if kind == "<f4" else rows[name].fill_null(0)
+                yield rows["id"].to_numpy(), column.to_numpy().astype(kind)
 
 
 def _refreshed(
@@ -125,15 +134,19 @@ def _refreshed(
     alive = np.unpackbits(bits[one.facets.index(ALIVE)], count=one.rows, bitorder="little").view(np.bool_)
     here = {name: np.asarray(column[one.base : one.base + one.rows]) for name, column in values.items()}
     masks = facet_masks(_with_scores(numbers, here), record.categories)
+    files = {role: file for role, file in one.files.items() if role not in GROUP_ROLES}
+    made: dict[str, tuple[str, bytes]] = {}
     if REPRESENTATIVE in here:
-        masks[REPRESENTATIVE] = here[REPRESENTATIVE] > 0
+        ids = np.frombuffer(store.read(_path(folder, one.files["ids"].path)), "<i8")
+        groups = make_records(ids, *(here[name] for name in GROUP_COLUMNS))
+        groups["group_size"][~alive] = 0
+        masks[REPRESENTATIVE] = groups["representative"] == ids
+        made |= {role: (GROUP_ROLES[role], data) for role, data in pack_groups(ids, groups).items()}
     masks = {name: mask & alive for name, mask in masks.items()}
+    made["bits"] = "bits", pack_masks(masks).tobytes()
+    made["facets"] = "u32", count_by_list(masks, sizes).tobytes()
     revision = int(one.files["bits"].path.rsplit(".", 2)[1]) + 1
-    files = dict(one.files)
-    for role, ending, data in (
-        ("bits", "bits", pack_masks(masks).tobytes()),
-        ("facets", "u32", count_by_list(masks, sizes).tobytes()),
-    ):
+    for role, (ending, data) in made.items():
         path = range_file(segment.name, role, at, ending, revision)
         with store.write(_path(folder, path)) as file:
             hashed = HashedFile(file)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dataset.formats import duplicates
 from dataset.formats.index_files import TRAINED, SearchIndexError
 from dataset.formats.npy import NpyRows, open_rows
 from dataset.formats.parts import pair_hash
@@ -23,6 +24,8 @@ from dataset.formats.release_embeddings import EmbeddingModel, embeddings_path, 
 from dataset.formats.release_embeddings import image_path as release_image_path
 from dataset.formats.release_embeddings import text_path as release_text_path
 from dataset.formats.releases import FileKind, Release, ReleaseFile
+from dataset.formats.side_tables import SideTable
+from dataset.index.groups import COLUMNS as GROUP_COLUMNS
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 
@@ -31,6 +34,8 @@ Integers = npt.NDArray[np.int64]
 NO_HASH = np.iinfo(np.int64).min
 """The hash of a row that has none to compare."""
 _MAX_CATEGORIES = 60_000
+GROUP_SCHEMA = pa.schema([(f"{duplicates.NAME}.{name}", pa.int64()) for name in GROUP_COLUMNS])
+"""Of the side table of near-duplicates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,20 @@ class Source(Protocol):
     def id_ranges(self, rows: int) -> list[IdRange]:
         """Return all ids in ranges of at most so many, in order."""
 
-    def read_rows(self, ids: IdRange) -> pa.Table:
-        """Return the rows of a range with `id` and all columns, in the order of ids; ids without a row are absent."""
+    @property
+    def has_groups(self) -> bool:
+        """Whether near-duplicates are known."""
+
+    def read_rows(self, ids: IdRange, *, groups: bool) -> pa.Table:
+        """Return the rows of a range with `id` and all columns, in the order of ids; ids without a row are absent.
+
+        With `groups` the columns of GROUP_SCHEMA come last, null for rows that have none.
+        """
+
+
+def has_groups(tables: Mapping[str, SideTable]) -> bool:
+    """Return whether one of a release's side tables has groups of near-duplicates with their sizes."""
+    return duplicates.NAME in tables and {*GROUP_COLUMNS} <= tables[duplicates.NAME].columns.keys()
 
 
 def rows_of(source: Source) -> int:
@@ -238,10 +255,15 @@ class ReleaseSource:
             for first in range(file.first_id, file.last_id + 1, rows)
         ]
 
-    def read_rows(self, ids: IdRange) -> pa.Table:
+    @property
+    def has_groups(self) -> bool:
+        """Whether the release has a side table of near-duplicates."""
+        return has_groups(self.rows.tables)
+
+    def read_rows(self, ids: IdRange, *, groups: bool) -> pa.Table:
         """Read the row groups that hold the ids."""
         file = self.data_files[ids.file]
-        names = ["id", *self.schema.names]
+        names = ["id", *self.schema.names, *(GROUP_SCHEMA.names if groups else ())]
         found = []
         for group in self.rows.row_groups_of(file):
             first, last = self.rows.id_bounds(group)
@@ -249,7 +271,8 @@ class ReleaseSource:
                 rows = self.rows.read(group, names)
                 keep = pc.and_(pc.greater_equal(rows["id"], ids.first), pc.less(rows["id"], ids.end))
                 found.append(rows.filter(keep))
-        return pa.concat_tables(found) if found else pa.schema([("id", pa.int64()), *self.schema]).empty_table()
+        schema = pa.schema([("id", pa.int64()), *self.schema, *(GROUP_SCHEMA if groups else ())])
+        return pa.concat_tables(found).cast(schema) if found else schema.empty_table()
 
 
 @dataclass
@@ -339,7 +362,12 @@ class FolderSource:
             for start in range(0, file.rows, rows)
         ]
 
-    def read_rows(self, ids: IdRange) -> pa.Table:
+    @property
+    def has_groups(self) -> bool:
+        """Near-duplicates of a folder are not known."""
+        return False
+
+    def read_rows(self, ids: IdRange, *, groups: bool) -> pa.Table:  # noqa: ARG002 - there are none
         """Read the rows, and compare `hash` with that of URL and caption where all three are there."""
         first, file = self._tables[ids.file]
         assert file.metadata is not None

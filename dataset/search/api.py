@@ -16,10 +16,13 @@ from dataset.search.bodies import Fields
 from dataset.search.engine import Count, Engine
 from dataset.search.errors import SearchError
 from dataset.search.listing import MOST_DEPTH, Listing
+from dataset.search.near_duplicates import NearQuestion, near_duplicates
 from dataset.search.questions import (
     DEFAULT_COLUMNS,
+    GROUP_SIZE,
     Page,
     Question,
+    parse_near,
     parse_page,
     parse_question,
     parse_terms,
@@ -69,7 +72,7 @@ class SearchApi:
         fields.finish()
         served = self._service.index(question.index)
         engine = served.engine
-        check_question(question, engine)
+        check_modality(question.modality, engine)
         columns = check_columns(page.columns, engine)
         where = engine.parse_filter(question.filters, safe=self._service.is_safe(question.safe))
         digest = await asyncio.to_thread(question.digest, engine.generation)  # pictures are megabytes
@@ -102,7 +105,7 @@ class SearchApi:
         question = parse_question(fields, needs_terms=False)
         fields.finish()
         engine = self._service.index(question.index).engine
-        check_question(question, engine)
+        check_modality(question.modality, engine)
         where = engine.parse_filter(question.filters, safe=self._service.is_safe(question.safe))
         vector = None
         if question.terms:
@@ -149,8 +152,7 @@ class SearchApi:
         Raises: SearchError (404).
         """
         served = self._service.index(index)
-        if modality not in served.engine.modalities:
-            raise SearchError(409, f"The index {served.engine.name} has no {modality} vectors.", field="modality")
+        check_modality(modality, served.engine)
         ids = np.array([row_id], np.int64)
         if not await self._service.queue.submit(partial(_rows, served=served), ids):
             raise SearchError(404, f"The index {served.engine.name} has no row {row_id}.")
@@ -159,18 +161,39 @@ class SearchApi:
         np.save(file, row.astype("<f2"))
         return file.getvalue()
 
+    async def near_duplicates(self, row_id: int, given: Mapping[str, Any]) -> bytes:
+        """Return the near-duplicates of a row.
+
+        Raises: SearchError: 400 that names the field, 404 for a row that is not there.
+        """
+        fields = Fields(given)
+        asked = parse_near(fields)
+        fields.finish()
+        served = self._service.index(asked.index)
+        engine = served.engine
+        check_modality(asked.modality, engine)
+        question = NearQuestion(
+            row=row_id,
+            where=engine.parse_filter(asked.filters, safe=self._service.is_safe(asked.safe)),
+            modality=asked.modality,
+            limit=asked.limit,
+            columns=check_columns(asked.columns, engine),
+        )
+        found = await self._service.queue.submit(partial(near_duplicates, served=served), question, cost=5)
+        if found is None:
+            raise SearchError(404, f"The index {engine.name} has no row {row_id}.")
+        return to_json(found)
+
     async def facets(self, index: str | None) -> bytes:
         """Return the values by which an index can be filtered, with their counts."""
         engine = self._service.index(index).engine
         return to_json(await asyncio.to_thread(engine.facets))
 
 
-def check_question(question: Question, engine: Engine) -> None:
-    """Raise SearchError (409) when an index has no vectors of the wanted modality."""
-    if question.modality not in engine.modalities:
-        raise SearchError(
-            409, f"The index {engine.name} has no {question.modality} vectors: set modality.", field="modality"
-        )
+def check_modality(modality: str, engine: Engine) -> None:
+    """Raise SearchError (409) when an index has no vectors of a modality."""
+    if modality not in engine.modalities:
+        raise SearchError(409, f"The index {engine.name} has no {modality} vectors: set modality.", field="modality")
 
 
 def check_columns(asked: Sequence[str] | None, engine: Engine) -> tuple[str, ...]:
@@ -214,6 +237,7 @@ def _described(engine: Engine, loaded: Any) -> dict[str, Any]:
         "generation": engine.generation,
         "texts_and_pictures": bool(encodes),
         "can_be_safe": engine.can_be_safe,
+        "has_groups": engine.has_groups,
     }
 
 
@@ -249,12 +273,16 @@ def _page(
         similar = int((listing.similarities >= question.at_least).sum())
     end, has_more = min(end, similar), similar > end
     ids = listing.ids[start:end]
+    rows = engine.rows(ids, [*columns, GROUP_SIZE] if engine.has_groups else columns)
     results: list[dict[str, Any]] = [
         {"id": id_, "similarity": similarity, "row": row}
-        for id_, similarity, row in zip(
-            ids.tolist(), listing.similarities[start:end].tolist(), engine.rows(ids, columns), strict=True
-        )
+        for id_, similarity, row in zip(ids.tolist(), listing.similarities[start:end].tolist(), rows, strict=True)
     ]
+    if engine.has_groups:
+        for result in results:
+            if result["row"] is not None:
+                row = result["row"]
+                result[GROUP_SIZE] = row[GROUP_SIZE] if GROUP_SIZE in columns else row.pop(GROUP_SIZE)
     if question.collapse:
         for result, left_out in zip(results, listing.left_out[start:end].tolist(), strict=True):
             result["near_duplicates"] = left_out

@@ -24,7 +24,17 @@ class Found:
 
     ids: Ids  # (K,)
     similarities: Vectors  # (K,) exact cosines
-    left_out: Ids  # (K,) near-duplicates that were found and left out for each row
+    left_out: Ids  # (K,) near-duplicates that were left out for each row
+    groups: Ids  # (K,) equal for near-duplicates in a collapsed list; otherwise the ids
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A row's near-duplicates, at most as many as were asked for."""
+
+    ids: Ids  # (K,) without the row itself
+    size: int
+    """Rows of the group; where the index has no groups, those that were found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,10 @@ class Engine(Protocol):
     def can_be_safe(self) -> bool:
         """Return whether rows have a score by which safe mode filters."""
 
+    @property
+    def has_groups(self) -> bool:
+        """Return whether near-duplicates are known: then they are counted exactly, and have the column group_size."""
+
     def __len__(self) -> int:
         """Return the number of rows."""
 
@@ -84,6 +98,9 @@ class Engine(Protocol):
         self, queries: Vectors, k: int, *, modality: str, where: Where | None, collapse: bool
     ) -> Sequence[Found]:
         """Return the nearest rows of each query, (N, D) float32 unit rows."""
+
+    def near_duplicates(self, row: int, where: Where | None, most: int, modality: str) -> Near | None:
+        """Return the near-duplicates of a row that a filter admits; None for an id that does not exist any more."""
 
     def count(self, where: Where | None, query: Vectors | None, at_least: float | None, modality: str) -> Count:
         """Return how many rows a filter admits; with a query (D,), those at least as similar as `at_least`."""

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from dataset.search.answers import Entry, ready
-from dataset.search.api import check_columns, check_question, to_json
+from dataset.search.api import check_columns, check_modality, to_json
 from dataset.search.bodies import BodyReader, Fields
 from dataset.search.errors import SearchError
 from dataset.search.export_files import MEDIA_TYPES, ExportFormat
@@ -40,7 +40,7 @@ class ExportRoutes:
             raise fields.wrong("format", f"must be one of {', '.join(ExportFormat)}")
         fields.finish()
         served = self._service.index(question.index)
-        check_question(question, served.engine)
+        check_modality(question.modality, served.engine)
         where = served.engine.parse_filter(question.filters, safe=self._service.is_safe(question.safe))
         names = check_columns(served.engine.columns if columns is None else columns, served.engine)
         vector = await query_vector(question.terms, served.engine, self._service.sources, question.modality)

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.formats.index_files import IndexRecord, SearchIndexError
+from dataset.index.collapse import COLLAPSE_AT
 from dataset.index.filters import Condition, Filter, check_filter, parse_filter
+from dataset.index.groups import COLUMNS as GROUP_COLUMNS
 from dataset.index.lookup import Index
 from dataset.index.numbers import NAMES
-from dataset.search.engine import Count, Found, Ids, Vectors, Where
+from dataset.search.engine import Count, Found, Ids, Near, Vectors, Where
 from dataset.search.errors import SearchError
 
 SAFE = "safe"
@@ -63,7 +65,8 @@ class SearchedIndex:
     def columns(self) -> tuple[str, ...]:
         """Return the columns of rows."""
         record = self._first.record
-        return tuple(NAMES.get(name, name) for name in (*record.texts, *record.numbers))
+        groups = GROUP_COLUMNS if self._first.has_groups else ()
+        return tuple(dict.fromkeys(NAMES.get(name, name) for name in (*record.texts, *record.numbers, *groups)))
 
     @property
     def model(self) -> str | None:
@@ -79,6 +82,11 @@ class SearchedIndex:
     def can_be_safe(self) -> bool:
         """Return whether rows have punsafe."""
         return SAFE in self.facets()
+
+    @property
+    def has_groups(self) -> bool:
+        """Return whether all indexes have the groups of near-duplicates."""
+        return all(index.has_groups for index in self._by_modality.values())
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -105,7 +113,22 @@ class SearchedIndex:
         """Return the nearest rows of each query."""
         index = self._by_modality[modality]
         found = index.search(queries, min(k, max(1, index.record.rows)), where=_filter(where), collapse=collapse)
-        return [Found(one.ids, one.similarities, one.left_out) for one in found]
+        return [Found(one.ids, one.similarities, one.left_out, one.groups) for one in found]
+
+    def near_duplicates(self, row: int, where: Where | None, most: int, modality: str) -> Near | None:
+        """Return the other rows of a row's group; without groups, those whose cosine is COLLAPSE_AT or more."""
+        index = self._by_modality[modality]
+        if index.has_groups:
+            group = index.group(row, _filter(where), most + 1)
+            return None if group is None else Near(group.ids[group.ids != row][:most], group.size)
+        ids = np.array([row], np.int64)
+        vector = index.embeddings(ids).astype(np.float32)
+        if not vector.any():
+            return None
+        (hits,) = index.search(vector, most + 1, where=_filter(where))
+        near = hits.ids[hits.similarities >= COLLAPSE_AT]
+        near = near[near != row][:most]
+        return Near(near, len(near) + 1)
 
     def count(self, where: Where | None, query: Vectors | None, at_least: float | None, modality: str) -> Count:
         """Return how many rows pass; those near a query are counted in a random share of the rows that is small enough.

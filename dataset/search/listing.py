@@ -1,8 +1,8 @@
 """The results of one query, as deep as they were asked for, and the cache from which later pages come.
 
-Invariant: a listing only grows at its end: a result that was shown on one page is on no other. The index is searched
-for k = 64, 256, 1,024, … results; a deeper search may find a row that belongs further up, which then comes next. The
-steps depend on the depth alone, so a listing that was forgotten is made again as it was.
+Invariant: a listing only grows at its end: a result, or group of near-duplicates, that was shown on one page is on no
+other. The index is searched for k = 64, 256, 1,024, … results; a deeper search may find a row that belongs further up,
+which then comes next. The steps depend on the depth alone, so a listing that was forgotten is made again as it was.
 
 Hidden rows (`dataset.search.screen`) are left out before they are counted, so pages are full.
 """
@@ -22,7 +22,7 @@ FIRST_DEPTH = 64
 GROWTH = 4
 MOST_DEPTH = 100_000
 MOST_CACHED_RESULTS = 2_000_000
-"""About 40 MB."""
+"""About 60 MB."""
 MOST_CACHED_LISTINGS = 10_000
 
 
@@ -48,6 +48,7 @@ class Listing:
     ids: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     similarities: Vectors = field(default_factory=lambda: np.empty(0, np.float32))
     left_out: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    groups: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     searched: int = 0
 
     def has(self, depth: int) -> bool:
@@ -62,14 +63,15 @@ def next_depth(searched: int) -> int:
 
 def extend(listing: Listing, found: Found, depth: int, screen: Screen, engine: Engine) -> None:
     """Add the results of a search of this depth, which may know more near-duplicates of those that are there."""
-    _, here, there = np.intersect1d(listing.ids, found.ids, assume_unique=True, return_indices=True)
+    _, here, there = np.intersect1d(listing.groups, found.groups, assume_unique=True, return_indices=True)
     left_out = listing.left_out.copy()
     left_out[here] = np.maximum(left_out[here], found.left_out[there])
-    is_new = ~np.isin(found.ids, listing.ids) if len(listing.ids) else np.ones(len(found.ids), bool)
+    is_new = ~np.isin(found.groups, listing.groups) if len(listing.ids) else np.ones(len(found.ids), bool)
     is_new[is_new] = screen.visible(engine, found.ids[is_new])
     listing.ids = np.concatenate([listing.ids, found.ids[is_new]])
     listing.similarities = np.concatenate([listing.similarities, found.similarities[is_new]])
     listing.left_out = np.concatenate([left_out, found.left_out[is_new]])
+    listing.groups = np.concatenate([listing.groups, found.groups[is_new]])
     listing.searched = -1 if len(found.ids) < depth or depth >= MOST_DEPTH else depth
 
 

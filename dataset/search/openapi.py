@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dataset.index.collapse import COLLAPSE_AT
 from dataset.search.engine import MODALITIES
 from dataset.search.export_files import ExportFormat
 from dataset.search.exports import MOST_ROWS
@@ -49,6 +50,10 @@ _COUNT: Schema = {
     "properties": {name: {"type": "integer"} for name in ("rows", "low", "high")},
     "description": "`low` and `high` bound the estimate with a confidence of 95 %.",
 }
+_GROUP_SIZE: Schema = {
+    "type": "integer",
+    "description": "Rows that are near-duplicates of each other, with this one; where the index `has_groups`.",
+}
 _RESULT: Schema = {
     "type": "object",
     "properties": {
@@ -57,8 +62,10 @@ _RESULT: Schema = {
         "row": {"type": "object"},
         "near_duplicates": {
             "type": "integer",
-            "description": "With `collapse`: how many rows this one leaves out, of those the search has met.",
+            "description": "With `collapse`: how many other rows this one stands for. Exact where the index "
+            "`has_groups`; otherwise of those that the search has met.",
         },
+        "group_size": _GROUP_SIZE,
         "embedding": {"type": "array", "items": {"type": "number"}},
     },
 }
@@ -115,6 +122,29 @@ def description(*, operator: bool, reports: bool, trace: bool) -> dict[str, Any]
         "/api/rows/{id}": {"get": _operation("All columns of a row", {"type": "object"}, parameters=[_ID, _INDEX])},
         "/api/rows/{id}/embedding": {
             "get": _operation("A row's vector as .npy", None, parameters=[_ID, _INDEX, _MODALITY])
+        },
+        "/api/rows/{id}/near-duplicates": {
+            "post": _operation(
+                "The near-duplicates of a row, by their cosine with it",
+                _object(
+                    {
+                        "index": {"type": "string"},
+                        "id": {"type": "integer"},
+                        "group_size": _GROUP_SIZE,
+                        "exact": {
+                            "type": "boolean",
+                            "description": "False where the index has no groups: then rows with a cosine of "
+                            f"{COLLAPSE_AT} or more are searched for, and group_size counts those that were found.",
+                        },
+                        "results": {"type": "array", "items": _RESULT},
+                    }
+                ),
+                body=_object(
+                    {name: _QUESTION[name] for name in ("index", "modality", "filters", "safe")}
+                    | {name: _PAGE[name] for name in ("limit", "columns")}
+                ),
+                parameters=[_ID],
+            )
         },
         "/api/exports": {
             "post": _operation(

@@ -16,7 +16,9 @@ MOST_RESULTS = 10_000
 """Of one page."""
 DEFAULT_RESULTS = 40
 MOST_COLUMNS = 64
-DEFAULT_COLUMNS = ("url", "caption", "WIDTH", "HEIGHT", "group_size")
+DEFAULT_COLUMNS = ("url", "caption", "WIDTH", "HEIGHT")
+GROUP_SIZE = "group_size"
+"""Of a result, where the index has groups of near-duplicates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +51,27 @@ class Page:
     count: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearOptions:
+    """Which near-duplicates of a row are returned, and what of them; as in Question and Page."""
+
+    index: str | None
+    modality: str
+    filters: str
+    safe: bool | None
+    limit: int
+    columns: tuple[str, ...] | None
+
+
 def parse_question(fields: Fields, *, needs_terms: bool = True) -> Question:
     """Read the fields of a query.
 
     Raises: SearchError (400) that names the field.
     """
-    modality = fields.get("modality", str, "image")
-    if modality not in MODALITIES:
-        raise fields.wrong("modality", "must be image or text")
     return Question(
         index=fields.get("index", str),
         terms=parse_terms(fields) if needs_terms or fields.has("terms") else (),
-        modality=modality,
+        modality=_modality(fields),
         filters=fields.get("filters", str, ""),
         safe=fields.get("safe", bool),
         collapse=fields.get("collapse", bool, False),
@@ -73,16 +84,42 @@ def parse_page(fields: Fields) -> Page:
 
     Raises: SearchError (400) that names the field.
     """
-    columns = fields.get("columns", list)
-    if columns is not None and (len(columns) > MOST_COLUMNS or not all(isinstance(one, str) for one in columns)):
-        raise fields.wrong("columns", f"must be a list of at most {MOST_COLUMNS} names")
     return Page(
         limit=fields.integer("limit", DEFAULT_RESULTS, low=1, high=MOST_RESULTS),
         cursor=fields.get("cursor", str),
-        columns=None if columns is None else tuple(columns),
+        columns=_columns(fields),
         embeddings=fields.get("embeddings", bool, False),
         count=fields.get("count", bool, False),
     )
+
+
+def parse_near(fields: Fields) -> NearOptions:
+    """Read the fields of a request for near-duplicates.
+
+    Raises: SearchError (400) that names the field.
+    """
+    return NearOptions(
+        index=fields.get("index", str),
+        modality=_modality(fields),
+        filters=fields.get("filters", str, ""),
+        safe=fields.get("safe", bool),
+        limit=fields.integer("limit", DEFAULT_RESULTS, low=1, high=MOST_RESULTS),
+        columns=_columns(fields),
+    )
+
+
+def _modality(fields: Fields) -> str:
+    modality: str = fields.get("modality", str, "image")
+    if modality not in MODALITIES:
+        raise fields.wrong("modality", "must be image or text")
+    return modality
+
+
+def _columns(fields: Fields) -> tuple[str, ...] | None:
+    columns = fields.get("columns", list)
+    if columns is not None and (len(columns) > MOST_COLUMNS or not all(isinstance(one, str) for one in columns)):
+        raise fields.wrong("columns", f"must be a list of at most {MOST_COLUMNS} names")
+    return None if columns is None else tuple(columns)
 
 
 def parse_terms(fields: Fields) -> tuple[Term, ...]:

@@ -51,6 +51,7 @@ class Routes:
             ("GET", "/api/facets", self._facets),
             ("GET", "/api/rows/{id:int}", self._row),
             ("GET", "/api/rows/{id:int}/embedding", self._embedding),
+            ("POST", "/api/rows/{id:int}/near-duplicates", self._near_duplicates),
             *self._exports.entries(),
             ("GET", "/openapi.json", self._openapi),
             ("GET", "/healthz", self._healthz),
@@ -110,6 +111,10 @@ class Routes:
 
     async def _row(self, request: Request) -> Response:
         return ready(await self._api.row(request.query_params.get("index"), request.path_params["id"]))
+
+    async def _near_duplicates(self, request: Request) -> Response:
+        given = await self._bodies.object(request)
+        return ready(await self._api.near_duplicates(request.path_params["id"], given))
 
     async def _embedding(self, request: Request) -> Response:
         asked = request.query_params

@@ -95,7 +95,7 @@ def test_facets_follow_side_tables_when_they_are_refreshed(tmp_path: Path) -> No
     safe = set(ids[::3].tolist())
     scores = pa.table({"id": ids, "punsafe": [0.1 if one in safe else 0.9 for one in ids.tolist()],
                        "aesthetic": np.linspace(4, 8, len(ids))})  # fmt: skip
-    groups = pa.table({"id": ids, "representative": ids // 10 * 10})
+    groups = pa.table({"id": ids, "representative": ids // 10 * 10, "group_size": np.full(len(ids), 10)})
     for name, table in (("tags", scores), ("duplicates", groups)):
         Store.open(str(tmp_path)).write_table(f"{name}.parquet", table)
         source = TableSource.open(str(tmp_path / f"{name}.parquet"), JoinOn.ID, None)

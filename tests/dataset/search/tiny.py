@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.index.collapse import COLLAPSE_AT, distinct
-from dataset.search.engine import Count, Found
+from dataset.search.engine import Count, Found, Near
 from dataset.search.errors import SearchError
 from dataset.search.fetcher_client import FetcherClient
 from dataset.search.metrics import Metrics
@@ -49,6 +49,7 @@ class TinyEngine:
     model_sha256: str = ""
     can_be_safe: bool = True
     before_search: Callable[[], object] = int
+    has_groups: bool = False
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, k) of each search."""
 
@@ -99,8 +100,17 @@ class TinyEngine:
                 kept, left_out = distinct(self._of(modality)[admitted[order]].astype(np.float16), COLLAPSE_AT, k)
                 order = order[kept]
             order, left_out = order[:k], left_out[:k]
-            found.append(Found(admitted[order].astype(np.int64) + self.first_id, near[order], left_out))
+            ids = admitted[order].astype(np.int64) + self.first_id
+            found.append(Found(ids, near[order], left_out, ids))
         return found
+
+    def near_duplicates(self, row: int, where: Any, most: int, modality: str) -> Near | None:
+        place = row - self.first_id
+        if not 0 <= place < len(self.table):
+            return None
+        near = np.flatnonzero((self._of(modality) @ self._of(modality)[place] >= COLLAPSE_AT) & self._admitted(where))
+        near = near[near != place][:most]
+        return Near(near + self.first_id, len(near) + 1)
 
     def count(self, where: Any, query: Any, at_least: float | None, modality: str) -> Count:
         admitted = self._admitted(where)

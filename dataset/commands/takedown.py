@@ -18,6 +18,7 @@ from dataset.formats.deny_lists import DenyKind
 from dataset.formats.takedowns import Entry, TakedownRequest
 from dataset.store.store import Store
 from dataset.takedown.apply import AppliedTakedowns, apply_takedowns
+from dataset.takedown.digest_scan import SCANNED, scan_digests
 from dataset.takedown.entries import read_entries
 from dataset.takedown.requests import decide, file_request, list_requests, pending_entries
 from dataset.takedown.status import release_names, takedown_status
@@ -112,7 +113,7 @@ ReleaseNames = Annotated[
 
 @takedown_app.command("status")
 def status(store: StoreOption, releases: ReleaseNames = None, as_json: JsonOption = False) -> None:
-    """Show which releases have lists to apply, and the progress of an apply."""
+    """Show which releases have lists to scan and to apply, and how far a scan or an apply is."""
     found = takedown_status(Store.open(store, writable=False), releases or ())
     if as_json:
         sys.stdout.write(strict_json.dumps(asdict(found)) + "\n")
@@ -121,9 +122,37 @@ def status(store: StoreOption, releases: ReleaseNames = None, as_json: JsonOptio
     for one in found.releases:
         todo = f"{one.lists_to_apply:,} lists to apply" if one.lists_to_apply else "all lists are applied"
         total = f" of {one.of:,}" if one.of is not None else ""
+        if one.lists_to_scan:
+            todo += f", {one.lists_to_scan:,} to scan"
+        if one.scanned < one.to_scan:
+            todo += f"; a scan: {one.scanned:,} of {one.to_scan:,}"
         work = f"; {one.applying}: {one.done:,}{total}" if one.applying else ""
         lines.append(f"{one.name} {one.version}: {todo}{work}")
     sys.stdout.write("\n".join([*lines, ""]))
+
+
+@takedown_app.command("scan")
+def scan(
+    store: StoreOption,
+    releases: ReleaseNames = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core", help="Threads.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the rows that an md5, a sha1 or a PDQ names; select and search then hide them, before an apply.
+
+    An interrupted call continues when it is repeated.
+    """
+    target = Store.open(store)
+    done = []
+    for name in releases or release_names(target):
+        with PhaseBars() as bars:
+            one = scan_digests(target, name, threads=workers or len(os.sched_getaffinity(0)), on_progress=bars.show)
+        done.append({"name": name, "lists": 0, "files": 0, "rows": 0} if one is None else asdict(one))
+        if not as_json:
+            said = f"{one.lists} lists, {one.rows:,} rows are hidden" if one else "no list to scan"
+            sys.stdout.write(f"{name}: {said}\n")
+    if as_json:
+        sys.stdout.write(strict_json.dumps({"releases": done}) + "\n")
 
 
 @takedown_app.command("apply")
@@ -224,3 +253,5 @@ def _tell(request: TakedownRequest, *, as_json: bool) -> None:
     counts = ", ".join(f"{n:,} {name}" for name, n in request.entries.items())
     place = f", in {request.deny}" if request.deny else ""
     sys.stdout.write(f"{request.id} {request.state.value}: {counts}{place}\n")
+    if request.deny and SCANNED & set(request.entries):
+        messages.print("`dataset takedown scan` hides rows that only an md5, a sha1 or a PDQ names.")

@@ -5,6 +5,7 @@ takedowns/pending/ID.json       the entries of a request that waits for a decisi
 takedowns/log/TIME-ID.json      an event: when, what, by whom, why, how many; never a URL, a hash or a host
 takedowns/applied/NAME.json     the deny lists that were applied to the release NAME, and its versions made so
 takedowns/applied/NAME/TIME.parquet      the rows that an apply removed: id, reason, and the files they were in
+takedowns/scanned/NAME/NNNN/    a scan for md5, sha1 and PDQ: its plan.json, and the rows that it found by data file
 takedowns/applying/NAME/        the work of an unfinished apply: plan.json, and what its units found and wrote
 """
 
@@ -127,6 +128,20 @@ def applying_plan(name: str) -> str:
 def found_folder(name: str) -> str:
     """Return the folder of the rows that an unfinished apply has found so far."""
     return f"{applying_folder(name)}/found"
+
+
+def scans_folder(name: str) -> str:
+    """Return the folder of a release's scans for md5, sha1 and PDQ."""
+    return f"{FOLDER}/scanned/{name}"
+
+
+def found_rows(store: Store, name: str) -> list[str]:
+    """Return the paths of tables whose ids are hidden of a release: what scans and an unfinished apply have found.
+
+    Raises: StoreError.
+    """
+    paths = [*store.list(scans_folder(name)), *store.list(found_folder(name))]
+    return [path for path in paths if path.endswith(".parquet")]
 
 
 def applied_path(name: str) -> str:

@@ -54,6 +54,10 @@ class Engine(Protocol):
         """Return the name by which clients choose the index."""
 
     @property
+    def release(self) -> str:
+        """Return the name of the release that the rows are of; '' if they are of none."""
+
+    @property
     def generation(self) -> str:
         """Return a word that changes whenever the order of results may; cursors hold it."""
 

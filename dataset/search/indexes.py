@@ -46,6 +46,12 @@ class SearchedIndex:
         return self._name
 
     @property
+    def release(self) -> str:
+        """Return the name of the release that the rows are of; '' if they are of none."""
+        record = self._first.record
+        return record.name if record.version else ""
+
+    @property
     def generation(self) -> str:
         """Return a word that changes with builds and added segments; a removal does not change it."""
         records = [index.record for index in self._by_modality.values()]

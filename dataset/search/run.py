@@ -54,7 +54,8 @@ async def run(
     """
     listening = listen(options.host, options.port)
     metrics = Metrics()
-    screen = Screen(options.hidden, options.deny)
+    releases = sorted({engine.release for engine in engines.values()} - {""})
+    screen = Screen(options.hidden, options.deny, releases)
     screen.refresh()
     encoder = Encoder(options.encoder, metrics) if options.encoder else None
     queue = WorkQueue(options.threads, metrics, begin=lambda: set_threads(1))  # a thread for each core searches

@@ -22,6 +22,7 @@ from dataset.stats.threads import map_in_order
 from dataset.store.store import Store
 from dataset.takedown.crawl_files import CrawlUnit, plan_units, remove_from
 from dataset.takedown.crawl_rows import crawl_scans, scan_crawl
+from dataset.takedown.digest_scan import delete_scans
 from dataset.takedown.embeddings_files import remove_from_embeddings
 from dataset.takedown.indexes import remove_from_indexes
 from dataset.takedown.plan import Removed, Work, delete_work, open_work
@@ -75,7 +76,11 @@ def apply_takedowns(
     files = data_files(work.release)
     rules = {reason: one for reason, one in DenyRules.load_by_reason(store, work.plan.deny).items() if one.kinds}
     companions = Companions(work.release)
-    scanned = map_in_order(lambda at: scan_file(work, rules, companions, files[at], at), range(len(files)), threads)
+    scanned = map_in_order(
+        lambda at: scan_file(work.release, rules, companions, files[at], work.found_path(at)),
+        range(len(files)),
+        threads,
+    )
     counts = []
     for done, count in enumerate(scanned, 1):
         counts.append(count)
@@ -115,6 +120,7 @@ def apply_takedowns(
     for path in stale_files(open_release(store, name)):
         store.delete(path)
     write_applied(work, targets, removed)
+    delete_scans(store, name, (*work.plan.applied, *work.plan.deny))
     delete_work(store, name)
     return AppliedTakedowns(
         name=name,

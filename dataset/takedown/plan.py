@@ -22,7 +22,7 @@ from dataset import strict_json
 from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import Release, open_release, publish_is_recording, read_record, release_folder
-from dataset.formats.takedowns import TakedownError, applying_folder, applying_plan, read_applied
+from dataset.formats.takedowns import TakedownError, applying_folder, applying_plan, found_folder, read_applied
 from dataset.store.store import Store
 
 Integers = npt.NDArray[np.int64]
@@ -59,6 +59,10 @@ class Work:
     def path(self, relative: str) -> str:
         """Return the path in the store of a file of the work."""
         return f"{applying_folder(self.plan.name)}/{relative}"
+
+    def found_path(self, at: int) -> str:
+        """Return the path of what was found in data file `at`."""
+        return f"{found_folder(self.plan.name)}/{at:06d}.parquet"
 
     @property
     def time(self) -> datetime:

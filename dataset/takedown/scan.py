@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from dataset.formats.releases import FileKind, Release, ReleaseFile
 from dataset.formats.takedowns import FOUND_SCHEMA, TakedownError
 from dataset.publish.deny import DenyRules
-from dataset.takedown.plan import Work
 
 Integers = npt.NDArray[np.int64]
 
@@ -41,25 +40,22 @@ def data_files(release: Release) -> list[ReleaseFile]:
     return sorted(release.files(FileKind.DATA), key=lambda file: file.first_id)
 
 
-def found_path(work: Work, at: int) -> str:
-    """Return the path of what was found in data file `at`."""
-    return work.path(f"found/{at:06d}.parquet")
-
-
-def scan_file(work: Work, rules: Mapping[str, DenyRules], companions: Companions, data: ReleaseFile, at: int) -> int:
-    """Compare the rows of a data file with the rules of each reason, and write which are denied; return how many.
+def scan_file(
+    release: Release, rules: Mapping[str, DenyRules], companions: Companions, data: ReleaseFile, path: str
+) -> int:
+    """Compare the rows of a data file with the rules of each reason, and write the denied ones to `path` in the
+    store unless they are there; return how many there are.
 
     Raises: TakedownError when a file cannot be read; StoreError.
     """
-    path = found_path(work, at)
-    if work.store.exists(path):
-        return len(work.store.read_table(path, ["id"]))
+    if release.store.exists(path):
+        return len(release.store.read_table(path, ["id"]))
     tables = []
-    for rows in read_rows(work.release, companions, data, frozenset().union(*(one.columns for one in rules.values()))):
+    for rows in read_rows(release, companions, data, frozenset().union(*(one.columns for one in rules.values()))):
         reasons = denied(rows, rules)
         tables.append(pa.table({"id": rows["id"], "reason": reasons}, schema=FOUND_SCHEMA).drop_null())
     found = pa.concat_tables([FOUND_SCHEMA.empty_table(), *tables])
-    work.store.write_table(path, found)
+    release.store.write_table(path, found)
     return len(found)
 
 

@@ -1,8 +1,8 @@
 """The screen before a release: rows that a request names are hidden at once, before they are removed.
 
 Entries of the kinds pair, url, host and sha256 are compared with each row. Rows that only an md5, a sha1 or a PDQ names
-are found by a scan; they are hidden as soon as an apply has found them. Lists that were applied to the release are not
-compared: no row is on them any more.
+are hidden as soon as a scan (`dataset takedown scan`) or an apply has found them. Lists that were applied to the
+release are not compared: no row is on them any more.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.releases import Release
-from dataset.formats.takedowns import found_folder, read_applied
+from dataset.formats.takedowns import found_rows, read_applied
 from dataset.publish.deny import DIRECT, DenyRules
 from dataset.publish.screens import Mask
 from dataset.store.store import Store
@@ -32,13 +32,13 @@ class Screen:
         return cls(own or release.store, release.record.name)
 
     def refresh(self) -> bool:
-        """Load what is new; return whether anything is. Costs the listing of two folders.
+        """Load what is new; return whether anything is. Costs the listing of three folders.
 
         Raises: DenyListError when a list cannot be read: nothing may be shown without it; StoreError.
         """
         applied = set(read_applied(self._store, self._name).deny)
         lists = [path for path in list_deny_files(self._store) if path not in applied]
-        found = [path for path in self._store.list(found_folder(self._name)) if path.endswith(".parquet")]
+        found = found_rows(self._store, self._name)
         seen = (*lists, *found)
         if seen == self._seen:
             return False

@@ -1,4 +1,4 @@
-"""What is in force, what was applied to which release, and how far an apply is."""
+"""What is in force, what was applied to which release, and how far a scan or an apply is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.releases import RECORD, FileKind, open_release
 from dataset.formats.takedowns import PENDING, read_applied
 from dataset.store.store import Store
+from dataset.takedown.digest_scan import lists_to_scan, read_scans
 from dataset.takedown.plan import load_work
 
 PHASES = {"scanning": "found", "crawls": "crawl", "rewriting": "files"}
@@ -20,6 +21,11 @@ class ReleaseStatus:
     name: str
     version: str
     lists_to_apply: int
+    lists_to_scan: int
+    """Lists whose md5, sha1 and PDQ hide nothing until a scan."""
+    scanned: int
+    """Data files that scans have compared, of `to_scan`."""
+    to_scan: int
     applying: str | None
     """The phase of an unfinished apply; None if none is under way."""
     done: int
@@ -60,16 +66,21 @@ def _of_release(store: Store, name: str, lists: Sequence[str]) -> ReleaseStatus:
     release = open_release(store, name)
     applied = set(read_applied(store, name).deny)
     work = load_work(store, name)
+    scans = read_scans(store, name)
+    files = sum(len(scan.plan.files) for scan in scans)
     phase, done, of = None, 0, None
     if work is not None:
-        files = sum(1 for _ in work.release.files(FileKind.DATA))
+        total = sum(1 for _ in work.release.files(FileKind.DATA))
         counts = {name: len(store.list(work.path(folder))) for name, folder in PHASES.items()}
         phase = next((name for name in reversed(PHASES) if counts[name]), "scanning")
-        done, of = counts[phase], files if phase == "scanning" else None
+        done, of = counts[phase], total if phase == "scanning" else None
     return ReleaseStatus(
         name=name,
         version=release.record.version,
         lists_to_apply=sum(path not in applied for path in lists),
+        lists_to_scan=len(lists_to_scan(store, name)),
+        scanned=files - sum(len(scan.left) for scan in scans),
+        to_scan=files,
         applying=phase,
         done=done,
         of=of,

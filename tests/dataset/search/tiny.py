@@ -42,6 +42,7 @@ class TinyEngine:
     vectors: npt.NDArray[np.float32]
     table: list[dict[str, Any]]
     name: str = "tiny"
+    release: str = ""
     generation: str = "one"
     text_vectors: npt.NDArray[np.float32] | None = None
     first_id: int = 10

@@ -34,7 +34,8 @@ def test_status_says_what_is_to_be_done_until_it_is_done(store: Store) -> None:
     assert run(store, "status", "laion")["releases"][0]["lists_to_apply"] == 1
     assert open_work(store, "laion") is not None
     assert run(store, "status")["releases"][0] == {
-        "name": "laion", "version": "1.0.0", "lists_to_apply": 1, "applying": "scanning", "done": 0, "of": 6,
+        "name": "laion", "version": "1.0.0", "lists_to_apply": 1, "lists_to_scan": 1, "scanned": 0, "to_scan": 0,
+        "applying": "scanning", "done": 0, "of": 6,
     }  # fmt: skip
     done = run(store, "apply")["releases"][0]
     assert (done["version"], done["removed"], done["lists"]) == ("2.0.0", {"csam": 1}, 1)

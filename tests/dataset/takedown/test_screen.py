@@ -47,7 +47,7 @@ def test_rows_that_a_url_hash_host_or_sha256_names_are_hidden_from_the_next_call
     assert gone == {row["URL"] for row in map(sample, range(ROWS)) if row in named or row["final_host"] == host}
 
 
-def test_a_row_that_an_md5_names_is_hidden_as_soon_as_a_scan_has_found_it(release: Release, tmp_path: Path) -> None:
+def test_a_row_that_an_md5_names_is_hidden_as_soon_as_an_apply_has_found_it(release: Release, tmp_path: Path) -> None:
     file_request(release.store, [Entry(kind="md5", value=sample(0)["md5"])], "csam")
     assert len(selected(release, tmp_path / "before")) == ROWS
     found = pa.table({"id": [7], "reason": ["csam"]}, schema=FOUND_SCHEMA)

@@ -22,11 +22,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from dataset.dedup.projection import Floats
+from dataset.dedup.candidates import Rows, near_pairs
 
 Integers = npt.NDArray[np.int64]
 Steps = npt.NDArray[np.int16]
-Keys = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 GUARD_PAIRS = 16_384
@@ -40,22 +39,6 @@ Judge = Callable[[Integers, Integers], tuple[Steps, Bools]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows that take part in a join: their codes, names and places in the order of quality."""
-
-    codes: Floats
-    node: Integers
-    quality: Keys
-    id: Integers
-
-    def ranks(self) -> Integers:
-        """Return each row's place in the order of quality among these -> (N,)."""
-        ranks = np.empty(len(self.id), np.int64)
-        ranks[np.lexsort((self.id, self.quality))] = np.arange(len(self.id))
-        return ranks
-
-
-@dataclass(frozen=True, slots=True)
 class Places:
     """Which rows lie in which cell: cell `cells[i]` has the rows rows[starts[i]:starts[i + 1]]."""
 
@@ -66,9 +49,13 @@ class Places:
     @classmethod
     def of(cls, cells: npt.NDArray[np.integer], rows: Integers) -> "Places":
         """Sort (cell, row) pairs by cell; rows of a cell keep their order."""
-        order = np.argsort(cells, kind="stable")
-        found, first = np.unique(cells[order], return_index=True)
-        return cls(found.astype(np.int64), np.append(first, len(cells)).astype(np.int64), rows[order])
+        lowest = int(cells.min()) if len(cells) else 0
+        narrow = len(cells) > 0 and int(cells.max()) - lowest < 2**16
+        # two bytes are sorted by digits, several times as fast
+        order = np.argsort((cells - lowest).astype(np.uint16) if narrow else cells, kind="stable")
+        ordered = cells[order]
+        first = np.flatnonzero(starts_of_runs(ordered))
+        return cls(ordered[first].astype(np.int64), np.append(first, len(cells)), rows[order])
 
     def by_cell(self) -> Mapping[int, Integers]:
         """Return the rows of each cell."""
@@ -77,6 +64,13 @@ class Places:
             cell: self.rows[start:end]
             for cell, start, end in zip(self.cells.tolist(), borders, borders[1:], strict=False)
         }
+
+
+def starts_of_runs(values: npt.NDArray[np.integer]) -> Bools:
+    """Return which values differ from the one before -> (N,)."""
+    found = np.ones(len(values), bool)
+    found[1:] = values[1:] != values[:-1]
+    return found
 
 
 NEAREST = np.dtype([("row", "<i8"), ("leader", "<i8"), ("cosine", "<i2"), ("quality", "<u8"), ("id", "<i8")])
@@ -115,10 +109,10 @@ def nearest_leaders(
             others = known.get(cell)
             if others is None:
                 continue
-            codes = old_rows.codes[others]
+            codes = old_rows.short[others]
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 some = rows[start : start + _ROWS_AT_ONCE]
-                left, right = np.nonzero(new_rows.codes[some] @ codes.T >= from_product)
+                left, right = near_pairs(new_rows, some, old_rows, others, from_product, codes)
                 if len(left):
                     a.append(some[left])
                     b.append(others[right])
@@ -137,9 +131,7 @@ def most_similar(found: Records) -> Records:
 def _most_similar(found: Records) -> Records:
     order = np.lexsort((found["id"], found["quality"], -found["cosine"].astype(np.int32), found["row"]))
     ordered = found[order]
-    first = np.ones(len(ordered), bool)
-    first[1:] = ordered["row"][1:] != ordered["row"][:-1]
-    return ordered[first]
+    return ordered[starts_of_runs(ordered["row"])]
 
 
 def _judged(new: Rows, old: Rows, a: Integers, b: Integers, judge: Judge) -> Records:
@@ -173,7 +165,7 @@ def pairs_of_rest(
 
     for cell, mine in home.by_cell().items():
         visits = visitors.get(cell, np.empty(0, np.int64))
-        found = _pairs_of_cell(rows.codes, mine, visits, from_product, guard_pairs)
+        found = _pairs_of_cell(rows, mine, visits, from_product, guard_pairs)
         if found is None:
             edges, members = _guarded(rows, ranks, np.concatenate([mine, visits]), from_product, judge)
             gathered.append(edges)
@@ -192,16 +184,16 @@ def pairs_of_rest(
 
 
 def _pairs_of_cell(
-    codes: Floats, mine: Integers, visits: Integers, from_product: float, most: int
+    rows: Rows, mine: Integers, visits: Integers, from_product: float, most: int
 ) -> list[tuple[Integers, Integers]] | None:
     """Return candidates among rows at home, and of visitors with these; None if there are more than `most`."""
-    own = codes[mine]
+    own = rows.short[mine]
     found: list[tuple[Integers, Integers]] = []
     count = 0
     for others, inside in ((mine, True), (visits, False)):
         for start in range(0, len(others), _ROWS_AT_ONCE):
             some = others[start : start + _ROWS_AT_ONCE]
-            left, right = np.nonzero(codes[some] @ own.T >= from_product)
+            left, right = near_pairs(rows, some, rows, mine, from_product, own)
             if inside:
                 above = left + start < right
                 left, right = left[above], right[above]
@@ -241,12 +233,12 @@ def _guarded(
     while start < len(ordered):
         block = ordered[start : start + size]
         start, size = start + size, min(2 * size, _LAST_BLOCK)
-        left, right = np.nonzero(rows.codes[block] @ rows.codes[leaders].T >= from_product)
+        left, right = near_pairs(rows, block, rows, leaders, from_product)
         edges = _edges(rows, ranks, leaders[right], block[left], judge)
         covered = np.isin(rows.node[block], edges["worse"])
         members.append(block[covered])
         free = block[~covered]
-        left, right = np.nonzero(rows.codes[free] @ rows.codes[free].T >= from_product)
+        left, right = near_pairs(rows, free, rows, free, from_product)
         above = left < right
         inner = _edges(rows, ranks, free[left[above]], free[right[above]], judge)
         cover, _ = sweep(inner, np.empty(0, np.int64))
@@ -264,9 +256,7 @@ def sweep(edges: Records, guarded: Integers) -> tuple[Records, Integers]:
     """
     order = np.lexsort((edges["worse_id"], edges["worse_quality"], edges["better_id"], edges["better_quality"]))
     ordered = edges[order]
-    first = np.ones(len(ordered), bool)
-    first[1:] = (ordered["better"][1:] != ordered["better"][:-1]) | (ordered["worse"][1:] != ordered["worse"][:-1])
-    ordered = ordered[first]
+    ordered = ordered[starts_of_runs(ordered["better"]) | starts_of_runs(ordered["worse"])]
     better, worse, cosine = ordered["better"], ordered["worse"], ordered["cosine"].tolist()
     cuts = np.flatnonzero(np.diff(better)) + 1
     borders = [0, *cuts.tolist(), len(ordered)]

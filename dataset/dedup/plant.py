@@ -19,10 +19,11 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from dataset import strict_json
+from dataset.dedup.candidates import Rows
 from dataset.dedup.cells import visits
 from dataset.dedup.edits import EDITS, NEGATIVES, Edit
 from dataset.dedup.errors import DedupError
-from dataset.dedup.leader_join import Judge, Places, Records, Rows, nearest_leaders
+from dataset.dedup.leader_join import Judge, Places, Records, nearest_leaders
 from dataset.dedup.options import GREY_PDQ_DISTANCE, GREY_THRESHOLD, Options
 from dataset.dedup.prepare import read_cells
 from dataset.dedup.projection import code_threshold, encode

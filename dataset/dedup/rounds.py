@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.arrays import Array, Arrays, in_sections, write_arrays
+from dataset.dedup.candidates import Rows
 from dataset.dedup.leader_join import (
     COVER,
     EDGE,
     NEAREST,
     Judge,
     Places,
-    Rows,
     most_similar,
     nearest_leaders,
     pairs_of_rest,
+    starts_of_runs,
     sweep,
 )
 from dataset.dedup.options import GREY_PDQ_DISTANCE, GREY_THRESHOLD
@@ -69,13 +70,16 @@ class Round:
 
     def join_new(self) -> UnitResult:
         """Write the nearest representative of each new row that has one."""
-        new, old = self._side(merged=False, new=True), self._side(merged=False, new=False)
-        found = nearest_leaders(
-            (new.rows, new.home, new.visits),
-            (old.rows, old.home, old.visits),
-            self._from_product,
-            self._judge(new, old),
-        )
+        new = self._side(merged=False, new=True)
+        found = np.empty(0, NEAREST)
+        if len(new.rows.id):
+            old = self._side(merged=False, new=False)
+            found = nearest_leaders(
+                (new.rows, new.home, new.visits),
+                (old.rows, old.home, old.visits),
+                self._from_product,
+                self._judge(new, old),
+            )
         order, offsets = in_sections(split_nodes(found["row"])[1], self._work.plan.super_cells)
         arrays = {"nearest": _plain(found[order]), "offsets": offsets}
         write_arrays(self._work.store, self._path("new", self._super_cell), arrays)
@@ -169,15 +173,21 @@ class Round:
                 if start == end and super_cell != self._super_cell:
                     continue
                 wanted = self._wanted(batch, super_cell, merged=merged, new=new)
-                visitor = home.read("visitor", start, end).astype(np.int64)
-                visited = home.read("visited", start, end)
+                if super_cell != self._super_cell and not wanted.any():
+                    continue
+                visitor, visited = home.read("visitor", start, end), home.read("visited", start, end)
                 taken = wanted[visitor]
-                visitor, visited = visitor[taken], visited[taken]
-                chosen = np.flatnonzero(wanted) if super_cell == self._super_cell else np.unique(visitor)
+                visitor, visited = visitor[taken], visited[taken]  # visitors ascend
                 if super_cell == self._super_cell:
+                    chosen = np.flatnonzero(wanted)
                     home_cells.append(home.read("cell")[chosen])
+                    place = np.cumsum(wanted)[visitor] - 1
+                else:
+                    first = starts_of_runs(visitor)
+                    chosen = visitor[first].astype(np.int64)
+                    place = np.cumsum(first) - 1
                 visit_cells.append(visited)
-                visit_rows.append(np.searchsorted(chosen, visitor) + count)
+                visit_rows.append(place + count)
                 pieces.append((batch, super_cell, chosen))
                 count += len(chosen)
         cells = np.concatenate(home_cells)

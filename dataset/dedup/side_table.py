@@ -128,7 +128,7 @@ def write_file(work: Work, at: int) -> UnitResult:
             pa.array(rows["representative"]),
             pa.array(rows["size"]),
             pa.array((rows["cosine"] * STEP).astype(np.float32)),
-            pa.array([KINDS[kind] for kind in rows["kind"].tolist()], pa.string()),
+            pa.array(KINDS, pa.string()).take(pa.array(rows["kind"])),
             pa.array([one.captions[0] if one else None for one in shown], pa.string()),
             pa.array([one.captions if one else None for one in shown], pa.list_(pa.string())),
             pa.array([one.similarities if one else None for one in shown], pa.list_(pa.float32())),
@@ -182,16 +182,16 @@ def _groups(work: Work, at: int) -> dict[int, _Group]:
         [("representative", "ascending"), ("similarity", "descending"), ("id", "ascending")]
     )
     names = texts["representative"].to_numpy()
+    captions, similarities, hosts = (texts[name].to_pylist() for name in ("caption", "similarity", "host"))
     borders = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
     groups: dict[int, _Group] = {}
     for start, end in pairwise(borders if len(names) else []):
-        group = texts.slice(start, end - start)
-        captions: dict[str, float] = {}
-        for caption, similarity in zip(group["caption"].to_pylist(), group["similarity"].to_pylist(), strict=True):
-            if caption is not None and len(captions) < MAX_CAPTIONS:
-                captions.setdefault(caption, similarity)
-        hosts = len(set(group["host"].to_pylist()))
-        groups[int(names[start])] = _Group(list(captions) or [""], list(captions.values()) or [0.0], hosts)
+        best: dict[str, float] = {}
+        for at in range(start, end):
+            if captions[at] is not None and len(best) < MAX_CAPTIONS:
+                best.setdefault(captions[at], similarities[at])
+        found = len(set(hosts[start:end]))
+        groups[int(names[start])] = _Group(list(best) or [""], list(best.values()) or [0.0], found)
     return groups
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset.dedup.candidates import Rows, near_pairs
 from dataset.dedup.cells import cell_count, train_cells, visits
-from dataset.dedup.leader_join import EDGE, Judge, Places, Records, Rows, nearest_leaders, pairs_of_rest, sweep
+from dataset.dedup.leader_join import EDGE, Judge, Places, Records, nearest_leaders, pairs_of_rest, sweep
 from dataset.dedup.projection import ROUNDING, encode, stable_product, train_projection, unit_rows
 from dataset.dedup.rescore import cosine_steps, to_steps
 from tests.planted import planted
@@ -126,6 +127,17 @@ def test_product_of_codes_is_never_below_the_cosine(dimensions: int) -> None:
     rows = unit_rows(vectors)
     assert ((rows @ rows.T) - codes @ codes.T).max() < ROUNDING
     assert codes.shape[1] == min(dimensions + 1, 128)
+
+
+@pytest.mark.parametrize("lowest", [0.5, 0.94])
+def test_short_codes_lose_no_pair(lowest: float) -> None:
+    codes = encode(planted(900), train_projection(planted(900))).astype(np.float32)
+    rows = rows_of(codes, np.zeros(900, np.int64))
+    a, b = np.arange(300), np.arange(250, 900)
+    found = set(zip(*(one.tolist() for one in near_pairs(rows, a, rows, b, lowest)), strict=True))
+    products = codes[a] @ codes[b].T
+    assert set(zip(*np.nonzero(products >= lowest + 1e-5), strict=True)) <= found
+    assert found <= set(zip(*np.nonzero(products >= lowest - 1e-5), strict=True))
 
 
 def test_product_of_a_row_does_not_depend_on_its_neighbours() -> None:

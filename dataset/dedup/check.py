@@ -3,7 +3,7 @@
 A member's exact cosine to its representative, read anew from the float16 rows, reaches the threshold, and what
 represents it is a representative: a search in which one row breaks this fails. What the join missed, two
 representatives at the threshold, is estimated: a sample of them is compared with all, without cells, by codes that
-lose no pair.
+lose no pair. Of earlier batches, what was checked before and is unchanged is not compared again (checked.py).
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.arrays import Array, in_sections, write_arrays
+from dataset.dedup.checked import Checked, digest_of, read_checked, unchanged_batches
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import GREY_THRESHOLD
 from dataset.dedup.prepare import below_share, mixed
@@ -46,7 +47,7 @@ def count_members(work: Work, super_cell: int) -> UnitResult:
     covered_batches, _, covered = split_nodes(found["row"])
     arrays: dict[str, Array] = {}
     whole: list[tuple[Integers, npt.NDArray[np.int16]]] = []
-    gathered, sample = [], []
+    gathered, sample, digests = [], [], []
     for batch in range(len(work.plan.batches)):
         home = work.home(batch, super_cell)
         count = home.rows("id")
@@ -63,12 +64,15 @@ def count_members(work: Work, super_cell: int) -> UnitResult:
         arrays[f"representative{batch}"] = np.concatenate([representative, equal_to])
         arrays[f"cosine{batch}"] = np.concatenate([cosine, equal_cosine])
         gathered.append(arrays[f"representative{batch}"])
+        content = [home.read("row"), home.read("equal_row"), gathered[-1], arrays[f"cosine{batch}"]]
+        digests.append(digest_of(work, batch, content))
         kept = np.flatnonzero(representative == nodes(batch, super_cell, np.arange(count)))
-        chosen = kept[mixed(home.take("id", kept)) < below_share(_all_rows(work), SAMPLE)]
+        chosen = kept[mixed(home.take("id", kept)) < _sample_below(work)]
         sample.append(nodes(batch, super_cell, chosen))
     names, sizes = np.unique(np.concatenate(gathered), return_counts=True)
     order, offsets = in_sections(split_nodes(names)[1], work.plan.super_cells)
-    arrays |= {"group": names[order], "size": sizes[order], "offsets": offsets, "sample": np.concatenate(sample)}
+    arrays |= {"group": names[order], "size": sizes[order], "offsets": offsets, "sample": np.concatenate(sample),
+               "digest": np.array(digests)}  # fmt: skip
     write_arrays(work.store, work.path("end", "members", super_cell), arrays)
     return UnitResult(len(found), len(names))
 
@@ -100,18 +104,21 @@ def verify(work: Work, super_cell: int) -> UnitResult:
         total = np.zeros(work.home(batch, super_cell).rows("id"), np.int64)
         np.add.at(total, places[batches == batch], size[batches == batch])
         sizes[f"size{batch}"] = total
-    members, lowest = _check_members(work, super_cell)
-    missed = _look_for_missed(work, super_cell)
-    sizes |= {"members": np.array([members, lowest], np.int64), "missed": missed}
+    unchanged = unchanged_batches(work)
+    before = read_checked(work, super_cell, unchanged)
+    members = np.concatenate([before.members, _check_members(work, super_cell, unchanged)])
+    missed = _look_for_missed(work, super_cell, unchanged, before)
+    Checked(members, _sample_below(work), missed).write(work, super_cell)
+    sizes |= {"members": members, "unchanged": np.array([unchanged], np.int64), "missed": missed}
     write_arrays(work.store, work.path("end", "sizes", super_cell), sizes)
-    return UnitResult(members, len(missed))
+    return UnitResult(int(members[unchanged:, 0].sum()), len(missed))
 
 
-def _check_members(work: Work, super_cell: int) -> tuple[int, int]:
-    """Return the number of members, and their lowest cosine in steps."""
+def _check_members(work: Work, super_cell: int, first: int) -> Integers:
+    """Return the number of members and their lowest cosine in steps, of the batches from `first` on -> (batches, 2)."""
     rescorer = work.rescorer()
-    lowest, count = to_steps(1.0), 0
-    for batch in range(len(work.plan.batches)):
+    found = np.full((len(work.plan.batches) - first, 2), (0, to_steps(1.0)), np.int64)
+    for batch in range(first, len(work.plan.batches)):
         home, members = work.home(batch, super_cell), read_members(work, super_cell, batch)
         rows = np.concatenate([home.read("row"), home.read("equal_row")])
         own = nodes(batch, super_cell, np.arange(len(rows)))
@@ -134,8 +141,8 @@ def _check_members(work: Work, super_cell: int) -> tuple[int, int]:
                 f"{int(bad.sum())} members of {work.plan.batches[batch].name} are farther from their representative "
                 "than was found: the embeddings or the work were changed meanwhile; search anew with --restart."
             )
-        lowest, count = min(lowest, int(cosines.min())), count + len(at)
-    return count, lowest
+        found[batch - first] = len(at), int(cosines.min())
+    return found
 
 
 def _check_represent(work: Work, representatives: Integers) -> None:
@@ -168,29 +175,36 @@ def look_up(work: Work, found: Integers, names: list[str]) -> dict[str, Array]:
     return columns
 
 
-def _look_for_missed(work: Work, super_cell: int) -> Integers:
+def _look_for_missed(work: Work, super_cell: int, unchanged: int, before: Checked) -> Integers:
     """Return the nodes of the sample that have another representative at the threshold in this super-cell."""
     sample = np.concatenate([work.open("end", "members", one).read("sample") for one in range(work.plan.super_cells)])
     if not len(sample):
         return sample
     of = look_up(work, sample, ["code", "row"])
-    codes = np.ascontiguousarray(of["code"].astype(np.float32).T)
+    known = (split_nodes(sample)[0] < unchanged) & (_sample_below(work) <= before.below)
     threshold, rescorer = code_threshold(work.options.at, 1.0), work.rescorer()
-    found = []
+    found = [np.intersect1d(before.missed, sample[known])]
     for batch in range(len(work.plan.batches)):
+        asked = np.flatnonzero(~known) if batch < unchanged else np.arange(len(sample))
+        codes = np.ascontiguousarray(of["code"][asked].astype(np.float32).T)
         home = work.home(batch, super_cell)
         kept = np.flatnonzero(flags_before(work, work.plan.end_round, super_cell, batch) == Flag.REPRESENTATIVE)
         rows, own = home.read("row"), nodes(batch, super_cell, np.arange(home.rows("id")))
-        for start in range(0, len(kept), _ROWS_AT_ONCE):
+        for start in range(0, len(kept) if len(asked) else 0, _ROWS_AT_ONCE):
             some = kept[start : start + _ROWS_AT_ONCE]
             left, right = np.nonzero(home.take("code", some).astype(np.float32) @ codes >= threshold)
+            right = asked[right]
             other = own[some[left]] != sample[right]
             left, right = left[other], right[other]
             cosines = rescorer.cosines(
                 np.full(len(left), batch), rows[some[left]], split_nodes(sample[right])[0], of["row"][right]
             )
             found.append(sample[right[cosines >= to_steps(work.options.at)]])
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return np.unique(np.concatenate(found))
+
+
+def _sample_below(work: Work) -> np.uint64:
+    return below_share(_all_rows(work), SAMPLE)
 
 
 def wilson_upper(hits: int, tries: int) -> float:

@@ -77,7 +77,8 @@ def _report(
     checks = [work.open("end", "sizes", one) for one in range(work.plan.super_cells)]
     sampled = sum(work.open("end", "members", one).rows("sample") for one in range(work.plan.super_cells))
     missed = len(np.unique(np.concatenate([one.read("missed") for one in checks])))
-    members = [one.read("members").tolist() for one in checks]
+    members = np.array([one.read("members") for one in checks])  # (super-cells, batches, 2)
+    unchanged = int(checks[0].read("unchanged")[0])
     options = work.options
     return {
         "release": work.release.record.name,
@@ -98,8 +99,9 @@ def _report(
         "groups_by_lowest_size": dict(sorted(sizes.items(), key=lambda one: int(one[0]))),
         "members_by_lowest_cosine": dict(sorted(cosines.items())),
         "checks": {
-            "members_compared": sum(count for count, _ in members),
-            "lowest_cosine": min((lowest for count, lowest in members if count), default=to_steps(1.0)) / to_steps(1.0),
+            "members_compared": int(members[:, :, 0].sum()),
+            "members_compared_before": int(members[:, :unchanged, 0].sum()),
+            "lowest_cosine": int(members[:, :, 1].min()) / to_steps(1.0),
             "representatives_sampled": sampled,
             "with_another_at_threshold": missed,
             "share_upper_bound": round(wilson_upper(missed, sampled), 6),

@@ -206,6 +206,7 @@ def _checks(search: Mapping[str, Any]) -> str:
     checks = search["checks"]
     rows = [
         ("members whose exact cosine was computed again", f"{checks['members_compared']:,}"),
+        ("of these, by an earlier search, unchanged since", f"{checks['members_compared_before']:,}"),
         ("lowest cosine of a member to its representative", f"{checks['lowest_cosine']:.4f}"),
         ("representatives compared with all others", f"{checks['representatives_sampled']:,}"),
         ("of these, with another at the threshold", f"{checks['with_another_at_threshold']:,}"),

@@ -7,6 +7,7 @@
                        {batch}/borders                        numbers of quality between rounds
                        {batch}/home/S                         rows by super-cell; kept for later batches
                        rounds/K/{new,merged,rest}/S  sweep    of a round
+                       checked/S                              what was checked; kept for later batches
                        end/…                                  of the end, until it is there
 
 A node names a row: its batch, its super-cell and its number there, in one int64. The folder can be deleted at any time;

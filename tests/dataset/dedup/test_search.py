@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dataset.dedup import prepare
+from dataset.dedup.arrays import Arrays
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
 from dataset.dedup.quality import DEFAULT_ORDER, quality_keys
@@ -186,6 +187,23 @@ def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: H
     anew = made(tmp_path / "anew", [vectors[:1_300], vectors[1_300:]])
     search(anew, options)
     assert (representatives(anew) == after).all()
+    checks, of_all = (json.loads(one.store.read(one.path(REPORT)))["checks"] for one in (both, anew))
+    assert checks["members_compared_before"] == (before != np.arange(1_300)).sum()
+    assert checks | {"members_compared_before": 0} == of_all
+
+
+def test_rows_that_changed_since_they_were_checked_are_compared_again(tmp_path: Path, vectors: Halves) -> None:
+    first = made(tmp_path, [vectors[:1_300]])
+    search(first, OPTIONS)
+    both = made(tmp_path, [vectors[:1_300], vectors[1_300:]])
+    path = tmp_path / "dedup" / "laion" / MODEL / "2026-11-01" / "home" / "0"
+    place = path.read_bytes().index(Arrays(first.store, f"dedup/laion/{MODEL}/2026-11-01/home/0").read("row").tobytes())
+    with path.open("r+b") as file:
+        file.seek(place)
+        rows = np.frombuffer(path.read_bytes()[place : place + 1_600], np.int64)
+        file.write(rows[::-1].tobytes())
+    with pytest.raises(DedupError, match="were changed meanwhile"):
+        search(both, OPTIONS)
 
 
 def test_batch_without_rows_in_a_super_cell_is_searched(tmp_path: Path, vectors: Halves) -> None:

@@ -27,6 +27,7 @@ from dataset.commands.select import select_command
 from dataset.commands.serve import serve_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
+from dataset.commands.tag import tag_command
 from dataset.commands.takedown import takedown_app
 from dataset.commands.trace import trace_command
 from dataset.commands.training import calibrate_command, train_head_command
@@ -53,6 +54,7 @@ app.command("serve", rich_help_panel=RELEASES)(serve_command)
 app.command("trace", rich_help_panel=RELEASES)(trace_command)
 app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)
+app.command("tag", rich_help_panel=RELEASES)(tag_command)
 app.add_typer(tags_app, name="tags", rich_help_panel=RELEASES)
 app.add_typer(captions_app, name="captions", rich_help_panel=RELEASES)
 

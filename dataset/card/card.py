@@ -8,6 +8,7 @@ from dataset.card.croissant import render_croissant
 from dataset.card.plots import draw_plots
 from dataset.card.readme import render_readme
 from dataset.formats.releases import CROISSANT, PLOTS, README, Release
+from dataset.formats.side_tables import read_side_tables
 from dataset.stats.domains import most_frequent_domains
 from dataset.stats.figures import all_figures
 from dataset.stats.gather import gather
@@ -32,10 +33,11 @@ def render_card(release: Release) -> Mapping[str, bytes]:
     Raises: StatsError when a data file cannot be counted.
     """
     gathered = gather(release.store, units_of_release(release))
+    tables = read_side_tables(release)
     figures = all_figures(gathered, domains=most_frequent_domains(release))
     configs, plots = list(configs_of(release.record)), list(draw_plots(figures))
     return {
         **{f"{PLOTS}/{plot.name}": plot.svg for plot in plots},
-        README: render_readme(release.record, configs, figures, plots).encode(),
+        README: render_readme(release.record, configs, figures, plots, tables).encode(),
         CROISSANT: render_croissant(release.record, configs, figures),
     }

@@ -11,6 +11,7 @@ from dataset.card.front_matter import front_matter
 from dataset.card.licenses import license_of
 from dataset.card.plots import Plot
 from dataset.formats.releases import PLOTS, FileKind, ReleaseRecord
+from dataset.formats.side_tables import SideTable
 from dataset.stats.figures import Figures
 from dataset.stats.listed import ALL
 from dataset.stats.markdown import escape, table
@@ -19,8 +20,14 @@ from dataset.stats.tables import markdown
 SHOWN_CRAWLS = 50
 
 
-def render_readme(record: ReleaseRecord, configs: Sequence[Config], figures: Figures, plots: Sequence[Plot]) -> str:
-    """Return README.md with its YAML."""
+def render_readme(
+    record: ReleaseRecord,
+    configs: Sequence[Config],
+    figures: Figures,
+    plots: Sequence[Plot],
+    tables: Mapping[str, SideTable],
+) -> str:
+    """Return README.md with its YAML; `tables` are the release's side tables."""
     card, license_ = record.card, license_of(record.card)
     languages = [each["language"] for each in figures[ALL]["languages"] if each["language"]]
     first = next(config for config in configs if config.kind is FileKind.DATA)
@@ -35,7 +42,7 @@ def render_readme(record: ReleaseRecord, configs: Sequence[Config], figures: Fig
         columns=_columns(configs),
         crawls=_crawls(record),
         models=_models(record),
-        heads=_heads(record),
+        heads=_heads(record, tables),
         batches=_batches(record),
         rules=_rules(record),
         statistics=markdown(figures).strip(),
@@ -89,8 +96,8 @@ def _models(record: ReleaseRecord) -> str:
     return "\n".join(found) or "The parts do not name the models that rated them."
 
 
-def _heads(record: ReleaseRecord) -> str:
-    """List the different heads of all crawls, by tag."""
+def _heads(record: ReleaseRecord, tables: Mapping[str, SideTable]) -> str:
+    """List the different heads of all crawls, by tag, and those that tagged the release itself."""
     found = _once(
         f"- `{tag}`, {_texts(role)}: {_named(head, 'head')}, sha256 {_checksum(head.get('sha256'))}"
         for one in record.inputs
@@ -98,6 +105,12 @@ def _heads(record: ReleaseRecord) -> str:
         for tag, head in tags.items()
         if head
     )
+    found += [
+        f"- `{table.name}/`, column `{column}`: {escape(head.head)}, sha256 {_checksum(head.sha256)}, "
+        f"[model card]({head.card}); {head.rows:,} pairs. The statistics count it in place of the column in `data/`."
+        for table in tables.values()
+        for column, head in table.heads.items()
+    ]
     return "\n".join(found) or "No model tagged the pairs."
 
 

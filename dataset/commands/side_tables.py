@@ -12,11 +12,13 @@ from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import ReleaseArgument, open_named_release
 from dataset.formats.releases import Release
 from dataset.formats.side_tables import SideTableError
+from dataset.publish.record import refresh_card
 from dataset.side_tables.copies import write_copy
 from dataset.side_tables.join import join_similarity, join_tables
 from dataset.side_tables.rows import ReleaseRows
 from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.side_tables.write import Written
+from dataset.stats.units import SCORES
 from dataset.store.store import Store
 
 tags_app = typer.Typer(no_args_is_help=True, help="Add tags to a release's rows, and export tags.")
@@ -64,7 +66,7 @@ def tags_export(
     """Write columns of a release together with `hash`, as LAION shares its tags."""
     rows = ReleaseRows.open(open_named_release(release, store, writable=False))
     with PhaseBars() as bars:
-        written = write_copy(rows, ["hash", *columns.split(",")], Store.open(out), threads=_threads(workers),
+        written = write_copy(rows, ["hash", *columns.split(",")], Store.open(out), threads=threads_of(workers),
                              on_progress=bars.show)  # fmt: skip
     sys.stdout.write(f"{written:>15,}  rows in {out}\n")
 
@@ -98,7 +100,7 @@ def similarity_command(
     """Add the similarity of picture and caption by another model as the side table similarity_MODEL."""
     with PhaseBars() as bars:
         written = join_similarity(
-            open_named_release(release, store), model, threads=_threads(workers), on_progress=bars.show
+            open_named_release(release, store), model, threads=threads_of(workers), on_progress=bars.show
         )
     sys.stdout.write(_summary(written, as_json=as_json))
 
@@ -114,7 +116,7 @@ def _join(
     *,
     as_json: bool,
 ) -> None:
-    threads = _threads(workers)
+    threads = threads_of(workers)
     target = Store.open(joined) if joined else None
     if target is not None and target.list():
         raise SideTableError(f"{joined} is not empty: name another folder for --joined.")
@@ -126,10 +128,13 @@ def _join(
             own = rows.data_schema.names
             write_copy(rows, [*own, *(f"{name}.{column}" for column in written.table.columns)], target,
                        threads=threads, on_progress=bars.show)  # fmt: skip
+    if not set(SCORES).isdisjoint(written.table.columns):
+        refresh_card(release)
     sys.stdout.write(_summary(written, as_json=as_json))
 
 
-def _threads(workers: int | None) -> int:
+def threads_of(workers: int | None) -> int:
+    """Return the number of threads that an option asks for."""
     return workers or len(os.sched_getaffinity(0))
 
 

@@ -55,7 +55,7 @@ class Arrays:
             length = int.from_bytes(self._file.read(8), "little")
             self._described: dict[str, list[Any]] = json.loads(self._file.read(length))
         except ValueError as error:
-            raise StoreError(f"{path} is not a file of arrays ({error}): delete it and run dedup again.") from error
+            raise StoreError(f"{path} is not a file of arrays ({error}): delete it and begin again.") from error
         self._start = 8 + length
 
     def __contains__(self, name: str) -> bool:
@@ -80,7 +80,7 @@ class Arrays:
         wanted = (end - start) * row
         data = self._file.read_buffer(wanted)
         if len(data) < wanted:
-            raise StoreError(f"{self._path} is cut off: delete it and run dedup again.")
+            raise StoreError(f"{self._path} is cut off: delete it and begin again.")
         return np.frombuffer(data, kind).reshape(end - start, *shape[1:])
 
     def section(self, name: str, at: int, offsets: str) -> Array:

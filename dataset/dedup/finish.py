@@ -43,6 +43,7 @@ def finish(work: Work) -> UnitResult:
             columns={field.name: type_name(field.type) for field in COLUMNS},
             rows=rows,
             files=written,
+            heads={},
         )
         register_table(work.release, table)
     report = _report(work, rows, kinds, sizes, cosines)

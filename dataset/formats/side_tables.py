@@ -2,6 +2,7 @@
 
     releases/NAME/side_tables.json                                 the record of all tables; written last
     releases/NAME/{table}/{generation}-v1/{subset}/{batch}/train-…    a file for each data file that has rows in it
+    releases/NAME/{table}/{column}-{digest}.md                        the model card of the head that made a column
     releases/NAME/{table}/SHA256SUMS                                  of these files, for `sha256sum --check`
 
 Invariant: a file's ids are those of the data file with the same subset, batch and number, in order; a row without
@@ -23,6 +24,8 @@ from dataset.formats.versions import in_version, versioned
 
 FORMAT = 1
 RECORD = "side_tables.json"
+TAGS = "tags"
+"""The table that heads write."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TAKEN = frozenset(
     {"data", "extended", "variants", "source", "ids", "stats", "embeddings", "index", "history", "rows", "dedup"}
@@ -45,6 +48,26 @@ class SideFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableHead:
+    """The head that computed a column of a table, and what became of the release's rows then."""
+
+    head: str
+    """Its name: `store:heads/NAME.safetensors`, or that of a local file."""
+    sha256: str
+    kind: str
+    """What it reads: embedding or picture."""
+    reads: str
+    """The folder below embeddings/; '' for pictures."""
+    rows: int
+    """Rows that got a value."""
+    left_out: Mapping[str, int]
+    """Rows without a value, by reason."""
+    card: str
+    """Path in the release of its model card."""
+    card_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SideTable:
     """A table; `version` is the version of the release for which it was written."""
 
@@ -57,6 +80,14 @@ class SideTable:
     """Arrow types by name; `id` comes first in each file."""
     rows: int
     files: tuple[SideFile, ...]
+    heads: Mapping[str, TableHead]
+    """By column, of those that heads computed."""
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The sha256 of all files by their paths in the release."""
+        cards = {head.card: head.card_sha256 for head in self.heads.values()}
+        return {file.path: file.sha256 for file in self.files} | cards
 
     def file_of(self, data: ReleaseFile) -> SideFile | None:
         """Return the file that belongs to a data file; None if the table has no row of it."""
@@ -92,20 +123,32 @@ def write_side_tables(release: Release, tables: Iterable[SideTable]) -> None:
     """
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     for table in ordered:
-        sums = {file.path.partition("/")[2]: file.sha256 for file in table.files}
+        sums = {path.partition("/")[2]: sha256 for path, sha256 in table.checksums.items()}
         release.store.put(release.path(f"{table.name}/{CHECKSUMS}"), checksum_list(sums))
     release.store.put(release.path(RECORD), to_json(SideTables(format=FORMAT, tables=ordered)))
 
 
-def delete_side_files(release: Release, table: SideTable) -> None:
-    """Delete the files of a table that is no longer in the record.
+def delete_side_files(release: Release, table: SideTable, kept: SideTable) -> None:
+    """Delete the files of a table that is no longer in the record, except those that the new one has.
 
     Raises: StoreError.
     """
-    for file in table.files:
-        release.store.delete(release.path(file.path))
+    for path in table.checksums.keys() - kept.checksums.keys():
+        release.store.delete(release.path(path))
     for folder in {"/".join(file.path.split("/")[:2]) for file in table.files}:
         release.store.delete_empty_folders(release.path(folder))
+
+
+def score_tables(tables: Mapping[str, SideTable], scores: Iterable[str]) -> dict[str, SideTable]:
+    """Return the table that has each score, which takes the place of the release's own: `tags` before others, these by
+    name.
+    """
+    found = {}
+    for score in scores:
+        having = [name for name in tables if score in tables[name].columns]
+        if having:
+            found[score] = tables[min(having, key=lambda name: (name != TAGS, name))]
+    return found
 
 
 def check_table_name(name: str) -> str:

@@ -25,6 +25,7 @@ class WorkKind(StrEnum):
     DEDUP = "dedup"
     SIDE_TABLE = "joining"
     EMBEDDINGS = "consolidating"
+    TAG = "tagging"
 
 
 def major_of(version: str) -> int:

@@ -28,7 +28,7 @@ from dataset.formats.index_files import (
 from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import HashedFile
 from dataset.formats.releases import Release
-from dataset.formats.side_tables import SideTable, read_side_tables
+from dataset.formats.side_tables import SideTable, read_side_tables, score_tables
 from dataset.index.facets import ALIVE, REPRESENTATIVE, SCORES, count_by_list, facet_masks, pack_masks
 from dataset.index.groups import COLUMNS as GROUP_COLUMNS
 from dataset.index.groups import ROLES as GROUP_ROLES
@@ -66,16 +66,6 @@ def refresh(store: Store, folder: str, release: Release | None, scratch: Path) -
     return renewed
 
 
-def _score_tables(tables: Mapping[str, SideTable]) -> dict[str, SideTable]:
-    """Return the table that has each score: `tags` before others, these by name."""
-    found = {}
-    for score in SCORES:
-        having = [name for name in tables if score in tables[name].columns]
-        if having:
-            found[score] = tables[min(having, key=lambda name: (name != "tags", name))]
-    return found
-
-
 def _values(
     store: Store,
     folder: str,
@@ -85,7 +75,7 @@ def _values(
     scratch: Path,
 ) -> Values:
     """Write the side tables' values by position into files, and return them mapped."""
-    wanted = {score: (table, score, "<f4", np.nan) for score, table in _score_tables(tables).items()}
+    wanted = {score: (table, score, "<f4", np.nan) for score, table in score_tables(tables, SCORES).items()}
     if has_groups(tables):
         for name in GROUP_COLUMNS:
             wanted[name] = (tables[duplicates.NAME], name, "<i8", 0)

@@ -103,6 +103,16 @@ def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:
     return checksum_list({file.path: file.sha256 for file in record.files if file.kind not in PRIVATE} | others)
 
 
+def refresh_card(release: Release) -> None:
+    """Write the card of a version anew, after its side tables have changed, and SHA256SUMS.
+
+    Raises: StatsError when a data file cannot be counted; StoreError.
+    """
+    store = release.store
+    same = {name: hashlib.sha256(store.read(release.path(name))).hexdigest() for name in (HOSTS, RECORD)}
+    store.put(release.path(CHECKSUMS), checksums(release.record, {**write_card(release), **same}))
+
+
 def _next_record(
     work: Work, before: ReleaseRecord | None, batch: ReleaseBatch, files: Sequence[ReleaseFile]
 ) -> ReleaseRecord:

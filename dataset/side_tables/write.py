@@ -99,6 +99,7 @@ def write_side_table(
         columns={field.name: type_name(field.type) for field in columns},
         rows=sum(file.rows for file in files),
         files=tuple(files),
+        heads={},
     )
     register_table(release, table)
     return Written(table, {reason: rows for reason, rows in sorted(left_out.items()) if rows})
@@ -113,7 +114,7 @@ def register_table(release: Release, table: SideTable) -> None:
     tables = read_side_tables(release)
     write_side_tables(release, {**tables, table.name: table}.values())
     if table.name in tables:
-        delete_side_files(release, tables[table.name])
+        delete_side_files(release, tables[table.name], table)
 
 
 def section_bits(files: Sequence[ReleaseFile], units: int) -> int:

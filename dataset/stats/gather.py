@@ -19,6 +19,7 @@ from dataset.stats.frequent import Frequent
 from dataset.stats.listed import ALL, Listed, list_frequent
 from dataset.stats.rows import RowCounter
 from dataset.stats.saved import SavedCountsError, bytes_to_counts, counts_to_bytes
+from dataset.stats.tagged import with_tags
 from dataset.stats.threads import map_in_order
 from dataset.stats.units import StatsError, Unit, read_unit
 from dataset.store.store import Store, StoreError
@@ -105,11 +106,11 @@ def saved_counts(store: Store, unit: Unit) -> Counts | None:
 def _unit_counts(store: Store, save: bool, unit: Unit) -> tuple[Unit, Counts, bool]:
     saved = saved_counts(store, unit)
     if saved is not None:
-        return unit, saved, True
+        return unit, with_tags(store, unit, saved), True
     counts = count_unit(store, unit)
     if unit.saved and save:
         try:
             store.put(unit.saved, counts_to_bytes(counts, unit.sha256))
         except StoreError as error:
             raise StatsError(f"The counts cannot be saved; use --no-save to count without saving. {error}") from error
-    return unit, counts, False
+    return unit, with_tags(store, unit, counts), False

@@ -66,7 +66,7 @@ class RowCounter:
         similarity = np.full(rows, -1, np.int64)
         for name in FLOATS:
             if name in columns:
-                bins = self._add_floats(name, columns[name])
+                bins = add_floats(counts, name, columns[name])
                 similarity = bins if name == "similarity" else similarity
         self._add_languages(columns.get("LANGUAGE"), similarity)
 
@@ -114,21 +114,6 @@ class RowCounter:
         buckets = np.searchsorted(_EDGES, width[has_area] / height[has_area], side="right")
         arrays["aspect"] += np.bincount(buckets, minlength=len(_EDGES) + 1)
 
-    def _add_floats(self, name: str, column: pa.Array) -> IntArray:
-        """Count a column of floats and return the bin of each row, -1 where it is unknown."""
-        values, known, nans = float_column(column, name)
-        spec, arrays = FLOATS[name], self._counts.arrays
-        arrays["columns"][COLUMNS.index(name), 2] += nans
-        if name in THRESHOLDS:
-            # Compare in the column's own type: a float32 of 0.8 is 0.800000012, which must not count as above 0.8.
-            above = values > values.dtype.type(THRESHOLDS[name])
-            arrays["above"][list(THRESHOLDS).index(name)] += np.count_nonzero(above & known)
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN is unknown, and infinity counts at an end
-            scaled = np.floor(values.astype(np.float64) * spec.steps + 0.5) - spec.low * spec.steps
-            bins = np.where(known, scaled.clip(0, spec.bins - 1), -1).astype(np.int64)
-        arrays[name] += np.bincount(bins[known] if not known.all() else bins, minlength=spec.bins)
-        return bins
-
     def _add_languages(self, column: pa.Array | None, similarity: IntArray) -> None:
         if column is None:
             if self._subset not in IMPLIED_LANGUAGE:
@@ -151,6 +136,22 @@ class RowCounter:
             raise ColumnError(
                 f"LANGUAGE has more than {MAX_LANGUAGES:,} values, so it does not contain languages: drop it."
             )
+
+
+def add_floats(counts: Counts, name: str, column: pa.Array) -> IntArray:
+    """Count the values of a column of floats, and return the bin of each row, -1 where it is unknown."""
+    values, known, nans = float_column(column, name)
+    spec, arrays = FLOATS[name], counts.arrays
+    arrays["columns"][COLUMNS.index(name), 2] += nans
+    if name in THRESHOLDS:
+        # Compare in the column's own type: a float32 of 0.8 is 0.800000012, which must not count as above 0.8.
+        above = values > values.dtype.type(THRESHOLDS[name])
+        arrays["above"][list(THRESHOLDS).index(name)] += np.count_nonzero(above & known)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is unknown, and infinity counts at an end
+        scaled = np.floor(values.astype(np.float64) * spec.steps + 0.5) - spec.low * spec.steps
+        bins = np.where(known, scaled.clip(0, spec.bins - 1), -1).astype(np.int64)
+    arrays[name] += np.bincount(bins[known] if not known.all() else bins, minlength=spec.bins)
+    return bins
 
 
 def _take(strings: pa.Array, rows: IntArray) -> list[str]:

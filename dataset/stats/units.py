@@ -7,7 +7,7 @@ have work.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from dataset.errors import DatasetError, said_by
 from dataset.formats.manifest import OutputKind, outputs
 from dataset.formats.releases import SUBSETS, FileKind, Release
+from dataset.formats.side_tables import read_side_tables, score_tables
 from dataset.stats.columns import find_columns
 from dataset.stats.saved import SUFFIX
 from dataset.store.store import Store
@@ -24,6 +25,8 @@ SAVED_FOLDER = "stats/counts"
 UNIT_BYTES = 64 << 20
 UNIT_ROWS = 1 << 20
 BATCH_ROWS = 131_072
+SCORES = ("punsafe", "pwatermark", "aesthetic")
+"""Columns whose values in side tables take the place of the release's own."""
 
 
 class StatsError(DatasetError):
@@ -40,12 +43,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Rows counted together. `saved` is the path of their saved counts, or ''; `sha256` is the data file's."""
+    """Rows counted together. `saved` is the path of their saved counts, or ''; `sha256` is the data file's; `tags` are
+    the paths of side tables' files by score (see tagged.py).
+    """
 
     subset: str
     pieces: tuple[Piece, ...]
     saved: str = ""
     sha256: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,12 @@ class PartUnits:
 
 def units_of_release(release: Release) -> Iterator[Unit]:
     """Yield a unit per data file; its counts are saved with the release and belong to the file's sha256."""
+    tables = score_tables(read_side_tables(release), SCORES)
     for file in release.files(FileKind.DATA):
         saved = release.path(saved_path(file.path))
-        yield Unit(file.subset, (Piece(release.path(file.path)),), saved, file.sha256)
+        found = ((score, table.file_of(file)) for score, table in tables.items())
+        tags = {score: release.path(side.path) for score, side in found if side is not None}
+        yield Unit(file.subset, (Piece(release.path(file.path)),), saved, file.sha256, tags)
 
 
 def saved_path(data_file: str) -> str:

@@ -38,6 +38,8 @@ FORMAT = 1
 METADATA_KEY = "shoal.head"
 STORE_FOLDER = "heads"
 SUFFIX = ".safetensors"
+CARD_SUFFIX = ".md"
+"""Of a head's model card, which lies beside its file."""
 
 
 class HeadError(DatasetError):

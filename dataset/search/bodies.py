@@ -112,6 +112,15 @@ class Fields:
             raise self.wrong(name, "must be a list of numbers")
         return None if values is None else tuple(values)
 
+    def integers(self, name: str, *, most: int, low: int, high: int) -> tuple[int, ...] | None:
+        """Return a list of 1 to `most` integers within bounds, or None."""
+        values = self.get(name, list)
+        if values is None:
+            return None
+        if not 1 <= len(values) <= most or not all(type(one) is int and low <= one <= high for one in values):
+            raise self.wrong(name, f"must be a list of 1 to {most:,} integers from {low:,} to {high:,}")
+        return tuple(values)
+
     def number(self, name: str, default: float | None = None, *, low: float = -math.inf, high: float = math.inf) -> Any:
         """Return a finite number as float within bounds, or `default`."""
         value = self.get(name, (int, float), default)

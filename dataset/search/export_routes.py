@@ -32,7 +32,8 @@ class ExportRoutes:
 
     async def _start(self, request: Request) -> Response:
         fields = Fields(await self._bodies.object(request))
-        question = parse_question(fields)
+        ids = fields.integers("ids", most=MOST_ROWS, low=0, high=2**53)
+        question = parse_question(fields, needs_terms=ids is None)
         most = fields.integer("limit", MOST_ROWS, low=1, high=MOST_ROWS)
         columns = fields.get("columns", list)
         kind = fields.get("format", str, ExportFormat.PARQUET)
@@ -43,9 +44,13 @@ class ExportRoutes:
         check_modality(question.modality, served.engine)
         where = served.engine.parse_filter(question.filters, safe=self._service.is_safe(question.safe))
         names = check_columns(served.engine.columns if columns is None else columns, served.engine)
-        vector = await query_vector(question.terms, served.engine, self._service.sources, question.modality)
+        if ids is not None and (question.terms or question.filters or question.at_least is not None):
+            raise SearchError(400, "ids are exported as they are: leave out terms, filters and at_least.", field="ids")
+        vector = None
+        if ids is None:
+            vector = await query_vector(question.terms, served.engine, self._service.sources, question.modality)
         job = self._exports.add(
-            served, question, where=where, vector=vector, most=most, columns=names, format=ExportFormat(kind),
+            served, question, where=where, vector=vector, ids=ids, most=most, columns=names, format=ExportFormat(kind),
             address=address_of(request.scope),
         )  # fmt: skip
         return Response(to_json(job.status()), 202, {"Location": f"/api/exports/{job.id}"}, "application/json")

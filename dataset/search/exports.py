@@ -1,4 +1,4 @@
-"""Exports: everything above a threshold, or the first N results, as a file; jobs with progress.
+"""Exports: everything above a threshold, the first N results, or named rows, as a file; jobs with progress.
 
 One thread works on one export at a time, so exports never take more than a core from searches. A job is known by a
 random id, which is all that is needed to see and download it. Files are deleted after `KEPT_SECONDS`, and at the end.
@@ -53,7 +53,10 @@ class Export:
     served: ServedIndex
     question: Question
     where: Where | None
-    vector: Vectors
+    vector: Vectors | None
+    """Of the query, (D,); None if rows are named."""
+    ids: Sequence[int] | None
+    """The rows that are written, in this order; None if they are searched."""
     most: int
     columns: Sequence[str]
     format: ExportFormat
@@ -109,7 +112,8 @@ class Exports:
         question: Question,
         *,
         where: Where | None,
-        vector: Vectors,
+        vector: Vectors | None,
+        ids: Sequence[int] | None = None,
         most: int,
         columns: Sequence[str],
         format: ExportFormat = ExportFormat.PARQUET,  # noqa: A002 - its name in the API
@@ -129,7 +133,7 @@ class Exports:
             self._forget_old()
             name = secrets.token_urlsafe(16)
             path = Path(self._temporary.name) / f"{name}.{format}"
-            job = Export(name, served, question, where, vector, most, tuple(columns), format, address, path)
+            job = Export(name, served, question, where, vector, ids, most, tuple(columns), format, address, path)
             self._jobs[name] = job
         self._waiting.put(job)
         return job
@@ -189,10 +193,12 @@ class Exports:
 def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
     """Search, and write the visible rows with id, similarity and their columns; the best first.
 
+    Rows that were named by their ids have no similarity.
+
     Raises: SearchError, OSError.
     """
     engine, screen = job.served.engine, job.served.screen
-    ids, similarities = _nearest(job)
+    ids, similarities = _wanted(job)
     job.total = len(ids)
     writer = open_writer(job.path, job.format, job.columns)
     try:
@@ -204,7 +210,7 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
             shown = screen.visible(engine, some) & np.array([row is not None for row in rows], bool)
             kept = [
                 {**row, "id": id_, "similarity_to_query": similarity}
-                for id_, similarity, row, is_shown in zip(some.tolist(), near.tolist(), rows, shown, strict=True)
+                for id_, similarity, row, is_shown in zip(some.tolist(), near, rows, shown, strict=True)
                 if is_shown and row is not None
             ]
             writer.write(kept)
@@ -213,14 +219,23 @@ def write_export(job: Export, is_cancelled: Callable[[], bool]) -> None:
         writer.close()
 
 
-def _nearest(job: Export) -> tuple[Ids, Vectors]:
+def _wanted(job: Export) -> tuple[Ids, list[float | None]]:
+    """Return the ids to write and their similarities, the best first."""
+    if job.vector is None:
+        named = np.array(job.ids, np.int64)
+        return named, [None] * len(named)
+    ids, similarities = _nearest(job, job.vector)
+    return ids, similarities.tolist()
+
+
+def _nearest(job: Export, vector: Vectors) -> tuple[Ids, Vectors]:
     """Return ids and similarities of all results, the best first; the search is made deeper until it is deep enough."""
     engine, question = job.served.engine, job.question
     depth = job.most if question.at_least is None else FIRST_DEPTH
     while True:
         depth = min(depth, job.most)
         (found,) = engine.search(
-            job.vector[None], depth, modality=question.modality, where=job.where, collapse=question.collapse
+            vector[None], depth, modality=question.modality, where=job.where, collapse=question.collapse
         )
         ids, similarities = found.ids, found.similarities
         least = -2.0 if question.at_least is None else question.at_least

@@ -148,16 +148,20 @@ def description(*, operator: bool, reports: bool, trace: bool) -> dict[str, Any]
         },
         "/api/exports": {
             "post": _operation(
-                "Export everything above a threshold",
+                "Export everything above a threshold, or named rows",
                 _EXPORT,
                 body=_object(
                     _QUESTION
                     | {
+                        "ids": {
+                            "type": "array",
+                            "items": {"type": "integer"},
+                            "description": "Export these rows; then without terms, filters and at_least.",
+                        },
                         "columns": _COLUMNS,
                         "limit": {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
                         "format": {"enum": [*ExportFormat], "default": ExportFormat.PARQUET},
                     },
-                    ["terms"],
                 ),
                 status="202",
             )

@@ -59,6 +59,25 @@ def test_an_export_of_few_rows_or_none_is_a_file_too(fields: dict[str, Any]) -> 
         assert len(table) == fields.get("limit", 0)
 
 
+def test_named_rows_are_exported_in_their_order_without_hidden_ones() -> None:
+    with served(tiny_engine(), screen=Screen(np.array([15], np.int64))) as client:
+        refused: list[dict[str, Any]] = [
+            {"ids": []},
+            {"ids": [True]},
+            {"ids": [1.5]},
+            {"ids": [-1]},
+            {"ids": [16], "at_least": 0.1},
+        ]
+        for wrong in refused:
+            assert client.ask("/api/exports", wrong).json()["field"] == "ids"
+        name = client.ask("/api/exports", {"ids": [20, 15, 12, 9_999], "columns": ["url"]}).json()["id"]
+        assert ended(client, name)["rows"] == 2
+        table = pq.read_table(io.BytesIO(client.ask(f"/api/exports/{name}/file").body))
+        assert table.to_pylist() == [
+            {"id": one, "similarity_to_query": None, "url": f"https://example.org/{one - 10}.jpg"} for one in (20, 12)
+        ]
+
+
 def test_an_export_is_csv_or_json_lines_with_the_same_rows() -> None:
     engine = tiny_engine()
     for row in engine.table:

@@ -14,7 +14,7 @@ const nearOf = new Map(); // id of a near-duplicate → id of its result
 const tiles = new Map(); // elements by id, or by place for those that wait
 const broken = new Set(); // URLs
 let waiting = 0;
-let keep = null; // the id that had the focus: it stays, so that the focus does
+let keep = null; // the id that had the focus last: its tile stays, so that the focus does
 let atEnd = () => {};
 
 /** Call `wanted` whenever the view comes near the end. */
@@ -22,7 +22,10 @@ export function begin(wanted) {
   atEnd = wanted;
   addEventListener('scroll', later, { passive: true });
   new ResizeObserver(later).observe(list.parentElement);
-  list.addEventListener('focusin', () => { keep = focused()?.dataset.id ?? null; });
+  list.addEventListener('focusin', () => {
+    keep = focused()?.dataset.id ?? null;
+    later();
+  });
 }
 
 export function clear() {
@@ -112,6 +115,8 @@ export function draw() {
   const kept = keep === null ? -1 : order.indexOf(keep);
   if (kept >= 0 && kept < first) places.unshift(kept);
   else if (kept >= last) places.push(kept);
+  const inView = Math.min(length - 1, Math.max(0, Math.floor(top / step)) * columns);
+  const stop = kept >= 0 && (focused() || (kept >= first && kept < last)) ? kept : inView; // the one tab stop
   const keys = places.map((at) => order[at] ?? `waits ${at}`);
   const wanted = new Set(keys);
   for (const [key, tile] of tiles) {
@@ -131,6 +136,8 @@ export function draw() {
     }
     tile.setAttribute('aria-posinset', place + 1);
     tile.setAttribute('aria-setsize', length);
+    const button = tile.querySelector('button.result');
+    if (button) button.tabIndex = place === stop ? 0 : -1;
     Object.assign(tile.style, {
       width: `${width}px`,
       height: `${height}px`,
@@ -198,17 +205,21 @@ function tileOf(id) {
     score.title = 'The cosine with the result that it is near';
   }
   if (others) {
-    const near = Object.assign(document.createElement('button'), { type: 'button', className: 'near' });
+    const near = Object.assign(document.createElement('button'), { type: 'button', className: 'near', tabIndex: -1 });
     label(near, id);
     tile.append(near);
   }
   return tile;
 }
 
+/** Say how many near-duplicates there are: exactly where the index knows groups, otherwise at least so many. */
 function label(button, id) {
-  const { near_duplicates: others } = shown.get(id);
-  button.textContent = isOpen(id) ? `−${others}` : `+${others}`;
-  button.title = `${others.toLocaleString()} near-duplicate${others === 1 ? '' : 's'}`;
+  const { near_duplicates: others, group_size: size } = shown.get(id);
+  const opened = [...nearOf.values()].filter((one) => one === id).length;
+  const number = others.toLocaleString();
+  button.textContent = `${opened ? '−' : size ? '+' : '≥'}${number}`;
+  button.title = `${size ? '' : 'at least '}${number} near-duplicate${others === 1 ? '' : 's'}`
+    + (opened && opened < others ? `, ${opened.toLocaleString()} shown: filters leave out the others` : '');
   button.setAttribute('aria-label', button.title);
   button.setAttribute('aria-expanded', isOpen(id));
 }
@@ -228,12 +239,18 @@ export function move(key) {
   if (to === undefined || last < 0 || (at < 0 && !key.startsWith('Arrow'))) return false;
   const target = at < 0 ? 0 : to;
   if (target < 0 || target > last) return true;
-  keep = order[target];
-  draw();
-  const button = tiles.get(keep).querySelector('.result');
-  button.focus({ preventScroll: true });
-  button.scrollIntoView({ block: 'nearest' });
+  focusOn(order[target]).scrollIntoView({ block: 'nearest' });
   return true;
+}
+
+/** Move the focus to a result, or to the first one, without scrolling. */
+export function focusOn(id = order[0]) {
+  if (!shown.has(id)) return null;
+  keep = id;
+  draw();
+  const button = tiles.get(id).querySelector('.result');
+  button.focus({ preventScroll: true });
+  return button;
 }
 
 export function toggle(button) {

@@ -1,4 +1,4 @@
-// The basket as a file, and exports of everything by the server.
+// The basket as a file, and exports by the server, with the commands that use them.
 
 import { ask } from './api.js';
 
@@ -23,19 +23,56 @@ export function saveBasket(results, kind) {
   URL.revokeObjectURL(link.href);
 }
 
-/** Let the server export everything, tell its progress, and offer the file, with the command that downloads its pictures. */
-export async function exportAll(question, format, said) {
-  let job = await ask('api/exports', { ...question, format });
-  while (job.state === 'waiting' || job.state === 'running') {
-    said.textContent = job.total ? `${job.rows.toLocaleString()} of ${job.total.toLocaleString()} rows` : 'Searching…';
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    job = await ask(`api/exports/${job.id}`);
+const dialog = document.querySelector('#export');
+const said = dialog.querySelector('#export-said');
+const commands = dialog.querySelector('#export-commands');
+let running = null; // the id of an export that is not there yet
+
+/** Let the server export what was asked for, tell its progress, and offer the file and commands. */
+export async function exportAs(asked, format) {
+  commands.replaceChildren();
+  said.textContent = 'Searching…';
+  dialog.showModal();
+  try {
+    let job = await ask('api/exports', { ...asked, format });
+    running = job.id;
+    while (job.state === 'waiting' || job.state === 'running') {
+      if (job.total) said.textContent = `${job.rows.toLocaleString()} of ${job.total.toLocaleString()} rows`;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      job = await ask(`api/exports/${job.id}`);
+    }
+    if (job.id !== running) return;
+    if (job.state !== 'done') throw new Error(job.message || `The export was ${job.state}.`);
+    running = null;
+    offer(job, format);
+  } catch (error) {
+    said.textContent = error.message;
   }
-  if (job.state !== 'done') throw new Error(job.message || `The export was ${job.state}.`);
-  const link = document.createElement('a');
-  link.href = `api/exports/${job.id}/file`;
-  link.textContent = `export.${format}, ${job.rows.toLocaleString()} rows`;
-  const command = document.createElement('code');
-  command.textContent = `tracker seed export.${format} --url-col url --caption-col caption`;
-  said.replaceChildren(link, '. Its pictures are downloaded by ', command);
 }
+
+function offer(job, format) {
+  const name = `export.${format}`;
+  const link = Object.assign(document.createElement('a'), { href: `api/exports/${job.id}/file`, textContent: name });
+  said.replaceChildren(link, `, ${job.rows.toLocaleString()} rows; it is kept for a day.`);
+  show('The file, in a terminal', `curl --fail --output ${name} '${link.href}'`);
+  show('Its pictures, by Shoal', `tracker seed ${name} --url-col url --caption-col caption`);
+  show('Its pictures, by img2dataset', `img2dataset --url_list ${name} --input_format ${format} --url_col url`
+    + ' --caption_col caption --output_folder pictures --output_format webdataset');
+}
+
+function show(words, command) {
+  const term = Object.assign(document.createElement('dt'), { textContent: words });
+  const line = document.createElement('dd');
+  line.append(Object.assign(document.createElement('code'), { textContent: command }));
+  const button = Object.assign(document.createElement('button'), { type: 'button', textContent: 'Copy' });
+  button.setAttribute('aria-label', `Copy: ${words}`);
+  button.onclick = () => navigator.clipboard.writeText(command);
+  const copy = document.createElement('dd');
+  copy.append(button);
+  commands.append(term, line, copy);
+}
+
+dialog.addEventListener('close', () => {
+  if (running) ask(`api/exports/${running}`, null, null, 'DELETE').catch(() => {});
+  running = null;
+});

@@ -5,19 +5,19 @@ import { showDetail } from './detail.js';
 import { showCount, showFacets } from './filters.js';
 import * as grid from './grid.js';
 import { basket, focused, move, refreshPressed, shown, toggle } from './grid.js';
-import { exportAll, saveBasket } from './save.js';
+import { exportAs, saveBasket } from './save.js';
 import { addTerm, fromAddress, question, state, toAddress } from './state.js';
 
 const MOST_RESULTS = 10_000;
 const FIRST_RESULTS = 60;
 const MOST_FURTHER = 600; // a further page is as long as what there is, up to so many
 const MOST_NEAR = 200;
+const STILL = 200; // milliseconds after a scroll
 const COLUMNS = ['url', 'caption', 'WIDTH', 'HEIGHT', 'punsafe', 'similarity', 'LANGUAGE', 'hash', 'sha256'];
 const find = (name) => document.querySelector(name);
 const said = find('#said');
 let columns = [];
 let cursor = null;
-let nearFrom = 1;
 let searching = null;
 
 function say(text, isWrong = false) {
@@ -25,15 +25,19 @@ function say(text, isWrong = false) {
   said.classList.toggle('wrong', isWrong);
 }
 
-async function loadPage(isFirst) {
+/** Load the first page or the next one. `back` is what `remember` kept; `focus` moves the focus to the first result. */
+async function loadPage(isFirst, { back, focus } = {}) {
   searching?.abort();
   const mine = searching = new AbortController();
   grid.skeletons(isFirst ? 12 : 24);
   try {
-    const limit = isFirst ? FIRST_RESULTS : Math.min(grid.results(), MOST_FURTHER, MOST_RESULTS - grid.results());
+    const further = Math.min(grid.results(), MOST_FURTHER, MOST_RESULTS - grid.results());
+    const limit = isFirst ? Math.min(MOST_RESULTS, Math.max(FIRST_RESULTS, back?.loaded ?? 0)) : further;
     const page = await ask('api/search', { ...question(), limit, columns, cursor: isFirst ? undefined : cursor }, mine.signal);
     cursor = page.cursor;
     grid.append(page.results);
+    if (back) scrollTo({ top: back.top });
+    if (back?.id || focus) grid.focusOn(back?.id);
     if (grid.results() >= MOST_RESULTS) cursor = null;
     const number = grid.results().toLocaleString();
     say(grid.results() ? `${number} results${cursor ? ', more below' : ''}` : 'Nothing was found: change the query or a filter.');
@@ -55,28 +59,39 @@ async function turnNear(id) {
     return;
   }
   const { index, modality, filters, safe } = question();
-  const asked = { index, modality, filters, safe, terms: [{ id: Number(id) }], at_least: nearFrom, limit: MOST_NEAR, columns };
   try {
-    const { results } = await ask('api/search', asked);
-    if (shown.has(id) && !grid.isOpen(id)) grid.open(id, results);
+    const asked = { index, modality, filters, safe, limit: MOST_NEAR, columns };
+    const { results, exact } = await ask(`api/rows/${id}/near-duplicates`, asked);
+    if (!shown.has(id) || grid.isOpen(id)) return;
+    if (!exact) shown.get(id).near_duplicates = Math.max(shown.get(id).near_duplicates, results.length);
+    grid.open(id, results);
   } catch (error) {
     say(error.message, true);
   }
 }
 
-function search({ keepAddress = false } = {}) {
-  if (!keepAddress) history.pushState(null, '', toAddress());
+/** Keep in the history what going back needs: the place, how many results there were, and the focus. */
+function remember() {
+  if (searching) return;
+  history.replaceState({ top: scrollY, loaded: grid.results(), id: focused()?.dataset.id }, '');
+}
+
+/** Answer the question. `back` is the state of the history's entry that is shown, null for a new entry. */
+function search({ back, focus = false } = {}) {
+  if (back === undefined) {
+    remember();
+    history.pushState(null, '', toAddress());
+  }
   showTerms();
   searching?.abort();
   searching = null;
   cursor = null;
   grid.clear();
-  find('#export-said').textContent = '';
   find('#export-line').hidden = !state.terms.length;
   showCount();
   if (state.terms.length) {
     say('Searching…');
-    loadPage(true);
+    loadPage(true, { back, focus });
   } else say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
 }
 
@@ -105,16 +120,16 @@ function showTerms() {
   }));
 }
 
-function only(kind, value) {
+function only(kind, value, options) {
   state.terms = [];
   addTerm(kind, value);
-  search();
+  search(options);
   scrollTo({ top: 0 });
 }
 
 function act(what, { id, row }) {
-  if (what === 'similar') only('id', id);
-  else only('text', row.caption ?? '');
+  if (what === 'similar') only('id', id, { focus: true });
+  else only('text', row.caption ?? '', { focus: true });
 }
 
 async function addPicture(blob) {
@@ -187,7 +202,8 @@ find('#results').addEventListener('click', (event) => {
 });
 
 find('#basket').addEventListener('click', ({ target }) => {
-  if (target.dataset.save) saveBasket([...basket.values()], target.dataset.save);
+  if (target.dataset.save === 'parquet') exportAs({ index: state.index || undefined, ids: [...basket.keys()].map(Number) }, 'parquet');
+  else if (target.dataset.save) saveBasket([...basket.values()], target.dataset.save);
   else if (target.id === 'clear') {
     basket.clear();
     refreshPressed();
@@ -195,19 +211,12 @@ find('#basket').addEventListener('click', ({ target }) => {
   }
 });
 
-find('#export-line').addEventListener('click', async ({ target }) => {
+find('#export-line').addEventListener('click', ({ target }) => {
   if (target.id === 'select') {
     grid.selectAll();
     showBasket();
   }
-  const format = target.dataset.export;
-  if (!format) return;
-  const line = find('#export-said');
-  try {
-    await exportAll(question(), format, line);
-  } catch (error) {
-    line.textContent = error.message;
-  }
+  if (target.dataset.export) exportAs(question(), target.dataset.export);
 });
 
 find('#help').addEventListener('click', () => find('#keys').showModal());
@@ -219,14 +228,14 @@ addEventListener('keydown', (event) => {
   const result = button && shown.get(button.dataset.id);
   if (event.key === '/') find('#text').focus();
   else if (event.key === '?') find('#keys').showModal();
-  else if (result && event.key === 's') only('id', result.id);
+  else if (result && event.key === 's') only('id', result.id, { focus: true });
   else if (result?.near_duplicates && event.key === 'd') turnNear(button.dataset.id);
   else if (result && event.key === 'x') {
     toggle(button);
     showBasket();
   } else if (result && (event.key === '+' || event.key === '-')) {
     addTerm('id', result.id, event.key === '+' ? 0.5 : -0.5);
-    search();
+    search({ focus: true });
   } else if (!move(event.key)) return;
   event.preventDefault();
 });
@@ -235,16 +244,23 @@ grid.begin(() => {
   if (cursor && !searching) loadPage(false);
 });
 
-addEventListener('popstate', async () => {
+history.scrollRestoration = 'manual';
+let still = 0;
+addEventListener('scroll', () => {
+  clearTimeout(still);
+  still = setTimeout(remember, STILL);
+}, { passive: true });
+addEventListener('pagehide', remember);
+addEventListener('popstate', async ({ state: back }) => {
+  clearTimeout(still);
   fromAddress();
   await prepare();
-  search({ keepAddress: true });
+  search({ back });
 });
 
 /** Bring the form into line with the query and the index. */
 async function prepare() {
-  const { indexes, safe, reports, may_leave_safe: mayLeave, near_duplicates_from } = await ask('api/indexes');
-  nearFrom = near_duplicates_from;
+  const { indexes, safe, reports, may_leave_safe: mayLeave } = await ask('api/indexes');
   find('[data-act=report]').hidden = !reports;
   const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
   find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));
@@ -267,5 +283,8 @@ async function prepare() {
 
 if (matchMedia('(max-width: 720px)').matches) find('#filters-box').open = false;
 fromAddress();
+showTerms();
+document.documentElement.classList.remove('starting');
 await prepare();
-search({ keepAddress: true });
+find('#filters').classList.remove('starting');
+search({ back: history.state });

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from dataset.index.filters import Condition, Filter, parse_filter
 from dataset.search.encoder import Encoder, EncoderOptions
@@ -22,6 +25,7 @@ from dataset.takedown.requests import list_requests
 from tests.dataset.search.browser import Browser, browsing
 from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
 from tests.file_server import serving_files
+from tracker.main import app as tracker
 
 SAID = "document.querySelector('#said').textContent"
 RESULTS = f"(parseInt({SAID}.replaceAll(',', '')) || 0)"
@@ -43,6 +47,12 @@ SCROLL = """(async () => {
   }
   return most;
 })()"""
+SHIFTED = """new Promise((resolve) => {
+  const seen = new PerformanceObserver((found) => resolve(found.getEntries().map((one) => [one.value,
+    ...one.sources.map(({ node }) => node?.outerHTML?.slice(0, 200) ?? node?.data)])));
+  seen.observe({ type: 'layout-shift', buffered: true });
+  requestAnimationFrame(() => requestAnimationFrame(() => resolve([])));
+})"""
 NOTE_SAVED = """window.saved = null; URL.createObjectURL = (blob) => {
   blob.text().then((text) => { saved = text });
   return 'data:,';
@@ -85,11 +95,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         options = SiteOptions(per_second=0, reports=Reports(store))
         facets = {"alive": 300, "safe": 270, "min-width=100": 200, "min-width=200": 100}
         engine = Faceted(engine.vectors, engine.table, facets=facets)
-        small = tiny_engine(50, name="small")
+        small, many = tiny_engine(50, name="small", has_groups=True), tiny_engine(12_000, name="many")
         small.vectors[40:43] = small.vectors[5]
+        many.vectors[[100, 101]] = many.vectors[5]
+        for number, row in enumerate(small.table):
+            row["group_size"] = 4 if number in (5, 40, 41, 42) else 1
         with (
             browsing(tmp_path_factory.mktemp("browser")) as browser,
-            served(engine, small, tiny_engine(12_000, name="many"), start=start, options=options) as client,
+            served(engine, small, many, start=start, options=options) as client,
         ):
             yield Shown(browser, client, store)
 
@@ -170,6 +183,14 @@ def test_near_duplicates_are_one_tile_that_opens(shown: Shown) -> None:
     page.wait(f"{RESULTS} === 45 && !{near}")
 
 
+def test_near_duplicates_of_an_index_without_groups_are_at_least_so_many(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?index=many&term=1:id:15")
+    near = "document.querySelector('.near')"
+    assert page.wait(f"{near}?.textContent") == "≥2"
+    assert page.evaluate(f"{near}.ariaLabel") == "at least 2 near-duplicates"
+
+
 def test_a_picture_that_is_gone_is_a_tile_with_its_caption_and_others_are_shown(shown: Shown) -> None:
     shown.open("?term=1:id:10")
     shown.browser.wait(f"{RESULTS} === 60")
@@ -216,6 +237,38 @@ def test_hosts_are_asked_for_and_left_out(shown: Shown) -> None:
     assert parse_filter(made) == Filter((Condition(("safe",)),), ("a.example",), ("b.example", "c.example"))
 
 
+def test_the_results_are_one_tab_stop_that_follows_focus_and_view(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?index=many&duplicates=1&term=1:id:15")
+    page.wait(f"{RESULTS} >= 60")
+    stops = "[...document.querySelectorAll('#results button')].filter((one) => one.tabIndex === 0)"
+    assert page.evaluate(f"{stops}.map((one) => one.parentNode.ariaPosInSet)") == ["1"]
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    assert page.evaluate(f"{stops}.map((one) => one === document.activeElement)") == [True]
+    page.press("Tab")
+    assert not page.evaluate("document.activeElement.closest('#results')")
+    page.evaluate("scrollTo(0, 1500)")
+    page.wait(f"{stops}.length === 1 && {stops}[0].getBoundingClientRect().bottom > 0")
+
+
+def test_going_back_restores_results_place_and_focus(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?index=many&duplicates=1&term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    page.press("ArrowRight")
+    page.press("End")
+    page.wait(f"{RESULTS} === 120")
+    place, id_ = "Math.round(scrollY)", "document.activeElement.dataset?.id"
+    before = page.evaluate(f"[{place}, {id_}]")
+    assert before[0] > 900
+    page.press("s")
+    page.wait(f"{FIRST_ID} === {before[1]} && {id_} === '{before[1]}' && {place} === 0")
+    page.evaluate("history.back()")
+    page.wait(f"{RESULTS} === 120")
+    assert page.evaluate(f"[{place}, {id_}]") == before
+
+
 def test_everything_can_be_done_by_keys(shown: Shown) -> None:
     page = shown.browser
     shown.open("?term=1:id:15")
@@ -238,8 +291,7 @@ def test_everything_can_be_done_by_keys(shown: Shown) -> None:
     page.press("Escape")
     page.wait("document.activeElement.classList.contains('result')")  # the focus is where it was
     page.press("s")
-    page.wait(f"{FIRST_ID} === {second}")
-    page.evaluate("document.querySelector('button.result').focus()")
+    page.wait(f"{FIRST_ID} === {second} && document.activeElement.dataset?.id === '{second}'")
     page.press("-")
     page.wait("document.querySelectorAll('#terms li').length === 2")
     assert page.evaluate("document.querySelector('#terms li.minus span').textContent") == f"row {second}"
@@ -267,11 +319,10 @@ def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown)
     shown.open("?term=1:id:15&facet=min-width%3D200")
     page.wait(f"{RESULTS} >= 60")
     shown.click("[data-export=parquet]")
-    assert page.wait("document.querySelector('#export-said a')?.textContent") == "export.parquet, 90 rows"
-    href = page.evaluate("document.querySelector('#export-said a').href")
-    assert shown.client.ask(href.removeprefix(shown.client.url)).body[:4] == b"PAR1"
-    seed = "tracker seed export.parquet --url-col url --caption-col caption"
-    assert page.evaluate("document.querySelector('#export-said code').textContent") == seed
+    page.wait("document.querySelector('#export-said a')?.textContent === 'export.parquet'")
+    assert "90 rows" in page.evaluate("document.querySelector('#export-said').textContent")
+    assert page.violations() == []
+    page.press("Escape")
     page.evaluate(NOTE_SAVED)
     page.evaluate("document.querySelector('button.result').focus()")
     page.press("x")
@@ -279,11 +330,32 @@ def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown)
     head, row, _ = page.wait("saved").split("\r\n")
     assert head.startswith("id,similarity_to_query,url,caption,WIDTH,HEIGHT")
     assert row.split(",")[0] == str(page.evaluate(FIRST_ID))
+    shown.click("[data-save=parquet]")
+    page.wait("document.querySelector('#export-said').textContent.includes(', 1 rows')")
+    page.press("Escape")
     shown.click("#select")
     basket = "document.querySelector('#basket-said').textContent"
     page.wait(f"{basket}.startsWith(document.querySelector('#said').textContent.split(' ')[0])")
     shown.click("#clear")
     assert page.evaluate("document.querySelector('#basket').hidden")
+
+
+def test_the_commands_of_an_export_work_when_pasted(shown: Shown, database: str, tmp_path: Path) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15&facet=min-width%3D200")
+    page.wait(f"{RESULTS} >= 60")
+    shown.click("[data-export=jsonl]")
+    page.wait("document.querySelectorAll('#export-commands code').length === 3")
+    commands = "[...document.querySelectorAll('#export-commands code')].map((one) => one.textContent)"
+    curl, seed, _ = page.evaluate(commands)
+    subprocess.run(curl, shell=True, check=True, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    ids = [json.loads(line)["id"] for line in (tmp_path / "export.jsonl").read_text().splitlines()]
+    assert len(ids) == 90
+    seeded = shlex.split(seed)
+    assert seeded.pop(0) == "tracker"
+    seeded[1] = str(tmp_path / seeded[1])
+    done = CliRunner().invoke(tracker, seeded, env={"SHOAL_DATABASE_URL": database})
+    assert "1 job added" in done.output, done.output
 
 
 def test_a_report_becomes_a_request(shown: Shown) -> None:
@@ -308,6 +380,7 @@ def test_the_page_fits_a_phone_and_does_not_shift(shown: Shown, tmp_path: Path) 
         shown.open("?term=1:id:15")
         page.wait(f"{RESULTS} === 60")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate(SHIFTED) == []
         small = page.evaluate(
             "[...document.querySelectorAll('button:not([hidden]), select')].filter((one) => one.offsetWidth &&"
             " (one.offsetWidth < 24 || one.offsetHeight < 24)).map((one) => one.outerHTML)"
@@ -345,6 +418,7 @@ def test_every_control_has_a_name_and_nothing_comes_from_another_host(shown: Sho
     page = shown.browser
     shown.open("?term=1:id:15")
     page.wait(f"{RESULTS} === 60")
+    assert page.evaluate(SHIFTED) == []
     nameless = page.evaluate(
         "[...document.querySelectorAll('button, input, select')].filter((one) => !(one.labels?.length ||"
         " one.getAttribute('aria-label') || one.textContent.trim() || one.querySelector('img[alt]')))"

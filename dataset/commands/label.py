@@ -35,7 +35,8 @@ def label_command(
         from dataset.dedup.explain import read_options
         from dataset.dedup.pictures import kept_thumbnails
         from dataset.dedup.vectors import Vectors
-        from dataset.label.answers import Answers, LabelError
+        from dataset.label.answers import Answers
+        from dataset.label.journal import LabelError
         from dataset.label.pairs import draw_pairs
         from dataset.label.precision import pick, precision_table
         from dataset.label.server import make_app

@@ -23,7 +23,8 @@ from dataset.dedup.run import search
 from dataset.dedup.wilson import wilson
 from dataset.formats.releases import Release
 from dataset.formats.side_tables import read_side_tables
-from dataset.label.answers import CHOICES, Answers, LabelError
+from dataset.label.answers import CHOICES, Answers
+from dataset.label.journal import LabelError
 from dataset.label.pairs import Pair, draw_pairs
 from dataset.label.precision import pick, precision_table
 from dataset.label.server import make_app

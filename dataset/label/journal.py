@@ -1,0 +1,73 @@
+"""A file of JSON lines that are only appended to, each on the disk before it is acknowledged.
+
+The first line is the header: what the other lines are about. A last line that was cut off is removed when the file is
+opened. One process at a time writes it.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataset import strict_json
+from dataset.errors import DatasetError
+
+
+class LabelError(DatasetError):
+    """Pictures cannot be drawn or labelled, or answers not be read."""
+
+
+class Journal:
+    """An open file. `lines` are those that it had when it was opened, without the header."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any], *, remedy: str) -> None:
+        """Open the file, or create it; `remedy` ends the sentences of errors.
+
+        Raises: LabelError when another process has it open, it is damaged, or it has another header.
+        """
+        self._path, self._remedy = path, remedy
+        try:
+            self._file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise LabelError(f"Cannot open {path} ({error.strerror}): {remedy}.") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise LabelError(f"Another process has {path} open: end it, or {remedy}.") from error
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._file.truncate(whole)
+        try:
+            read = [json.loads(line) for line in data[:whole].splitlines()]
+        except ValueError as error:
+            raise self.damaged(error) from error
+        self.lines: list[Any] = read[1:]
+        if not read:
+            self.append(header)
+        elif read[0] != json.loads(strict_json.dumps(header)):
+            self.close()
+            raise LabelError(f"{path} has answers of another release, version or draw: {remedy}.")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append a line, and wait until it is on the disk.
+
+        Raises: LabelError when the disk is full.
+        """
+        line = strict_json.dumps(record).encode() + b"\n"
+        if self._file.write(line) != len(line):
+            raise LabelError("The answer was not written whole: free some space on the disk, then start again.")
+        os.fsync(self._file.fileno())
+
+    def damaged(self, error: Exception) -> LabelError:
+        """Close the file, and return the error of a line that cannot be read."""
+        self.close()
+        return LabelError(f"{self._path} is damaged ({error}): restore it, or {self._remedy}.")
+
+    def close(self) -> None:
+        """Let another process write."""
+        self._file.close()

@@ -108,16 +108,22 @@ def read_kept(release: Release, ids: Integers) -> dict[int, bytes]:
 
     Raises: SelectError when `source/`, which is private, is missing; ManifestError, StoreError.
     """
+    return dict(kept_pictures(release, ids))
+
+
+def kept_pictures(release: Release, ids: Integers) -> Iterator[tuple[int, bytes]]:
+    """Yield the rows that are still kept, tar by tar, with their pictures; `ids` are sorted.
+
+    Raises: SelectError when `source/`, which is private, is missing; ManifestError, StoreError.
+    """
     inputs, keys = source_rows(release, ids)
-    found: dict[int, bytes] = {}
     for number in np.unique(inputs[inputs >= 0]).tolist():
         rows = np.flatnonzero(inputs == number)
         of_key = {f"{keys[row]:015d}": int(ids[row]) for row in rows}
         for tar in find_tars(release, release.record.inputs[number], np.unique(keys[rows] // KEY_POSITIONS)):
             first = f"{tar.job:010d}"
             for key, _, data in picture_members(tar, [key for key in of_key if key.startswith(first)]):
-                found[of_key[key]] = data
-    return found
+                yield of_key[key], data
 
 
 def _has_tar(tar_bytes: int, deleted: datetime | None) -> bool:

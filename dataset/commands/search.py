@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -17,6 +17,9 @@ from dataset.pictures.open_stored import open_stored
 from dataset.recipe.recipe import ModelRecipe
 from dataset.store.local_paths import is_file
 from dataset.store.store import Store
+
+if TYPE_CHECKING:
+    from dataset.models.clip import ClipModel
 
 
 def search_command(
@@ -85,6 +88,21 @@ def embed_query(
 
     Raises: ModelError; SearchIndexError when the model is not the index's.
     """
+    loaded = query_model(record, indexed, store, pretrained)
+    if text is not None:
+        return loaded.embed_texts([text])
+    assert image is not None
+    picture = open_stored(image.read_bytes()) if is_file(image) else None
+    if picture is None:
+        raise SearchIndexError(f"{image} is not a picture that can be read: give a JPEG, PNG or WebP file.")
+    return loaded.embed_images([picture])
+
+
+def query_model(record: IndexRecord, indexed: str, store: str, pretrained: str | None) -> "ClipModel":
+    """Load the model of an index, which embeds queries.
+
+    Raises: ModelError; SearchIndexError when the model is not the index's.
+    """
     with needs_extra():
         from dataset.models.clip import load_model
     spec = ModelRecipe(record.model.name, pretrained, 0.0) if pretrained else _spec(record, indexed, store)
@@ -94,13 +112,7 @@ def embed_query(
             f"The index is of {record.model.name} with the weights {record.model.sha256[:12]}, and {spec.pretrained} "
             f"has {loaded.sha256[:12]}: vectors of different models cannot be compared."
         )
-    if text is not None:
-        return loaded.embed_texts([text])
-    assert image is not None
-    picture = open_stored(image.read_bytes()) if is_file(image) else None
-    if picture is None:
-        raise SearchIndexError(f"{image} is not a picture that can be read: give a JPEG, PNG or WebP file.")
-    return loaded.embed_images([picture])
+    return loaded
 
 
 def _spec(record: IndexRecord, indexed: str, store: str) -> ModelRecipe:

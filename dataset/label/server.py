@@ -1,23 +1,16 @@
-"""The page's server, on this machine only. Nothing that it sends tells a pair's cosine."""
+"""The server of the page for pairs, on this machine only. Nothing that it sends tells a pair's cosine."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from dataset.label.answers import CHOICES, Answers
-from dataset.report.style import BASE
-
-PAGE = Path(__file__).with_name("page")
-_HEADERS = {"Cache-Control": "no-store"}
+from dataset.label.local_app import NO_STORE, Refused, local_app, read_action
 
 
 class _Site:
@@ -29,23 +22,17 @@ class _Site:
         return self._state()
 
     async def answer(self, request: Request) -> Response:
-        # browsers ask before they send this type from another site's page
-        if request.headers.get("content-type") != "application/json":
-            return JSONResponse({"message": "Send JSON."}, 415)
-        try:
-            asked = await request.json()
-            action, member = asked["action"], asked.get("member")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return JSONResponse({"message": "Send an object with action and member."}, 400)
+        asked = await read_action(request)
+        action, member = asked["action"], asked.get("member")
         if action == "undo":
             undone = await run_in_threadpool(self._answers.undo)
             if undone in self._pairs:
                 self._waiting.insert(0, undone)
             return self._state()
         if not self._waiting or member != self._waiting[0]:
-            return JSONResponse({"message": "Another pair is shown: load the page again."}, 409)
+            raise Refused(409, "Another pair is shown: load the page again.")
         if action != "skip" and action not in CHOICES:
-            return JSONResponse({"message": f"Unknown action: use skip, undo, {', '.join(CHOICES)}."}, 400)
+            raise Refused(400, f"Unknown action: use skip, undo, {', '.join(CHOICES)}.")
         self._waiting.pop(0)
         if action == "skip":
             self._waiting.append(member)
@@ -53,13 +40,10 @@ class _Site:
             await run_in_threadpool(self._answers.add, member, action)
         return self._state()
 
-    async def base_style(self, _: Request) -> Response:
-        return FileResponse(BASE)
-
     async def picture(self, request: Request) -> Response:
         jpeg = self._jpegs.get(request.path_params["id"])
         if jpeg is None:
-            return JSONResponse({"message": "There is no such picture."}, 404)
+            raise Refused(404, "There is no such picture.")
         return Response(jpeg, media_type="image/jpeg")
 
     def _state(self) -> Response:
@@ -68,7 +52,7 @@ class _Site:
             shown = {"member": self._waiting[0], "representative": self._pairs[self._waiting[0]]}
         done = len(self._pairs) - len(self._waiting)
         return JSONResponse(
-            {"choices": CHOICES, "done": done, "all": len(self._pairs), "shown": shown}, headers=_HEADERS
+            {"choices": CHOICES, "done": done, "all": len(self._pairs), "shown": shown}, headers=NO_STORE
         )
 
 
@@ -79,8 +63,5 @@ def make_app(pairs: Sequence[tuple[int, int]], jpegs: Mapping[int, bytes], answe
         Route("/api/state", site.state),
         Route("/api/answer", site.answer, methods=["POST"]),
         Route("/pictures/{id:int}", site.picture),
-        Route("/base.css", site.base_style),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    # otherwise another site's page could reach this one under a name of its own
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"])])
+    return local_app(routes, "index.html")

@@ -1,21 +1,14 @@
 """`dataset dedup label`: the draw, the file of answers, precision against known values, and the page."""
 
-import asyncio
-import io
 import json
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from dataset.dedup.options import Options
@@ -29,9 +22,9 @@ from dataset.label.pairs import Pair, draw_pairs
 from dataset.label.precision import pick, precision_table
 from dataset.label.server import make_app
 from dataset.main import app
-from dataset.search.server import http_server, listen
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
+from tests.dataset.label.served import ask, jpeg, served
 from tests.dataset.search.browser import Browser, browsing
 from tests.planted import MODEL, planted, put_release
 
@@ -104,39 +97,12 @@ def test_precision_is_that_of_known_answers() -> None:
     assert unseen.high == 1
 
 
-def jpeg(colour: str) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "JPEG")
-    return file.getvalue()
-
-
 @contextmanager
 def serving(path: Path) -> Iterator[tuple[str, Answers]]:
     answers = Answers(path, {"seed": 1})
-    listening = listen("127.0.0.1", 0)
     pictures = {1: jpeg("red"), 2: jpeg("red"), 3: jpeg("black"), 4: jpeg("white")}
-    server = http_server(make_app([(1, 2), (3, 4)], pictures, answers))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", answers
-    finally:
-        server.should_exit = True
-        thread.join()
-        answers.close()
-        listening.close()
-
-
-def ask(url: str, body: object = None, **headers: str) -> Any:
-    data = None if body is None else json.dumps(body, allow_nan=False).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} | headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+    with closing(answers), served(make_app([(1, 2), (3, 4)], pictures, answers)) as url:
+        yield url, answers
 
 
 def test_page_takes_answers_skips_and_takes_back(tmp_path: Path) -> None:

@@ -22,34 +22,37 @@ class LabelError(DatasetError):
 class Journal:
     """An open file. `lines` are those that it had when it was opened, without the header."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, remedy: str) -> None:
-        """Open the file, or create it; `remedy` ends the sentences of errors.
+    def __init__(self, path: Path, header: Mapping[str, Any], *, remedy: str, writable: bool = True) -> None:
+        """Open the file, or create it; `remedy` ends the sentences of errors. Unless `writable`, it is only read, also
+        while another process has it open.
 
         Raises: LabelError when another process has it open, it is damaged, or it has another header.
         """
         self._path, self._remedy = path, remedy
+        there = path if writable or path.exists() else Path(os.devnull)
         try:
-            self._file = path.open("a+b", buffering=0)
+            self._file = there.open("a+b" if writable else "rb", buffering=0)
         except OSError as error:
             raise LabelError(f"Cannot open {path} ({error.strerror}): {remedy}.") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if writable:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.close()
             raise LabelError(f"Another process has {path} open: end it, or {remedy}.") from error
         self._file.seek(0)
         data = self._file.read()
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
+        if writable and whole < len(data):
             self._file.truncate(whole)
         try:
             read = [json.loads(line) for line in data[:whole].splitlines()]
         except ValueError as error:
             raise self.damaged(error) from error
         self.lines: list[Any] = read[1:]
-        if not read:
+        if not read and writable:
             self.append(header)
-        elif read[0] != json.loads(strict_json.dumps(header)):
+        elif read and read[0] != json.loads(strict_json.dumps(header)):
             self.close()
             raise LabelError(f"{path} has answers of another release, version or draw: {remedy}.")
 

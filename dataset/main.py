@@ -15,6 +15,7 @@ from dataset.commands.embed import embed_command
 from dataset.commands.embeddings import embeddings_command
 from dataset.commands.heads import heads_app, safety_app
 from dataset.commands.index import index_app
+from dataset.commands.label_task import label_task_command
 from dataset.commands.match import match_command
 from dataset.commands.models import models_app
 from dataset.commands.options import messages
@@ -58,6 +59,7 @@ app.command("tag", rich_help_panel=RELEASES)(tag_command)
 app.add_typer(tags_app, name="tags", rich_help_panel=RELEASES)
 app.add_typer(captions_app, name="captions", rich_help_panel=RELEASES)
 
+app.command("label", rich_help_panel=MODELS)(label_task_command)
 app.command("embed", rich_help_panel=MODELS)(embed_command)
 app.command("calibrate", rich_help_panel=MODELS)(calibrate_command)
 app.command("train-head", rich_help_panel=MODELS)(train_head_command)

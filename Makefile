@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown train-check readers kill-index clean
+.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown bench-deny-lists gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown crawled-again train-check readers kill-index clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -48,6 +48,9 @@ bench-serve: .venv/installed .readers/installed  ## compare the search server wi
 bench-takedown: .venv/installed  ## remove 1,000 rows by each kind of entry from a release of 200,000; TAKEDOWN='--rows 2000000' for more
 	"$(BIN)/python" -m tests.benchmarks.bench_takedown $(TAKEDOWN)
 
+bench-deny-lists: .venv/installed  ## a deny list of 16 million sha256: filed, in force, compared, applied
+	"$(BIN)/python" -m tests.benchmarks.bench_deny_lists
+
 hostile: .venv/installed  ## hostile pictures at download, filter and embed for 5 minutes, or those of SHOAL_HOSTILE_CORPUS once
 	"$(BIN)/python" -m tests.hostile.run
 bench-select: .venv/installed  ## compare embeddings, side tables and tars of a release with a copy and DuckDB; SELECT='--rows 2000000' for fewer
@@ -87,6 +90,9 @@ kill-select: .venv/installed  ## embeddings, side tables, selections and tars ki
 
 kill-takedown: .venv/installed  ## takedowns killed at 30 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.takedown.killing
+
+crawled-again: .venv/installed  ## crawl the same WAT files again after takedowns of every kind: no removed row may come back
+	"$(BIN)/python" -m pytest -q -n0 -s tests/swarm/crawled_again.py
 
 kill-publish: .venv/installed  ## publishes killed at 50 random moments; the bytes have to be an undisturbed one's
 	"$(BIN)/python" -m tests.dataset.publish.killing

@@ -62,13 +62,25 @@ def template(server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(server: str, template: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database."""
-    name = f"shoal_test_{uuid4().hex[:8]}"
+def make_database(server: str, template: str) -> Iterator[Callable[[], str]]:
+    """Make fresh, migrated databases, and return their URLs."""
+    names: list[str] = []
     with connect(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-        yield make_conninfo(server, dbname=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+        def make() -> str:
+            names.append(f"shoal_test_{uuid4().hex[:8]}")
+            connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE {template}".encode())
+            return make_conninfo(server, dbname=names[-1])
+
+        yield make
+        for name in names:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database(make_database: Callable[[], str]) -> str:
+    """The URL of a fresh, migrated database."""
+    return make_database()
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from dataset.dedup.options import Options
+from dataset.dedup.run import search
 from dataset.formats.packs import PACK_SCHEMA, PackWriter
 from dataset.formats.parts import SCORES_SCHEMA
 from dataset.formats.releases import Release, open_release
@@ -20,11 +23,15 @@ from dataset.index.plan import IndexOptions, work_on_release
 from dataset.publish.inputs import InputName
 from dataset.publish.planning import Request
 from dataset.publish.publish import publish
+from dataset.recipe.tags import Tag
 from dataset.release_embeddings.consolidate import Request as EmbeddingsRequest
 from dataset.release_embeddings.consolidate import consolidate
 from dataset.side_tables.join import join_tables
 from dataset.side_tables.sources import JoinOn, TableSource
 from dataset.store.store import Store
+from dataset.tagging.given_heads import find_heads
+from dataset.tagging.run import tag
+from dataset.tags.heads import Embedder, Head, Layer, Output, add_head
 from tests.embeddings import MODEL, put_embeddings
 from tests.manifests import put_manifest
 from tests.parts import MadeStore, make_pair
@@ -104,6 +111,16 @@ def make_captions(store: Store, release: Release) -> None:
         join_tables(release, "captions", source, said="captions")
     finally:
         store.delete("captions.parquet")
+
+
+def make_tables(release: Release) -> None:
+    """Write the side tables of builds: near-duplicates, and tags by a head of embeddings."""
+    search(release, Options(model=MODEL["shoal.model"], at=0.94))
+    weight = np.random.default_rng(1).normal(0, 3, (1, 16)).astype(np.float32)
+    layer = Layer(weight, np.zeros(1, np.float32), False)
+    embedder = Embedder(MODEL["shoal.model"], MODEL["shoal.sha256"])
+    add_head(release.store, "unsafe", Head(Tag.PUNSAFE, (layer,), Output.SIGMOID, embedder).to_bytes())
+    tag(release, find_heads(release.store, ["unsafe"]))
 
 
 SECOND = {"shoal.model": "second", "shoal.sha256": "d" * 64, "shoal.config_sha256": "e" * 64}

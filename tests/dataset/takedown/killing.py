@@ -20,7 +20,7 @@ from dataset.store.store import Store
 from dataset.takedown.apply import apply_takedowns
 from dataset.takedown.requests import file_request
 from tests.killing import digests, kill_until_done
-from tests.takedowns import make_crawl, make_release, sample
+from tests.takedowns import make_crawl, make_release, make_tables, sample
 
 MODULE = "tests.dataset.takedown.killing"
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ CHANGES = 300
 def fill(folder: Path) -> None:
     """Make a release with all that belongs to it, and requests by every kind of entry."""
     store = make_crawl(folder)
-    make_release(store, index="sq16")
+    make_tables(make_release(store, index="sq16"))
     for seed, (name, column) in enumerate({"url": "URL", "hash": "hash", "sha256": "sha256", "md5": "md5",
                                            "sha1": "sha1", "host": "final_host"}.items()):  # fmt: skip
         value = str(sample(seed * 21)[column])

@@ -25,7 +25,7 @@ from dataset.takedown.requests import file_request
 from dataset.takedown.stale import stale_files
 from dataset.takedown.verify import verify_takedowns
 from tests.embeddings import MODEL, vector
-from tests.takedowns import make_crawl, make_release, sample
+from tests.takedowns import make_crawl, make_release, make_tables, sample
 
 INDEX = "releases/laion/index/ViT-L-14/image"
 OPTIONS = IndexOptions(model=MODEL["shoal.model"], kind="sq16", lists=4, held_out=8)
@@ -36,8 +36,7 @@ GONE = 3
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    release = make_release(make_crawl(folder, 3), index="sq16")
-    search(release, DEDUP)
+    make_tables(make_release(make_crawl(folder, 3), index="sq16"))
     return folder
 
 
@@ -82,13 +81,14 @@ def test_files_of_an_index_that_are_written_again_are_not_read_and_are_reported(
     assert not late & set(store.list(INDEX))
 
 
-def test_files_of_a_side_table_that_are_written_again_are_not_read_and_are_reported(store: Store) -> None:
-    folder = "releases/laion/duplicates"
+@pytest.mark.parametrize("name", ["duplicates", "tags"])
+def test_files_of_a_side_table_that_are_written_again_are_not_read_and_are_reported(store: Store, name: str) -> None:
+    folder = f"releases/laion/{name}"
     before = {path: store.read(path) for path in store.list(folder)}
     remove_one(store)
     late = write_again(store, before)
     assert late
-    table = read_side_tables(open_release(store, "laion"))["duplicates"]
+    table = read_side_tables(open_release(store, "laion"))[name]
     assert not late & {f"releases/laion/{file.path}" for file in table.files}
     assert {sentence.split(" ", 1)[0] for sentence in verify_takedowns(store, "laion").leftovers} == late
 

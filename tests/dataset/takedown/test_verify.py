@@ -14,7 +14,7 @@ from dataset.takedown.apply import apply_takedowns
 from dataset.takedown.requests import file_request
 from dataset.takedown.verify import Verified, verify_takedowns
 from tests.manifests import TRACKER
-from tests.takedowns import PER_SHARD, make_crawl, make_release, sample
+from tests.takedowns import PER_SHARD, make_crawl, make_release, make_tables, sample
 
 RECORDS = ("release.json", "index.json", "side_tables.json", "SHA256SUMS")
 
@@ -24,7 +24,7 @@ class Applied:
 
     def __init__(self, folder: Path) -> None:
         self.store = make_crawl(folder, 3)
-        make_release(self.store, index="rabitq")
+        make_tables(make_release(self.store, index="rabitq"))
         before = {path: self.store.read(path) for path in self.store.list()}
         named = [sample(0), sample(PER_SHARD)]
         file_request(self.store, [Entry(kind="md5", value=row["md5"]) for row in named], "privacy")
@@ -73,7 +73,8 @@ def test_a_leftover_in_each_kind_of_file_is_found(applied: Applied) -> None:
              "hosts.parquet", "README.md", "embeddings/second", "croissant.json",
              "v1/lists-", "v1/rows-", "v1/numbers-", "v1/texts-", "v1/bits-", "v1/facets-", "v1/domains-",
              "v2/lists-", "v2/rows-", "v2/numbers-", "v2/texts-", "v2/bits-", "v2/facets-", "v2/domains-",
-             "captions/1-v1/", "captions/1-v2/", "indexing/laion/v1/"}  # fmt: skip
+             "captions/1-v1/", "captions/1-v2/", "duplicates/1-v1/", "duplicates/1-v2/", "tags/1-v1/", "tags/1-v2/",
+             "indexing/laion/v1/", "dedup/laion/v1/"}  # fmt: skip
     assert [kind for kind in kinds if not any(kind in path for path in planted)] == []
     vectors = [path for path in planted if path.endswith(".npy")]
     others = [path for path in planted if not path.endswith(".npy")]

@@ -4,7 +4,7 @@ Each process runs the command that a person would start by hand, under the super
 are restarted, and a signal reaches each process once. On a terminal the log lines of all stages scroll above one status
 line per process; otherwise they go to stderr unchanged.
 
-Embed is not included: it has jobs only after `tracker embed`.
+Embed, index, dedup and tag are not included: they have jobs only after the tracker's command of the same name.
 """
 
 import json

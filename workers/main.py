@@ -317,6 +317,24 @@ def dedup(
     process.work("dedup", lambda _settings: nullcontext(stage))
 
 
+@app.command(rich_help_panel=STAGES)
+def tag(
+    once: Once = False,
+    until_idle: UntilIdle = False,
+    scratch: Scratch = None,
+    memory: Memory = None,
+    processes: Processes = 1,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = metrics.LOOPBACK,
+) -> None:
+    """Tag a release with heads; `tracker tag` begins it."""
+    from workers.tag import Tag
+
+    stage = Tag(_scratch(scratch), _bytes(memory))
+    process = _process(once, until_idle, processes, metrics_port, metrics_host)
+    process.work("tag", lambda _settings: nullcontext(stage))
+
+
 def _scratch(given: Path | None) -> Path:
     return given or Path(tempfile.gettempdir()) / "shoal-units"
 

@@ -56,6 +56,7 @@ class OutputKind(StrEnum):
     EMBEDDINGS = "embeddings"
     INDEX = "index"
     DEDUP = "dedup"
+    TAG = "tag"
 
 
 @dataclass(frozen=True, slots=True)

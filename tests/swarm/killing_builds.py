@@ -1,10 +1,10 @@
 """Builds over a release by workers that are killed at random moments, again and again.
 
-    python -m tests.swarm.killing_builds [--kills 12] [--kinds index dedup] [--workers 1 2 4] [--seed N]
+    python -m tests.swarm.killing_builds [--kills 12] [--kinds index dedup tag] [--workers 1 2 4] [--seed N]
 
-One, two and four processes of `worker index` and `worker dedup` build what one machine has built without being
-disturbed; each worker that is killed is replaced. The bytes have to be the same, each unit has to be done once, and no
-scratch may be left. The last line is JSON.
+One, two and four processes of `worker index`, `worker dedup` and `worker tag` build what one machine has built without
+being disturbed; each worker that is killed is replaced. The bytes have to be the same, each unit has to be done once,
+and no scratch may be left. The last line is JSON.
 """
 
 import argparse
@@ -33,7 +33,13 @@ from dataset.formats.releases import open_release
 from dataset.index import jobs as index_jobs
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
+from dataset.tagging import jobs as tag_jobs
+from dataset.tagging.given_heads import find_heads
+from dataset.tagging.options import Options as TagOptions
+from dataset.tagging.run import tag
 from tests.dataset.index.made import MEASURED, made_release
+from tests.dataset.tagging.made import MODEL as TAGGED_MODEL
+from tests.dataset.tagging.made import made_release as release_to_tag
 from tests.planted import MODEL, planted, put_release
 from tests.server_home import server_home
 from tests.tracker.filling import scalar, set_setting
@@ -46,8 +52,10 @@ from tracker.seeding.releases import open_release_run
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = IndexOptions(model=MODEL, kind="sq16", lists=8, unit_rows=64)
 DEDUP = Options(model=MODEL, at=0.9, cells=16, super_cells=2)
-RESULTS = {"index": "index", "dedup": "duplicates"}
+RESULTS = {"index": "index", "dedup": "duplicates", "tag": "tags"}
 """The folder of the results in the release."""
+HEADS = ("unsafe", "mark")
+UNIT_ROWS, UNIT_PICTURES = 30, 40
 DEADLINE_SECONDS = 600
 SILENCE = "UPDATE tracker.worker SET seen_at = now() - interval '1 hour' WHERE pid = %s AND state <> 'gone'"
 AT_WORK = "SELECT pid FROM tracker.worker WHERE worker_id IN (SELECT worker_id FROM tracker.job WHERE state = 'leased')"
@@ -56,19 +64,26 @@ ATTEMPTS = "SELECT count(*) FROM tracker.lease WHERE ending = 'taken_over'"
 
 
 def fill(folder: Path) -> None:
-    """Make the stores `index` and `dedup` with a release each, and build it on one machine in `index-alone` …"""
+    """Make the stores `index`, `dedup` and `tag` with a release each, and build it on one machine in `index-alone` …"""
     made_release(folder / "index")
     put_release(Store.open(str(folder / "dedup")), "laion", [planted(1_500, dimensions=32)], rows_per_file=500)
+    release_to_tag(folder / "tag")
     for kind in RESULTS:
         shutil.copytree(folder / kind, folder / f"{kind}-alone")
     index_jobs.build(partial(work_on_release, open_release(Store.open(str(folder / "index-alone")), "laion"), INDEX))
     search(open_release(Store.open(str(folder / "dedup-alone")), "laion"), DEDUP)
+    release = open_release(Store.open(str(folder / "tag-alone")), "laion")
+    tag(release, find_heads(release.store, HEADS), unit_rows=UNIT_ROWS, unit_pictures=UNIT_PICTURES)
 
 
 def build_of(kind: str, store: Store) -> Build:
     """Return the build that the tracker seeds, in smaller units than its command's."""
     if kind == "index":
         steps, options = index_jobs.plan_steps(store, "laion", INDEX), json.loads(INDEX.to_json())
+    elif kind == "tag":
+        heads = {name: given.choice for name, given in find_heads(store, HEADS).items()}
+        tagging = TagOptions(heads=heads, model=TAGGED_MODEL, unit_rows=UNIT_ROWS, unit_pictures=UNIT_PICTURES)
+        steps, options = tag_jobs.plan_steps(store, "laion", tagging), json.loads(tagging.to_json())
     else:
         steps, options = dedup_jobs.plan_steps(store, "laion", DEDUP), DEDUP.to_json()
     return Build(kind, "", options, [(step.name, step.units) for step in steps])

@@ -1,6 +1,7 @@
 """Builds through the queue have the plans and the bytes of one machine."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -20,7 +21,11 @@ from dataset.index import jobs as index_jobs
 from dataset.index import kinds
 from dataset.index.plan import IndexOptions, work_on_release
 from dataset.store.store import Store
+from dataset.tagging.given_heads import find_heads
+from dataset.tagging.run import tag as tag_alone
 from tests.dataset.index.made import MEASURED, made_release, publish_batch
+from tests.dataset.tagging.made import MODEL as TAGGED_MODEL
+from tests.dataset.tagging.made import made_release as release_to_tag
 from tests.parts import MadeStore
 from tests.planted import MODEL, planted, put_release
 from tests.tracker.filling import scalar
@@ -29,7 +34,7 @@ from tracker.database.database import Connection
 from tracker.protocol.session import Session
 from tracker.seeding import index_jobs as index_plans
 from tracker.storage.manifest import outputs
-from workers import dedup, index
+from workers import dedup, index, tag
 from workers.runtime.unit_stage import result_of
 
 Register = Callable[[str], Session]
@@ -159,3 +164,47 @@ def test_the_plan_of_a_search_is_that_of_one_machine(console: Console, tmp_path:
     release = release_in(tmp_path / "queue", batches=2)
     (build,) = console.json("dedup", "laion", "--model", MODEL, "--at", 0.9, "--careful")["builds"]
     assert build["plan"] == plan_to_json(dedup_jobs.plan_steps(release.store, "laion", options))
+
+
+def test_a_release_is_tagged_as_on_one_machine(
+    admin: Connection, console: Console, register: Register, tmp_path: Path
+) -> None:
+    alone = release_to_tag(tmp_path / "alone")
+    shutil.copytree(tmp_path / "alone", tmp_path / "queue")
+    tag_alone(alone, find_heads(alone.store, ["unsafe", "mark"]))
+    command = ("tag", "laion", "--head", "unsafe", "--head", "mark", "--model", TAGGED_MODEL)
+    (build,) = console.json(*command)["builds"]
+    worker = tag.Tag(tmp_path)
+    steps = []
+    session, store = register("tag"), Store.open(str(tmp_path / "queue"))
+    while held := session.claim(100):
+        for job in held:
+            payload, options = job.payload, worker.options(job)
+            if payload["step"] == "plan":
+                assert build["plan"] == plan_to_json(tag.plan_steps(store, "laion", options))
+            for _ in range(2):
+                done = tag.run_unit(store, "laion", options, payload["step"], payload["number"], scratch=tmp_path)
+            session.complete(job, result_of(job, asdict(done)))
+            steps.append(payload["step"])
+    assert len(steps) == sum(units for _, units in build["plan"])
+    found = files_below(tmp_path / "queue")
+    assert found == files_below(tmp_path / "alone")
+    listed = {row["path"]: row["bytes"] for row in outputs(admin).to_pylist()}
+    files = {path: len(data) for path, data in found.items() if path.startswith("releases/laion/tags/1-v1/")}
+    assert listed == files
+    assert console(*command).err == "releases/laion tags: is built; --restart builds it again\n"
+
+
+def test_what_cannot_be_tagged_is_refused_before_a_build_begins(console: Console, tmp_path: Path) -> None:
+    store = release_to_tag(tmp_path / "queue").store
+    store.put("heads/broken.safetensors", b"broken")
+    store.put("heads/again.safetensors", store.read("heads/unsafe.safetensors"))
+    for arguments, sentence in (
+        (("--head", "nobody"), "has no head heads/nobody.safetensors: put it there with dataset heads add"),
+        (("--head", "broken"), "heads/broken.safetensors in .* is not a head: make it again"),
+        (("--head", "unsafe", "--head", "again"), "both compute punsafe: give one for each tag"),
+        (("--head", "unsafe"), "a head reads embeddings: name their folder below embeddings/ with --model"),
+        (("--head", "mark", "--model", TAGGED_MODEL), "no head reads embeddings: leave --model out"),
+        (("--head", "unsafe", "--model", "other"), "releases/laion has no embeddings of other"),
+    ):
+        assert re.search(sentence, console.refusal("tag", "laion", *arguments))

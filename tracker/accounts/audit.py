@@ -35,7 +35,7 @@ DISCARDED = "discarded"  # the outcome of the links of a discarded batch; no wor
 TARS_AT_ONCE = 1000
 TABLES = {"embeddings": ".embeddings/metadata/metadata_0.parquet"}
 """The ending of the file with an output's rows, for kinds where it is not .parquet."""
-BUILT = frozenset({"index", "dedup"})
+BUILT = frozenset({"index", "dedup", "tag"})
 """Kinds of outputs that the audit skips: their own records list and check the files, which takedowns and later versions
 change.
 """

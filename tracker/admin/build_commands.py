@@ -1,4 +1,4 @@
-"""The commands `tracker index` and `tracker dedup`: begin builds over a release."""
+"""The commands `tracker index`, `tracker dedup` and `tracker tag`: begin builds over a release."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,6 +16,7 @@ from tracker.seeding.dedup_jobs import QUALITY, DedupRequest, dedup_build, state
 from tracker.seeding.index_jobs import IndexRequest, index_build
 from tracker.seeding.names import NAME
 from tracker.seeding.releases import ReleaseRun, delete_file, open_release_run
+from tracker.seeding.tag_jobs import TagRequest, tag_build
 from tracker.settings import Settings
 
 MIN_THRESHOLD, MAX_THRESHOLD = 0.8, 0.999
@@ -119,9 +120,34 @@ def dedup(
     _begin(release, model, plan, restart=restart, as_json=as_json, forget=lambda run: state_path(run, model))
 
 
+@app.command()
+def tag(
+    release: Release,
+    head: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Name of a head in the store. One for each tag."),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="For heads of embeddings: the folder below embeddings/.")
+    ] = "",
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Tag the rows of a release with heads through the queue.
+
+    It writes the same files as dataset tag. If called again, it shows the progress.
+    """
+    asked = TagRequest(heads=head, model=model)
+
+    def plan(store: str, run: ReleaseRun) -> Sequence[Build]:
+        return [tag_build(store, run, asked)]
+
+    _begin(release, model or None, plan, restart=restart, as_json=as_json)
+
+
 def _begin(
     release: str,
-    model: str,
+    model: str | None,
     plan: Callable[[str, ReleaseRun], Sequence[Build]],
     *,
     restart: bool,
@@ -129,7 +155,7 @@ def _begin(
     forget: Callable[[ReleaseRun], str] | None = None,
 ) -> None:
     """Seed builds; with `restart`, delete the file in the store that `forget` names."""
-    if not NAME.fullmatch(model):
+    if model is not None and not NAME.fullmatch(model):
         raise TrackerError(f"{model!r} cannot be a folder of embeddings: give --model the name of one")
     store = Settings.from_environment().store
     with open_tracker() as connection, translated(), connection.transaction():

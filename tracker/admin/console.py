@@ -26,7 +26,7 @@ GROUPS = {
     "Most used": ("migrate", "seed", "status", "serve", "audit", "doctor"),
     "Workers and machines": ("workers", "drain", "evict", "enroll", "revoke", "rotate", "launch"),
     "Jobs": ("jobs", "job", "retry", "discard", "priority", "lists", "embed"),
-    "Builds over a release": ("index", "dedup"),
+    "Builds over a release": ("index", "dedup", "tag"),
     "Steering": ("set", "pause", "resume", "limit", "log"),
     "What must not be fetched or kept": ("block", "unblock", "blocks", "hash-lists", "takedown"),
     "Planning": ("plan", "rebalance"),

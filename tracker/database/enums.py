@@ -33,13 +33,14 @@ QUEUE_TABLE = (
     Queue("embed", "embeddings", ("embedding",)),
     Queue("index", "index"),
     Queue("dedup", "duplicates"),
+    Queue("tag", "tags"),
 )
 QUEUES = tuple(queue.name for queue in QUEUE_TABLE)
 LOGINS = tuple(queue.login for queue in QUEUE_TABLE)
 JOB_STATES = ("ready", "leased", "done", "dead", "discarded")
 WORKER_STATES = ("active", "draining", "gone")
 LEASE_ENDINGS = ("completed", "released", "failed", "taken_over", "evicted")
-OUTPUT_KINDS = ("pack", "shard", "part", "embeddings", "index", "dedup")
+OUTPUT_KINDS = ("pack", "shard", "part", "embeddings", "index", "dedup", "tag")
 SUBSETS = ("en", "multi", "nolang")
 # The outcomes of a link, final ones and passing ones alike; `dataset.pictures.outcomes` says what each means.
 OUTCOMES = (

@@ -18,3 +18,4 @@ GRANT EXECUTE ON FUNCTION tracker.complete_filter TO shoal_filter;
 GRANT EXECUTE ON FUNCTION tracker.settle_model, tracker.complete_embed TO shoal_embed;
 GRANT EXECUTE ON FUNCTION tracker.complete_index TO shoal_index;
 GRANT EXECUTE ON FUNCTION tracker.complete_dedup TO shoal_dedup;
+GRANT EXECUTE ON FUNCTION tracker.complete_tag TO shoal_tag;

@@ -135,7 +135,8 @@ def _read(answer: bytes, code: int, request: UnitRequest) -> dict[str, Any]:
         case {"result": dict() as result}:
             return result
         case {"missing": missing}:
-            raise CannotWork(f"{missing} is not installed: install Shoal with its extra [index]")
+            extra = "models" if missing in ("torch", "torchvision", "timm", "open_clip") else "index"
+            raise CannotWork(f"{missing} is not installed: install Shoal with its extra [{extra}]")
         case {"error": error}:
             raise UnitFailed(f"{what}: {error}")
     raise UnitFailed(f"the process of {what} answered {answer[:100]!r}: its version differs from the worker's")

@@ -76,7 +76,7 @@ def test_more_columns_come_where_there_is_room(large: dict[str, Any]) -> None:
 def test_a_screen_holds_all_that_is_watched_and_shows_workers_in_trouble_first(
     large: dict[str, Any], width: int, height: int
 ) -> None:
-    for queue in ("index", "dedup"):  # nobody uses them, so they take no line of the screen
+    for queue in ("index", "dedup", "tag"):  # nobody uses them, so they take no line of the screen
         large["alive"][queue] = 0
         large["queues"][queue] |= dict.fromkeys(("ready", "leased", "dead", "done"), 0)
     lines = printed(StatusView(large, is_one_screen=True), width, height)

@@ -1,4 +1,4 @@
-"""The life of jobs of a queue `tag` over a release; `test_new_queue` runs it in a copy of the tracker."""
+"""The life of jobs of a queue `caption` over a release; `test_new_queue` runs it in a copy of the tracker."""
 
 import json
 import sys
@@ -25,10 +25,10 @@ def main(url: str, store: str) -> None:
     release.write_text(json.dumps({"rows": 3}), encoding="utf-8")
     with connect(url) as admin:
         run = open_release_run(admin, store, "r1")
-        units = [{"unit": f"tag by {model}", "model": model} for model in ("small", "large")]
-        new = [seed_units(admin, run.run_id, "tag", units) for _ in range(2)]
-        token = enroll(admin, "vm-1", "tag")
-        worker = Session.register(make_conninfo(url, user="shoal_tag"), "tag", token=token)
+        units = [{"unit": f"caption by {model}", "model": model} for model in ("small", "large")]
+        new = [seed_units(admin, run.run_id, "caption", units) for _ in range(2)]
+        token = enroll(admin, "vm-1", "caption")
+        worker = Session.register(make_conninfo(url, user="shoal_caption"), "caption", token=token)
         before = worker.is_idle()
         jobs = worker.claim(2)
         for job in jobs:
@@ -41,9 +41,9 @@ def main(url: str, store: str) -> None:
                     "idle": [before, worker.is_idle()],
                     "folders": [job.output.rpartition("/")[0] for job in jobs],
                     "listed": outputs(admin).select(["kind", "run", "rows"]).to_pylist(),
-                    "queue": {name: seen["queues"]["tag"][name] for name in ("done", "rows_in", "rows_out")},
-                    "minute": seen["minutes"]["tag"]["rows_in"][-1],
-                    "alive": seen["alive"]["tag"],
+                    "queue": {name: seen["queues"]["caption"][name] for name in ("done", "rows_in", "rows_out")},
+                    "minute": seen["minutes"]["caption"]["rows_in"][-1],
+                    "alive": seen["alive"]["caption"],
                     "holds": audit(admin).holds,
                     "grants": [found.said for found in doctor.examine(admin) if found.what == "grants"],
                 }

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("new_queue.py")
 
 MIGRATION = '''
-"""A queue of tag jobs."""
+"""A queue of caption jobs."""
 
 from alembic import op
 
@@ -28,46 +28,48 @@ down_revision = "{head}"
 
 
 def upgrade() -> None:
-    op.execute("ALTER TYPE tracker.queue ADD VALUE 'tag'")
-    op.execute("ALTER TYPE tracker.output_kind ADD VALUE 'tag'")
+    op.execute("ALTER TYPE tracker.queue ADD VALUE 'caption'")
+    op.execute("ALTER TYPE tracker.output_kind ADD VALUE 'caption'")
 '''
 COMPLETE = """
 -- p_result: {"rows": n, "bytes": n}
-CREATE FUNCTION tracker.complete_tag(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
+CREATE FUNCTION tracker.complete_caption(p_job bigint, p_lease uuid, p_result jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, tracker, pg_temp SET jit = off
 AS $$
 DECLARE
     rows_n bigint := (p_result ->> 'rows')::bigint;
 BEGIN
-    IF NOT tracker.finish('tag', p_job, p_lease, p_result, rows_n, rows_n) THEN
+    IF NOT tracker.finish('caption', p_job, p_lease, p_result, rows_n, rows_n) THEN
         RETURN;
     END IF;
     INSERT INTO tracker.manifest (kind, run_id, job_id, lease, path, rows, bytes)
-    SELECT 'tag', run_id, p_job, p_lease, tracker.output_path('tag', run_id, p_job, p_lease), rows_n,
+    SELECT 'caption', run_id, p_job, p_lease, tracker.output_path('caption', run_id, p_job, p_lease), rows_n,
            (p_result ->> 'bytes')::bigint
     FROM tracker.job WHERE job_id = p_job;
 END
 $$;
 """
-GRANT = "GRANT EXECUTE ON FUNCTION tracker.complete_tag TO shoal_tag;\n"
+GRANT = "GRANT EXECUTE ON FUNCTION tracker.complete_caption TO shoal_caption;\n"
 
 
 @pytest.fixture
-def tracker_with_tag(tmp_path: Path) -> Path:
+def tracker_with_captions(tmp_path: Path) -> Path:
     """A copy of tracker/ and migrations/ in which exactly the files are changed that CONTRIBUTING.md names."""
     for package in ("tracker", "migrations"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     enums = tmp_path / "tracker" / "database" / "enums.py"
     text = enums.read_text(encoding="utf-8")
-    last = 'Queue("dedup", "duplicates"),\n'
-    kinds = '"dedup")'
+    last = 'Queue("tag", "tags"),\n'
+    kinds = '"tag")'
     assert last in text
     assert kinds in text
-    text = text.replace(last, f'{last}    Queue("tag", "tags", ("model",)),\n').replace(kinds, '"dedup", "tag")')
+    text = text.replace(last, f'{last}    Queue("caption", "captions", ("model",)),\n').replace(
+        kinds, '"tag", "caption")'
+    )
     enums.write_text(text, encoding="utf-8")
-    migration = tmp_path / "migrations" / "versions" / "9999_tag.py"
+    migration = tmp_path / "migrations" / "versions" / "9999_caption.py"
     migration.write_text(MIGRATION.lstrip().format(head=head_revision()), encoding="utf-8")
-    (tmp_path / "tracker" / "functions" / "complete_tag.sql").write_text(COMPLETE.lstrip(), encoding="utf-8")
+    (tmp_path / "tracker" / "functions" / "complete_caption.sql").write_text(COMPLETE.lstrip(), encoding="utf-8")
     with (tmp_path / "tracker" / "database" / "grants.sql").open("a", encoding="utf-8") as grants:
         grants.write(GRANT)
     return tmp_path
@@ -81,17 +83,17 @@ def empty_database(server: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0".encode())
         yield make_conninfo(server, dbname=name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-        connection.execute("DROP ROLE IF EXISTS shoal_tag")
+        connection.execute("DROP ROLE IF EXISTS shoal_caption")
 
 
 def test_a_job_over_a_release_is_seeded_claimed_completed_and_listed_in_a_new_queue(
-    tracker_with_tag: Path, empty_database: str
+    tracker_with_captions: Path, empty_database: str
 ) -> None:
-    store = tracker_with_tag / "store"
+    store = tracker_with_captions / "store"
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), empty_database, str(store)],
-        env=os.environ | {"PYTHONPATH": str(tracker_with_tag)},
-        cwd=tracker_with_tag,
+        env=os.environ | {"PYTHONPATH": str(tracker_with_captions)},
+        cwd=tracker_with_captions,
         capture_output=True,
         text=True,
         check=False,
@@ -100,11 +102,11 @@ def test_a_job_over_a_release_is_seeded_claimed_completed_and_listed_in_a_new_qu
     assert json.loads(ended.stdout) == {
         "new": [2, 0],
         "idle": [False, True],
-        "folders": ["releases/r1/tags/small", "releases/r1/tags/large"],
-        "listed": [{"kind": "tag", "run": "releases/r1", "rows": 3}] * 2,
+        "folders": ["releases/r1/captions/small", "releases/r1/captions/large"],
+        "listed": [{"kind": "caption", "run": "releases/r1", "rows": 3}] * 2,
         "queue": {"done": 2, "rows_in": 6, "rows_out": 6},
         "minute": 6,
         "alive": 1,
         "holds": True,
-        "grants": ["8 logins may execute their functions, and nothing else"],
+        "grants": ["9 logins may execute their functions, and nothing else"],
     }

@@ -32,6 +32,7 @@ OWN = {
     "embed": {"settle_model", "complete_embed"},
     "index": {"complete_index"},
     "dedup": {"complete_dedup"},
+    "tag": {"complete_tag"},
 }
 KINDS = sorted(OWN)
 

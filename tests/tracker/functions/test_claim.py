@@ -261,6 +261,7 @@ READS = {
     "embed": set[str](),
     "index": set[str](),
     "dedup": set[str](),
+    "tag": set[str](),
 }
 
 

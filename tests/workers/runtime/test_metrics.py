@@ -44,6 +44,7 @@ from workers.ingest.stage import Ingest
 from workers.runtime import metrics, progress_bar
 from workers.runtime.context import WorkContext
 from workers.runtime.instrumented_session import InstrumentedSession, JobMeter, session_verbs
+from workers.tag import Tag
 
 DEMO = Path(__file__).parents[2] / "demo" / "clip"
 Count = Callable[..., float]
@@ -58,6 +59,7 @@ METERS: Mapping[str, JobMeter] = {
     "embed": Embed(NO_PIPELINE),
     "index": Index(Path()),
     "dedup": Dedup(Path()),
+    "tag": Tag(Path()),
 }
 
 

@@ -14,7 +14,7 @@
       {segment}/numbers-00000.bin    (N,) records of fixed width
       {segment}/texts-00000.zst      frames of FRAME_ROWS rows; frames-00000.u64 has their offsets
       {segment}/bits-00000.1.bits    (facets, bytes) bitmaps over positions; facets-00000.1.u32 (lists, facets) counts
-      {segment}/domains-00000.npz    rows by registrable domain
+      {segment}/domains-00000.npz    rows by host and by each domain above it
       {segment}/groups-00000.1.bin   (N,) representative int64 and group size uint32 of near-duplicates, if they are
                                      known; members-00000.1.u32: the rows in groups, by representative
 

@@ -1,23 +1,26 @@
-"""Rows by the registrable domain of their URL. Domains are kept as hashes, so a removed row leaves no name behind.
+"""Rows by the domains of their URL: its host and every domain above it, such as img.example.co.uk, example.co.uk, co.uk
+and uk. Domains are kept as hashes, so a removed row leaves no name behind.
 
 domains   uint64: D
-hashes    (D,) uint64, ascending: xxh64 of the domain in lower case
+hashes    (D,) uint64, ascending: xxh64 of the domain in its normal form
 starts    (D + 1,) uint32: where each domain's rows begin in `places`
-places    (N,) uint32: rows by their places in the range; REMOVED for one that was removed
+places    (M,) uint32: rows by their places in the range, once for each domain; REMOVED for one that was removed
 """
 
 from functools import lru_cache
+from itertools import chain
 from urllib.parse import urlsplit
 
+import ada_url
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from dataset.stats.suffixes import suffix_rules
-
 REMOVED = np.uint32(2**32 - 1)
 _URLS = ("URL", "url")
+_MOST_ABOVE = 7
+"""Of a host with more domains above it only the shortest are kept."""
 
 
 def pack_domains(rows: pa.Table) -> bytes | None:
@@ -25,38 +28,50 @@ def pack_domains(rows: pa.Table) -> bytes | None:
     name = next((one for one in _URLS if one in rows.column_names), None)
     if name is None:
         return None
-    hashes = np.fromiter((_hash_of(url) for url in rows[name].to_pylist()), np.uint64, len(rows))
-    places = np.flatnonzero(hashes)
-    order = places[np.argsort(hashes[places], kind="stable")]
+    hashes_of_rows = [_hashes(_host_of(url or "")) for url in rows[name].to_pylist()]
+    counts = np.fromiter(map(len, hashes_of_rows), np.int64, len(hashes_of_rows))
+    hashes = np.fromiter(chain.from_iterable(hashes_of_rows), np.uint64, int(counts.sum()))
+    order = np.argsort(hashes, kind="stable")
+    places = np.repeat(np.arange(len(counts)), counts)[order]
     known, starts = np.unique(hashes[order], return_index=True)
     ends = np.append(starts, len(order))
     head = np.array([len(known)], "<u8").tobytes()
-    return head + known.astype("<u8").tobytes() + ends.astype("<u4").tobytes() + order.astype("<u4").tobytes()
+    return head + known.astype("<u8").tobytes() + ends.astype("<u4").tobytes() + places.astype("<u4").tobytes()
 
 
-def domain_of(url: str) -> str:
-    """Return the registrable domain of a URL, '' when it has no host."""
+def _host_of(url: str) -> str:
     try:
-        host = urlsplit(url).hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-    return _domain(host)
 
 
 @lru_cache(1 << 16)
-def _domain(host: str) -> str:
-    return suffix_rules().domain(host.lower().rstrip(".")) if host else ""
+def _hashes(host: str) -> tuple[int, ...]:
+    """Return the numbers that stand for a host's domains; an IP address has no domain above it."""
+    host = normal_domain(host)
+    if not host:
+        return ()
+    labels = host.split(".")
+    if ":" in host or labels[-1].isdecimal():
+        return (_hash_of(host),)
+    above = [".".join(labels[at:]) for at in range(max(1, len(labels) - _MOST_ABOVE), len(labels))]
+    return tuple(_hash_of(domain) for domain in (host, *above))
 
 
-def _hash_of(url: str | None) -> int:
-    domain = domain_of(url) if url else ""
-    return domain_hash(domain) if domain else 0
+def normal_domain(text: str) -> str:
+    """Return a domain as URLs have it: in lower case, international names in ASCII, without `*.` and final dots."""
+    domain = text.lower().removeprefix("*.").strip(".")
+    if domain.isascii():
+        return domain
+    try:
+        return ada_url.URL(f"http://{domain}/").hostname
+    except ValueError:
+        return domain
 
 
-@lru_cache(1 << 16)
-def domain_hash(domain: str) -> int:
-    """Return the number that stands for a domain."""
-    return xxhash.xxh64_intdigest(domain.lower().encode())
+def _hash_of(domain: str) -> int:
+    return xxhash.xxh64_intdigest(domain.encode())
 
 
 class Domains:
@@ -69,8 +84,8 @@ class Domains:
         self._places = data[12 + 12 * count :].view("<u4")
 
     def rows(self, domain: str) -> npt.NDArray[np.int64]:
-        """Return the places in the range of a domain's rows, in order -> (n,) int64."""
-        wanted = np.uint64(domain_hash(domain))
+        """Return the places in the range of the rows in a domain, in order -> (n,) int64."""
+        wanted = np.uint64(_hash_of(normal_domain(domain)))
         at = int(np.searchsorted(self._hashes, wanted))
         if at == len(self._hashes) or self._hashes[at] != wanted:
             return np.empty(0, np.int64)

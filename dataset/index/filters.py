@@ -1,7 +1,8 @@
 """Filters of a search: conditions that rows must meet, written as `safe,lang=de|fr,min-side=512,!aspect=tall`.
 
 Conditions are separated by commas and must all hold. A condition is a facet of the index, several with `|`, or one with
-`!` that must not hold; and `host=example.com` or `!host=example.com`, a registrable domain, several with `|`.
+`!` that must not hold; and `host=example.com` or `!host=example.com`, several with `|`. A host stands for all hosts
+below it, too.
 """
 
 from collections.abc import Collection
@@ -26,9 +27,9 @@ class Filter:
 
     conditions: tuple[Condition, ...] = ()
     hosts: tuple[str, ...] = ()
-    """Registrable domains; () means any."""
+    """Domains, each with all hosts below it; () means any."""
     hosts_out: tuple[str, ...] = ()
-    """Registrable domains whose rows do not pass."""
+    """Domains whose rows do not pass."""
     share: float = 1.0
     """Below 1: only this share of the rows, chosen by id; recall is measured so."""
 

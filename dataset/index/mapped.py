@@ -135,7 +135,7 @@ class MappedRange:
         return np.asarray((row[local >> 3] >> (local & 7).astype(np.uint8)) & 1, bool)
 
     def domain_rows(self, domain: str) -> Integers:
-        """Return the places of a registrable domain's rows."""
+        """Return the places of the rows whose host is a domain or below it."""
         if "domains" not in self._files:
             return np.empty(0, np.int64)
         if self._domains is None:

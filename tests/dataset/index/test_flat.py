@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dataset.formats.releases import Release
+from dataset.index.domains import Domains, pack_domains
 from dataset.index.filters import parse_filter
 from dataset.index.lookup import Index, open_index
 from dataset.main import app
-from dataset.stats.suffixes import suffix_rules
 from dataset.store.store import Store
 from tests.dataset.index.made import build_folder, build_index, made_release, put_vectors, rows_by_id, vectors_by_id
 
@@ -75,11 +75,15 @@ def test_a_filter_gives_k_rows_whenever_k_rows_pass(release: Release, index: Ind
     assert index.count(parse_filter(where)) == len(passing)
 
 
-def test_a_filter_by_host_takes_registrable_domains(release: Release, index: Index) -> None:
+def test_a_filter_by_host_takes_hosts_and_every_domain_above_them(release: Release, index: Index) -> None:
     rows = rows_by_id(release)
     by_host: dict[str, set[int]] = {}
     for one, row in rows.items():
-        by_host.setdefault(suffix_rules().domain(row["URL"].split("/")[2]), set()).add(one)
+        labels = row["URL"].split("/")[2].split(".")
+        for at in range(len(labels)):
+            by_host.setdefault(".".join(labels[at:]), set()).add(one)
+    for host, passing in by_host.items():
+        assert index.count(parse_filter(f"host=*.{host.upper()}.")) == len(passing)
     first, second = sorted(by_host)[:2]
     (hits,) = index.search(np.ones((1, 16), np.float32), 400, where=parse_filter(f"host={first}|{second}"))
     assert set(hits.ids.tolist()) == by_host[first] | by_host[second]
@@ -91,6 +95,30 @@ def test_a_filter_by_host_takes_registrable_domains(release: Release, index: Ind
         (hits,) = index.search(np.ones((1, 16), np.float32), 400, where=parse_filter(text))
         assert set(hits.ids.tolist()) == passing
         assert index.count(parse_filter(text)) == len(passing)
+
+
+@pytest.mark.parametrize(
+    ("url", "domains", "others"),
+    [
+        (
+            "https://a.b.example.co.uk/x.jpg",
+            ["a.b.example.co.uk", "example.co.uk", "co.uk", "uk"],
+            ["a.b", "xample.co.uk"],
+        ),
+        ("http://127.0.0.1:80/x.jpg", ["127.0.0.1"], ["0.0.1", "1"]),
+        ("http://[2001:db8::1]/x.jpg", ["2001:db8::1"], []),
+        ("https://user@xn--bcher-kva.example/x", ["bücher.example", "xn--bcher-kva.example", "example"], ["user"]),
+        ("https://" + "a." * 20 + "example/x.jpg", ["a." * 20 + "example", "a.example"], ["a." * 12 + "example"]),
+        ("no URL", [], ["", "no"]),
+        (None, [], [""]),
+    ],
+)
+def test_the_domains_of_a_url(url: str | None, domains: list[str], others: list[str]) -> None:
+    packed = pack_domains(pa.table({"URL": pa.array(["https://other.test/", url], pa.string())}))
+    assert packed is not None
+    found = Domains(np.frombuffer(packed, np.uint8))
+    assert [found.rows(one).tolist() for one in domains] == [[1]] * len(domains)
+    assert [found.rows(one).tolist() for one in others] == [[]] * len(others)
 
 
 def test_facets_are_counted(release: Release, index: Index) -> None:

@@ -43,7 +43,8 @@ def search(home: Path, port: int) -> int:
     if not (store / "releases" / NAME / "release.json").is_file():
         raise DemoError(f"{home} has no release: run `make demo` first, or name another with --folder")
     dataset, at = str(BIN / "dataset"), ["--store", str(store)]
-    for step in (["embeddings", NAME, "--model", NAME], ["index", "build", NAME]):
+    steps = ["embeddings", NAME, "--model", NAME], ["index", "build", NAME], ["index", "refresh", NAME]
+    for step in steps:
         done = subprocess.run([dataset, *step, *at], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise DemoError(f"dataset {' '.join(step)} failed: see above")

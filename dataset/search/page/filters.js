@@ -1,7 +1,7 @@
 // The filters: what the index can be filtered by, with counts, and how many rows there are.
 
 import { ask } from './api.js';
-import { question, state } from './state.js';
+import { hostsOf, question, state } from './state.js';
 
 const NAMES = { 'min-side': 'Both sides at least', lang: 'Language', aspect: 'Shape', aesthetic: 'Aesthetic score at least', subset: 'Subset', crawl: 'Crawl' };
 const LEFT_OUT = new Set(['alive', 'safe']);
@@ -37,6 +37,23 @@ function group(name, facets) {
     return label;
   }));
   return set;
+}
+
+const TYPING = 250; // milliseconds without a key
+const typing = new Map();
+
+/** Show how many rows the hosts in a field have, while they are typed. */
+export function showHostRows(field) {
+  clearTimeout(typing.get(field.id));
+  const said = document.querySelector(`.host-rows[data-of=${field.id}]`);
+  const hosts = hostsOf(field.value);
+  const show = async () => {
+    const asked = { index: state.index || undefined, filters: `host=${hosts.join('|')}`, safe: state.safe };
+    const text = await ask('api/count', asked).then(({ rows }) => `${rows.toLocaleString()} rows`, ({ message }) => message);
+    if (hostsOf(field.value).join() === hosts.join()) said.textContent = text;
+  };
+  if (hosts.length) typing.set(field.id, setTimeout(show, TYPING));
+  else said.textContent = '';
 }
 
 /** Show how many rows there are; the answer of an earlier question is dropped. */

@@ -2,7 +2,7 @@
 
 import { ask, pictureTerm } from './api.js';
 import { showDetail } from './detail.js';
-import { showCount, showFacets } from './filters.js';
+import { showCount, showFacets, showHostRows } from './filters.js';
 import * as grid from './grid.js';
 import { basket, focused, move, refreshPressed, shown, toggle } from './grid.js';
 import { exportAs, saveBasket } from './save.js';
@@ -186,6 +186,7 @@ find('#filters').addEventListener('change', async ({ target }) => {
   if (id === 'index') await prepare();
   search();
 });
+for (const name of ['#host', '#hostOut']) find(name).addEventListener('input', ({ target }) => showHostRows(target));
 find('#threshold').addEventListener('input', ({ target }) => {
   find('#threshold-said').textContent = Number(target.value) ? target.value : 'any';
 });
@@ -276,6 +277,8 @@ async function prepare() {
   find('#collapse').checked = state.collapse;
   find('#host').value = state.host;
   find('#hostOut').value = state.hostOut;
+  showHostRows(find('#host'));
+  showHostRows(find('#hostOut'));
   find('#threshold').value = state.least;
   find('#threshold-said').textContent = state.least || 'any';
   await showFacets();

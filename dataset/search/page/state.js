@@ -39,6 +39,12 @@ function readTerm(text) {
   return kept && { kind, value: kept, name: value, weight: Number(weight) };
 }
 
+/** The hosts in a text; of a URL its host. */
+export function hostsOf(text) {
+  const host = (one) => one.replace(/^[a-z]+:\/\//i, '').replace(/\/.*$/, '').replace(/:\d+$/, '');
+  return text.split(/[\s,|]+/).map(host).filter(Boolean);
+}
+
 /** The filter in the server's words: values of one facet are joined by |, facets by commas. */
 export function filterText() {
   const values = new Map();
@@ -49,8 +55,7 @@ export function filterText() {
     else values.set(name, [...(values.get(name) ?? []), value]);
   }
   for (const [name, text] of [['host', state.host], ['!host', state.hostOut]]) {
-    const hosts = text.split(/[\s,|]+/).filter(Boolean);
-    if (hosts.length) values.set(name, hosts);
+    if (hostsOf(text).length) values.set(name, hostsOf(text));
   }
   return [...plain, ...[...values].map(([name, some]) => `${name}=${some.join('|')}`)].join(',');
 }

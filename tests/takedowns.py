@@ -137,11 +137,12 @@ def _put_scores(store: Store, stem: str, rows: list[dict[str, Any]]) -> None:
     store.write_table(f"{stem}.scores.parquet", pa.Table.from_pylist(scores, schema=SCORES_SCHEMA), {"shoal.x": "y"})
 
 
-def put_tar(store: Store, path: str, rows: list[dict[str, Any]]) -> None:
-    """Write a tar of made-up pictures."""
+def put_tar(store: Store, path: str, rows: list[dict[str, Any]], picture: bytes | None = None) -> None:
+    """Write a tar of made-up pictures, or of the same picture for all rows."""
     with store.write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row in rows:
-            members = {"jpg": b"picture " + row["sha256"].encode(), "txt": row["TEXT"].encode(),
+            data = picture or b"picture " + row["sha256"].encode()
+            members = {"jpg": data, "txt": row["TEXT"].encode(),
                        "json": row["URL"].encode()}  # fmt: skip
             for ending, data in members.items():
                 member = tarfile.TarInfo(f"{row['key']}.{ending}")

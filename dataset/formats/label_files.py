@@ -4,7 +4,7 @@
     labels.npy       beside it, where the release has an index: row i is the embedding of the picture in row i
 
 Invariant: an id occurs once, and rows of one near-duplicate group have the same split. Rows of the split `test` were
-drawn with known probabilities, so sums over `weight` estimate the whole release.
+drawn at random with known probabilities, so sums over their `weight` estimate sums over the whole release.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ SCHEMA = pa.schema(
         ("prompt", pa.string()),  # the prompt, or id:N for a picture; null in random draws, as is rank
         ("rank", pa.int32()),  # among the rows near the prompt, from 0 on
         ("similarity", pa.float64()),  # cosine to the prompt; in random draws the release's, of picture and caption
-        ("weight", pa.float64()),  # 1 / probability of being drawn, in rows of the release; null outside random draws
+        ("weight", pa.float64()),  # 1 / probability of being drawn into its split; null outside random draws
         ("guideline", pa.string()),  # version of the guideline by which it was labelled
     ]
 )

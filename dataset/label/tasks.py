@@ -59,7 +59,7 @@ class PromptDraw:
 
     per_prompt: int = 100
     bands: tuple[tuple[float, ...], ...] = ((-1.0, 1.01),)
-    depth: int = 10_000
+    depth: int = 2_000
     """Nearest pictures that are looked at."""
     filter: str = ""
     """As in `dataset search --filter`."""

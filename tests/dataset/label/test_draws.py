@@ -1,8 +1,10 @@
 """Draws of a task from a release with planted near-duplicates: splits, weights, bands, and what is refused."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,15 @@ from dataset.label.journal import LabelError
 from dataset.label.prevalence import estimate
 from dataset.label.random_draws import draw_random
 from dataset.label.scores import Score
-from dataset.label.tasks import StratifiedDraw, Task, UniformDraw, read_task
+from dataset.label.tasks import (
+    HardNegativeDraw,
+    LabelClass,
+    PromptDraw,
+    StratifiedDraw,
+    Task,
+    UniformDraw,
+    read_task,
+)
 from dataset.main import app
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
@@ -218,6 +228,15 @@ def test_a_task_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: st
     assert TASK.count(old) == 1
     with pytest.raises(LabelError, match=sentence):
         task_of(tmp_path, TASK.replace(old, new))
+
+
+def test_the_task_of_the_page_of_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "detectors.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    task = task_of(tmp_path, text)
+    assert None not in (task.draws.prompts, task.draws.hard_negatives, task.draws.uniform, task.draws.stratified)
+    keys = {field.name for kind in (Task, LabelClass, PromptDraw, HardNegativeDraw) for field in fields(kind)}
+    assert keys <= {*re.findall(r"\w+", text)}
 
 
 def test_draws_say_what_they_need(release: Release, index: Index, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The report on near-duplicates as one self-contained page: figures and thumbnails in, HTML out."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -29,11 +29,15 @@ _KINDS = {
 
 
 def render(
-    figures: Figures, pictures: Mapping[int, str], unsafe: Collection[int] = (), site: Site | None = None
+    figures: Figures,
+    pictures: Mapping[int, str],
+    unsafe: Collection[int] = (),
+    site: Site | None = None,
+    precision: Sequence[str] = (),
 ) -> str:
     """Return the page; `pictures` are addresses by id of the groups' rows that can be shown, `unsafe` ids among them.
 
-    With `site` it is a page of a server, on which pictures come from their own hosts.
+    `precision` are sections as HTML. With `site` it is a page of a server, on which pictures come from their own hosts.
     """
     search = figures.search
     sections = [
@@ -48,6 +52,7 @@ def render(
         section("Rows by size of their group", columns("Rows by group size", _sizes(figures)), "1: no near-duplicate."),
         "</div>",
         *_groups(figures, pictures, unsafe, site),
+        *precision,
         *_recall(figures),
         '<div class="columns">',
         section(

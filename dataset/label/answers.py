@@ -1,16 +1,68 @@
 """The answers about pairs: what a person said about each, and the order, so that the last one can be taken back.
 
-Each line of the file after its header is an answer, or null to take one back.
+The file's header is the draw: release, version, model, threshold, seed, the number of pairs of each stratum, and the
+drawn pairs with their strata. Each other line is an answer, or null to take one back, or what became of pictures that
+were fetched again.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset.label.journal import Journal
+from dataset.label.journal import Journal, LabelError
+from dataset.label.pairs import Stratum
 
 CHOICES = ("same", "edited", "template", "different", "cannot tell")
 RIGHT, WRONG = CHOICES[:2], CHOICES[2:4]
+
+
+@dataclass(frozen=True, slots=True)
+class Refetched:
+    """Pictures that were no longer kept, and what became of them when they were fetched from their URLs."""
+
+    asked: int
+    answered: int
+    same: int
+    """Answered with the bytes that the release was made from; only these are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswers:
+    """A file of answers."""
+
+    draw: Mapping[str, Any]
+    counts: Mapping[Stratum, int]
+    """All pairs of the release by stratum."""
+    strata: Mapping[int, Stratum]
+    """Of the pairs with an answer, by member."""
+    given: Mapping[int, str]
+    refetched: Refetched | None
+
+
+def read_answers(path: Path) -> ReadAnswers:
+    """Read a file of answers; a last line that was cut off is left out.
+
+    Raises: LabelError when it cannot be read, or is damaged.
+    """
+    try:
+        data = path.read_bytes()
+        draw, *lines = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+        counts = {(int(place), int(size)): int(count) for place, size, count in draw["pairs"]}
+        strata = {int(member): (int(place), int(size)) for member, _, place, size in draw["drawn"]}
+        described = {name: draw[name] for name in ("release", "version", "model", "threshold")}
+        said = {int(line["member"]): line["answer"] for line in lines if "member" in line}
+        given = {member: answer for member, answer in said.items() if answer is not None}
+        strata_of = {member: strata[member] for member in given}
+        fetched = [Refetched(**line["refetched"]) for line in lines if "refetched" in line]
+    except OSError as error:
+        raise LabelError(f"Cannot read {path} ({error.strerror}): give the file of dataset dedup label.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabelError(f"{path} is not a file of answers, or is damaged ({error}): label again.") from error
+    if not set(given.values()) <= set(CHOICES):
+        raise LabelError(f"{path} has an unknown answer: label again.")
+    return ReadAnswers(described, counts, strata_of, given, fetched[-1] if fetched else None)
 
 
 class Answers:
@@ -26,7 +78,8 @@ class Answers:
         self._journal = Journal(path, draw, remedy="give another file with --answers")
         try:
             for line in self._journal.lines:
-                self._note(int(line["member"]), line["answer"])
+                if "refetched" not in line:
+                    self._note(int(line["member"]), line["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._journal.damaged(error) from error
 
@@ -34,6 +87,10 @@ class Answers:
         """Append an answer; None takes back the one before."""
         self._journal.append({"member": member, "answer": answer})
         self._note(member, answer)
+
+    def add_refetched(self, refetched: Refetched) -> None:
+        """Append what became of pictures that were fetched again."""
+        self._journal.append({"refetched": asdict(refetched)})
 
     def undo(self) -> int | None:
         """Take back the last answer, and return its member; None if there is none."""

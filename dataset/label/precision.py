@@ -6,11 +6,12 @@ right in the upper.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from dataset.dedup.wilson import wilson
 from dataset.label.answers import RIGHT, WRONG
-from dataset.label.pairs import EDGES, Pair, Stratum
+from dataset.label.pairs import EDGES, SIZES, Stratum
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,61 @@ class Precision:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class StratumPrecision:
+    """Of the pairs of a bin of the cosine and a class of group sizes, by their lower edges."""
+
+    cosine: float
+    size: int
+    pairs: int
+    answers: int
+    wrong: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Precision by threshold and by stratum, and the lowest threshold with the precision that was wanted."""
+
+    table: tuple[Precision, ...]
+    strata: tuple[StratumPrecision, ...]
+    wanted: float
+    threshold: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON's types."""
+        return asdict(self)
+
+
+def tally(strata: Mapping[int, Stratum], given: Mapping[int, str]) -> dict[Stratum, tuple[int, int]]:
+    """Return the answers of each stratum that has any, and how many are right; `strata` are those of the members."""
+    found: dict[Stratum, tuple[int, int]] = {}
+    for member, answer in given.items():
+        if answer in (*RIGHT, *WRONG):
+            answers, right = found.get(strata[member], (0, 0))
+            found[strata[member]] = answers + 1, right + (answer in RIGHT)
+    return found
+
+
+def measure(
+    counts: Mapping[Stratum, int], tallies: Mapping[Stratum, tuple[int, int]], at: float, wanted: float
+) -> Measured:
+    """Return the precision of a search at `at`; `counts` are all pairs by stratum."""
+    table = tuple(precision_table(counts, tallies, at))
+    strata = []
+    for (place, size), pairs in sorted(counts.items()):
+        answers, right = tallies.get((place, size), (0, 0))
+        strata.append(
+            StratumPrecision(EDGES[place], SIZES[size], pairs, answers, answers - right, *wilson(right, answers))
+        )
+    return Measured(table, tuple(strata), wanted, pick(table, wanted))
+
+
 def precision_table(
-    counts: Mapping[Stratum, int], drawn: Sequence[Pair], given: Mapping[int, str], at: float
+    counts: Mapping[Stratum, int], tallies: Mapping[Stratum, tuple[int, int]], at: float
 ) -> list[Precision]:
     """Return precision at the threshold of the search and at each edge above it."""
-    tallies: dict[Stratum, list[int]] = {}
-    for pair in drawn:
-        answer = given.get(pair.member)
-        if answer in (*RIGHT, *WRONG):
-            tally = tallies.setdefault(pair.stratum, [0, 0])
-            tally[0] += 1
-            tally[1] += answer in RIGHT
     lowest = max([place for place, edge in enumerate(EDGES) if edge <= at + 1e-9], default=0)
     return [
         _above({one: count for one, count in counts.items() if one[0] >= place}, tallies, max(at, EDGES[place]))
@@ -50,7 +95,7 @@ def pick(table: Sequence[Precision], wanted: float) -> float | None:
     return next((one.at for one in table if one.pairs and one.low >= wanted), None)
 
 
-def _above(counts: Mapping[Stratum, int], tallies: Mapping[Stratum, Sequence[int]], at: float) -> Precision:
+def _above(counts: Mapping[Stratum, int], tallies: Mapping[Stratum, tuple[int, int]], at: float) -> Precision:
     pairs = sum(counts.values())
     known = {one: count for one, count in counts.items() if one in tallies}
     weight = sum(known.values())

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-takedown bench-deny-lists gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown crawled-again train-check readers kill-index clean
+.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-page bench-takedown bench-deny-lists gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown crawled-again train-check readers kill-index clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -44,6 +44,9 @@ bench-release: .venv/installed  ## compare publish and stats with DuckDB, 10 mil
 
 bench-serve: .venv/installed .readers/installed  ## compare the search server with clip_back, 1 million rows; SERVE='--overload 120' for 50 clients at 3 x capacity
 	"$(BIN)/python" -m tests.benchmarks.bench_serve $(SERVE)
+
+bench-page: .venv/installed  ## how soon the search page paints results, on the demo's data; after make demo
+	"$(BIN)/python" -m tests.benchmarks.bench_page $(PAGE)
 
 bench-takedown: .venv/installed  ## remove 1,000 rows by each kind of entry from a release of 200,000; TAKEDOWN='--rows 2000000' for more
 	"$(BIN)/python" -m tests.benchmarks.bench_takedown $(TAKEDOWN)

@@ -1,5 +1,7 @@
 """The page for single pictures: who is shown what, undo, adjudication, breaks, reports; and the labels that result."""
 
+import asyncio
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,10 +23,12 @@ from dataset.label.pictures import Pictures
 from dataset.label.random_draws import Stratum
 from dataset.label.results import export, items_of, summarize
 from dataset.label.tasks import Task, read_task
+from dataset.search.errors import SearchError
+from dataset.search.fetcher_client import FetcherClient
 from dataset.store.store import Store
 from dataset.takedown.requests import list_requests, pending_entries
 from tests.dataset.label.served import ask, jpeg, served
-from tests.dataset.search.browser import browsing
+from tests.dataset.search.browser import Browser, browsing
 
 TASK = """
 name = "watermark"
@@ -241,9 +245,14 @@ def test_answers_of_another_draw_or_class_are_refused(tmp_path: Path) -> None:
         Labels(tmp_path, {"task": "b"}, ["clean", "watermark"])
 
 
-def test_a_person_labels_with_keys_in_a_browser(tmp_path: Path) -> None:
-    task = task_of(tmp_path, annotators=1, blur="true")
-    with browsing(tmp_path / "browser") as browser, site(tmp_path, task) as page:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+def test_a_person_labels_with_keys_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+    with site(tmp_path, task_of(tmp_path, annotators=1, blur="true")) as page:
 
         def see(item: int, mode: str, said: str) -> None:
             one = "document.querySelector('#picture')"
@@ -271,3 +280,51 @@ def test_a_person_labels_with_keys_in_a_browser(tmp_path: Path) -> None:
         see(4, "blurred grey", "1 done, 4 left. The picture was reported, and will not be shown again")
         assert {item: one["ada"].label for item, one in page.labels.answers.items() if one} == {1: "clean"}
         assert [*page.labels.reported] == [3]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_to_the_accessibility_guidelines(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    with site(tmp_path, task_of(tmp_path, break_minutes=1)) as page:
+        browser.prefer(prefers_color_scheme=scheme)
+        browser.open(page.url)
+        browser.wait("!document.querySelector('#start').hidden")
+        assert browser.violations() == []
+        page.label("ada", "clean")
+        page.now += timedelta(minutes=2)
+        browser.type("ada")
+        browser.press("Enter")
+        browser.wait("!document.querySelector('#break').hidden && !document.querySelector('#picture').hidden")
+        assert browser.violations() == []
+
+
+class Fetcher(FetcherClient):
+    """Gives each URL's last word as a picture's colour."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked: list[str] = []
+
+    async def fetch(self, url: str) -> bytes:
+        self.asked.append(url)
+        if url.endswith("gone"):
+            raise SearchError(502, "The picture is gone.")
+        return jpeg(url.split("/")[-1])
+
+
+def test_pictures_that_are_not_kept_are_fetched_if_they_did_not_change() -> None:
+    fetcher = Fetcher()
+    urls = {1: "http://a.example/red", 2: "http://a.example/blue", 3: "http://a.example/gone"}
+    digests = {1: hashlib.sha256(jpeg("red")).hexdigest(), 2: "0" * 64, 3: "0" * 64}
+    with closing(Pictures({4: b"kept"}, urls, digests, fetcher)) as pictures:
+
+        async def fetch() -> list[bytes | None]:
+            return [await pictures.jpeg(item) for item in (1, 1, 2, 3, 4, 5)]
+
+        red, again, *others = asyncio.run(fetch())
+        assert red is not None
+        assert red == again
+        assert others == [None, None, b"kept", None]
+        assert fetcher.asked.count(urls[1]) == 1
+        pictures.forget(1)
+        pictures.forget(4)
+        assert asyncio.run(fetch()) == [None] * 6

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.errors import DatasetError
-from dataset.formats.label_files import Split, is_label_file, positives, read_label_file, splits
+from dataset.formats.label_files import DrawKind, Split, is_label_file, positives, read_label_file, splits
 
 _FILE_FAULTS = (
     OSError,
@@ -102,8 +102,9 @@ def read_splits(path: Path) -> dict[Split, npt.NDArray[np.int64]] | None:
 def comparable_rows(path: Path, count: int) -> npt.NDArray[np.int64]:
     """Return the numbers of the rows by which a threshold may be chosen, (N,) int64.
 
-    In a file of `dataset label --export` these are the rows of the split `validation` that were drawn at random, whose
-    similarity is that of picture and caption; in another file, all `count` rows.
+    In a file of `dataset label --export` these are the rows of the split `validation` that were drawn uniformly: their
+    similarity is that of picture and caption, and each stands for as many rows of the release. In another file they are
+    all `count` rows.
 
     Raises: LabelledError when the file has no such row; LabelFileError.
     """
@@ -111,9 +112,9 @@ def comparable_rows(path: Path, count: int) -> npt.NDArray[np.int64]:
         return np.arange(count)
     labels = read_label_file(path)
     rows = splits(labels)[Split.VALIDATION]
-    rows = rows[[labels.rows["prompt"][int(row)].as_py() is None for row in rows]]
+    rows = rows[[labels.rows["draw"][int(row)].as_py() == DrawKind.UNIFORM for row in rows]]
     if not len(rows):
-        raise LabelledError(f"{path} has no random draw in its validation rows: set validation in a random draw.")
+        raise LabelledError(f"{path} has no validation rows of a uniform draw: set random_validation in the task.")
     return rows
 
 

@@ -12,13 +12,14 @@ const MOST_RESULTS = 10_000;
 const FIRST_RESULTS = 60;
 const MOST_FURTHER = 600; // a further page is as long as what there is, up to so many
 const MOST_NEAR = 200;
-const STILL = 200; // milliseconds after a scroll
+const STILL = 200; // milliseconds after a scroll, or a move of the threshold
 const COLUMNS = ['url', 'caption', 'WIDTH', 'HEIGHT', 'punsafe', 'similarity', 'LANGUAGE', 'hash', 'sha256'];
 const find = (name) => document.querySelector(name);
 const said = find('#said');
 let columns = [];
 let cursor = null;
 let searching = null;
+let counting = 0;
 
 function say(text, isWrong = false) {
   said.textContent = text;
@@ -189,6 +190,9 @@ find('#filters').addEventListener('change', async ({ target }) => {
 for (const name of ['#host', '#hostOut']) find(name).addEventListener('input', ({ target }) => showHostRows(target));
 find('#threshold').addEventListener('input', ({ target }) => {
   find('#threshold-said').textContent = Number(target.value) ? target.value : 'any';
+  state.least = Number(target.value);
+  clearTimeout(counting);
+  counting = setTimeout(showCount, STILL);
 });
 
 find('#results').addEventListener('click', (event) => {

@@ -127,9 +127,11 @@ def test_filters_the_back_button_and_the_address_agree(shown: Shown) -> None:
     page.evaluate("history.back()")
     page.wait(f"{count} === '270 rows'")
     assert not page.evaluate("document.querySelector(\"[value='min-width=200']\").checked")
-    page.evaluate("(() => { const one = document.querySelector('#threshold'); one.value = 0.3;"
-                  " one.dispatchEvent(new Event('change', {bubbles: true})) })()")  # fmt: skip
-    page.wait(f"{count}.includes('rows at 0.3 or more')")
+    for at, event in ((0.3, "input"), (0.2, "change")):
+        slider = "document.querySelector('#threshold')"
+        page.evaluate(f"{slider}.value = {at}; {slider}.dispatchEvent(new Event('{event}', {{bubbles: true}}))")
+        page.wait(f"{count}.includes('rows at {at} or more')")
+        assert ("least=" in page.evaluate("location.search")) == (event == "change")
 
 
 def test_hosts_are_asked_for_and_left_out(shown: Shown) -> None:

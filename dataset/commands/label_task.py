@@ -15,7 +15,7 @@ import typer
 from dataset import strict_json
 from dataset.commands.index import find_index
 from dataset.commands.options import JsonOption, StoreOption, messages, needs_extra
-from dataset.commands.releases import is_release, open_named_release
+from dataset.commands.releases import open_named_release
 from dataset.commands.search import query_model
 from dataset.formats.index_files import SearchIndexError
 from dataset.formats.label_files import write_labels
@@ -63,6 +63,7 @@ def label_task_command(
     The page is for any number of annotators. A second call continues.
     """
     with needs_extra("release"):
+        from dataset.label.drawn_file import read_drawn, write_drawn
         from dataset.label.journal import LabelError
         from dataset.label.labels import Labels
         from dataset.label.results import summarize
@@ -71,7 +72,12 @@ def label_task_command(
     folder = work or task_file.with_suffix(".labels")
     opened = None if release is None else open_named_release(release, store, writable=False)
     served = not (report or export or draw_only)
-    drawn = _drawn(folder, task, opened, release, store, model, pretrained)
+    drawn = read_drawn(folder, task)
+    if drawn is None:
+        if release is None or opened is None or report or export:
+            raise LabelError(f"{folder} has no drawn pictures: run dataset label TASK.toml RELEASE first.")
+        drawn = _draw(task, opened, release, store, model, pretrained)
+        write_drawn(folder, drawn)
     if opened is not None and opened.record.name != drawn.record.release:
         raise LabelError(f"{folder} has pictures of {drawn.record.release}: give another --work for {release}.")
     if served and opened is None:
@@ -83,39 +89,26 @@ def label_task_command(
             assert opened is not None
             _serve(task, drawn, labels, opened, Store.open(store), fetcher, port)
         if export is not None:
-            _export(export, drawn, task, labels, _index(release, store, model))
+            index = _index(release, store, model, needed=model is not None) if release else None
+            _export(export, drawn, task, labels, index)
         if not draw_only:
             said = summarize(drawn, task, labels)
             sys.stdout.write(strict_json.dumps(said) + "\n" if as_json else _shown(said))
 
 
-def _drawn(
-    folder: Path,
-    task: "Task",
-    opened: Release | None,
-    release: str | None,
-    store: str,
-    model: str | None,
-    pretrained: str | None,
+def _draw(
+    task: "Task", opened: Release, release: str, store: str, model: str | None, pretrained: str | None
 ) -> "Drawn":
-    """Return the drawn pictures; they are drawn if there are none yet."""
     from dataset.label.drawing import draw
-    from dataset.label.drawn_file import read_drawn, write_drawn
-    from dataset.label.journal import LabelError
     from dataset.side_tables.rows import ReleaseRows
 
-    if (known := read_drawn(folder, task)) is not None:
-        return known
-    if opened is None or release is None:
-        raise LabelError(f"{folder} has no drawn pictures: name the release, from which they are drawn.")
-    index = _index(release, store, model)
+    index = _index(release, store, model, needed=task.needs_index)
 
     def embed(texts: Sequence[str]) -> Any:
         assert index is not None
         return query_model(index.record, release, store, pretrained).embed_texts(list(texts))
 
     drawn = draw(ReleaseRows.open(opened), task, index, embed, len(os.sched_getaffinity(0)))
-    write_drawn(folder, drawn)
     messages.print(f"{len(drawn.rows):,} pictures of {drawn.record.release} are drawn", highlight=False)
     for reason, count in drawn.record.left_out.items():
         messages.print(f"{count:,} near prompts are left out: {reason}", highlight=False)
@@ -124,14 +117,12 @@ def _drawn(
     return drawn
 
 
-def _index(release: str | None, store: str, model: str | None) -> "Index | None":
-    """Return the index of a release; None without one, unless `model` asks for it."""
-    if release is None or not is_release(release):
-        return None
+def _index(release: str, store: str, model: str | None, *, needed: bool) -> "Index | None":
+    """Return the index of a release's pictures; None without one, unless it is `needed`."""
     try:
         path = find_index(release, store, model, "image")
     except SearchIndexError:
-        if model is not None:
+        if needed:
             raise
         return None
     with needs_extra("index"):
@@ -197,8 +188,10 @@ def _export(path: Path, drawn: "Drawn", task: "Task", labels: "Labels", index: "
     vectors = index.embeddings(np.sort(found.rows["id"].to_numpy()))
     if missing := int((~vectors.any(axis=1)).sum()):
         raise LabelError(f"The index does not have {missing:,} of the pictures: refresh it, or export without RELEASE.")
-    with path.with_suffix(".npy").open("wb") as file:
-        np.save(file, vectors)
+    try:
+        np.save(path.with_suffix(".npy"), vectors)
+    except OSError as error:
+        raise LabelError(f"Cannot write the embeddings beside {path} ({error.strerror}): name another file.") from error
 
 
 def _shown(said: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 from dataset import strict_json
 from dataset.formats.json_records import from_json
 from dataset.label.journal import LabelError
+from dataset.tags.heads import SUFFIX
 
 MOST_CLASSES = 9
 """One for each of the keys 1 to 9."""
@@ -136,6 +137,13 @@ class Task:
             if one.name == name:
                 return one
         raise LabelError(f"There is no class {name!r}: name one of {', '.join(one.name for one in self.classes)}.")
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether its pictures cannot be drawn without the release's index."""
+        heads = [one.score for one in (self.draws.hard_negatives, self.draws.stratified) if one]
+        near = self.draws.prompts or self.draws.hard_negatives
+        return bool(near) or any(score.endswith(SUFFIX) for score in heads)
 
     @property
     def digest(self) -> str:

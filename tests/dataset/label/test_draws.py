@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dataset.dedup.options import Options
 from dataset.dedup.run import search
+from dataset.formats.index_files import SearchIndexError
 from dataset.formats.releases import Release
 from dataset.index.lookup import Index, open_index
 from dataset.label.drawing import draw
@@ -270,4 +271,7 @@ def test_the_command_draws_once_and_reports_without_the_release(release: Release
     assert "of laion are labelled" in run("--report").stdout
     with pytest.raises(LabelError, match="No picture is kept"):
         run("laion")
+    task_of(tmp_path)
+    with pytest.raises(SearchIndexError, match="dataset index build"):
+        run("laion", "--draw", "--work", str(tmp_path / "near"))
     assert run().exit_code == 2

@@ -19,9 +19,9 @@ from dataset.dedup.prepare import below_share, mixed
 from dataset.dedup.projection import code_threshold
 from dataset.dedup.rescore import to_steps
 from dataset.dedup.rounds import Flag, all_covers, flags_before, pdq_distance
-from dataset.dedup.wilson import wilson
 from dataset.dedup.work import Work, nodes, split_nodes
 from dataset.formats.steps import UnitResult
+from dataset.tags.wilson import wilson
 
 Integers = npt.NDArray[np.int64]
 

@@ -29,7 +29,6 @@ from dataset.dedup.prepare import read_cells
 from dataset.dedup.projection import code_threshold, encode
 from dataset.dedup.rescore import STEP, cosine_steps, to_steps
 from dataset.dedup.vectors import Vectors
-from dataset.dedup.wilson import wilson
 from dataset.dedup.work import Work
 from dataset.formats.duplicates import KINDS, NAME, PLANT
 from dataset.formats.releases import Release
@@ -41,6 +40,7 @@ from dataset.recipe.image_rules import ImageRules
 from dataset.select.candidates import priorities
 from dataset.select.pictures import read_kept
 from dataset.side_tables.rows import ReleaseRows
+from dataset.tags.wilson import wilson
 
 Halves = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from dataset.dedup.explain import read_by_id
-from dataset.dedup.wilson import wilson
 from dataset.label.pairs import EDGES, Draw
 from dataset.publish.hosts import hosts_of
 from dataset.side_tables.rows import ReleaseRows
+from dataset.tags.wilson import wilson
 
 _WORD = re.compile(r"\w+")
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dataset.dedup.wilson import wilson
 from dataset.label.answers import RIGHT, WRONG
 from dataset.label.pairs import EDGES, SIZES, Stratum
+from dataset.tags.wilson import wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ without an answer count as 0 in the lower bound and as 1 in the upper.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
-from dataset.dedup.wilson import Z
+from dataset.tags.wilson import wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,7 @@ def estimate(rows: Sequence[int], tallies: Mapping[int, tuple[int, int]]) -> Est
         share += part * ones / given
         smooth += part * mild
         variance += part**2 * mild * (1 - mild) / given
-    low, high = _wilson(share, smooth * (1 - smooth) / variance)
+    effective = smooth * (1 - smooth) / variance
+    low, high = wilson(share * effective, effective)
     seen = weight / sum(rows)
     return Estimate(answers, positives, share, low * seen, high * seen + 1 - seen)
-
-
-def _wilson(share: float, tries: float) -> tuple[float, float]:
-    middle = share + Z * Z / (2 * tries)
-    spread = Z * sqrt(share * (1 - share) / tries + Z * Z / (4 * tries * tries))
-    whole = 1 + Z * Z / tries
-    return max(0.0, (middle - spread) / whole), min(1.0, (middle + spread) / whole)

@@ -15,7 +15,6 @@ from dataset.dedup.explain import read_by_id
 from dataset.dedup.options import Options
 from dataset.dedup.plant import Embedder
 from dataset.dedup.vectors import Vectors
-from dataset.dedup.wilson import wilson
 from dataset.errors import DatasetError
 from dataset.formats.duplicates import NAME
 from dataset.formats.releases import Release
@@ -23,6 +22,7 @@ from dataset.match.pixels import Aligned, Floats, Mask, Pixels, align, square, t
 from dataset.pictures.open_stored import open_stored
 from dataset.select.candidates import priorities
 from dataset.side_tables.rows import ReleaseRows
+from dataset.tags.wilson import wilson
 
 Integers = npt.NDArray[np.int64]
 KeptPictures = Callable[[Integers], Mapping[int, bytes]]

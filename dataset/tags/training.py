@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
 from dataset.recipe.tags import Tag
 from dataset.tags.accuracy import AtThreshold, Labels, at_threshold, by_threshold, roc_auc
+from dataset.tags.calibration import platt
 from dataset.tags.heads import Embedder, Head, Layer, Output, Rows
 from dataset.tags.labels import LabelledError
 
@@ -29,7 +29,6 @@ MIN_OF_EACH = 20  # rows per label, so that 3 are in the validation and 3 in the
 MIN_IN_SPLIT = 3  # rows per label in each part of a split that is given
 MIN_DEVIATION = 1e-4  # of a dimension that does not vary; CLIP's vary by about 0.03
 THRESHOLDS = tuple(round(step / 10, 1) for step in range(1, 10))
-NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,28 +136,6 @@ def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], e
         half=at_threshold(scores, labels, 0.5),
         table=tuple(by_threshold(scores, labels, THRESHOLDS)),
     )
-
-
-def platt(logits: npt.NDArray[np.float64], labels: Labels) -> tuple[float, float]:
-    """Return slope and shift such that sigmoid(slope · logit + shift) is the probability of a one, by Newton's method.
-
-    Targets are slightly inside 0 and 1 (Platt's targets), so that perfectly separated rows give a finite slope. A slope
-    that is not positive would invert the head: then only the shift is fitted.
-    """
-    ones = int(labels.sum())
-    zeros = len(labels) - ones
-    target = np.where(labels == 1, (ones + 1) / (ones + 2), 1 / (zeros + 2))
-    design = np.stack([logits, np.ones_like(logits)], axis=1)  # (N, 2)
-    fit = np.array([1.0, 0.0])
-    for _ in range(NEWTON_STEPS):
-        said = 1 / (1 + np.exp(-np.clip(design @ fit, -35, 35)))
-        weight = np.maximum(said * (1 - said), 1e-9)
-        gradient = design.T @ (said - target)
-        step = np.linalg.solve(design.T @ (design * weight[:, None]) + 1e-6 * np.eye(2), gradient)
-        fit = fit - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
-        if np.abs(step).max() < 1e-8:
-            break
-    return (float(fit[0]), float(fit[1])) if fit[0] > 0 else (1.0, 0.0)
 
 
 def card(head: Head, measured: Measured, schedule: Schedule, name: str) -> str:

@@ -15,11 +15,11 @@ from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
 from dataset.dedup.plant import EditResult, plant, write_results
 from dataset.dedup.run import search
-from dataset.dedup.wilson import wilson
 from dataset.formats.duplicates import PLANT
 from dataset.formats.releases import Release
 from dataset.main import app
 from dataset.store.store import Store
+from dataset.tags.wilson import wilson
 from tests.planted import MODEL, put_release
 
 PICTURES, CELLS = 12, 6

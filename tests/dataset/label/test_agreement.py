@@ -2,9 +2,9 @@
 
 import pytest
 
-from dataset.dedup.wilson import wilson
 from dataset.label.agreement import cohen_kappa, krippendorff_alpha
 from dataset.label.prevalence import estimate
+from dataset.tags.wilson import wilson
 
 
 def units(*observers: str) -> list[dict[str, str]]:

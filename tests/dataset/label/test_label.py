@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from dataset.dedup.options import Options
 from dataset.dedup.quality import DEFAULT_ORDER
 from dataset.dedup.run import search
-from dataset.dedup.wilson import wilson
 from dataset.formats.releases import FileKind, Release
 from dataset.formats.side_tables import read_side_tables
 from dataset.label import control
@@ -34,6 +33,7 @@ from dataset.label.server import make_app
 from dataset.main import app
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
+from dataset.tags.wilson import wilson
 from tests.dataset.label.served import ask, jpeg, served
 from tests.dataset.search.browser import Browser, browsing
 from tests.planted import MODEL, planted, put_release

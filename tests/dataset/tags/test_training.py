@@ -16,9 +16,10 @@ from dataset.errors import DatasetError
 from dataset.main import app
 from dataset.recipe.tags import Tag
 from dataset.tags.accuracy import at_threshold, roc_auc
+from dataset.tags.calibration import platt
 from dataset.tags.heads import Embedder, HeadError, read_head_file
 from dataset.tags.labels import LabelledError, read_embedding_column, read_labels
-from dataset.tags.training import Schedule, platt, split_rows, train_head
+from dataset.tags.training import Schedule, split_rows, train_head
 
 
 def blobs(count: int, noise: float = 1.0, share: float = 0.3, seed: int = 0) -> tuple[Any, Any]:

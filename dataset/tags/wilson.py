@@ -4,8 +4,11 @@ Z = 1.96
 """Of 95 %."""
 
 
-def wilson(hits: int, tries: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share; 0 and 1 without tries."""
+def wilson(hits: float, tries: float) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share; 0 and 1 without tries.
+
+    Both may be fractions: of a weighted sample, `tries` is its effective size.
+    """
     if not tries:
         return 0.0, 1.0
     share = hits / tries

@@ -31,6 +31,7 @@ from dataset.commands.stats import stats_command
 from dataset.commands.tag import tag_command
 from dataset.commands.takedown import takedown_app
 from dataset.commands.trace import trace_command
+from dataset.commands.train_classifier import train_classifier_command
 from dataset.commands.training import calibrate_command, train_head_command
 from dataset.errors import DatasetError
 
@@ -63,6 +64,7 @@ app.command("label", rich_help_panel=MODELS)(label_task_command)
 app.command("embed", rich_help_panel=MODELS)(embed_command)
 app.command("calibrate", rich_help_panel=MODELS)(calibrate_command)
 app.command("train-head", rich_help_panel=MODELS)(train_head_command)
+app.command("train-classifier", rich_help_panel=MODELS)(train_classifier_command)
 app.add_typer(models_app, name="models", rich_help_panel=MODELS)
 app.add_typer(heads_app, name="heads", rich_help_panel=MODELS)
 app.add_typer(safety_app, name="safety", rich_help_panel=MODELS)

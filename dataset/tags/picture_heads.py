@@ -135,6 +135,15 @@ class PictureHead:
     device: torch.device
     _network: nn.Module = field(repr=False)
 
+    @classmethod
+    def of(cls, tag: Tag, layout: PictureLayout, state: Mapping[str, Rows], device: str | None = None) -> "PictureHead":
+        """Build a classifier from its tensors, on `device` or, if None, on a GPU if present.
+
+        Raises: HeadError when the tensors do not fit the layout.
+        """
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(tag, layout, place, _loaded(layout, state).to(place))
+
     @property
     def side(self) -> int:
         """Return the side of the squares that it reads; pictures are resized to it (inputs.Square)."""
@@ -199,9 +208,7 @@ def load_picture_head(file: HeadFile, device: str | None = None) -> PictureHead:
     """
     if file.kind is not Kind.PICTURE:
         raise HeadError("The head reads embeddings: name a picture classifier, made by `dataset train-classifier`.")
-    layout = PictureLayout.from_json(file.said)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return PictureHead(file.tag, layout, place, _loaded(layout, file.tensors).to(place))
+    return PictureHead.of(file.tag, PictureLayout.from_json(file.said), file.tensors, device)
 
 
 def _loaded(layout: PictureLayout, state: Mapping[str, Rows]) -> nn.Module:

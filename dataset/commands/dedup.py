@@ -57,8 +57,9 @@ def dedup_command(
         bool, typer.Option("--careful", help="Compare more rows, so that fewer near-duplicates are missed.")
     ] = False,
     with_pdq: Annotated[
-        bool, typer.Option("--with-pdq", help="Also accept a cosine from 0.90 on, if the pictures' PDQ hashes agree.")
+        bool, typer.Option("--with-pdq", help="Also accept a lower cosine, if the pictures' PDQ hashes agree.")
     ] = False,
+    pdq_from: Annotated[float, typer.Option(help="Minimum cosine with --with-pdq.")] = 0.90,
     quality: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +84,7 @@ def dedup_command(
         from dataset.dedup.quality import DEFAULT_ORDER
         from dataset.dedup.run import search
     order = tuple(quality.split(",")) if quality else DEFAULT_ORDER
-    options = Options(model=model, at=at, careful=careful, with_pdq=with_pdq, quality=order)
+    options = Options(model=model, at=at, careful=careful, with_pdq=with_pdq, pdq_from=pdq_from, quality=order)
     opened = open_named_release(release, store)
     with PhaseBars() as bars:
         report = search(

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from dataset.dedup.arrays import Array, in_sections, write_arrays
 from dataset.dedup.checked import Checked, digest_of, read_checked, unchanged_batches
 from dataset.dedup.errors import DedupError
-from dataset.dedup.options import GREY_THRESHOLD
 from dataset.dedup.prepare import below_share, mixed
 from dataset.dedup.projection import code_threshold
 from dataset.dedup.rescore import to_steps
@@ -131,7 +130,7 @@ def _check_members(work: Work, super_cell: int, first: int) -> Integers:
         batches = split_nodes(members.representative[at])[0]
         cosines = rescorer.cosines(np.full(len(at), batch), rows[at], batches, of["row"])
         bad = np.abs(cosines.astype(np.int32) - members.cosine[at]) > 1
-        bad |= cosines < to_steps(GREY_THRESHOLD if work.options.with_pdq else work.options.at)
+        bad |= cosines < to_steps(work.options.candidates_from)
         if work.options.with_pdq:
             direct = at < home.rows("id")
             pdq = pdq_distance(home.read("pdq")[at[direct]], of["pdq"][direct])

@@ -54,6 +54,7 @@ def finish(work: Work) -> UnitResult:
         at=options.at,
         careful=options.careful,
         with_pdq=options.with_pdq,
+        pdq_from=options.pdq_from,
         quality=options.quality,
         super_cells=work.plan.super_cells,
         cells=options.cells,

@@ -9,7 +9,7 @@ from dataset.dedup.quality import DEFAULT_ORDER, check_order
 
 MIN_THRESHOLD, MAX_THRESHOLD = 0.8, 0.999
 GREY_THRESHOLD = 0.90
-"""With --with-pdq, pairs down to this cosine are members if their pictures' PDQ hashes agree."""
+"""With --with-pdq, pairs down to this cosine are members if their pictures' PDQ hashes agree; for CLIP's ViTs."""
 GREY_PDQ_DISTANCE = 60
 """Bits of 256. Of 179,700 pairs of different photographs none came closer than 100."""
 
@@ -24,6 +24,8 @@ class Options:
     """Cosine that a member has to its representative, at least."""
     careful: bool = False
     with_pdq: bool = False
+    pdq_from: float = GREY_THRESHOLD
+    """The lowest cosine of a pair whose hashes agree; models differ in the cosines of different pictures."""
     quality: tuple[str, ...] = DEFAULT_ORDER
     super_cells: int = 0
     cells: int = 0
@@ -37,12 +39,16 @@ class Options:
             raise DedupError(
                 f"--at {self.at} is out of range: give a cosine from {MIN_THRESHOLD} to {MAX_THRESHOLD}, such as 0.94."
             )
+        if not MIN_THRESHOLD <= self.pdq_from <= MAX_THRESHOLD:
+            raise DedupError(
+                f"--pdq-from {self.pdq_from} is out of range: give a cosine from {MIN_THRESHOLD} to {MAX_THRESHOLD}."
+            )
         check_order(self.quality)
 
     @property
     def candidates_from(self) -> float:
         """The lowest cosine at which a pair can be one of near-duplicates."""
-        return min(self.at, GREY_THRESHOLD) if self.with_pdq else self.at
+        return min(self.at, self.pdq_from) if self.with_pdq else self.at
 
     @property
     def gap(self) -> float:

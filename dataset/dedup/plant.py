@@ -24,7 +24,7 @@ from dataset.dedup.cells import visits
 from dataset.dedup.edits import EDITS, NEGATIVES, Edit
 from dataset.dedup.errors import DedupError
 from dataset.dedup.leader_join import Judge, Places, Records, nearest_leaders
-from dataset.dedup.options import GREY_PDQ_DISTANCE, GREY_THRESHOLD, Options
+from dataset.dedup.options import GREY_PDQ_DISTANCE, Options
 from dataset.dedup.prepare import read_cells
 from dataset.dedup.projection import code_threshold, encode
 from dataset.dedup.rescore import STEP, cosine_steps, to_steps
@@ -80,7 +80,7 @@ class EditResult:
     found: int
     """Pairs that the join found, also under another original."""
     by_pdq: int
-    """Pairs of at least GREY_THRESHOLD whose PDQ hashes agree, found or not: with --with-pdq these are members."""
+    """Pairs of at least --pdq-from whose PDQ hashes agree, found or not: with --with-pdq these are members."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types, with both recalls and their Wilson intervals."""
@@ -250,7 +250,7 @@ def _result(
         at_threshold=int(reaches.sum()),
         at_threshold_found=int((reaches & found).sum()),
         found=int(found.sum()),
-        by_pdq=int((same & (steps >= to_steps(GREY_THRESHOLD))).sum()),
+        by_pdq=int((same & (steps >= to_steps(options.pdq_from))).sum()),
     )
 
 

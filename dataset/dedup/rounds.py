@@ -29,7 +29,7 @@ from dataset.dedup.leader_join import (
     starts_of_runs,
     sweep,
 )
-from dataset.dedup.options import GREY_PDQ_DISTANCE, GREY_THRESHOLD
+from dataset.dedup.options import GREY_PDQ_DISTANCE
 from dataset.dedup.projection import code_threshold
 from dataset.dedup.rescore import Rescorer, to_steps
 from dataset.dedup.work import Work, nodes, split_nodes
@@ -136,7 +136,7 @@ class Round:
 
     def _judge(self, left: _Side, right: _Side) -> Judge:
         options = self._work.options
-        threshold, grey = to_steps(options.at), to_steps(GREY_THRESHOLD)
+        threshold, grey = to_steps(options.at), to_steps(options.candidates_from)
 
         def judge(a: Integers, b: Integers) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
             if not len(a):

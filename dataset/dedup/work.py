@@ -68,6 +68,7 @@ class State:
     at: float
     careful: bool
     with_pdq: bool
+    pdq_from: float
     quality: tuple[str, ...]
     super_cells: int
     cells: int
@@ -232,4 +233,4 @@ def _make_plan(release: Release, options: Options, folder: str) -> Plan:
 
 
 def _asked(state: State | Options) -> tuple[object, ...]:
-    return state.at, state.careful, state.with_pdq, state.quality
+    return state.at, state.careful, state.with_pdq, state.pdq_from, state.quality

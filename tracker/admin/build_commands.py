@@ -98,8 +98,9 @@ def dedup(
         bool, typer.Option("--careful", help="Compare more rows, so that fewer near-duplicates are missed.")
     ] = False,
     with_pdq: Annotated[
-        bool, typer.Option("--with-pdq", help="Also accept a cosine from 0.90 on, if the pictures' PDQ hashes agree.")
+        bool, typer.Option("--with-pdq", help="Also accept a lower cosine, if the pictures' PDQ hashes agree.")
     ] = False,
+    pdq_from: Annotated[float, typer.Option(help="Minimum cosine with --with-pdq.")] = 0.90,
     quality: Annotated[
         str, typer.Option(metavar="A,B", help="Order by which a group's representative is chosen.")
     ] = ",".join(QUALITY),
@@ -111,7 +112,12 @@ def dedup(
     It writes the same files as dataset dedup. If called again, it shows the progress of the search.
     """
     asked = DedupRequest(
-        model=model, at=at, careful=careful, with_pdq=with_pdq, quality=[name.strip() for name in quality.split(",")]
+        model=model,
+        at=at,
+        careful=careful,
+        with_pdq=with_pdq,
+        pdq_from=pdq_from,
+        quality=[name.strip() for name in quality.split(",")],
     )
 
     def plan(store: str, run: ReleaseRun) -> Sequence[Build]:

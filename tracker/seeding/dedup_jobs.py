@@ -17,7 +17,7 @@ from tracker.seeding.releases import ReleaseRun, read_json
 
 # As in dataset/dedup/work.py.
 ROUNDS, ROUND_ROWS, ONE_ROUND, MAX_SUPER_CELLS = 7, 512, 4, 1024
-ASKED = ("at", "careful", "with_pdq", "quality")
+ASKED = ("at", "careful", "with_pdq", "pdq_from", "quality")
 QUALITY = ("safe", "watermark", "size", "similarity", "pixels", "hash")
 
 
@@ -29,6 +29,7 @@ class DedupRequest:
     at: float
     careful: bool = False
     with_pdq: bool = False
+    pdq_from: float = 0.90
     quality: Sequence[str] = QUALITY
 
     @property
@@ -36,7 +37,7 @@ class DedupRequest:
         """The options of `dataset.dedup.options.Options`."""
         return {
             "model": self.model, "at": self.at, "careful": self.careful, "with_pdq": self.with_pdq,
-            "quality": list(self.quality), "super_cells": 0, "cells": 0,
+            "pdq_from": self.pdq_from, "quality": list(self.quality), "super_cells": 0, "cells": 0,
         }  # fmt: skip
 
 

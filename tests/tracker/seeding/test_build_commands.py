@@ -109,7 +109,7 @@ def test_a_search_for_duplicates_takes_up_only_new_batches(
             worker.complete(job, DONE)
     assert console("dedup", "r1", "--model", "clip").err == "releases/r1 clip: is built; --restart builds it again\n"
     state = {"batches": [{}, {}], "super_cells": 1, "at": 0.94, "careful": False, "with_pdq": False,
-             "quality": ["safe", "watermark", "size", "similarity", "pixels", "hash"]}  # fmt: skip
+             "pdq_from": 0.9, "quality": ["safe", "watermark", "size", "similarity", "pixels", "hash"]}  # fmt: skip
     release = Release(tmp_path, a=[1_000, 24], b=[10], c=[20])
     release.put("dedup/r1/v1/clip/state.json", state)
     (build,) = console.json("dedup", "r1", "--model", "clip")["builds"]
@@ -120,7 +120,15 @@ def test_a_search_for_duplicates_takes_up_only_new_batches(
 
 def test_a_restarted_search_forgets_what_was_searched(console: Console, tmp_path: Path) -> None:
     release = Release(tmp_path, a=[1_000])
-    state = {"batches": [{}], "super_cells": 1, "at": 0.9, "careful": True, "with_pdq": False, "quality": ["hash"]}
+    state = {
+        "batches": [{}],
+        "super_cells": 1,
+        "at": 0.9,
+        "careful": True,
+        "with_pdq": False,
+        "pdq_from": 0.9,
+        "quality": ["hash"],
+    }
     release.put("dedup/r1/v1/clip/state.json", state)
     assert "was searched with at 0.9, careful True" in console.refusal("dedup", "r1", "--model", "clip")
     (build,) = console.json("dedup", "r1", "--model", "clip", "--restart")["builds"]

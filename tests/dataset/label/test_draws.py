@@ -271,7 +271,7 @@ def test_the_command_draws_once_and_reports_without_the_release(release: Release
     assert "of laion are labelled" in run("--report").stdout
     with pytest.raises(LabelError, match="No picture is kept"):
         run("laion")
-    task_of(tmp_path)
-    with pytest.raises(SearchIndexError, match="dataset index build"):
-        run("laion", "--draw", "--work", str(tmp_path / "near"))
     assert run().exit_code == 2
+    task_of(tmp_path)
+    with pytest.raises(SearchIndexError):
+        run("laion", "--draw", "--work", str(tmp_path / "near"))

@@ -29,6 +29,7 @@ from dataset.commands.serve import serve_command
 from dataset.commands.side_tables import captions_app, similarity_command, tags_app
 from dataset.commands.stats import stats_command
 from dataset.commands.tag import tag_command
+from dataset.commands.tags_report import tags_report_command
 from dataset.commands.takedown import takedown_app
 from dataset.commands.trace import trace_command
 from dataset.commands.train_classifier import train_classifier_command
@@ -57,6 +58,7 @@ app.command("trace", rich_help_panel=RELEASES)(trace_command)
 app.add_typer(takedown_app, name="takedown", rich_help_panel=RELEASES)
 app.command("similarity", rich_help_panel=RELEASES)(similarity_command)
 app.command("tag", rich_help_panel=RELEASES)(tag_command)
+tags_app.command("report")(tags_report_command)
 app.add_typer(tags_app, name="tags", rich_help_panel=RELEASES)
 app.add_typer(captions_app, name="captions", rich_help_panel=RELEASES)
 

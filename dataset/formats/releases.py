@@ -289,7 +289,8 @@ def publish_is_recording(store: Store, name: str) -> bool:
 def require_live(release: Release, version: str | None = None) -> None:
     """Check that no rows were removed from a release since it was opened (or since `version`), or are being removed.
 
-    Call this before writing a record of anything that was derived from its rows.
+    Call this before writing a record of anything that was derived from its rows, and hold the lock of the release's
+    folder (`dataset.store.lock`) until it is written: an apply begins with waiting for that lock.
 
     Raises: ReleaseError when the work must be started again.
     """

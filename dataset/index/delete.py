@@ -43,10 +43,10 @@ from dataset.index.groups import RECORD as GROUP
 from dataset.index.groups import ROLES as GROUP_ROLES
 from dataset.index.groups import Groups
 from dataset.index.kinds import OWN_ROWS
-from dataset.index.lock import locked
 from dataset.index.numbers import record_type
 from dataset.index.texts import blanked
 from dataset.index.train import HeldOut
+from dataset.store.lock import locked
 from dataset.store.store import Store
 
 Integers = npt.NDArray[np.int64]

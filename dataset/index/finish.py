@@ -18,6 +18,7 @@ from dataset.index.merge import MergedRange
 from dataset.index.numbers import layout
 from dataset.index.plan import Work, read_existing
 from dataset.index.sources import ReleaseSource
+from dataset.store.lock import locked
 
 BLOCK_IDS = 1 << 24
 """Ids whose positions are in memory at a time: 128 MB."""
@@ -130,9 +131,13 @@ def put_record(work: Work, record: IndexRecord) -> None:
 
     Raises: ReleaseError when rows were removed from the release while this was built.
     """
-    if isinstance(work.source, ReleaseSource):
-        require_live(work.source.release, work.plan.version)
-    work.store.put(work.output(RECORD), to_json(record))
+    if not isinstance(work.source, ReleaseSource):
+        work.store.put(work.output(RECORD), to_json(record))
+        return
+    release = work.source.release
+    with locked(release.store, release.folder):
+        require_live(release, work.plan.version)
+        work.store.put(work.output(RECORD), to_json(record))
 
 
 def start_probes(work: Work) -> int:

@@ -20,7 +20,6 @@ from dataset.index.delete import remove_unpublished, removed_ids
 from dataset.index.describe import describe_unit
 from dataset.index.finish import make_record, put_record, result_of, start_probes, write_segment
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained, write_trained
-from dataset.index.lock import locked
 from dataset.index.measure import measure
 from dataset.index.merge import MergedRange, merge_unit
 from dataset.index.plan import (
@@ -35,6 +34,7 @@ from dataset.index.plan import (
     work_on_release,
 )
 from dataset.index.train import CODE_ROWS, HeldOut, draw_sample, train
+from dataset.store.lock import locked
 from dataset.store.store import Store
 
 Progress = Callable[[str, int, int], None]

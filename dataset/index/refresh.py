@@ -33,9 +33,9 @@ from dataset.index.facets import ALIVE, REPRESENTATIVE, SCORES, count_by_list, f
 from dataset.index.groups import COLUMNS as GROUP_COLUMNS
 from dataset.index.groups import ROLES as GROUP_ROLES
 from dataset.index.groups import make_records, pack_groups
-from dataset.index.lock import locked
 from dataset.index.numbers import record_type
 from dataset.index.sources import has_groups
+from dataset.store.lock import locked
 from dataset.store.store import Store
 
 Values = Mapping[str, npt.NDArray[Any]]

@@ -34,11 +34,13 @@ from dataset.formats.releases import (
     read_input_stores,
     recording_path,
     release_folder,
+    require_live,
 )
 from dataset.formats.takedowns import applying_plan
 from dataset.publish.errors import PublishError
 from dataset.publish.hosts import mean_punsafe, merge_hosts
 from dataset.publish.plan import Work
+from dataset.store.lock import locked
 
 
 def write_record(work: Work, batch: ReleaseBatch, files: Sequence[ReleaseFile]) -> ReleaseRecord:
@@ -106,11 +108,14 @@ def checksums(record: ReleaseRecord, others: dict[str, str]) -> bytes:
 def refresh_card(release: Release) -> None:
     """Write the card of a version anew, after its side tables have changed, and SHA256SUMS.
 
-    Raises: StatsError when a data file cannot be counted; StoreError.
+    Raises: ReleaseError when rows were removed since the release was opened; StatsError when a data file cannot be
+        counted; StoreError.
     """
     store = release.store
-    same = {name: hashlib.sha256(store.read(release.path(name))).hexdigest() for name in (HOSTS, RECORD)}
-    store.put(release.path(CHECKSUMS), checksums(release.record, {**write_card(release), **same}))
+    with locked(store, release.folder):
+        require_live(release)
+        same = {name: hashlib.sha256(store.read(release.path(name))).hexdigest() for name in (HOSTS, RECORD)}
+        store.put(release.path(CHECKSUMS), checksums(release.record, {**write_card(release), **same}))
 
 
 def _next_record(

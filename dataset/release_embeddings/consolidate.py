@@ -30,6 +30,7 @@ from dataset.release_embeddings.match import UnitReport, match_unit
 from dataset.release_embeddings.plan import Plan, Work, delete_work, open_work
 from dataset.release_embeddings.sources import list_foreign, list_sources
 from dataset.stats.threads import map_in_order
+from dataset.store.lock import locked
 
 UNIT_ROWS = 10_000_000
 ROW_BYTES = 96
@@ -134,8 +135,9 @@ def _consolidate(work: Work, threads: int, on_progress: Progress) -> EmbeddingsR
         missing=layout["missing"],
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
-    require_live(work.release)
-    write_embeddings_record(work.release, plan.folder, record)
+    with locked(work.release.store, work.release.folder):
+        require_live(work.release)
+        write_embeddings_record(work.release, plan.folder, record)
     return record
 
 

@@ -33,6 +33,7 @@ from dataset.recipe.extra_columns import type_name
 from dataset.side_tables.places import HashKeys, IdKeys, Keys
 from dataset.side_tables.sources import JoinOn
 from dataset.stats.threads import map_in_order
+from dataset.store.lock import locked
 
 Integers = npt.NDArray[np.int64]
 UnitRows = Callable[[], pa.Table]
@@ -110,9 +111,10 @@ def register_table(release: Release, table: SideTable) -> None:
 
     Raises: ReleaseError when rows were removed from the release since it was opened; StoreError.
     """
-    require_live(release)
-    tables = read_side_tables(release)
-    write_side_tables(release, {**tables, table.name: table}.values())
+    with locked(release.store, release.folder):
+        require_live(release)
+        tables = read_side_tables(release)
+        write_side_tables(release, {**tables, table.name: table}.values())
     if table.name in tables:
         delete_side_files(release, tables[table.name], table)
 

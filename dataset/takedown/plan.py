@@ -23,6 +23,7 @@ from dataset.formats.deny_lists import list_deny_files
 from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import Release, open_release, publish_is_recording, read_record, release_folder
 from dataset.formats.takedowns import TakedownError, applying_folder, applying_plan, found_folder, read_applied
+from dataset.store.lock import locked
 from dataset.store.store import Store
 
 Integers = npt.NDArray[np.int64]
@@ -125,6 +126,8 @@ def open_work(
     )
     store.put(f"{applying_folder(name)}/{_RECORD}", release.record.to_json())
     store.put(applying_plan(name), to_json(plan))
+    with locked(store, release.folder):
+        pass  # who checked that there is no plan has now written the record
     if publish_is_recording(store, name) or open_release(store, name).record.version != plan.before:
         delete_work(store, name)
         raise TakedownError(

@@ -1,4 +1,4 @@
-"""One change of an index at a time: removals, further segments, refreshes and compactions replace its record.
+"""One change of an index, or of a release's records, at a time.
 
 In a folder the lock is a file that the kernel unlocks when its holder dies. An object store has none: there, one
 process changes an index, as one takedown and one build do.
@@ -13,7 +13,7 @@ from dataset.store.store import Store
 
 @contextmanager
 def locked(store: Store, folder: str) -> Iterator[None]:
-    """Hold the lock of the index in a folder; wait for it."""
+    """Hold the lock of a folder of a store; wait for it."""
     place = store.local_path(f"{folder}/.lock" if folder else ".lock")
     if place is None:
         yield

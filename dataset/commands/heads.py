@@ -13,7 +13,17 @@ from dataset.errors import said_by
 from dataset.models.files import is_name
 from dataset.safety.prompts import SafetyError, parse_safety_prompts
 from dataset.store.store import Store
-from dataset.tags.heads import CARD_SUFFIX, STORE_FOLDER, SUFFIX, HeadError, Kind, add_head, is_head, read_head_file
+from dataset.tags.heads import (
+    CARD_SUFFIX,
+    STORE_FOLDER,
+    SUFFIX,
+    HeadError,
+    Kind,
+    add_head,
+    card_beside,
+    is_head,
+    read_head_file,
+)
 
 heads_app = typer.Typer(no_args_is_help=True, help="Put heads that tag embeddings into the store, and list them.")
 safety_app = typer.Typer(no_args_is_help=True, help="Put safety prompts into the store.")
@@ -32,7 +42,7 @@ def heads_add(
 ) -> None:
     """Load a head once, put it into the store, and print its entry for a recipe.
 
-    The model card beside it, NAME.md, is put there, too.
+    The model card beside it, as train-head and train-classifier write one, is put there, too.
     """
     if is_head(weights):
         data = weights.read_bytes()
@@ -45,10 +55,10 @@ def heads_add(
             load_picture_head(file, "cpu")
     else:
         data = _converted(weights, model)
-    target, card = Store.open(store), weights.with_suffix(CARD_SUFFIX)
+    target, card = Store.open(store), card_beside(weights)
     path = add_head(target, name, data)
-    if card.is_file():
-        target.put(f"{STORE_FOLDER}/{name}{CARD_SUFFIX}", card.read_bytes())
+    if card is not None:
+        target.put(f"{STORE_FOLDER}/{name}{CARD_SUFFIX}", card)
     sys.stdout.write(strict_json.dumps({"head": path, "sha256": hashlib.sha256(data).hexdigest()}) + "\n")
 
 

@@ -14,10 +14,10 @@ from dataset.commands.options import JsonOption, StoreOption, messages, needs_ex
 from dataset.commands.training import MAX_SEED
 from dataset.models.decoders import Decoders
 from dataset.recipe.tags import Tag
-from dataset.tags.heads import HeadError
+from dataset.tags.heads import CLASSIFIER, CLASSIFIER_CARD, HeadError
 from dataset.tags.labels import LabelledError
 
-FILE, CARD, SCORES = "classifier.safetensors", "README.md", "scores.parquet"
+SCORES = "scores.parquet"
 
 
 def train_classifier_command(
@@ -68,12 +68,12 @@ def train_classifier_command(
         messages.print(f"{len(given.pictures.labels):,} pictures", highlight=False)
         run = train_and_measure(given, tag, layout, schedule, prevalence, device, on_epoch=_say)
     try:
-        (out / FILE).write_bytes(run.file)
-        (out / CARD).write_text(run.card, encoding="utf-8")
+        (out / CLASSIFIER).write_bytes(run.file)
+        (out / CLASSIFIER_CARD).write_text(run.card, encoding="utf-8")
         pq.write_table(pa.table(dict(run.scores)), out / SCORES)
     except OSError as error:
         raise HeadError(f"Cannot write to {out} ({error.strerror}): name another folder.") from error
-    result = {"head": str(out / FILE), **run.measured.to_json()}
+    result = {"head": str(out / CLASSIFIER), **run.measured.to_json()}
     sys.stdout.write(strict_json.dumps(result) + "\n" if as_json else _text(result))
 
 

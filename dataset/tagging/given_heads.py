@@ -11,7 +11,17 @@ from dataset.recipe.recipe import STORE_PREFIX
 from dataset.store.store import Store, StoreError
 from dataset.tagging.errors import TaggingError
 from dataset.tagging.options import HeadChoice
-from dataset.tags.heads import CARD_SUFFIX, STORE_FOLDER, SUFFIX, Head, HeadError, HeadFile, Kind, read_head_file
+from dataset.tags.heads import (
+    CARD_SUFFIX,
+    STORE_FOLDER,
+    SUFFIX,
+    Head,
+    HeadError,
+    HeadFile,
+    Kind,
+    card_beside,
+    read_head_file,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,12 +128,7 @@ def _is_stored(name: str) -> bool:
 
 def _of_file(path: Path) -> GivenHead:
     file = read_head_file(path)
-    card = path.with_suffix(CARD_SUFFIX)
-    try:
-        said = card.read_bytes() if card.is_file() else _plain_card(path.name, file)
-    except OSError as error:
-        raise HeadError(f"Cannot read the model card {card} ({error.strerror}): check its permissions.") from error
-    return GivenHead(path.name, file, said)
+    return GivenHead(path.name, file, card_beside(path) or _plain_card(path.name, file))
 
 
 def _plain_card(name: str, file: HeadFile) -> bytes:

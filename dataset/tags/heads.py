@@ -40,6 +40,8 @@ STORE_FOLDER = "heads"
 SUFFIX = ".safetensors"
 CARD_SUFFIX = ".md"
 """Of a head's model card, which lies beside its file."""
+CLASSIFIER, CLASSIFIER_CARD = "classifier.safetensors", "README.md"
+"""The names in the folder of `dataset train-classifier`."""
 
 
 class HeadError(DatasetError):
@@ -252,6 +254,19 @@ def read_head_file(path: Path) -> HeadFile:
         return HeadFile(said, tensors, sha256_of(path))
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise HeadError(f"Cannot read {path} as a head ({error}): make one with `dataset heads add`.") from error
+
+
+def card_beside(path: Path) -> bytes | None:
+    """Return the model card beside a head's file; None if there is none.
+
+    Raises: HeadError when it cannot be read.
+    """
+    own, folders = path.with_suffix(CARD_SUFFIX), path.with_name(CLASSIFIER_CARD)
+    card = folders if path.name == CLASSIFIER and not own.is_file() else own
+    try:
+        return card.read_bytes() if card.is_file() else None
+    except OSError as error:
+        raise HeadError(f"Cannot read the model card {card} ({error.strerror}): check its permissions.") from error
 
 
 def add_head(store: Store, name: str, file: bytes) -> str:

@@ -25,7 +25,7 @@ TASK = """
 name = "bright"
 guideline_version = "1"
 guideline = "Whether the picture is bright."
-validation = 0.3
+validation = 0.15
 random_validation = 0.4
 
 [[classes]]
@@ -36,7 +36,7 @@ examples = [0, 40]
 name = "dark"
 
 [draws.prompts]
-per_prompt = 40
+per_prompt = 50
 
 [draws.uniform]
 count = 50
@@ -122,3 +122,19 @@ def test_the_way_from_pictures_to_a_head_and_a_threshold(release: Release, tmp_p
     validation = found.rows.take(splits(found)[Split.VALIDATION]).to_pylist()
     lowest = min(row["similarity"] for row in validation if row["prompt"] is None and row["label"] == "bright")
     assert chosen["threshold"] == pytest.approx(lowest, abs=1e-4)
+
+    out = tmp_path / "classifier"
+    words = ["train-classifier", "--labels", str(labels), "--store", release.store.uri, "--positive", "bright"]
+    words += ["--tag", "punsafe", "--architecture", "test_byobnet", "--side", "32", "--epochs", "1", "--batch", "32"]
+    trained = json.loads(run(*words, "--device", "cpu", "--out", str(out), "--json"))
+    rows = found.rows.take(splits(found)[Split.TEST]).to_pylist()
+    bright = sum(row["weight"] for row in rows if row["label"] == "bright")
+    assert trained["test_rows"] == len(rows)
+    assert trained["prevalence"]["share"] == pytest.approx(bright / sum(row["weight"] for row in rows))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for words_of_card in (
+        "> Whether the picture is bright.",
+        "the release laion 1.0.0",
+        "0 labelled pictures are left out",
+    ):
+        assert words_of_card in card

@@ -32,6 +32,10 @@ SCHEMA = pa.schema(
         ("template_share", pa.float32()),
         ("url", pa.string()),
         ("caption", pa.string()),
+        ("pdq", pa.int32()),
+        ("same_bytes", pa.bool_()),
+        ("prompt", pa.string()),
+        ("own_prompt", pa.bool_()),
     ]
 )
 
@@ -43,6 +47,13 @@ def match_command(
     out: Annotated[Path, typer.Option(help="Folder for matches.parquet and matches.html.")],
     null: Annotated[
         Path | None, typer.Option(help="Folder of pictures that the release does not have, to count errors.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="NAME.txt beside NAME.jpg",
+            help="Parquet or CSV file with the columns picture and prompt.",
+        ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Weights of the model, if the release does not name them.")
@@ -58,6 +69,7 @@ def match_command(
         from dataset.dedup.vectors import Vectors
         from dataset.match.match import match_pictures
         from dataset.match.page import render, said
+        from dataset.match.prompts import of_pictures
         from dataset.select.pictures import read_kept
     with needs_extra():
         from dataset.models.clip import load_model
@@ -69,8 +81,9 @@ def match_command(
         find_model(opened, embedded_by.name, embedded_by.sha256, pretrained), Store.open(store, writable=False)
     )
     find = partial(match_pictures, opened, options, model)
+    asked = of_pictures(pictures, Store.open(str(pictures), writable=False).list(), prompts)
     with PhaseBars() as bars:
-        found = find(_read(pictures), partial(read_kept, opened), bars.show)
+        found = find(_read(pictures), partial(read_kept, opened), bars.show, asked)
         unrelated = find(_read(null), partial(read_kept, opened), bars.show) if null else None
     target = Store.open(str(out))
     with table_writer(target, "matches.parquet", SCHEMA) as writer:
@@ -91,7 +104,8 @@ def match_command(
 
 
 def _read(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a folder and its subfolders by name."""
+    """Yield the files of a folder and its subfolders by name; a text file is a prompt."""
     store = Store.open(str(folder), writable=False)
     for path in sorted(store.list()):
-        yield path, store.read(path)
+        if not path.endswith(".txt"):
+            yield path, store.read(path)

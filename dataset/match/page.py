@@ -6,8 +6,9 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from dataset.match.match import COPIES, Match, Matches, Shown, Verdict
+from dataset.match.match import Matches
 from dataset.match.pixels import Floats
+from dataset.match.verdicts import COPIES, Match, Shown, Verdict
 from dataset.pictures.jpeg import encode_jpeg
 from dataset.report.html import Thumbnail, data_url, document, gallery, section, table, tiles
 
@@ -42,7 +43,8 @@ def render(title: str, matches: Matches, null: Matches | None) -> str:
 
 
 _NULL = "Without --null, nothing tells how often unrelated pictures are taken for copies."
-_HEADS = ("picture", "verdict", "group size", "cosine", "difference", "in the template", "row", "URL", "caption")
+_HEADS = ("picture", "verdict", "group size", "cosine", "PDQ", "difference", "in the template", "row", "URL", "caption",
+          "prompt")  # fmt: skip
 
 
 def _copy(match: Match, shown: Shown) -> str:
@@ -53,8 +55,10 @@ def _copy(match: Match, shown: Shown) -> str:
                 ("difference, 4 times", amplified)]  # fmt: skip
     drawn = [_thumbnail(match, name, pixels) for name, pixels in pictures]
     mirrored = ", mirrored" if match.mirrored else ""
+    prompt = "; the prompt is a caption of its group" if match.own_prompt else ""
     note = (
-        f"{match.verdict.value}{mirrored}; group of {match.group_size:,}; row {match.id}: {escape(match.caption or '')}"
+        f"{match.verdict.value}{mirrored}; group of {match.group_size:,}; row {match.id}: "
+        f"{escape(match.caption or '')}{prompt}"
     )
     return section(escape(match.picture), gallery(drawn), note)
 
@@ -68,10 +72,13 @@ def _row(one: Match) -> tuple[str, ...]:
     def number(value: float | None, digits: int = 3) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    texts = (f'<span class="text" dir="auto">{escape(text or "")}</span>' for text in (one.url, one.caption))
+    texts = (
+        f'<span class="text" dir="auto">{escape(text or "")}</span>' for text in (one.url, one.caption, one.prompt)
+    )
     size = "" if one.group_size is None else f"{one.group_size:,}"
     row = "" if one.id is None else str(one.id)
-    numbers = (number(one.cosine, 4), number(one.rms), number(one.masked_rms))
+    bits = "same bytes" if one.same_bytes else "" if one.pdq is None else str(one.pdq)
+    numbers = (number(one.cosine, 4), bits, number(one.rms), number(one.masked_rms))
     return escape(one.picture), one.verdict.value, size, *numbers, row, *texts
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
@@ -15,9 +18,14 @@ from dataset.dedup.options import Options
 from dataset.dedup.run import search
 from dataset.formats.releases import Release
 from dataset.main import app
-from dataset.match.match import VERBATIM_RMS, MatchError, Matches, Verdict, match_pictures
+from dataset.match.hashes import Hit, hash_hits, words_of
+from dataset.match.match import MatchError, Matches, match_pictures
 from dataset.match.page import render
 from dataset.match.pixels import SIDE, align, square, template_mask
+from dataset.match.prompts import PromptError, of_pictures
+from dataset.match.verdicts import VERBATIM_RMS, Match, Verdict, with_evidence
+from dataset.pictures.pdq import pdq_of
+from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 from tests.dataset.dedup.test_plant import Averages
 from tests.planted import MODEL, put_release
@@ -51,7 +59,8 @@ ROWS = [smooth(seed) for seed in range(8)] + [template(seed) for seed in (201, 2
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     vectors = Averages().embed_images(ROWS).astype(np.float16)
-    made = put_release(Store.open(str(tmp_path_factory.mktemp("match"))), "laion", [vectors])
+    hashes = [bytes.fromhex(pdq_of(np.asarray(one)) or "") for one in ROWS]
+    made = put_release(Store.open(str(tmp_path_factory.mktemp("match"))), "laion", [vectors], pdq=hashes)
     search(made, OPTIONS)
     return made
 
@@ -111,6 +120,45 @@ def test_pictures_that_cannot_be_read_are_named_and_copies_come_first(matches: M
     assert set(matches.shown) >= {"noisy.png", "mirrored.png", "template.png"}
 
 
+def test_hashes_find_rows_without_a_model(release: Release) -> None:
+    rows = ReleaseRows.open(release)
+    digests = next(iter(rows.row_groups()))
+    sha256 = rows.read(digests, ["sha256"])["sha256"].to_pylist()
+    pictures = [ROWS[1], ImageOps.mirror(ROWS[2]), smooth(7_000)]
+    plain, mirrored = (
+        words_of([pdq_of(np.asarray(one)) for one in some])
+        for some in (pictures, [ImageOps.mirror(one) for one in pictures])
+    )
+    seen: list[int] = []
+    found = hash_hits(rows, [sha256[3], "f" * 64, "f" * 64], plain, mirrored, seen.append)
+    assert found == [[Hit(0, 3, True), Hit(0, 1, False)], [Hit(0, 2, False)], []]
+    assert seen == [len(ROWS)]
+    assert hash_hits(rows, [""], words_of([None]), words_of([None]), seen.append) == [[]]
+
+
+def test_equal_bytes_are_proof_without_the_row_s_picture() -> None:
+    row = {"representative": 2, "group_size": 3, "URL": "u", "TEXT": "t", "pdq": words_of(["0f" * 32])[0].tobytes()}
+    hashes = np.concatenate([words_of(["0f" * 32]), words_of(["f0" * 32])])
+    candidate = Match(picture="a", verdict=Verdict.CANDIDATE, id=5)
+    match = with_evidence(candidate, {5: row}, [Hit(0, 5, True)], hashes)
+    assert (match.verdict, match.same_bytes, match.pdq, match.group_size) == (Verdict.VERBATIM, True, 0, 3)
+    assert with_evidence(candidate, {5: row}, [Hit(0, 5, False)], hashes).verdict is Verdict.CANDIDATE
+
+
+@pytest.mark.parametrize("name", ["prompts.csv", "prompts.parquet"])
+def test_prompts_are_read_from_a_table_or_from_files_beside(tmp_path: Path, name: str) -> None:
+    (tmp_path / "0.txt").write_text(" a cat\n")
+    assert of_pictures(tmp_path, ["0.png", "0.txt", "1.png"], None) == {"0.png": "a cat"}
+    table = pa.table({"picture": ["0.png", "1.png"], "prompt": ["a cat", None]})
+    if name.endswith("csv"):
+        pyarrow.csv.write_csv(table, tmp_path / name)
+    else:
+        pq.write_table(table, tmp_path / name)
+    assert of_pictures(tmp_path, [], tmp_path / name) == {"0.png": "a cat"}
+    with pytest.raises(PromptError, match="with the columns picture and prompt"):
+        of_pictures(tmp_path, [], tmp_path / "missing.csv")
+
+
 def test_unrelated_pictures_are_no_copies(release: Release) -> None:
     pictures = [(f"{one}.png", png(smooth(one))) for one in range(9_000, 9_020)]
     null = match_pictures(release, OPTIONS, Averages(), pictures, kept)
@@ -133,6 +181,7 @@ def test_command_writes_a_table_and_a_page(release: Release, tmp_path: Path, mon
         (tmp_path / folder).mkdir()
         for at, image in enumerate(images):
             (tmp_path / folder / f"{at}.png").write_bytes(png(image))
+    (tmp_path / "made" / "0.txt").write_text("Caption 0  of 0")
     words = ["match", "laion", str(tmp_path / "made"), "--null", str(tmp_path / "null"), "--out", str(tmp_path / "out")]
     words += ["--pretrained", "weights", "--store", release.store.uri, "--json"]
     run = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -144,6 +193,7 @@ def test_command_writes_a_table_and_a_page(release: Release, tmp_path: Path, mon
         ("0.png", "verbatim", 0),
         ("1.png", "verbatim", 1),
     ]
+    assert [(row["pdq"], row["own_prompt"]) for row in rows] == [(0, True), (0, None)]
     assert "<h2>0.png</h2>" in (tmp_path / "out" / "matches.html").read_text()
 
 

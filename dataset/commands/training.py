@@ -26,6 +26,7 @@ from dataset.tags.labels import (
     read_labels,
     read_similarities,
     read_splits,
+    read_weights,
 )
 from dataset.tags.thresholds import Proposal, propose_by_labels, propose_by_rate, table_around
 
@@ -65,7 +66,7 @@ def train_head_command(
     file of `dataset label --export`.
     """
     with needs_extra():
-        from dataset.tags.training import Schedule, Split, about, card, train_head
+        from dataset.tags.training import Schedule, Split, about, card, release_rows, train_head
     if out.suffix != ".safetensors":
         raise HeadError(f"A head cannot be named {out}: use a name that ends in .safetensors.")
     if tag is Tag.AESTHETIC:
@@ -85,6 +86,7 @@ def train_head_command(
         schedule,
         on_epoch=lambda epoch, loss: messages.print(f"epoch {epoch:3d}  validation loss {loss:.4f}", highlight=False),
         split=None if parts is None else Split(*parts.values()),
+        weights=read_weights(labels),
     )
     head = replace(head, about=about(measured, schedule))
     try:
@@ -101,6 +103,9 @@ def train_head_command(
         f"precision {measured.half.precision:.4f}  recall {measured.half.recall:.4f}  ROC AUC {measured.auc:.4f}\n"
     )
     _print_table([_row(row) for row in measured.table])
+    if measured.release:
+        sys.stdout.write("in the release, by the sampling weights of the test rows\n")
+        _print_table(release_rows(measured))
 
 
 def calibrate_command(

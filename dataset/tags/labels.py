@@ -99,6 +99,17 @@ def read_splits(path: Path) -> dict[Split, npt.NDArray[np.int64]] | None:
     return splits(read_label_file(path)) if is_label_file(path) else None
 
 
+def read_weights(path: Path) -> npt.NDArray[np.float64] | None:
+    """Return the sampling weight of each row of a file of `dataset label --export`, (N,) float64; None for another file.
+    It is NaN for a row that was not drawn at random.
+
+    Raises: LabelFileError when the file is damaged.
+    """
+    if not is_label_file(path):
+        return None
+    return np.asarray(read_label_file(path).rows["weight"].to_numpy(zero_copy_only=False), np.float64)
+
+
 def comparable_rows(path: Path, count: int) -> npt.NDArray[np.int64]:
     """Return the numbers of the rows by which a threshold may be chosen, (N,) int64.
 

@@ -23,6 +23,7 @@ from dataset.tags.accuracy import AtThreshold, Labels, at_threshold, by_threshol
 from dataset.tags.calibration import platt
 from dataset.tags.heads import Embedder, Head, Layer, Output, Rows
 from dataset.tags.labels import LabelledError
+from dataset.tags.prevalence import AtPrevalence, Share, Weights, table_at_prevalence
 
 SHARES = (0.7, 0.15, 0.15)  # of training, validation and test rows
 MIN_OF_EACH = 20  # rows per label, so that 3 are in the validation and 3 in the test rows
@@ -54,6 +55,8 @@ class Measured:
     auc: float
     half: AtThreshold
     table: tuple[AtThreshold, ...]
+    release: tuple[AtPrevalence, ...] = ()
+    """The same thresholds in the data that the test rows stand for; () without sampling weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,11 +107,13 @@ def train_head(
     schedule: Schedule = Schedule(),
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
     split: Split | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Head, Measured]:
     """Train a head on `embeddings` (N, D) float32 unit rows with `labels` (N,) of 0 and 1.
 
-    `on_epoch` is called with each epoch and its validation loss; without a `split` the rows are split at random. On one
-    machine, equal arguments give the same head.
+    `on_epoch` is called with each epoch and its validation loss; without a `split` the rows are split at random. With
+    sampling `weights` (N,) the head is also measured for the data that the test rows stand for. On one machine, equal
+    arguments give the same head.
 
     Raises: LabelledError when a label has too few rows.
     """
@@ -121,12 +126,15 @@ def train_head(
     head = Head(tag, layers, Output.SIGMOID, embedder, mean=mean, scale=scale)
     slope, shift = platt(head.logits(embeddings[split.validation]).astype(np.float64), labels[split.validation])
     head = head.calibrated(slope, shift)
-    measured = measure(head, embeddings[split.test], labels[split.test], (*map(len, _parts(split)),), epochs)
+    of_test = None if weights is None else weights[split.test]
+    measured = measure(head, embeddings[split.test], labels[split.test], (*map(len, _parts(split)),), epochs, of_test)
     return head, measured
 
 
-def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], epochs: int) -> Measured:
-    """Return a head's accuracy on labelled rows."""
+def measure(
+    head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], epochs: int, weights: Weights | None = None
+) -> Measured:
+    """Return a head's accuracy on labelled rows, with sampling `weights` also in the data that they stand for."""
     scores = head.score(embeddings).astype(np.float64)
     return Measured(
         rows=(rows[0], rows[1], rows[2]),
@@ -135,6 +143,7 @@ def measure(head: Head, embeddings: Rows, labels: Labels, rows: Sequence[int], e
         auc=roc_auc(scores, labels),
         half=at_threshold(scores, labels, 0.5),
         table=tuple(by_threshold(scores, labels, THRESHOLDS)),
+        release=() if weights is None else table_at_prevalence(scores, labels, weights, THRESHOLDS),
     )
 
 
@@ -146,6 +155,16 @@ def card(head: Head, measured: Measured, schedule: Schedule, name: str) -> str:
     )
     widths = " → ".join(str(layer.weight.shape[1]) for layer in head.layers) + " → 1"
     training, validation, test = measured.rows
+    release = ""
+    if measured.release:
+        of_release = "\n".join(f"| {' | '.join(row.values())} |" for row in release_rows(measured))
+        release = f"""
+In the release, by the sampling weights of the test rows, with 95 % intervals:
+
+| threshold | called | precision | recall |
+| --- | --- | --- | --- |
+{of_release}
+"""
     return f"""# {name}: a head for `{head.tag}`
 
 Reads unit image embeddings of {head.embedder.model} (weights {head.embedder.sha256 or "not recorded"}), {widths}.
@@ -157,11 +176,24 @@ accuracy {measured.half.accuracy:.3f}, precision {measured.half.precision:.3f}, 
 | threshold | accuracy | precision | recall | called |
 | --- | --- | --- | --- | --- |
 {rows}
-
+{release}
 Trained on {training:,} rows, calibrated (Platt) on {validation:,}, {measured.epochs} epochs, seed {schedule.seed}.
 Probabilities are calibrated for the mix of labels that it was trained on. Add what the labels mean, and for which
 pictures they may be wrong.
 """
+
+
+def release_rows(measured: Measured) -> list[dict[str, str]]:
+    """Return the rows of the table for the data that the test rows stand for, as text."""
+
+    def said(one: Share) -> str:
+        return f"{one.share:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+    return [
+        {"threshold": f"{row.threshold:g}", "called": said(row.called), "precision": said(row.precision),
+         "recall": said(row.recall)}
+        for row in measured.release
+    ]  # fmt: skip
 
 
 def about(measured: Measured, schedule: Schedule) -> dict[str, object]:
@@ -173,7 +205,12 @@ def about(measured: Measured, schedule: Schedule) -> dict[str, object]:
         "precision": measured.half.precision,
         "recall": measured.half.recall,
         "schedule": asdict(schedule),
-    }
+    } | ({"release": [_shares(row) for row in measured.release]} if measured.release else {})
+
+
+def _shares(row: AtPrevalence) -> dict[str, object]:
+    shares = {"called": row.called, "precision": row.precision, "recall": row.recall}
+    return {"threshold": row.threshold} | {name: one.to_json() for name, one in shares.items()}
 
 
 def _fitted(

@@ -125,6 +125,9 @@ def test_train_head_tests_on_the_test_rows(folder: Path, tmp_path: Path) -> None
     assert said["rows"] == [120, 60, 60]
     assert said["auc"] > 0.9
     assert read_head_file(tmp_path / "h.safetensors").head().dimensions == 8
+    at_half = next(row for row in said["release"] if row["threshold"] == 0.5)
+    assert at_half["precision"]["low"] <= at_half["precision"]["share"] == pytest.approx(said["precision"])
+    assert "In the release" in (tmp_path / "h.md").read_text()
     assert "--positive" in str(run(*words).exception)
 
 

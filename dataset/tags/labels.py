@@ -100,8 +100,8 @@ def read_splits(path: Path) -> dict[Split, npt.NDArray[np.int64]] | None:
 
 
 def read_weights(path: Path) -> npt.NDArray[np.float64] | None:
-    """Return the sampling weight of each row of a file of `dataset label --export`, (N,) float64; None for another file.
-    It is NaN for a row that was not drawn at random.
+    """Return the sampling weights in a file of `dataset label --export`, (N,) float64, NaN for a row that was not drawn
+    at random; None for another file.
 
     Raises: LabelFileError when the file is damaged.
     """

@@ -87,7 +87,12 @@ def tiles(values: Iterable[tuple[str, str]]) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table; cells are HTML, the first of a row is its heading."""
-    head = "".join(f'<th scope="col">{each}</th>' if each else "<td></td>" for each in heads)
+    rows = [*rows]
+    texts = {at for row in rows for at, cell in enumerate(row) if 'class="text"' in cell}
+    head = "".join(
+        f'<th scope="col"{" class=words" if at in texts else ""}>{each}</th>' if each else "<td></td>"
+        for at, each in enumerate(heads)
+    )
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
     )

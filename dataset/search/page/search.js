@@ -89,11 +89,13 @@ function search({ back, focus = false } = {}) {
   cursor = null;
   grid.clear();
   find('#export-line').hidden = !state.terms.length;
-  showCount();
   if (state.terms.length) {
     say('Searching…');
-    loadPage(true, { back, focus });
-  } else say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
+    loadPage(true, { back, focus }).then(showCount); // the results come first
+    return;
+  }
+  showCount();
+  say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
 }
 
 function showTerms() {

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from dataset.formats.label_files import Split, read_label_file, splits
 from dataset.formats.releases import FileKind, Release
+from dataset.formats.takedowns import Entry
 from dataset.main import app
-from dataset.takedown.requests import list_requests
+from dataset.takedown.requests import file_request, list_requests
 from tests.dataset.label.served import ask, jpeg
 from tests.takedowns import make_crawl, make_release, put_tar, sample
 
@@ -83,18 +85,25 @@ def run(*words: str) -> Any:
     return result.stdout
 
 
+def release_rows(release: Release) -> Iterator[dict[str, Any]]:
+    for file in release.files(FileKind.DATA):
+        yield from release.store.read_table(release.path(file.path)).to_pylist()
+
+
 def test_the_way_from_pictures_to_a_head_and_a_threshold(release: Release, tmp_path: Path) -> None:
     task = tmp_path / "bright.toml"
     task.write_text(TASK, encoding="utf-8")
-    similarity = {
-        row["id"]: row["similarity"]
-        for file in release.files(FileKind.DATA)
-        for row in release.store.read_table(release.path(file.path), ["id", "similarity"]).to_pylist()
-    }
+    similarity = {row["id"]: row["similarity"] for row in release_rows(release)}
     middle = float(np.median([*similarity.values()]))
+    run("label", str(task), "laion", "--store", release.store.uri, "--draw")
+    denied = pq.read_table(tmp_path / "bright.labels" / "drawn.parquet")["id"][0].as_py()
+    (row,) = (row for row in release_rows(release) if row["id"] == denied)
+    file_request(release.store, [Entry(kind="sha256", value=row["sha256"])], "privacy")
     with labelling(task, release.store.uri) as (url, printed):
         state = ask(f"{url}/api/state?annotator=ada")
         first = state["shown"]["item"]
+        assert first != denied
+        assert ask(f"{url}/pictures/{denied}") == 404
         state = ask(f"{url}/api/answer", {"annotator": "ada", "action": "report", "item": first})
         while state["shown"] is not None:
             item = state["shown"]["item"]
@@ -102,7 +111,7 @@ def test_the_way_from_pictures_to_a_head_and_a_threshold(release: Release, tmp_p
             body = {"annotator": "ada", "action": "label", "item": item, "label": label}
             state = ask(f"{url}/api/answer", body)
     said = json.loads(printed[0])
-    assert (said["hidden"], said["labelled"]) == (1, said["pictures"] - 1)
+    assert (said["hidden"], said["labelled"]) == (1, said["pictures"] - 2)
     prevalence = said["prevalence"]["bright"]
     assert prevalence["low"] < 0.5 < prevalence["high"]
     assert [one.entries for one in list_requests(release.store, pending=True)] == [{"pair": 1, "sha256": 1}]
@@ -110,7 +119,7 @@ def test_the_way_from_pictures_to_a_head_and_a_threshold(release: Release, tmp_p
     labels = tmp_path / "labels.parquet"
     run("label", str(task), "laion", "--store", release.store.uri, "--export", str(labels))
     found = read_label_file(labels)
-    assert first not in found.rows["id"].to_pylist()
+    assert not {first, denied} & {*found.rows["id"].to_pylist()}
     assert len(np.load(tmp_path / "labels.npy")) == len(found.rows) == said["labelled"]
     assert all(len(rows) for rows in splits(found).values())
     head = tmp_path / "bright.safetensors"

@@ -35,8 +35,10 @@ from dataset.label.tasks import (
     read_task,
 )
 from dataset.main import app
+from dataset.recipe.tags import Tag
 from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
+from dataset.tags.heads import Embedder, Head, Layer, Output
 from tests.dataset.index.made import build_folder
 from tests.planted import MODEL, planted, put_release
 
@@ -238,6 +240,22 @@ def test_the_task_of_the_page_of_documentation_is_one(tmp_path: Path) -> None:
     assert None not in (task.draws.prompts, task.draws.hard_negatives, task.draws.uniform, task.draws.stratified)
     keys = {field.name for kind in (Task, LabelClass, PromptDraw, HardNegativeDraw) for field in fields(kind)}
     assert keys <= {*re.findall(r"\w+", text)}
+
+
+def test_a_head_scores_rows_by_the_embeddings_of_the_index(release: Release, index: Index, tmp_path: Path) -> None:
+    weight = np.random.default_rng(2).normal(size=(1, 48)).astype(np.float32)
+    layers = (Layer(weight, np.zeros(1, np.float32), relu=False),)
+    path = tmp_path / "head.safetensors"
+    path.write_bytes(Head(Tag.PWATERMARK, layers, Output.SIGMOID, Embedder("demo")).to_bytes())
+    rows = ReleaseRows.open(release)
+    score = Score(str(path), rows, index)
+    stratified = StratifiedDraw(score=str(path), edges=(0.4, 0.6), per_stratum=20)
+    drawn = draw_random(rows, None, stratified, score, 0)
+    said = 1 / (1 + np.exp(-(index.embeddings(drawn.ids).astype(np.float32) @ weight[0])))
+    assert drawn.strata.tolist() == np.searchsorted([0.4, 0.6], said, side="right").tolist()
+    assert not drawn.uniform.any()
+    with pytest.raises(LabelError, match="reads embeddings"):
+        Score(str(path), rows, None)
 
 
 def test_draws_say_what_they_need(release: Release, index: Index, tmp_path: Path) -> None:

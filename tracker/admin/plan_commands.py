@@ -85,6 +85,7 @@ def _render_plan(made: Plan) -> RenderableType:
         ("statistics", f"{span(made.release.stats_seconds)} to count all rows; publish saves its own counts"),
         ("near-duplicates", _dedup_line(made)),
         ("index", _index_line(made)),
+        ("tags", _tags_line(made)),
     ):
         facts.add_row(name, value)
     numbers = ("workers", "rows", "rows/s together", "busy", "days", "$")
@@ -122,6 +123,13 @@ def _index_line(made: Plan) -> str:
     cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
     memory = f"{release.index_memory_bytes / 1e9:,.1f} GB of memory"
     return f"{span(release.index_seconds)} on {cores}, {memory}; {release.index_bytes / 1e9:,.0f} GB"
+
+
+def _tags_line(made: Plan) -> str:
+    release = made.release
+    cores = f"{made.assumptions.publish_cores.value:,.0f} cores"
+    by_pictures = f"{span(release.tag_pictures_seconds)} by a classifier of pictures"
+    return f"{span(release.tag_seconds)} on {cores} by a head of embeddings, {by_pictures}"
 
 
 def _render_sources(made: Plan) -> Table:

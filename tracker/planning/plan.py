@@ -88,6 +88,8 @@ class Assumptions:
     dedup_work_bytes: Number
     index_rows_per_second: Number
     index_row_bytes: Number
+    tag_rows_per_second: Number
+    tag_pictures_per_second: Number
     rates: Mapping[Stage, Number]
     workers: Mapping[Stage, Number]
     prices_hour: Mapping[Stage, Number]
@@ -126,6 +128,10 @@ class ReleasePlan:
     index_memory_bytes: float
     """Of all cores together."""
     index_bytes: float
+    tag_seconds: float
+    """Time to tag all rows with a head of embeddings, on the cores of publish."""
+    tag_pictures_seconds: float
+    """Time to tag all rows with a classifier of pictures, if all are kept."""
 
 
 @dataclass(slots=True)
@@ -188,6 +194,8 @@ ORDINARY = Assumptions(
     dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
     index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
     index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),
+    tag_rows_per_second=_assumed(180_000, "a core, a head of 768 dimensions with 64 hidden: read, score, write"),
+    tag_pictures_per_second=_assumed(9, "a core, EfficientNet-B3 at 256 pixels; a GPU is far faster"),
     rates={
         "extract": _assumed(17_000, "a core, with language (bench-extract)"),
         "ingest": _assumed(60_000, "one process (bench-extract)"),
@@ -314,7 +322,14 @@ def make_plan(assumptions: Assumptions) -> Plan:
 def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
     """Return the time and space of publish, stats and dedup; the first two take each row a fixed number of times."""
     cores = a.publish_cores.value
-    rates = (a.publish_rows_per_second, a.stats_rows_per_second, a.dedup_rows_per_second, a.index_rows_per_second)
+    rates = (
+        a.publish_rows_per_second,
+        a.stats_rows_per_second,
+        a.dedup_rows_per_second,
+        a.index_rows_per_second,
+        a.tag_rows_per_second,
+        a.tag_pictures_per_second,
+    )
     if not (cores and all(rate.value for rate in rates)):
         raise TrackerError("publish would never end: give publish_cores and its rows per second above 0")
     return ReleasePlan(
@@ -329,6 +344,8 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
         index_seconds=pairs / cores / a.index_rows_per_second.value,
         index_memory_bytes=cores * (INDEX_UNIT_BYTES + INDEX_LIST_BYTES * min(MAX_LISTS, pairs / ROWS_PER_LIST)),
         index_bytes=pairs * a.index_row_bytes.value,
+        tag_seconds=pairs / cores / a.tag_rows_per_second.value,
+        tag_pictures_seconds=pairs / cores / a.tag_pictures_per_second.value,
     )
 
 

@@ -57,6 +57,8 @@ def test_six_billion_rows_are_published_in_hours_with_memory_for_the_cores_alone
     assert release.dedup_work_bytes == 6e12
     assert 45 <= release.index_seconds / 3600 <= 60
     assert 10e12 <= release.index_bytes <= 11e12
+    assert 0.5 <= release.tag_seconds / 3600 <= 1
+    assert 400 <= release.tag_pictures_seconds / 86_400 <= 600
     assert release.index_memory_bytes / 16 == pytest.approx(1.2e9 + 2**20 * 3_400)
     half = make_plan(with_given(ORDINARY, rows | {"publish_cores": 8})).release
     assert half.publish_seconds == 2 * release.publish_seconds

@@ -19,6 +19,8 @@ from dataset.dedup.projection import Floats, stable_product
 Integers = npt.NDArray[np.int64]
 
 ROWS_PER_CELL = 220
+MAX_CELLS = 2**20
+"""From 230M rows on, cells grow: finding the home of a row among more cells would cost more than it saves."""
 SAMPLE_PER_CELL = 24
 _ITERATIONS = 8
 _ROWS_AT_ONCE = 16384
@@ -50,8 +52,8 @@ class Cells:
 
 
 def cell_count(rows: int) -> int:
-    """Return the number of cells for a number of rows: a power of two, ROWS_PER_CELL rows or so in each."""
-    return 1 << max(0, round(math.log2(max(1, rows / ROWS_PER_CELL))))
+    """Return the number of cells for a number of rows: a power of two, ROWS_PER_CELL rows or so in each, or more."""
+    return min(MAX_CELLS, 1 << max(0, round(math.log2(max(1, rows / ROWS_PER_CELL)))))
 
 
 def train_cells(codes: Floats, cells: int, super_cells: int) -> Cells:

@@ -45,6 +45,11 @@ ASPECT = 4 / 3
 # As `dataset dedup` counts a process's memory: with its libraries, and for each row of a super-cell, of which there are
 # 1,024 from a billion rows on.
 DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_024
+# Cells grow with the rows up to a number, and then each has more rows; a sample of 24 rows a cell trains them.
+DEDUP_ROWS_PER_CELL, DEDUP_MAX_CELLS, DEDUP_SAMPLE_BYTES = 220, 2**20, 24 * 3_400
+# Of a row, in seconds, beyond a million rows: a centroid that it is compared with (256 flop at 60 GFLOP/s), of which
+# there are the upper cells and those below ten of them; another row, of the 13 cells that a row visits.
+DEDUP_CENTROID_SECONDS, DEDUP_UPPER_CELLS_SEEN, DEDUP_PAIR_SECONDS, DEDUP_VISITS = 4.3e-9, 10, 2.5e-9, 13
 # A worker that adds rows to an index has the centroids (768 float32 and the links of the graph over them) and the rows
 # of a unit in memory.
 INDEX_LIST_BYTES, INDEX_UNIT_BYTES, ROWS_PER_LIST, MAX_LISTS = 3_400, 1.2e9, 4_096, 2**20
@@ -121,7 +126,7 @@ class ReleasePlan:
     dedup_seconds: float
     """Time to find near-duplicates, on the cores of publish."""
     dedup_memory_bytes: float
-    """Of all cores together; a core holds the rows of a super-cell."""
+    """Of all cores together; a core holds the rows of a super-cell, or one the sample that trains the cells."""
     dedup_work_bytes: float
     index_seconds: float
     """Time to put all rows into lists and encode them, on the cores of publish; without the training of the lists."""
@@ -190,7 +195,7 @@ ORDINARY = Assumptions(
     publish_work_bytes=_assumed(500, "a row: twice that of a part"),
     release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
-    dedup_rows_per_second=_assumed(4_000, "a core at a million cells, computed from a million rows (bench_dedup)"),
+    dedup_rows_per_second=_assumed(6_450, "a core at a million rows: 155 CPU-s (bench_dedup); less at more rows"),
     dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
     index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
     index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),
@@ -338,8 +343,11 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
         release_bytes=pairs * a.release_row_bytes.value,
         work_bytes=pairs * a.publish_work_bytes.value,
         stats_seconds=pairs / cores / a.stats_rows_per_second.value,
-        dedup_seconds=pairs / cores / a.dedup_rows_per_second.value,
-        dedup_memory_bytes=cores * (DEDUP_PROCESS_BYTES + 2 * DEDUP_ROW_BYTES * pairs / DEDUP_SUPER_CELLS),
+        dedup_seconds=pairs / cores * (1 / a.dedup_rows_per_second.value + _dedup_growth(pairs)),
+        dedup_memory_bytes=max(
+            cores * (DEDUP_PROCESS_BYTES + 2 * DEDUP_ROW_BYTES * pairs / DEDUP_SUPER_CELLS),
+            DEDUP_PROCESS_BYTES + DEDUP_SAMPLE_BYTES * _dedup_cells(pairs),
+        ),
         dedup_work_bytes=pairs * a.dedup_work_bytes.value,
         index_seconds=pairs / cores / a.index_rows_per_second.value,
         index_memory_bytes=cores * (INDEX_UNIT_BYTES + INDEX_LIST_BYTES * min(MAX_LISTS, pairs / ROWS_PER_LIST)),
@@ -347,6 +355,22 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
         tag_seconds=pairs / cores / a.tag_rows_per_second.value,
         tag_pictures_seconds=pairs / cores / a.tag_pictures_per_second.value,
     )
+
+
+def _dedup_cells(rows: float) -> float:
+    return min(DEDUP_MAX_CELLS, rows / DEDUP_ROWS_PER_CELL)
+
+
+def _dedup_growth(rows: float) -> float:
+    """Return the seconds that a row costs more than one of a million: more centroids, and more rows in a cell."""
+
+    def seconds(count: float) -> float:
+        cells = _dedup_cells(count)
+        centroids = (1 + DEDUP_UPPER_CELLS_SEEN) * math.sqrt(cells)
+        others = DEDUP_VISITS * count / cells if cells else 0.0
+        return centroids * DEDUP_CENTROID_SECONDS + others * DEDUP_PAIR_SECONDS
+
+    return max(0.0, seconds(rows) - seconds(1e6))
 
 
 def bloom_bytes(keys: float, rate: float) -> float:

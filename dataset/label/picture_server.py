@@ -21,7 +21,7 @@ from dataset.label.pictures import Pictures
 from dataset.label.sessions import LabelItem, Sessions, Who, hidden_items
 from dataset.label.tasks import Task
 
-PRELOADED = 2
+PRELOADED = 4
 _PSEUDONYM = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -72,6 +72,7 @@ class _Site:
         item = request.path_params["id"]
         jpeg = await self._jpeg(item) if item in self._sessions.items or item in self._examples else None
         if jpeg is None:
+            self._sessions.lose(item)  # a preloaded one, which is not tried again
             raise Refused(404, "There is no such picture.")
         return Response(jpeg, media_type="image/jpeg", headers=NO_STORE)
 

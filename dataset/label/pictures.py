@@ -3,6 +3,7 @@
 A fetched picture is shown only if its bytes are those that were downloaded for the release (sha256).
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -32,26 +33,35 @@ class Pictures:
         self._kept = dict(kept)
         self._urls, self._digests, self._fetcher = dict(urls or {}), dict(digests or {}), fetcher
         self._fetched: OrderedDict[int, bytes] = OrderedDict()
+        self._asked: dict[int, asyncio.Task[bytes | None]] = {}
         self._decoders = Decoders() if fetcher else None
 
     async def jpeg(self, item: int) -> bytes | None:
         """Return a picture; None if it is not kept, and cannot be fetched as it was."""
         if (known := self._kept.get(item) or self._fetched.get(item)) is not None:
             return known
-        url = self._urls.get(item)
-        if url is None or self._fetcher is None or self._decoders is None:
+        if item not in self._urls or self._fetcher is None:
             return None
+        if item not in self._asked:
+            self._asked[item] = asyncio.create_task(self._fetch(item))
+            self._asked[item].add_done_callback(lambda _: self._asked.pop(item))
+        return await asyncio.shield(self._asked[item])
+
+    async def _fetch(self, item: int) -> bytes | None:
+        assert self._fetcher is not None
+        assert self._decoders is not None
         try:
-            data = await self._fetcher.fetch(url)
+            data = await self._fetcher.fetch(self._urls[item])
         except SearchError:
             return None
         if hashlib.sha256(data).hexdigest() != self._digests.get(item):
             return None
         (jpeg,) = await run_in_threadpool(self._decoders.each, SmallJpeg(PIXELS), [data])
-        if jpeg is not None:
-            self._fetched[item] = jpeg
-            if len(self._fetched) > MOST_FETCHED:
-                self._fetched.popitem(last=False)
+        if jpeg is None or item not in self._urls:  # forgotten in the meantime
+            return None
+        self._fetched[item] = jpeg
+        if len(self._fetched) > MOST_FETCHED:
+            self._fetched.popitem(last=False)
         return jpeg
 
     def forget(self, item: int) -> None:

@@ -174,6 +174,7 @@ def test_a_picture_with_one_answer_is_shown_to_one_person_at_a_time(tmp_path: Pa
         assert page.state("ada")["shown"]["item"] == 1
         assert page.state("bob")["shown"]["item"] == 2
         assert page.state("ada")["preload"] == [3]
+        assert page.state("ada")["left"] == 2
         page.now += timedelta(minutes=11)
         assert page.state("eve")["shown"]["item"] == 1  # ada has gone
     half = task_of(tmp_path, annotators=2, overlap=0.5, seed=1)
@@ -318,7 +319,7 @@ def test_pictures_that_are_not_kept_are_fetched_if_they_did_not_change() -> None
     with closing(Pictures({4: b"kept"}, urls, digests, fetcher)) as pictures:
 
         async def fetch() -> list[bytes | None]:
-            return [await pictures.jpeg(item) for item in (1, 1, 2, 3, 4, 5)]
+            return await asyncio.gather(*(pictures.jpeg(item) for item in (1, 1, 2, 3, 4, 5)))
 
         red, again, *others = asyncio.run(fetch())
         assert red is not None

@@ -37,12 +37,17 @@ class SearchApi:
     """The answers of /api, as JSON bytes."""
 
     def __init__(
-        self, service: Service, *, has_reports: bool = False, links: Callable[[str], Mapping[str, str]] = lambda _: {}
+        self,
+        service: Service,
+        *,
+        has_reports: bool = False,
+        has_traces: bool = False,
+        links: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """`links` returns the addresses of the pages about an index."""
         self._service = service
         self._links = links
-        self._has_reports = has_reports
+        self._has_reports, self._has_traces = has_reports, has_traces
 
     def indexes(self) -> bytes:
         """Return what can be searched, and how."""
@@ -59,6 +64,7 @@ class SearchApi:
                 "may_leave_safe": self._service.may_leave_safe,
                 "urls": sources.fetcher.is_there,
                 "reports": self._has_reports,
+                "traces": self._has_traces,
             }
         )
 

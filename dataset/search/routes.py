@@ -37,7 +37,12 @@ class Routes:
         self._options = options
         self._clip = ClipRetrieval(service, options.columns)
         self._pages = pages
-        self._api = SearchApi(service, has_reports=options.reports is not None, links=pages.links)
+        self._api = SearchApi(
+            service,
+            has_reports=options.reports is not None,
+            has_traces=options.trace is not None and options.operator_token is not None,
+            links=pages.links,
+        )
         self._bodies = BodyReader()
         self._exports = ExportRoutes(service, exports, self._bodies)
 

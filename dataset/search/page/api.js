@@ -1,8 +1,11 @@
 // The server's API. An error is thrown with its sentence.
 
-export async function ask(path, body, signal, method) {
-  const options = { signal, method: method ?? (body ? 'POST' : 'GET') };
-  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } });
+/** Return the answer to a request; with a body it is a POST. `options` are those of fetch. */
+export async function ask(path, body, options = {}) {
+  if (body) {
+    const headers = { ...options.headers, 'Content-Type': 'application/json' };
+    options = { method: 'POST', body: JSON.stringify(body), ...options, headers };
+  }
   const response = await fetch(path, options);
   const answer = await response.json().catch(() => ({ message: `The server answered ${response.status}.` }));
   if (response.ok) return answer;

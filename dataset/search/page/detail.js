@@ -16,23 +16,28 @@ export async function showDetail(result, onAct) {
   find('#detail-picture').replaceChildren(picture(row));
   find('#report').hidden = true;
   said.textContent = '';
+  find('#trace').open = false;
+  find('#traced').replaceChildren();
   dialog.onAct = onAct;
-  fill({ id, ...row });
+  fill(find('#columns'), { id, ...row });
   dialog.showModal();
   try {
-    const query = state.index ? `?index=${encodeURIComponent(state.index)}` : '';
-    fill({ id, ...(await ask(`api/rows/${id}${query}`)).row });
+    fill(find('#columns'), { id, ...(await ask(`api/rows/${id}${ofIndex()}`)).row });
   } catch (error) {
     said.textContent = error.message;
   }
 }
 
-function fill(columns) {
-  find('#columns').replaceChildren(...Object.entries(columns).map(([name, value]) => {
+const ofIndex = () => (state.index ? `?index=${encodeURIComponent(state.index)}` : '');
+
+function fill(body, columns) {
+  body.replaceChildren(...Object.entries(columns).map(([name, value]) => {
     const line = document.createElement('tr');
     const head = Object.assign(document.createElement('th'), { scope: 'row', textContent: name });
     const cell = document.createElement('td');
-    cell.textContent = value === null ? '—' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    const text = value === null ? '—' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    const link = Object.assign(document.createElement('a'), { href: text, textContent: text, target: '_blank', rel: 'noreferrer' });
+    cell.append(/^https?:\/\//i.test(text) ? link : text);
     line.append(head, cell);
     return line;
   }));
@@ -50,6 +55,16 @@ dialog.addEventListener('click', async (event) => {
   } else if (act === 'report') {
     find('#report').hidden = false;
     find('#reason').focus();
+  }
+});
+
+find('#trace').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  try {
+    const headers = { Authorization: `Bearer ${find('#token').value}` };
+    fill(find('#traced'), await ask(`api/operator/trace/${current.id}${ofIndex()}`, null, { headers }));
+  } catch (error) {
+    said.textContent = error.message;
   }
 });
 

@@ -39,6 +39,8 @@ function group(name, facets) {
   return set;
 }
 
+export const rowsOf = (number) => `${number.toLocaleString()} ${number === 1 ? 'row' : 'rows'}`;
+
 const TYPING = 250; // milliseconds without a key
 const typing = new Map();
 
@@ -49,7 +51,7 @@ export function showHostRows(field) {
   const hosts = hostsOf(field.value);
   const show = async () => {
     const asked = { index: state.index || undefined, filters: `host=${hosts.join('|')}`, safe: state.safe };
-    const text = await ask('api/count', asked).then(({ rows }) => `${rows.toLocaleString()} rows`, ({ message }) => message);
+    const text = await ask('api/count', asked).then((found) => rowsOf(found.rows), ({ message }) => message);
     if (hostsOf(field.value).join() === hosts.join()) said.textContent = text;
   };
   if (hosts.length) typing.set(field.id, setTimeout(show, TYPING));
@@ -64,10 +66,10 @@ export async function showCount() {
   const asked = at_least && terms.length ? { terms, at_least, ...rest } : rest;
   delete asked.collapse;
   try {
-    const found = await ask('api/count', asked, counting.signal);
+    const found = await ask('api/count', asked, { signal: counting.signal });
     const about = found.low === found.high ? '' : 'about ';
     const spread = about ? ` (${found.low.toLocaleString()} to ${found.high.toLocaleString()})` : '';
-    count.textContent = `${about}${found.rows.toLocaleString()} rows${at_least ? ` at ${at_least} or more` : ''}${spread}`;
+    count.textContent = `${about}${rowsOf(found.rows)}${at_least ? ` at ${at_least} or more` : ''}${spread}`;
   } catch (error) {
     if (error.name !== 'AbortError') count.textContent = error.message;
   }

@@ -1,6 +1,7 @@
 // The basket as a file, and exports by the server, with the commands that use them.
 
 import { ask } from './api.js';
+import { rowsOf } from './filters.js';
 
 const cell = (value) => {
   const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
@@ -53,7 +54,7 @@ export async function exportAs(asked, format) {
 function offer(job, format) {
   const name = `export.${format}`;
   const link = Object.assign(document.createElement('a'), { href: `api/exports/${job.id}/file`, textContent: name });
-  said.replaceChildren(link, `, ${job.rows.toLocaleString()} rows; it is kept for a day.`);
+  said.replaceChildren(link, `, ${rowsOf(job.rows)}; it is kept for a day.`);
   show('The file, in a terminal', `curl --fail --output ${name} '${link.href}'`);
   show('Its pictures, by Shoal', `tracker seed ${name} --url-col url --caption-col caption`);
   show('Its pictures, by img2dataset', `img2dataset --url_list ${name} --input_format ${format} --url_col url`
@@ -73,6 +74,6 @@ function show(words, command) {
 }
 
 dialog.addEventListener('close', () => {
-  if (running) ask(`api/exports/${running}`, null, null, 'DELETE').catch(() => {});
+  if (running) ask(`api/exports/${running}`, null, { method: 'DELETE' }).catch(() => {});
   running = null;
 });

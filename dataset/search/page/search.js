@@ -34,7 +34,8 @@ async function loadPage(isFirst, { back, focus } = {}) {
   try {
     const further = Math.min(grid.results(), MOST_FURTHER, MOST_RESULTS - grid.results());
     const limit = isFirst ? Math.min(MOST_RESULTS, Math.max(FIRST_RESULTS, back?.loaded ?? 0)) : further;
-    const page = await ask('api/search', { ...question(), limit, columns, cursor: isFirst ? undefined : cursor }, mine.signal);
+    const asked = { ...question(), limit, columns, cursor: isFirst ? undefined : cursor };
+    const page = await ask('api/search', asked, { signal: mine.signal });
     cursor = page.cursor;
     grid.append(page.results);
     if (back) scrollTo({ top: back.top });
@@ -267,8 +268,9 @@ addEventListener('popstate', async ({ state: back }) => {
 
 /** Bring the form into line with the query and the index. */
 async function prepare() {
-  const { indexes, safe, reports, may_leave_safe: mayLeave } = await ask('api/indexes');
+  const { indexes, safe, reports, traces, may_leave_safe: mayLeave } = await ask('api/indexes');
   find('[data-act=report]').hidden = !reports;
+  find('#trace').hidden = !traces;
   const chosen = indexes.find(({ name }) => name === state.index) ?? indexes[0];
   find('#index').replaceChildren(...indexes.map(({ name, rows }) => new Option(`${name} (${rows.toLocaleString()})`, name, false, name === chosen.name)));
   for (const link of document.querySelectorAll('header nav a')) {

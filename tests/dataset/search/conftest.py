@@ -56,7 +56,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         engine = tiny_engine()
         for number, row in enumerate(engine.table):
             row["url"] = f"{web.url}/{'good.png' if number % 5 else f'gone-{number}.png'}"
-        options = SiteOptions(per_second=0, reports=Reports(store))
+        options = SiteOptions(
+            per_second=0,
+            reports=Reports(store),
+            operator_token="secret",
+            trace=lambda index, id_: {"index": index, "id": id_, "page": "https://page.example/"},
+        )
         facets = {"alive": 300, "safe": 270, "min-width=100": 200, "min-width=200": 100}
         engine = Faceted(engine.vectors, engine.table, facets=facets)
         small, many = tiny_engine(50, name="small", has_groups=True), tiny_engine(12_000, name="many")

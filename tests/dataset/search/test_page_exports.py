@@ -1,4 +1,4 @@
-"""What leaves the search page: exports, the basket, the commands that it shows, and reports."""
+"""What leaves the search page: exports, the basket, the commands that it shows, reports; and what operators see."""
 
 import json
 import shlex
@@ -33,7 +33,7 @@ def test_an_export_has_progress_and_a_file_and_the_basket_is_saved(shown: Shown)
     assert head.startswith("id,similarity_to_query,url,caption,WIDTH,HEIGHT")
     assert row.split(",")[0] == str(page.evaluate(FIRST_ID))
     shown.click("[data-save=parquet]")
-    page.wait("document.querySelector('#export-said').textContent.includes(', 1 rows')")
+    page.wait("document.querySelector('#export-said').textContent.includes(', 1 row;')")
     page.press("Escape")
     shown.click("#select")
     basket = "document.querySelector('#basket-said').textContent"
@@ -72,3 +72,20 @@ def test_a_report_becomes_a_request(shown: Shown) -> None:
     page.wait("document.querySelector('#detail-said').textContent.includes('waits for a decision')")
     (request,) = list_requests(shown.store, pending=True)
     assert request.reason == "privacy"
+
+
+def test_an_operator_sees_where_a_row_came_from(shown: Shown) -> None:
+    page = shown.browser
+    shown.open("?term=1:id:15")
+    page.wait(f"{RESULTS} === 60")
+    shown.click("button.result")
+    shown.click("#trace summary")
+    page.evaluate("document.querySelector('#token').focus()")
+    page.type("wrong")
+    page.press("Enter")
+    page.wait("document.querySelector('#detail-said').textContent === \"This needs the operator's token.\"")
+    page.evaluate("document.querySelector('#token').select()")
+    page.type("secret")
+    page.press("Enter")
+    link = page.wait("document.querySelector('#traced a')?.outerHTML")
+    assert link == '<a href="https://page.example/" target="_blank" rel="noreferrer">https://page.example/</a>'

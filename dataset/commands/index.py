@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -257,14 +257,14 @@ def _summary(record: IndexRecord, facets: dict[str, int] | None, *, as_json: boo
         "modality": record.modality,
         "kind": record.kind,
         "lists": record.lists,
-        "probes": record.probes,
-        "far_probes": record.far_probes,
+        "near": asdict(record.near),
+        "far": asdict(record.far),
         "dimensions": record.dimensions,
         "rows": record.rows,
         "bytes": record.bytes,
         "segments": [segment.name for segment in record.segments],
         "recall": [
-            {"queries": row.queries, "selectivity": row.selectivity, "probes": row.probes,
+            {"queries": row.queries, "selectivity": row.selectivity, "probes": row.probes, "usual": row.usual,
              "at_1": row.recall_at_1, "at_10": row.recall_at_10, "at_100": row.recall_at_100}
             for row in record.recall
         ],
@@ -275,11 +275,7 @@ def _summary(record: IndexRecord, facets: dict[str, int] | None, *, as_json: boo
     lines = [f"{record.name} {record.version}".rstrip() + f": {about}"]
     lines.append(f"{record.rows:>15,}  rows of {record.dimensions} dimensions in {record.lists:,} lists")
     lines.append(f"{record.bytes / max(1, record.rows):>15,.0f}  bytes a row")
-    usual = {"image": "images", "text": "texts"}[record.modality]
-    chosen = [
-        row for row in record.recall if row.probes == (record.probes if row.queries == usual else record.far_probes)
-    ]
-    for row in chosen:
+    for row in (row for row in record.recall if row.usual):
         share = "" if row.selectivity == 1 else f", filter that {row.selectivity:.0%} pass"
         lines.append(f"{row.recall_at_10:>15.4f}  recall at 10, {row.queries}, {row.probes} lists{share}")
     for name, rows in (facets or {}).items():

@@ -34,7 +34,7 @@ from dataset.formats.json_records import from_json
 from dataset.formats.release_embeddings import EmbeddingModel
 from dataset.store.store import Store, StoreError
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "index.json"
 TRAINED, HELD_OUT = "trained.faiss", "held_out.npy"
 SPEED = "speed.json"
@@ -88,6 +88,18 @@ class IndexSegment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far a search without a filter looks."""
+
+    probes: int
+    """The most lists."""
+    gap: float
+    """Lists whose cosine with the query is less than that of the nearest list by more than this are left out."""
+    reranked: int
+    """Rows that are ranked exactly for each of the first hundred results, if the codes are not the rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecallRow:
     """Mean recall of held-out queries at one number of probed lists."""
 
@@ -96,6 +108,9 @@ class RecallRow:
     selectivity: float
     """The share of rows that passes the filter; 1 without a filter."""
     probes: int
+    """Lists that queries looked at, on average."""
+    usual: bool
+    """Whether searches look as far as this by themselves; others looked at the same number of lists for each query."""
     recall_at_1: float
     recall_at_10: float
     recall_at_100: float
@@ -117,10 +132,9 @@ class IndexRecord:
     lists: int
     generation: int
     seed: int
-    probes: int
-    """Lists that a search without a filter looks at."""
-    far_probes: int
-    """The same for queries whose cosine with the nearest centroid is below `far_below`, as that of texts is."""
+    near: Reach
+    far: Reach
+    """That of queries whose cosine with the nearest centroid is below `far_below`, as that of texts is."""
     far_below: float
     trained: IndexFile
     held_out: IndexFile

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.index_files import FORMAT, RECORD, IndexFile, IndexRecord, IndexSegment, RecallRow
+from dataset.formats.index_files import FORMAT, RECORD, IndexFile, IndexRecord, IndexSegment, Reach, RecallRow
 from dataset.formats.json_records import to_json
 from dataset.formats.release_parquet import HashedFile
 from dataset.formats.releases import require_live
@@ -17,12 +17,14 @@ from dataset.formats.steps import UnitFile, UnitResult
 from dataset.index.merge import MergedRange
 from dataset.index.numbers import layout
 from dataset.index.plan import Work, read_existing
+from dataset.index.segment_search import NO_GAP
 from dataset.index.sources import ReleaseSource
 from dataset.store.lock import locked
 
 BLOCK_IDS = 1 << 24
 """Ids whose positions are in memory at a time: 128 MB."""
-_START_PROBES = 32
+_START_PROBES, _START_RERANKED = 128, 80
+"""Enough for texts among a million rows."""
 NEVER_FAR = -2.0
 """Less than any cosine."""
 
@@ -87,7 +89,7 @@ class _ById:
 
 
 def make_record(
-    work: Work, segment: IndexSegment, files: Sequence[IndexFile], probes: int, recall: Sequence[RecallRow]
+    work: Work, segment: IndexSegment, files: Sequence[IndexFile], reach: Reach, recall: Sequence[RecallRow]
 ) -> IndexRecord:
     """Return the record with the new segment; `files` are those of the generation."""
     plan = work.plan
@@ -104,8 +106,8 @@ def make_record(
         lists=plan.lists,
         generation=plan.generation,
         seed=plan.options.seed,
-        probes=existing.probes if existing else probes,
-        far_probes=existing.far_probes if existing else probes,
+        near=existing.near if existing else reach,
+        far=existing.far if existing else reach,
         far_below=existing.far_below if existing else NEVER_FAR,
         trained=existing.trained if existing else files[0],
         held_out=existing.held_out if existing else files[1],
@@ -140,6 +142,6 @@ def put_record(work: Work, record: IndexRecord) -> None:
         work.store.put(work.output(RECORD), to_json(record))
 
 
-def start_probes(work: Work) -> int:
-    """Return the probes of an index whose recall is not known."""
-    return min(work.plan.lists, _START_PROBES)
+def start_reach(work: Work) -> Reach:
+    """Return how far searches of an index look whose recall is not known."""
+    return Reach(probes=min(work.plan.lists, _START_PROBES), gap=NO_GAP, reranked=_START_RERANKED)

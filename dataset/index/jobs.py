@@ -18,7 +18,7 @@ from dataset.formats.steps import Step, UnitFile, UnitResult
 from dataset.index.add import add_unit
 from dataset.index.delete import remove_unpublished, removed_ids
 from dataset.index.describe import describe_unit
-from dataset.index.finish import make_record, put_record, result_of, start_probes, write_segment
+from dataset.index.finish import make_record, put_record, result_of, start_reach, write_segment
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained, write_trained
 from dataset.index.measure import measure
 from dataset.index.merge import MergedRange, merge_unit
@@ -151,7 +151,7 @@ def _publish(work: Work) -> UnitResult:
         files = (
             [_file(work, plan.trained_file(name)) for name in (TRAINED, HELD_OUT)] if not plan.options.further else []
         )
-        record = make_record(work, segment, files, start_probes(work), ())
+        record = make_record(work, segment, files, start_reach(work), ())
         if not plan.options.keeps_lists and work.store.local_path(work.output("index.json")) is not None:
             record = measure(work, record)
         with locked(work.store, work.folder):

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.formats.index_files import SearchIndexError
+from dataset.index.exact import half_index
 from dataset.index.projected import Centroids
 
 Rows = npt.NDArray[np.float32]
@@ -94,6 +95,13 @@ class Trained:
     def centroids(self) -> Centroids:
         """The centroids of all lists."""
         return Centroids(self.ivf.quantizer.reconstruct_n(0, self.lists))
+
+    @cached_property
+    def coarse(self) -> Any:
+        """The index over centroids by which a search chooses lists: float16 up to HNSW_LISTS, half of the bytes."""
+        if self.lists >= HNSW_LISTS:
+            return faiss.downcast_index(self.ivf.quantizer)
+        return half_index(self.ivf.quantizer.reconstruct_n(0, self.lists).astype(np.float16))
 
     def encode(self, rotated: Rows, lists: npt.NDArray[np.int64]) -> Codes:
         """Return the codes of rows in their lists -> (N, code_bytes) uint8; for kinds with codes of their own."""

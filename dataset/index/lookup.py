@@ -19,7 +19,7 @@ Costs on one core, 768 dimensions: docs/performance.md.
 
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,20 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.index_files import RECORD, IndexRecord, SearchIndexError
+from dataset.formats.index_files import RECORD, IndexRecord, Reach, SearchIndexError
 from dataset.index.collapse import COLLAPSE_AT, distinct
 from dataset.index.filter_bits import FilterBits
 from dataset.index.filters import ANY, Filter, check_filter
 from dataset.index.groups import COLUMNS as GROUP
-from dataset.index.kinds import OWN_ROWS
 from dataset.index.mapped import MappedSegment
 from dataset.index.numbers import NAMES, unpack_numbers
 from dataset.index.opened import State, open_state, stamp_of
+from dataset.index.segment_search import NO_GAP
 
 Rows = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Integers = npt.NDArray[np.int64]
 
-_RERANKED, _RERANKED_OF_MANY = 10, 2
-"""Candidates per result of kinds whose codes are not the rows: of the first hundred results, and of thousands."""
 _EXACT_COUNT_ROWS = 64_000_000
 """Up to so many rows counts are exact: 8 MB of bitmap for each condition."""
 
@@ -85,6 +83,7 @@ class Index:
         Raises: SearchIndexError.
         """
         self.folder = folder
+        self._path = folder / RECORD
         self._fixed = record is not None
         self._lock = threading.Lock()
         self._state = open_state(folder, record)
@@ -101,13 +100,13 @@ class Index:
         *,
         where: Filter | None = None,
         collapse: bool = False,
-        probes: int | None = None,
+        probes: int | Reach | None = None,
     ) -> list[Hits]:
         """Return the k nearest rows of each query (n, D) float32; vectors of any length but 0.
 
         With `collapse`, only the best row of a group of near-duplicates is returned. Where the index has no groups, a
         row whose cosine with a better one is COLLAPSE_AT or more is left out. `probes` is the number of lists to look
-        at without a filter; None means the index's own, more for far queries such as texts.
+        at without a filter; None means as far as the index says, which is further for far queries such as texts.
 
         Raises: SearchIndexError for another number of dimensions, a query without a direction, or an unknown facet.
         """
@@ -119,8 +118,9 @@ class Index:
         total = sum(_total(one, segment) for one, segment in zip(bits, state.segments, strict=True))
         most = sum(segment.rows for segment in state.segments)
         candidates = min(most, 2 * k) if collapse else k
+        reach = replace(state.record.near, probes=probes, gap=NO_GAP) if isinstance(probes, int) else probes
         while True:
-            found = self._nearest(state, wanted, candidates, bits, probes)
+            found = self._nearest(state, wanted, candidates, bits, reach)
             if not collapse:
                 return [
                     Hits(ids[:k], near[:k], total, np.zeros(len(ids[:k]), np.int64), ids[:k]) for ids, near, _ in found
@@ -141,13 +141,10 @@ class Index:
             candidates = min(most, 4 * candidates)
 
     def _nearest(
-        self, state: State, queries: Rows, k: int, bits: tuple[FilterBits | None, ...], probes: int | None
+        self, state: State, queries: Rows, k: int, bits: tuple[FilterBits | None, ...], reach: Reach | None
     ) -> list[tuple[Integers, Rows, Integers]]:
         """Return ids, similarities and (segment, position) of the k nearest rows of each query."""
-        rows = k if state.record.kind in OWN_ROWS else max(_RERANKED * min(k, 100), _RERANKED_OF_MANY * k)
-        of_segments = [
-            search.search(queries, k, rows, bit, probes) for search, bit in zip(state.searches, bits, strict=True)
-        ]
+        of_segments = [search.search(queries, k, bit, reach) for search, bit in zip(state.searches, bits, strict=True)]
         found = []
         for query in range(len(queries)):
             near = np.concatenate([one[query][1] for one in of_segments])
@@ -255,12 +252,17 @@ class Index:
 
     def _current(self) -> State:
         """Return the state of index.json as it is now."""
-        if self._fixed or stamp_of(self.folder) == self._state.stamp:
+        if self._fixed or stamp_of(self._path) == self._state.stamp:
             return self._state
         with self._lock:
-            if stamp_of(self.folder) != self._state.stamp:
+            if stamp_of(self._path) != self._state.stamp:
                 self._state = open_state(self.folder, None, self._state)
         return self._state
+
+    def lists_within(self, queries: Rows, reach: Reach | None) -> Integers:
+        """Return how many lists a search of each query (n, D) looks at without a filter, as far as reach goes."""
+        state = self._current()
+        return state.searches[0].lists_within(_unit(queries, state.record.dimensions), reach)
 
     def nearest_centroids(self, queries: Rows) -> Rows:
         """Return the cosine of each query (n, D) float32 with the nearest centroid -> (n,) float32."""
@@ -312,7 +314,7 @@ def _unit(queries: Rows, dimensions: int) -> Rows:
         raise SearchIndexError(
             f"The query has {rows.shape[-1]} dimensions and the index {dimensions}: use the model of the index."
         )
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
     if not np.all(np.isfinite(lengths) & (lengths > 0)):
         raise SearchIndexError("The query is zero or not finite, so it has no direction.")
     return np.ascontiguousarray(rows / lengths)

@@ -126,21 +126,22 @@ def open_state(folder: Path, record: IndexRecord | None, before: State | None = 
 
     Raises: SearchIndexError.
     """
+    path = folder / RECORD
     for _ in range(_OPENINGS):
-        stamp = stamp_of(folder) if record is None else (0, 0, 0)
+        stamp = stamp_of(path) if record is None else (0, 0, 0)
         try:
-            read = record or parse_index_record((folder / RECORD).read_bytes(), str(folder / RECORD))
+            read = record or parse_index_record(path.read_bytes(), str(path))
             return _map(folder, read, stamp, before)
         except MissingFileError as error:
             missing = error
-            if record is not None or stamp_of(folder) == stamp:
+            if record is not None or stamp_of(path) == stamp:
                 raise
     raise missing
 
 
-def stamp_of(folder: Path) -> Stamp:
-    """Return what changes with index.json."""
-    found = (folder / RECORD).stat()
+def stamp_of(record: Path) -> Stamp:
+    """Return what changes with index.json, by its path."""
+    found = record.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 

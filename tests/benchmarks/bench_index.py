@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,8 @@ def main() -> None:
     index = open_index(folder_of_index)
     truth = exact_neighbours(folder / "vectors", asked.rows)
     found: dict[str, object] = {"rows": asked.rows, "kind": index.record.kind, "lists": index.record.lists}
-    found |= {"probes": index.record.probes, "bytes_per_row": round(index.record.bytes / asked.rows, 1)} | built
+    found |= {"near": asdict(index.record.near), "far": asdict(index.record.far)}
+    found |= {"bytes_per_row": round(index.record.bytes / asked.rows, 1)} | built
     found |= measure(index, truth)
     if asked.autofaiss:
         found |= compare(folder, asked.autofaiss, index, truth, built["build_cpu_s"])

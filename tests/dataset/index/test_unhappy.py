@@ -128,7 +128,7 @@ def test_a_filter_that_no_row_can_meet_by_mistake_is_refused(built: Path, text: 
     [
         (lambda folder: next(folder.rglob("*.ivf")).unlink(), "lists-00000.ivf is missing"),
         (lambda folder: (folder / "1-1-rows/ids-00000.i64").write_bytes(b"x"), "bytes, not"),
-        (lambda folder: (folder / "index.json").write_text('{"format": 0}'), "has the format 0, not 1"),
+        (lambda folder: (folder / "index.json").write_text('{"format": 0}'), "has the format 0, not 2"),
         (lambda folder: (folder / "index.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "index.json").unlink(), "no index"),
         (

@@ -74,13 +74,18 @@ def share_of(groups: Integers, seed: int) -> npt.NDArray[np.float64]:
 
 
 def _described(rows: ReleaseRows, ids: Integers) -> dict[int, dict[str, object]]:
-    """Return id, hash, sha256, similarity and group of rows, by id."""
+    """Return id, hash, sha256, similarity and group of rows, by id; without the table of near-duplicates a group is
+    the rows whose pictures have the same bytes.
+    """
     representative = f"{DUPLICATES}.representative"
     names = [name for name in ("hash", "sha256", "similarity", representative) if name in rows.schema.names]
-    found = {}
+    found: dict[int, dict[str, object]] = {}
+    first_with: dict[object, int] = {}
     for row in rows_of(rows, ids, names).to_pylist():
         group = row.pop(representative, None)
-        found[row["id"]] = row | {"group": row["id"] if group is None else group}
+        if group is None:
+            group = first_with.setdefault(row["sha256"] or row["id"], row["id"])
+        found[row["id"]] = row | {"group": group}
     return found
 
 

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         ("id", pa.int64()),
         ("hash", pa.int64()),
         ("sha256", pa.string()),
-        ("group", pa.int64()),  # the id of its representative; its own without near-duplicates
+        ("group", pa.int64()),  # an id that all its near-duplicates share
         ("split", pa.string()),
         ("draw", pa.string()),
         ("prompt", pa.string()),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
@@ -40,7 +41,7 @@ from dataset.side_tables.rows import ReleaseRows
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Head, Layer, Output
 from tests.dataset.index.made import build_folder
-from tests.planted import MODEL, planted, put_release
+from tests.planted import MODEL, data_rows, planted, put_release
 
 ROWS = 900
 TASK = """
@@ -141,6 +142,27 @@ def test_no_group_straddles_splits_and_the_test_is_random(drawn: Drawn, release:
     assert len({*drawn.rows["id"].to_pylist()}) == len(drawn.rows)
     assert drawn.record.left_out["its group was drawn already"] > 0
     assert not {17, 400} & {row["id"] for row in drawn.rows.to_pylist() if row["prompt"]}
+
+
+def test_without_near_duplicates_pictures_with_the_same_bytes_are_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_pairs(ids: npt.NDArray[np.int64], best: npt.NDArray[np.bool_]) -> pa.Table:
+        digests = pa.array([f"{one // 2:064x}" for one in ids.tolist()])
+        rows = data_rows(ids, best)
+        return rows.set_column(rows.schema.get_field_index("sha256"), "sha256", digests)
+
+    monkeypatch.setattr("tests.planted.data_rows", in_pairs)
+    made = put_release(Store.open(str(tmp_path)), "laion", [np.eye(60, dtype=np.float16)])
+    text = TASK[: TASK.index("[draws.prompts]")] + "[draws.uniform]\ncount = 50\n"
+    found = draw(ReleaseRows.open(made), task_of(tmp_path, text), None, embed)
+    assert not found.record.groups
+    splits: dict[int, list[str]] = {}
+    for row in found.rows.to_pylist():
+        splits.setdefault(row["id"] // 2, []).append(row["split"])
+    assert all(len({*one}) == 1 for one in splits.values())
+    assert {len(one) for one in splits.values()} == {1, 2}
+    assert {split for one in splits.values() for split in one} == {"validation", "test"}
 
 
 def test_weights_of_each_split_stand_for_the_release(drawn: Drawn) -> None:

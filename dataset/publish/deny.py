@@ -85,7 +85,7 @@ class DenyRules:
 
     @classmethod
     def _of(cls, found: dict[DenyKind, list[npt.NDArray[np.generic]]], hosts: Collection[str]) -> "DenyRules":
-        numbers = {kind: np.unique(np.concatenate([np.empty(0, np.uint64), *found[kind]])) for kind in _PREFIXED}
+        numbers = {kind: _distinct(found[kind]) for kind in _PREFIXED}
         return cls(
             pairs=np.unique(np.concatenate([np.empty(0, np.int64), *found[DenyKind.PAIR]])),
             urls=numbers[DenyKind.URL],
@@ -159,6 +159,15 @@ class DenyRules:
 
 
 _PREFIXED = (DenyKind.URL, DenyKind.SHA256, DenyKind.MD5, DenyKind.SHA1)
+
+
+def _distinct(pieces: list[npt.NDArray[np.generic]]) -> Prefixes:
+    """Return the distinct numbers of pieces, sorted, and empty the list: a large list is in memory twice at most."""
+    values: Prefixes = np.concatenate([_none(), *pieces])
+    pieces.clear()
+    values.sort()
+    repeated = values[1:] == values[:-1]
+    return np.delete(values, np.flatnonzero(repeated)) if repeated.any() else values
 
 
 def _gather(rows: pa.Table, found: dict[DenyKind, list[npt.NDArray[np.generic]]], hosts: set[str]) -> None:

@@ -64,6 +64,14 @@ def test_each_kind_of_entry_keeps_its_rows_out(made: MadeStore) -> None:
     assert open_release(made.store, "laion").record.batches[0].dropped["denied"] == len(denied)
 
 
+def test_a_digest_on_several_lists_is_in_memory_once(tmp_path: Path) -> None:
+    store, (first, second) = Store.open(str(tmp_path)), (make_pair(seed)["md5"] for seed in range(2))
+    deny(store, (DenyKind.MD5, second))
+    deny(store, (DenyKind.MD5, first), (DenyKind.MD5, second))
+    rules = DenyRules.load(store, list_deny_files(store))
+    assert rules.md5.tolist() == sorted(int(one[:16], 16) for one in (first, second))
+
+
 def test_a_host_of_the_list_is_denied_where_a_redirect_led_there_too(made: MadeStore) -> None:
     made.put_run("moved", [[make_pair(1000, final_host="img.denied.example"), make_pair(1001)]])
     deny(made.store, (DenyKind.HOST, "denied.example"))

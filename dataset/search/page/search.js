@@ -7,6 +7,7 @@ import * as grid from './grid.js';
 import { basket, focused, move, refreshPressed, shown, toggle } from './grid.js';
 import { exportAs, saveBasket } from './save.js';
 import { addTerm, fromAddress, question, state, toAddress } from './state.js';
+import { showTerms } from './terms.js';
 
 const MOST_RESULTS = 10_000;
 const FIRST_RESULTS = 60;
@@ -84,7 +85,7 @@ function search({ back, focus = false } = {}) {
     remember();
     history.pushState(null, '', toAddress());
   }
-  showTerms();
+  showTerms(search);
   searching?.abort();
   searching = null;
   cursor = null;
@@ -97,31 +98,6 @@ function search({ back, focus = false } = {}) {
   }
   showCount();
   say('Describe a picture, drop one, or paste its URL. Pictures and captions come from the web and may disturb.');
-}
-
-function showTerms() {
-  const words = { text: (value) => value, url: (value) => value, id: (value) => `row ${value}`, picture: () => 'a picture' };
-  find('#add').hidden = !state.terms.length;
-  find('#terms').replaceChildren(...state.terms.map((term, at) => {
-    const chip = document.createElement('li');
-    chip.classList.toggle('minus', term.weight < 0);
-    const name = Object.assign(document.createElement('span'), { textContent: words[term.kind](term.value) });
-    name.title = name.textContent;
-    const turn = Object.assign(document.createElement('button'), { type: 'button', textContent: term.weight < 0 ? '−' : '+' });
-    turn.setAttribute('aria-label', `${term.weight < 0 ? 'Add' : 'Take away'} ${name.textContent}`);
-    turn.onclick = () => {
-      term.weight = -term.weight;
-      search();
-    };
-    const drop = Object.assign(document.createElement('button'), { type: 'button', textContent: '✕' });
-    drop.setAttribute('aria-label', `Remove ${name.textContent}`);
-    drop.onclick = () => {
-      state.terms.splice(at, 1);
-      search();
-    };
-    chip.append(turn, name, drop);
-    return chip;
-  }));
 }
 
 function only(kind, value, options) {
@@ -294,7 +270,7 @@ async function prepare() {
 
 if (matchMedia('(max-width: 720px)').matches) find('#filters-box').open = false;
 fromAddress();
-showTerms();
+showTerms(search);
 document.documentElement.classList.remove('starting');
 await prepare();
 find('#filters').classList.remove('starting');

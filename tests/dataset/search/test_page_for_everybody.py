@@ -24,6 +24,8 @@ def test_the_results_are_one_tab_stop_that_follows_focus_and_view(shown: Shown) 
     page.press("ArrowRight")
     page.press("ArrowRight")
     assert page.evaluate(f"{stops}.map((one) => one === document.activeElement)") == [True]
+    ring = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(ring) == "solid"
     page.press("Tab")
     assert not page.evaluate("document.activeElement.closest('#results')")
     page.evaluate("scrollTo(0, 1500)")
@@ -73,6 +75,10 @@ def test_everything_can_be_done_by_keys(shown: Shown) -> None:
     page.press("-")
     page.wait("document.querySelectorAll('#terms li').length === 2")
     assert page.evaluate("document.querySelector('#terms li.minus span').textContent") == f"row {second}"
+    shown.click("#terms li.minus button")
+    page.wait("document.querySelectorAll('#terms li:not(.minus)').length === 2")
+    shown.click("#terms li button:last-child")
+    page.wait("document.querySelectorAll('#terms li').length === 1")
 
 
 def test_the_page_fits_a_phone_and_does_not_shift(shown: Shown, tmp_path: Path) -> None:

@@ -77,12 +77,29 @@ def _text(found: "Explanation") -> str:
             lines.append(
                 f"  {row.kind} of {leader.id}, which is better by {compared.decided_by}{_ranks(compared, found)}"
             )
-            lines += [f"  {_compared(compared)}", "  " + _row(leader), *(f"  {line}" for line in _lines_of(leader))]
+            lines += [
+                f"  {_compared(compared)}",
+                *_path(found, one),
+                "  " + _row(leader),
+                *(f"  {line}" for line in _lines_of(leader)),
+            ]
         lines.append(f"  {_not_merged(found, one)}")
     if found.pair is not None:
         same = "in one group" if found.same_group else "in different groups"
         lines.append(f"{found.pair.a} and {found.pair.b}: {_compared(found.pair)}, {same}")
     return "\n".join([*lines, ""])
+
+
+def _path(found: "Explanation", one: int) -> list[str]:
+    path = found.paths[one]
+    if path is None:
+        return []
+    if path.round is None:
+        return [f"  its embedding is that of {path.met}, so it took part in no round"]
+    which = {"earlier": "a representative of an earlier round", "round": "a row of its round"}.get(path.step, "")
+    homes = f"cell {path.cell}" if path.cell == path.met_cell else f"cells {path.cell} and {path.met_cell}"
+    where = "" if path.visited is None else f", compared in {path.visited}"
+    return [f"  round {path.round} of {path.rounds}, with {which}: {homes}{where}"]
 
 
 def _row(row: "ExplainedRow") -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
+from dataset.dedup.path import MergePath, find_path
 from dataset.dedup.quality import columns_of, quality_ranks
 from dataset.dedup.rescore import STEP, cosine_steps
 from dataset.dedup.rounds import pdq_distance
@@ -82,6 +83,8 @@ class Explanation:
     """By the id of a row that was asked for: the nearest row of another group; None if MOST_NEAREST have none."""
     pair: Compared | None
     """Of the two rows that were asked for."""
+    paths: dict[int, MergePath | None]
+    """By the id of a row that was asked for: how the search came to its representative."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types."""
@@ -137,6 +140,7 @@ def explain(release: Release, ids: Sequence[int], nearest: Nearest | None = None
         },
         not_merged={one: None if other is None else compare.of(one, other) for one, other in others.items()},
         pair=compare.of(asked[0], asked[1]) if len(asked) > 1 else None,
+        paths={one: find_path(release, options, one) for one in asked},
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from dataset.dedup.errors import DedupError
 from dataset.dedup.explain import Compared, ExplainedRow, Explanation
+from dataset.dedup.path import MergePath
 from dataset.dedup.pictures import kept_thumbnails
 from dataset.formats.releases import Release
 from dataset.report.html import Thumbnail, data_url, document, gallery, section, table
@@ -39,13 +40,27 @@ def render_page(release: Release, found: Explanation, jpegs: dict[int, bytes]) -
     sections = [
         section("Pictures", gallery(shown), NOT_KEPT if len(shown) < len(found.rows) else ""),
         section("Comparisons", table(heads, [_comparison(one, found) for one in compared]), f"Threshold {found.at:g}"),
+        section("Search", table(_PATH_HEADS, [_path(one, found.paths[one]) for one in found.asked]), _SEARCH),
         section("Rows", table(_HEADS, [_row(found.rows[one]) for one in _in_order(found)])),
     ]
     names = " and ".join(map(str, found.asked))
     return document(f"Near-duplicates of {names}", f"{release.record.name} {release.record.version}", sections)
 
 
+_PATH_HEADS = ("row", "round", "step", "met", "cell", "its cell", "compared in")
+_SEARCH = (
+    "Rounds count over all batches. Step: kept; equal to a row by its embedding; earlier: compared with representatives "
+    "of earlier rounds; round: compared with rows of its round."
+)
 _HEADS = ("id", "group", "size", "kind", "cosine", "pixels", "similarity", "URL", "caption")
+
+
+def _path(row: int, path: MergePath | None) -> tuple[str, ...]:
+    if path is None:
+        return (str(row), "the search's files are deleted", "", "", "", "", "")
+    rounds = "" if path.round is None else f"{path.round} of {path.rounds}"
+    numbers = ("" if one is None else str(one) for one in (path.met, path.cell, path.met_cell, path.visited))
+    return (str(row), rounds, path.step.value, *numbers)
 
 
 def _in_order(found: Explanation) -> list[int]:

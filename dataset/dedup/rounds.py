@@ -92,7 +92,7 @@ class Round:
             Arrays(self._work.store, self._path("new", one)).section("nearest", self._super_cell, "offsets")
             for one in supers
         ]
-        found = most_similar(_records(np.concatenate(pieces), NEAREST))
+        found = most_similar(records_of(np.concatenate(pieces), NEAREST))
         covers = np.empty(len(found), COVER)
         for name in COVER.names or ():
             covers[name] = found[name]
@@ -217,7 +217,7 @@ class Round:
 def sweep_round(work: Work, at: int) -> UnitResult:
     """Write the covers among the rows that are left, and the orphans."""
     opened = [work.open("rounds", at, "rest", one) for one in range(work.plan.super_cells)]
-    edges = _records(np.concatenate([one.read("edges") for one in opened]), EDGE)
+    edges = records_of(np.concatenate([one.read("edges") for one in opened]), EDGE)
     guarded = np.unique(np.concatenate([one.read("guarded") for one in opened]))
     covers, orphans = sweep(edges, guarded)
     order, offsets = in_sections(split_nodes(covers["row"])[1], work.plan.super_cells)
@@ -238,7 +238,7 @@ def flags_before(work: Work, at: int, super_cell: int, batch: int) -> Flags:
     ended = any(one.end_round == at for one in work.plan.batches)  # then an orphan stays what it is: it is kept
     left = Flag.REPRESENTATIVE if ended else Flag.ORPHAN
     for rows, flag in (
-        (_records(swept.section("covers", super_cell, "offsets"), COVER)["row"], Flag.COVERED),
+        (records_of(swept.section("covers", super_cell, "offsets"), COVER)["row"], Flag.COVERED),
         (swept.section("orphans", super_cell, "orphan_offsets"), left),
     ):
         batches, _, places = split_nodes(rows)
@@ -260,8 +260,8 @@ def all_covers(work: Work, super_cell: int) -> npt.NDArray[np.void]:
     """Return the covers of a super-cell's rows over all rounds."""
     found = []
     for at in range(work.plan.end_round):
-        found.append(_records(work.open("rounds", at, "merged", super_cell).read("covers"), COVER))
-        found.append(_records(work.open("rounds", at, "sweep").section("covers", super_cell, "offsets"), COVER))
+        found.append(records_of(work.open("rounds", at, "merged", super_cell).read("covers"), COVER))
+        found.append(records_of(work.open("rounds", at, "sweep").section("covers", super_cell, "offsets"), COVER))
     return np.concatenate(found)
 
 
@@ -276,5 +276,6 @@ def _plain(records: npt.NDArray[np.void]) -> Array:
     return np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), records.dtype.itemsize)
 
 
-def _records(plain: Array, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+def records_of(plain: Array, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """Return records from the (N, bytes) uint8 that a file of arrays holds."""
     return np.frombuffer(plain.tobytes(), dtype)

@@ -52,6 +52,9 @@ def test_member_is_explained_by_its_representative_and_the_nearest_other_row(rel
     assert compared.cosine == pytest.approx(0.98, abs=1e-3)
     assert compared.pdq == 32 * 2
     assert (compared.better, compared.decided_by) == (0, "watermark")
+    path = found.paths[1]
+    assert path is not None
+    assert (path.step, path.met, path.cell, path.visited) == ("round", 0, path.met_cell, path.cell)
     other = found.not_merged[1]
     assert other is not None
     assert other.b == 3

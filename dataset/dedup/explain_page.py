@@ -49,8 +49,8 @@ def render_page(release: Release, found: Explanation, jpegs: dict[int, bytes]) -
 
 _PATH_HEADS = ("row", "round", "step", "met", "cell", "its cell", "compared in")
 _SEARCH = (
-    "Rounds count over all batches. Step: kept; equal to a row by its embedding; earlier: compared with representatives "
-    "of earlier rounds; round: compared with rows of its round."
+    "Rounds count over all batches. Step: kept; equal: its embedding is another row's; earlier: with representatives "
+    "of earlier rounds; round: with rows of its round."
 )
 _HEADS = ("id", "group", "size", "kind", "cosine", "pixels", "similarity", "URL", "caption")
 

@@ -30,8 +30,9 @@ def tag_command(
 ) -> None:
     """Tag the rows of a release with heads, as columns of the side table tags.
 
-    Heads of embeddings read embeddings/; heads of pictures read the pictures that are kept. A call that was interrupted
-    goes on when it is repeated.
+    Heads of embeddings read embeddings/; heads of pictures read the pictures that are kept.
+
+    An interrupted call continues when it is repeated.
     """
     with needs_extra("release"):
         from dataset.tagging.given_heads import find_heads

@@ -2,13 +2,15 @@
 
 import pytest
 
-from dataset.formats import deny_lists, embeddings
+from dataset.formats import deny_lists, embeddings, side_tables
 from dataset.formats.release_embeddings import model_folder_name
 from dataset.formats.webdataset import TAR_ENDINGS
 from dataset.recipe import recipe
 from dataset.safety import hash_lists
+from dataset.tagging import options as tag_options
+from dataset.tags import heads
 from tracker.accounts import audit
-from tracker.seeding import embed_jobs
+from tracker.seeding import embed_jobs, tag_jobs
 from tracker.seeding.embed_jobs import Model
 from tracker.storage import deny_lists as tracker_deny_lists
 from tracker.storage import hash_lists as tracker_hash_lists
@@ -42,3 +44,10 @@ def test_deny_lists_lie_in_one_place_and_have_one_set_of_kinds_in_both() -> None
 
 def test_rows_that_takedowns_have_removed_are_noted_where_the_audit_looks() -> None:
     assert embeddings.REMOVED_KEY.encode() == audit.REMOVED_KEY
+
+
+def test_heads_are_read_and_divided_into_units_alike() -> None:
+    assert (tag_jobs.UNIT_ROWS, tag_jobs.UNIT_PICTURES) == (tag_options.UNIT_ROWS, tag_options.UNIT_PICTURES)
+    assert tag_jobs.METADATA_KEY == heads.METADATA_KEY
+    assert {tag_jobs.EMBEDDING, tag_jobs.PICTURE} == {*heads.Kind}
+    assert tag_jobs.TABLE == side_tables.TAGS

@@ -32,8 +32,8 @@ def open_items(store: Store, release: Release, applied: Applied, *, everything: 
     if release.record.card.url:
         yield (f"{release.record.card.url} may keep earlier versions: squash its history, and upload the new version.")
     yield (
-        "Copies that no record names: backups, versions that a bucket keeps, selections and tars made of the release, "
-        "and what others have downloaded, who follow by an anti-join on id with the new version."
+        "Copies that no record names: backups, versions that a bucket keeps, selections, tars and labels made of the "
+        "release, and what others have downloaded, who follow by an anti-join on id with the new version."
     )
 
 

@@ -75,6 +75,7 @@ def test_a_worker_takes_a_build_from_its_first_step_to_its_last(
     ("options", "said"),
     [
         ({"ends": "sentence"}, "unit 0 of step train: The embeddings have changed: search anew."),
+        ({"ends": "taken down"}, r"Rows of r1 1\.0\.0 were removed in the meantime: .* with --restart"),
         ({"ends": "memory"}, r"unit 0 of step train: the memory of 0.5 GiB \(--memory\) is not enough"),
         ({"ends": "killed"}, "the process of unit 0 of step train was killed by SIGKILL"),
         ({"ends": "exit"}, "the process of unit 0 of step train ended with 3"),

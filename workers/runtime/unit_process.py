@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from dataset import strict_json
 from dataset.errors import DatasetError
-from dataset.formats.releases import open_release, require_live
+from dataset.formats.releases import ReleaseError, open_release, require_live
 from dataset.formats.steps import Step, UnitResult, plan_to_json
 from dataset.store.store import Store
 from workers.errors import CannotWork, WorkerError
@@ -176,8 +176,19 @@ def _answer(request: UnitRequest, plan_steps: PlanSteps, run_unit: RunUnit) -> d
         limit = "" if request.max_bytes is None else f" of {request.max_bytes / 2**30:.1f} GiB (--memory)"
         return {"error": f"the memory{limit} is not enough: give a worker more, or run fewer on this machine"}
     except (DatasetError, UnitFailed) as error:
-        return {"error": " ".join(str(error).split())}
+        return {"error": " ".join(str(_cause(request, error)).split())}
     return {"result": asdict(result)}
+
+
+def _cause(request: UnitRequest, error: Exception) -> Exception:
+    """Return why a unit failed: a takedown meanwhile, which deletes a build's working files, or its own error."""
+    try:
+        require_live(open_release(Store.open(request.store, writable=False), request.release), request.version)
+    except ReleaseError as removed:
+        return removed
+    except DatasetError:
+        pass  # the store fails, and the error says so
+    return error
 
 
 def _check_plan(request: UnitRequest, computed: list[list[Any]]) -> None:

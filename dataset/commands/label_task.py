@@ -62,12 +62,12 @@ def label_task_command(
 
     The page is for any number of annotators. A second call continues.
     """
-    with needs_extra("release"):
-        from dataset.label.drawn_file import read_drawn, write_drawn
-        from dataset.label.journal import LabelError
-        from dataset.label.labels import Labels
-        from dataset.label.results import summarize
-        from dataset.label.tasks import read_task
+    from dataset.label.drawn_file import read_drawn, write_drawn
+    from dataset.label.journal import LabelError
+    from dataset.label.labels import Labels
+    from dataset.label.results import summarize
+    from dataset.label.tasks import read_task
+
     task = read_task(task_file)
     folder = work or task_file.with_suffix(".labels")
     opened = None if release is None else open_named_release(release, store, writable=False)

@@ -4,6 +4,7 @@ The first line is the header: what the other lines are about. A last line that w
 opened. One process at a time writes it.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -59,12 +60,17 @@ class Journal:
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a line, and wait until it is on the disk.
 
-        Raises: LabelError when the disk is full.
+        Raises: LabelError when it cannot be written, for example on a full disk; the file stays as it was.
         """
         line = strict_json.dumps(record).encode() + b"\n"
-        if self._file.write(line) != len(line):
-            raise LabelError("The answer was not written whole: free some space on the disk, then start again.")
-        os.fsync(self._file.fileno())
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            self._write(line)
+        except OSError as error:
+            self._file.truncate(whole)  # or the next line would be a part of this one
+            raise LabelError(f"The answer cannot be stored ({error.strerror}): free some space, then repeat it.") from (
+                error
+            )
 
     def damaged(self, error: Exception) -> LabelError:
         """Close the file, and return the error of a line that cannot be read."""
@@ -74,3 +80,8 @@ class Journal:
     def close(self) -> None:
         """Let another process write."""
         self._file.close()
+
+    def _write(self, line: bytes) -> None:
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(self._file.fileno())

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dataset.errors import DatasetError
 from dataset.report.style import BASE
 
 PAGE = Path(__file__).with_name("page")
@@ -53,12 +54,12 @@ def local_app(routes: Sequence[BaseRoute], page: str) -> Starlette:
         return FileResponse(BASE)
 
     async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
-        return JSONResponse({"message": str(error)}, error.status, NO_STORE)
+        status = error.status if isinstance(error, Refused) else 503
+        return JSONResponse({"message": str(error)}, status, NO_STORE)
 
     return Starlette(
         routes=[*routes, Route("/", index), Route("/base.css", base_style), Mount("/", StaticFiles(directory=PAGE))],
         # otherwise another site's page could reach this one under a name of its own
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"])],
-        exception_handlers={Refused: refused},
+        exception_handlers={Refused: refused, DatasetError: refused},
     )

@@ -1,6 +1,7 @@
 """The page for single pictures: who is shown what, undo, adjudication, breaks, reports; and the labels that result."""
 
 import asyncio
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from dataset.formats.label_files import read_label_file, write_labels
 from dataset.label.drawn_file import SCHEMA, Drawn, DrawRecord
 from dataset.label.illegal import REASON, file_missing, report_illegal
 from dataset.label.journal import LabelError
-from dataset.label.labels import Answer, Labels
+from dataset.label.labels import NAME, Answer, Labels
 from dataset.label.picture_server import make_picture_app
 from dataset.label.pictures import Pictures
 from dataset.label.random_draws import Stratum
@@ -229,6 +230,22 @@ def test_a_report_whose_request_could_not_be_filed_hides_and_is_filed_later(tmp_
         file_missing(store, labels, items)
     assert [one.id for one in list_requests(store, pending=True)] == [labels.reported[1]]
     labels.close()
+
+
+def test_an_answer_that_cannot_be_stored_is_refused_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with site(tmp_path, task_of(tmp_path)) as page:
+        page.label("ada", "clean")
+        before = (tmp_path / NAME).read_bytes()
+        with monkeypatch.context() as patched:
+            patched.setattr("os.fsync", full)
+            assert page.act("ada", "label", 2, label="clean") == 503
+        assert (tmp_path / NAME).read_bytes() == before
+        assert page.act("ada", "label", 2, label="clean")["shown"]["item"] == 3
 
 
 def test_answers_of_another_draw_or_class_are_refused(tmp_path: Path) -> None:

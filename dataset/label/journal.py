@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Journal:
 
         Raises: LabelError when another process has it open, it is damaged, or it has another header.
         """
-        self._path, self._remedy = path, remedy
+        self._path, self._remedy, self._lock = path, remedy, threading.Lock()
         there = path if writable or path.exists() else Path(os.devnull)
         try:
             self._file = there.open("a+b" if writable else "rb", buffering=0)
@@ -63,14 +64,14 @@ class Journal:
         Raises: LabelError when it cannot be written, for example on a full disk; the file stays as it was.
         """
         line = strict_json.dumps(record).encode() + b"\n"
-        whole = os.fstat(self._file.fileno()).st_size
-        try:
-            self._write(line)
-        except OSError as error:
-            self._file.truncate(whole)  # or the next line would be a part of this one
-            raise LabelError(f"The answer cannot be stored ({error.strerror}): free some space, then repeat it.") from (
-                error
-            )
+        with self._lock:  # annotators answer at the same time
+            whole = os.fstat(self._file.fileno()).st_size
+            try:
+                self._write(line)
+            except OSError as error:
+                self._file.truncate(whole)  # or the next line would be a part of this one
+                said = f"The answer cannot be stored ({error.strerror}): free some space, then repeat it."
+                raise LabelError(said) from error
 
     def damaged(self, error: Exception) -> LabelError:
         """Close the file, and return the error of a line that cannot be read."""

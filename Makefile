@@ -83,7 +83,7 @@ bench-dedup: .venv/installed  ## recall and cost of near-duplicates beside two p
 kill-dedup: .venv/installed  ## searches for near-duplicates killed in every kind of job; the bytes have to be equal
 	"$(BIN)/python" -m tests.dataset.dedup.killing
 
-kill-builds: .venv/installed  ## indexes and near-duplicates by 1, 2 and 4 workers that are killed; the bytes have to be equal
+kill-builds: .venv/installed  ## indexes, near-duplicates and tags by 1, 2 and 4 workers that are killed; the bytes have to be equal
 	"$(BIN)/python" -m tests.swarm.killing_builds
 kill-index: .venv/installed  ## builds, additions, removals and compactions of an index killed at 30 random moments
 	"$(BIN)/python" -m tests.dataset.index.killing

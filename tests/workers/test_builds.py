@@ -1,7 +1,6 @@
 """Builds through the queue have the plans and the bytes of one machine."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -193,18 +192,3 @@ def test_a_release_is_tagged_as_on_one_machine(
     files = {path: len(data) for path, data in found.items() if path.startswith("releases/laion/tags/1-v1/")}
     assert listed == files
     assert console(*command).err == "releases/laion tags: is built; --restart builds it again\n"
-
-
-def test_what_cannot_be_tagged_is_refused_before_a_build_begins(console: Console, tmp_path: Path) -> None:
-    store = release_to_tag(tmp_path / "queue").store
-    store.put("heads/broken.safetensors", b"broken")
-    store.put("heads/again.safetensors", store.read("heads/unsafe.safetensors"))
-    for arguments, sentence in (
-        (("--head", "nobody"), "has no head heads/nobody.safetensors: put it there with dataset heads add"),
-        (("--head", "broken"), "heads/broken.safetensors in .* is not a head: make it again"),
-        (("--head", "unsafe", "--head", "again"), "both compute punsafe: give one for each tag"),
-        (("--head", "unsafe"), "a head reads embeddings: name their folder below embeddings/ with --model"),
-        (("--head", "mark", "--model", TAGGED_MODEL), "no head reads embeddings: leave --model out"),
-        (("--head", "unsafe", "--model", "other"), "releases/laion has no embeddings of other"),
-    ):
-        assert re.search(sentence, console.refusal("tag", "laion", *arguments))

@@ -1,4 +1,4 @@
-"""`tracker index` and `tracker dedup`: plans from a release's records, and the messages about a build."""
+"""`tracker index`, `dedup` and `tag`: plans from a release's records, and the messages about a build."""
 
 import json
 from collections.abc import Callable
@@ -161,3 +161,46 @@ def test_damaged_records_are_one_sentence(console: Console, tmp_path: Path) -> N
     assert "is not a JSON object" in console.refusal("index", "r1", "--model", "clip")
     release.put("releases/r1/release.json", {"version": "1.0.0"})
     assert "lacks the list batches" in console.refusal("dedup", "r1", "--model", "clip")
+
+
+def put_head(store: Path, name: str, tag: str = "punsafe", kind: str = "embedding") -> None:
+    """Write a head's file without tensors."""
+    said = json.dumps({"format": 1, "tag": tag, "kind": kind})
+    (store / "heads").mkdir(exist_ok=True)
+    header = json.dumps({"__metadata__": {"shoal.head": said}}).encode()
+    (store / "heads" / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_a_release_is_tagged_in_units_of_embeddings_and_of_pictures(console: Console, tmp_path: Path) -> None:
+    Release(tmp_path, a=[600_000, 10], b=[300_000])
+    put_head(tmp_path, "unsafe")
+    put_head(tmp_path, "mark", "pwatermark", "picture")
+    (build,) = console.json("tag", "r1", "--head", "unsafe", "--model", "clip")["builds"]
+    assert build["plan"] == [["plan", 1], ["score", 6], ["write", 3], ["finish", 1], ["clean", 1]]
+    both = ("--head", "unsafe", "--head", "store:heads/mark.safetensors", "--model", "clip")
+    assert "another tag build of releases/r1 is at step plan" in console.refusal("tag", "r1", *both)
+    (build,) = console.json("tag", "r1", *both, "--restart")["builds"]
+    assert build["plan"][1:5] == [["score", 6], ["locate", 3], ["tars", 1], ["pictures", 19]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--head", "nobody"), "has no head heads/nobody.safetensors: put it there with dataset heads add"),
+        (("--head", "broken"), "is not a head: make it again, and add it under a new name"),
+        (("--head", "newer"), "reads 'sound', which this version does not know"),
+        (("--head", "unsafe", "--head", "again"), "both compute punsafe: give one for each tag"),
+        (("--head", "unsafe"), "a head reads embeddings: name their folder below embeddings/ with --model"),
+        (("--head", "mark", "--model", "clip"), "no head reads embeddings: leave --model out"),
+        (("--head", "unsafe", "--model", "other"), "releases/r1 has no embeddings of other"),
+    ],
+)
+def test_what_cannot_be_tagged_is_one_sentence(
+    console: Console, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    Release(tmp_path, a=[100])
+    for name, kind in (("unsafe", "embedding"), ("again", "embedding"), ("newer", "sound")):
+        put_head(tmp_path, name, kind=kind)
+    put_head(tmp_path, "mark", "pwatermark", "picture")
+    (tmp_path / "heads" / "broken.safetensors").write_bytes(b"broken")
+    assert said in console.refusal("tag", "r1", *arguments)

@@ -71,7 +71,8 @@ def read_deny_list(uri: str, path: str) -> DenyList:
                     found.hosts.update(values)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DenyListError(f"the deny list {path} cannot be read: {error!r}; restore it") from error
-    found.numbers = {kind: np.concatenate(pieces) for kind, pieces in gathered.items()}
+    for kind in list(gathered):
+        found.numbers[kind] = np.concatenate(gathered.pop(kind))
     return found
 
 

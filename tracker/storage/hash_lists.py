@@ -87,12 +87,19 @@ def pack_numbers(found: Mapping[str, Numbers]) -> tuple[bytes, dict[str, int]]:
 
     PDQs are four numbers each, all else is one.
     """
-    parts = {kind: np.unique(found.get(kind, np.empty(0, np.uint64))) for kind in KINDS if kind != "pdq"}
+    parts = {kind: _distinct(found.get(kind, np.empty(0, np.uint64))) for kind in KINDS if kind != "pdq"}
     parts["pdq"] = np.unique(found.get("pdq", np.empty(0, np.uint64)).reshape(-1, 4), axis=0)
     counts = {kind: len(parts[kind]) for kind in KINDS}
     head = MAGIC + strict_json.dumps({kind: n for kind, n in counts.items() if n}, separators=(",", ":")).encode()
     assert len(head) <= HEAD_BYTES
-    return head.ljust(HEAD_BYTES) + b"".join(parts[kind].astype("<u8").tobytes() for kind in KINDS), counts
+    return b"".join((head.ljust(HEAD_BYTES), *(parts[kind].astype("<u8", copy=False).data for kind in KINDS))), counts
+
+
+def _distinct(values: Numbers) -> Numbers:
+    """Return the distinct values, sorted; of many million, one copy is made (numpy.unique makes three)."""
+    ordered: Numbers = np.sort(values)
+    repeated = ordered[1:] == ordered[:-1]
+    return np.delete(ordered, np.flatnonzero(repeated)) if repeated.any() else ordered
 
 
 def _numbers(digests: list[bytes]) -> Numbers:

@@ -167,6 +167,7 @@ def _pictures(task: "Task", drawn: "Drawn", release: Release, store: Store, fetc
     rows = rows_of(opened, ids, sorted(known & {*opened.schema.names}))
     rows = rows.filter(pa.array(~screen.hidden(rows)))
     shown = rows["id"].to_numpy()
+    messages.print(f"Reading up to {len(shown):,} pictures", highlight=False)
     kept = kept_thumbnails(release, shown, PIXELS)
     messages.print(f"{len(kept):,} of {len(np.unique(ids)):,} pictures are kept", highlight=False)
     if not kept and fetcher is None:

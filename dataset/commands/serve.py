@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dataset.commands import serve_options
 from dataset.commands.options import StoreOption, messages, needs_extra
 from dataset.commands.releases import is_release, open_named_release
-from dataset.commands.serve_files import check_exports, check_page, read_masks, read_token
+from dataset.commands.serve_files import check_exports, check_page, read_masks, read_ratings, read_token
 from dataset.commands.served_indexes import open_searched, trace
 from dataset.store.store import Store
 
@@ -32,6 +32,7 @@ def serve_command(
     fetcher: serve_options.FetcherOption = None,
     column: serve_options.ColumnOption = None,
     mask: serve_options.MaskOption = None,
+    aesthetic: serve_options.AestheticOption = None,
     safe: serve_options.SafeOption = True,
     always_safe: serve_options.AlwaysSafeOption = False,
     page: serve_options.PageOption = None,
@@ -67,6 +68,7 @@ def serve_command(
             releases[engine.name] = one
     site_options = SiteOptions(
         columns=(*DEFAULT_COLUMNS, *(column or ())),
+        ratings=read_ratings(aesthetic) if aesthetic else None,
         cors=tuple(cors or ()),
         per_second=per_second,
         burst=burst,

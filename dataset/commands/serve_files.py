@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,24 @@ def read_masks(paths: Sequence[Path]) -> Any:
             raise ServeError(f"Cannot read the mask {path} ({error}): give a parquet file with a column id.") from error
         found.append(ids.drop_null().to_numpy())
     return np.unique(np.concatenate(found))
+
+
+def read_ratings(folder: Path) -> "npt.NDArray[np.float32]":
+    """Return the vectors in rating0.npy to rating9.npy, as LAION's aesthetic predictor has them -> (10, D) float32.
+
+    Raises: ServeError when one cannot be read, or their dimensions differ.
+    """
+    from dataset.search.clip_retrieval import RATINGS
+
+    found = []
+    for path in (folder / f"rating{rating}.npy" for rating in range(RATINGS)):
+        try:
+            found.append(np.load(path, allow_pickle=False).astype(np.float32).reshape(-1))
+        except (OSError, ValueError, EOFError) as error:
+            raise ServeError(f"Cannot read {path} ({error}): give the folder of rating0.npy to rating9.npy.") from error
+    if len({row.shape for row in found}) > 1 or not np.isfinite(np.concatenate(found)).all():
+        raise ServeError(f"The vectors in {folder} are not finite, or of different dimensions: copy them again.")
+    return np.stack(found)
 
 
 def read_token(path: Path) -> str:

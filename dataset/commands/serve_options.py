@@ -36,6 +36,12 @@ MaskOption = Annotated[
     list[Path] | None,
     typer.Option(rich_help_panel=WHAT, help="Parquet file with a column id, whose rows are never shown. Repeatable."),
 ]
+AestheticOption = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=WHAT, help="Folder of rating0.npy to rating9.npy for clip-retrieval's aesthetic_score."
+    ),
+]
 SafeOption = Annotated[
     bool, typer.Option("--safe/--no-safe", rich_help_panel=WHAT, help="Leave out unsafe rows by default.")
 ]

@@ -3,10 +3,11 @@
 Source: clip_back.py of clip-retrieval 2.45.0, its client and its front end. The same requests get the same answers,
 with these differences: numbers that are not JSON are null; an error has the right status and a sentence; filters run
 before the search and duplicates are replaced by further results, so a page is full if there are rows; rows that are
-gone have empty metadata; the file at `image_path` is never read; aesthetic_score and the violence detector, for which
-clip_back downloads vectors, and use_mclip change nothing.
+gone have empty metadata; the file at `image_path` is never read. aesthetic_score adds the vector of a rating, if the
+operator gave these vectors, which clip_back downloads; use_mclip and use_violence_detector change nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from dataset import strict_json
 from dataset.search.bodies import Fields
-from dataset.search.engine import MODALITIES, Engine, Ids
+from dataset.search.engine import MODALITIES, Engine, Ids, Vectors
 from dataset.search.errors import SearchError
 from dataset.search.listing import MOST_DEPTH, Listing
 from dataset.search.metrics import FULL
@@ -26,6 +27,9 @@ from dataset.search.terms import Term, TermKind, given_vector, query_vector
 
 DEFAULT_COLUMNS = ("url", "image_path", "caption", "NSFW")
 """What clip_back returns unless it is told otherwise, as far as an index has it."""
+
+RATINGS = 10
+"""Of LAION's aesthetic predictor: 0 to 9."""
 
 NEAR_DUPLICATE = 0.94
 """clip_back's threshold of the inner product."""
@@ -47,6 +51,9 @@ class KnnRequest:
     term: Term
     deduplicate: bool
     safe: bool | None
+    rating: int | None
+    """Of 0 to 9: the query moves towards pictures with this rating."""
+    rating_weight: float
 
 
 def parse_knn(given: Mapping[str, Any]) -> KnnRequest:
@@ -60,8 +67,9 @@ def parse_knn(given: Mapping[str, Any]) -> KnnRequest:
     fields = Fields(given)
     images = fields.integer("num_images", 0, low=0, high=MOST_DEPTH)
     modality = fields.get("modality", str, "image")
-    for name, kinds in (("aesthetic_score", (int, str)), ("aesthetic_weight", (int, float, str)), ("use_mclip", bool)):
-        _refuse_words(fields, name, fields.get(name, kinds))
+    rating, weight = _number(fields, "aesthetic_score"), _number(fields, "aesthetic_weight")
+    if rating is not None and rating not in range(RATINGS):
+        raise fields.wrong("aesthetic_score", f"must be an integer from 0 to {RATINGS - 1}")
     return KnnRequest(
         index=fields.get("indice_name", str) or None,  # clip-front asks with "" before it knows the names
         modality=modality if modality == "image" else "text",
@@ -70,15 +78,24 @@ def parse_knn(given: Mapping[str, Any]) -> KnnRequest:
         term=_term(fields),
         deduplicate=fields.get("deduplicate", bool, False),
         safe=fields.get("use_safety_model", bool),
+        rating=None if rating is None else int(rating),
+        rating_weight=weight or 0.0,
     )
 
 
-def _refuse_words(fields: Fields, name: str, value: object) -> None:
-    """Raise SearchError for a text that is neither empty nor a number."""
+def _number(fields: Fields, name: str) -> float | None:
+    """Return a field that is a number, or a text that is one; None for an empty text.
+
+    Raises: SearchError for another text, and for a number that is not finite.
+    """
+    value = fields.get(name, (int, float, str), "")
     try:
-        float(value or 0)  # type: ignore[arg-type]
+        number = None if value == "" else float(value)
     except (ValueError, OverflowError) as error:
         raise fields.wrong(name, "is not a number") from error
+    if number is not None and not math.isfinite(number):
+        raise fields.wrong(name, "is not a finite number")
+    return number
 
 
 def _term(fields: Fields) -> Term:
@@ -97,9 +114,13 @@ def _term(fields: Fields) -> Term:
 class ClipRetrieval:
     """The answers of clip-retrieval's routes, as JSON bytes."""
 
-    def __init__(self, service: Service, columns: Sequence[str] = DEFAULT_COLUMNS) -> None:
+    def __init__(
+        self, service: Service, columns: Sequence[str] = DEFAULT_COLUMNS, ratings: Vectors | None = None
+    ) -> None:
+        """`ratings`, (RATINGS, D) float32, has the vector of each rating; indexes of other dimensions do without."""
         self._service = service
         self._columns = tuple(columns)
+        self._ratings = ratings
 
     def indices(self) -> bytes:
         """Return the names of the indexes."""
@@ -129,6 +150,9 @@ class ClipRetrieval:
             scale = float(np.linalg.norm(np.asarray(asked.term.value, np.float64)))
         else:
             vector = await query_vector([asked.term], engine, self._service.sources, asked.modality)
+        if asked.rating is not None and self._ratings is not None and self._ratings.shape[1] == engine.dimensions:
+            moved = scale * vector + asked.rating_weight * self._ratings[asked.rating]
+            vector, scale = given_vector(tuple(moved.tolist()), engine), 1.0
         answer: bytes = await self._service.search(
             served,
             vector,

@@ -7,6 +7,7 @@ from typing import Any
 
 from dataset.formats.releases import Release
 from dataset.search.clip_retrieval import DEFAULT_COLUMNS
+from dataset.search.engine import Vectors
 from dataset.search.reports import Reports
 
 
@@ -15,6 +16,8 @@ class SiteOptions:
     """The options. `page` is served under /; None means our own."""
 
     columns: Sequence[str] = DEFAULT_COLUMNS
+    ratings: Vectors | None = None
+    """(10, D) float32: vectors of pictures' ratings, for clip-retrieval's aesthetic_score."""
     cors: Sequence[str] = ()
     per_second: float = 20.0
     burst: int = 100

@@ -35,7 +35,7 @@ class Routes:
     def __init__(self, service: Service, options: SiteOptions, exports: Exports, pages: ReleasePages) -> None:
         self._service = service
         self._options = options
-        self._clip = ClipRetrieval(service, options.columns)
+        self._clip = ClipRetrieval(service, options.columns, options.ratings)
         self._pages = pages
         self._api = SearchApi(
             service,

@@ -15,7 +15,7 @@ from dataset.search.encoder import Encoder, EncoderOptions
 from dataset.search.metrics import Metrics
 from dataset.search.options import SiteOptions
 from tests.dataset.search import golden_rows
-from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine
+from tests.dataset.search.tiny import Client, TinyEngine, served, tiny_engine, unit_rows
 from tests.readers import reader
 
 RECORDED = json.loads(Path(__file__).with_name("clip_back_answers.json").read_text(encoding="utf-8"))
@@ -108,6 +108,8 @@ WRONG = {
     "too many results": ({"embedding_input": [1] * 16, "num_result_ids": 10**9}, 400, "num_result_ids"),
     "a negative number": ({"embedding_input": [1] * 16, "num_images": -1}, 400, "num_images"),
     "a word as a score": ({"embedding_input": [1] * 16, "aesthetic_score": "high"}, 400, "aesthetic_score"),
+    "a score that is no rating": ({"embedding_input": [1] * 16, "aesthetic_score": 10}, 400, "aesthetic_score"),
+    "an endless weight": ({"embedding_input": [1] * 16, "aesthetic_weight": "inf"}, 400, "aesthetic_weight"),
     "no model": ({"text": "a cat"}, 409, None),
     "no fetcher": ({"image_url": "http://127.0.0.1/a.jpg"}, 409, None),
 }
@@ -136,6 +138,21 @@ def test_a_body_that_is_not_a_json_object_is_a_bad_request(tiny: Client, body: b
 def test_the_base_address_answers_the_clients_of_those_who_give_no_path(golden: Client) -> None:
     asked = golden_rows.requests()[0]
     assert golden.ask("/", asked).body == golden.ask("/knn-service", asked).body
+
+
+def test_a_rating_moves_the_query_as_in_clip_back_if_the_operator_gave_its_vector(tiny: Client) -> None:
+    ratings = unit_rows(10, seed=5)
+    query = [3.0, *[1.0] * 15]
+    asked = {"embedding_input": query, "use_safety_model": False, "num_images": 300}
+    with served(tiny_engine(), options=SiteOptions(per_second=0, ratings=ratings)) as client:
+        moved = np.asarray(query, np.float32) + 2.5 * ratings[9]
+        moved /= np.linalg.norm(moved)
+        near = tiny_engine().vectors @ moved
+        found = knn(client, **asked, aesthetic_score="9", aesthetic_weight="2.5")
+        assert [row["id"] for row in found] == (np.argsort(-near, kind="stable") + 10).tolist()
+        assert [row["similarity"] for row in found[:9]] == pytest.approx(np.sort(near)[::-1][:9].tolist(), abs=1e-3)
+        assert knn(client, **asked, aesthetic_score="", aesthetic_weight="2.5") == knn(tiny, **asked)
+    assert knn(tiny, **asked, aesthetic_score=9, aesthetic_weight=2.5, use_mclip=True) == knn(tiny, **asked)
 
 
 def test_nulls_are_taken_for_absent(tiny: Client) -> None:

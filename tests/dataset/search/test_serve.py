@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dataset.commands.serve_files import read_masks
+from dataset.commands.serve_files import read_masks, read_ratings
 from dataset.commands.served_indexes import open_searched
 from dataset.formats.releases import Release
 from dataset.index.lookup import open_index
@@ -133,6 +133,15 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(release: Release, tmp_pa
             Store.open(str(tmp_path)).write_table(name, wrong)
         with pytest.raises(ServeError, match="a parquet file with a column id"):
             read_masks([tmp_path / name])
+    for rating in range(9):
+        np.save(tmp_path / f"rating{rating}.npy", np.ones((1, 4)))
+    with pytest.raises(ServeError, match="rating9"):
+        read_ratings(tmp_path)
+    np.save(tmp_path / "rating9.npy", np.ones(5))
+    with pytest.raises(ServeError, match="different dimensions"):
+        read_ratings(tmp_path)
+    np.save(tmp_path / "rating9.npy", np.full(4, 9))
+    assert read_ratings(tmp_path)[9].tolist() == [9, 9, 9, 9]
     command = [sys.executable, "-c", "from dataset.main import main; main()", "serve", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)

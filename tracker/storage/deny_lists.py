@@ -112,32 +112,37 @@ _NUMBERS: Mapping[str, Callable[[Sequence[str]], Numbers]] = {
 }
 
 
+def _holds(known: Numbers, number: int) -> bool:
+    at = int(np.searchsorted(known, np.uint64(number)))
+    return at < len(known) and int(known[at]) == number
+
+
 @dataclass(slots=True)
 class LinkRules:
     """The URLs, pairs and hosts of deny lists, which are compared with waiting links."""
 
-    urls: set[int] = field(default_factory=set)
-    """First 64 bits of the sha256 of each URL; so are the hosts'."""
-    pairs: set[int] = field(default_factory=set)
-    """LAION's hashes, in two's complement."""
+    urls: Numbers = field(default_factory=lambda: np.empty(0, np.uint64))
+    """First 64 bits of the sha256 of each URL, sorted."""
+    pairs: Numbers = field(default_factory=lambda: np.empty(0, np.uint64))
+    """LAION's hashes, in two's complement, sorted."""
     hosts: set[str] = field(default_factory=set)
 
     def add(self, found: DenyList) -> None:
         """Add the entries of a list that concern links."""
-        self.urls.update(found.numbers.get("url", np.empty(0, np.uint64)).tolist())
-        self.pairs.update(found.numbers.get("pair", np.empty(0, np.uint64)).tolist())
+        self.urls = np.union1d(self.urls, found.numbers.get("url", self.urls))
+        self.pairs = np.union1d(self.pairs, found.numbers.get("pair", self.pairs))
         self.hosts.update(host.strip("[]") for host in found.hosts)
 
     def __bool__(self) -> bool:
-        return bool(self.urls or self.pairs or self.hosts)
+        return bool(len(self.urls) or len(self.pairs) or self.hosts)
 
     def matches(self, url: str, text: str) -> bool:
         """Return whether a link is denied; a blank link is not."""
         if not url:
             return False
-        if self.urls and int.from_bytes(hashlib.sha256(url.encode()).digest()[:8]) in self.urls:
+        if len(self.urls) and _holds(self.urls, int.from_bytes(hashlib.sha256(url.encode()).digest()[:8])):
             return True
-        if self.pairs and mmh3.hash64((url + text).encode(), signed=False)[0] in self.pairs:
+        if len(self.pairs) and _holds(self.pairs, mmh3.hash64((url + text).encode(), signed=False)[0]):
             return True
         return bool(self.hosts) and self._is_host_denied(_host_of(url))
 

@@ -248,3 +248,16 @@ def test_statistics_and_card_count_the_tags_in_place_of_the_releases_own(release
     card = release.store.read(release.path("README.md")).decode()
     assert "- `tags/`, column `punsafe`: store:heads/unsafe.safetensors" in card
     assert "); 200 pairs" in card
+
+
+def test_a_removed_row_leaves_the_tags_and_what_lists_them(release: Release) -> None:
+    tag(release, find_heads(release.store, ["unsafe"]))
+    row, store = next(rows_of(release)), ["--store", release.store.uri]
+    for command in (["add", "--url", row["URL"], "--reason", "rights"], ["apply", "laion"]):
+        said = CliRunner().invoke(app, ["takedown", *command, *store])
+        assert said.exit_code == 0, said.output
+    live = open_release(release.store, "laion")
+    table = read_side_tables(live)["tags"]
+    assert (table.version, table.rows, row["id"] in tags_of(live)) == ("2.0.0", 199, False)
+    check_sums(Path(release.store.uri.removeprefix("file://")) / release.folder / "tags")
+    assert tag(live, find_heads(live.store, ["unsafe"])) == table

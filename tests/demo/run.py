@@ -35,7 +35,7 @@ from dataset.report.report import write_report
 from dataset.store.store import Store
 from tests.demo.checks import Check, check_results, read_results
 from tests.demo.crawl import FULL_IMAGES, read_expected
-from tests.demo.duplicate_checks import AT, check_duplicates
+from tests.demo.duplicate_checks import AT, PDQ_FROM, check_duplicates, check_planted
 from tests.demo.index_checks import ASKED, caption_to_find, check_index
 from tests.demo.progress import check_table, closing_table, live_view, one_line, stage_rows
 from tests.demo.release_checks import check_release
@@ -54,6 +54,7 @@ SETTINGS = {
 }
 TIMEOUT_SECONDS = 5  # of a download; three plants wait for its end
 WORKERS = {"extract": 2, "ingest": 1, "download": 3, "filter": 2}
+PLANTED = "8"  # pictures that are edited in 37 ways each
 POLL_SECONDS = 1.5
 PATIENCE_SECONDS = 900  # a swarm that has not ended by then never will
 
@@ -173,7 +174,8 @@ def work(demo: Demo, swarm: Swarm) -> bool:
     checks += checks_of_release
     checks += search(demo, swarm)
     checks += take_down(demo, swarm)
-    checks += find_duplicates(demo, swarm)
+    duplicates, checks_of_duplicates = find_duplicates(demo, swarm)
+    checks += checks_of_duplicates
     out = Console(highlight=False)
     out.print(closing_table(stage_rows(status)))
     out.print(check_table(checks))
@@ -184,6 +186,7 @@ def work(demo: Demo, swarm: Swarm) -> bool:
         ("release", demo.folder / "store" / "releases" / "demo"),
         ("its card", demo.folder / "store" / "releases" / "demo" / "README.md"),
         ("report", report),
+        ("duplicates", duplicates),
     ):
         out.print(f"  {name:<11}{path}", soft_wrap=True)
     out.print("`make search` opens its pictures in the search page.")
@@ -339,12 +342,17 @@ def take_down(demo: Demo, swarm: Swarm) -> list[Check]:
     return check_takedown(store, url, verified, audit=audited(swarm))
 
 
-def find_duplicates(demo: Demo, swarm: Swarm) -> list[Check]:
-    """Find the release's near-duplicates by the embeddings of the index, and compare them with the planted copies."""
-    command = [str(BIN / "dataset"), "dedup", "demo", "--model", "demo", "--at", str(AT), "--workers", "1"]
-    swarm.run("dedup", command)
+def find_duplicates(demo: Demo, swarm: Swarm) -> tuple[Path, list[Check]]:
+    """Find near-duplicates by embeddings and hashes, compare them with the crawl's copies, and plant more copies."""
+    dedup = [str(BIN / "dataset"), "dedup"]
+    hashes = ["--with-pdq", "--pdq-from", str(PDQ_FROM)]
+    swarm.run("dedup", [*dedup, "demo", "--model", "demo", "--at", str(AT), *hashes, "--workers", "1"])
+    planted = json.loads(swarm.run("plant", [*dedup, "plant", "demo", "--pictures", PLANTED, "--json"]))
+    page = demo.folder / "near-duplicates.html"
+    swarm.run("dedup report", [*dedup, "report", "demo", "--out", str(page)])
     store = Store.open(str(demo.folder / "store"))
-    return check_duplicates(read_expected(demo.folder / "crawl"), open_release(store, "demo"))
+    checks = check_duplicates(read_expected(demo.folder / "crawl"), open_release(store, "demo"))
+    return page, [*checks, check_planted(planted)]
 
 
 def audited(swarm: Swarm) -> Check:

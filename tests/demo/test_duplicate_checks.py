@@ -10,7 +10,7 @@ from dataset.dedup.options import Options
 from dataset.dedup.run import search
 from dataset.formats.releases import Release
 from dataset.store.store import Store
-from tests.demo.duplicate_checks import AT, check_duplicates
+from tests.demo.duplicate_checks import AT, check_duplicates, check_planted
 from tests.demo.planting import Link
 from tests.demo.plants import Pair, Plant
 from tests.planted import MODEL, put_release
@@ -59,3 +59,11 @@ def test_a_missed_copy_fails_recall(release: Release) -> None:
 def test_rows_that_are_no_copies_fail_precision(release: Release) -> None:
     recall, precision = check_duplicates(links([one // 3 for one in range(24)] + [None] * 16), release)
     assert (recall.holds, precision.holds) == (True, False)
+
+
+def test_planted_edits_that_the_join_misses_fail() -> None:
+    edit = {"is_copy": True, "pairs": 20, "at_threshold": 10, "at_threshold_found": 10, "found": 10}
+    other = edit | {"is_copy": False, "at_threshold_found": 0}
+    assert check_planted({"edits": [edit, other]}).holds
+    assert not check_planted({"edits": [edit, edit | {"at_threshold_found": 8}]}).holds
+    assert not check_planted({"edits": [other]}).holds

@@ -4,23 +4,27 @@ The tars are listed once, so a unit that is repeated reads what it read before. 
 order of the tar.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import threadpoolctl
 
 from dataset.dedup.arrays import Array, Arrays, in_sections, write_arrays
 from dataset.formats.steps import UnitResult
 from dataset.models.decoders import Decoders
-from dataset.models.inputs import Square
+from dataset.models.inputs import Pixels, Square
 from dataset.select.pictures import KEY_POSITIONS, PictureTar, find_tars, picture_members, source_rows
 from dataset.tagging.scores import put_scores
 from dataset.tagging.work import Integers, Work
 from dataset.tags.heads import Kind, Rows
+
+if TYPE_CHECKING:
+    from dataset.tags.picture_heads import PictureHead
 
 SCORED_PICTURES = 256
 """Pictures that are decoded and scored together: 15 MB of received files, 50 MB of squares of 256 pixels."""
@@ -83,35 +87,39 @@ def score_group(work: Work, group: int) -> Pictured:
 
     ids, inputs, keys = _rows_of(work, group)
     heads = {tag: load_picture_head(work.heads[tag].file) for tag in work.options.of_kind(Kind.PICTURE)}
-    found: dict[str, list[Rows]] = {tag: [] for tag in heads}
-    found_ids: list[Integers] = []
-    undecodable: Counter[str] = Counter()
+    tagged = [np.empty(0, np.int64)]
+    tags: dict[str, list[Rows]] = {tag: [np.empty(0, np.float32)] for tag in heads}
+    undecodable = 0
     # torch has been loaded here, and its threads are limited like those of jobs.py
     with Decoders() as decoders, threadpoolctl.threadpool_limits(1):
         for number, tar in _tars(work, group):
             mine = (inputs == number) & (keys // KEY_POSITIONS == tar.job)
-            names = {f"{key:015d}": one for key, one in zip(keys[mine].tolist(), ids[mine].tolist(), strict=True)}
-            for members in _chunks(picture_members(tar, names)):
-                images = [data for _, _, data in members]
-                some = np.array([names[key] for key, _, _ in members], np.int64)
-                good = np.ones(len(images), np.bool_)
-                squares = {}
-                for side in {head.side for head in heads.values()}:
-                    pixels = np.zeros((len(images), side, side, 3), np.uint8)
-                    for row, item in enumerate(decoders.each(Square(side), images)):
-                        if item is None or len(item) != pixels[row].nbytes:
-                            good[row] = False
-                        else:
-                            pixels[row] = np.frombuffer(item, np.uint8).reshape(side, side, 3)
-                    squares[side] = pixels
-                undecodable[tar.path] += int(np.count_nonzero(~good))
-                found_ids.append(some[good])
-                for tag, head in heads.items():
-                    found[tag].append(head.score(squares[head.side][good]))
-    scored = np.concatenate([np.empty(0, np.int64), *found_ids])
-    tags: dict[str, Array] = {tag: np.concatenate([np.empty(0, np.float32), *some]) for tag, some in found.items()}
-    put_scores(work, "pictures", group, scored, tags)
-    return Pictured(rows=len(ids), tagged=len(scored), undecodable=undecodable.total())
+            id_of = {f"{key:015d}": one for key, one in zip(keys[mine].tolist(), ids[mine].tolist(), strict=True)}
+            for members in _chunks(picture_members(tar, id_of)):
+                good, scores = _score(heads, [data for _, _, data in members], decoders)
+                tagged.append(np.array([id_of[key] for key, _, _ in members], np.int64)[good])
+                undecodable += int(np.count_nonzero(~good))
+                for tag, some in scores.items():
+                    tags[tag].append(some)
+    found = np.concatenate(tagged)
+    put_scores(work, "pictures", group, found, {tag: np.concatenate(some) for tag, some in tags.items()})
+    return Pictured(rows=len(ids), tagged=len(found), undecodable=undecodable)
+
+
+def _score(
+    heads: Mapping[str, "PictureHead"], pictures: Sequence[bytes], decoders: Decoders
+) -> tuple[npt.NDArray[np.bool_], dict[str, Rows]]:
+    """Return which of N pictures could be decoded, (N,) bool, and the tags of these, (M,) float32 by tag."""
+    good = np.ones(len(pictures), np.bool_)
+    squares: dict[int, Pixels] = {}
+    for side in {head.side for head in heads.values()}:
+        squares[side] = np.zeros((len(pictures), side, side, 3), np.uint8)
+        for at, item in enumerate(decoders.each(Square(side), pictures)):
+            if item is None or len(item) != squares[side][at].nbytes:
+                good[at] = False
+            else:
+                squares[side][at] = np.frombuffer(item, np.uint8).reshape(side, side, 3)
+    return good, {tag: head.score(squares[head.side][good]) for tag, head in heads.items()}
 
 
 def _groups(work: Work, inputs: Integers, jobs: Integers) -> Integers:

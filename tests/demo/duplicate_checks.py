@@ -13,8 +13,8 @@ AT = 0.998
 """The cosine from which the demo's model calls pictures the same: other pictures of one scene come as near as .997."""
 
 PDQ_FROM = 0.996
-"""With near hashes. From .90 on, as for CLIP's ViTs, 15 pairs of other scenes in 1,178 pictures would be near-duplicates:
-this model puts one shape at one place above .90, whatever is behind it, and hashes of simple pictures differ in 40 bits.
+"""With near hashes. From .90 on, as for CLIP's ViTs, 15 pairs of other scenes in 1,178 pictures would be members: this
+model puts one shape at one place above .90, whatever is behind it, and simple pictures' hashes differ in 40 bits.
 """
 
 

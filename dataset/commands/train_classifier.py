@@ -22,7 +22,9 @@ SCORES = "scores.parquet"
 
 def train_classifier_command(
     tag: Annotated[Tag, typer.Option(metavar="TAG", help="What the class says: punsafe or pwatermark.")],
-    positive: Annotated[str, typer.Option(metavar="CLASS", help="The class that has the tag; others have not.")],
+    positive: Annotated[
+        str, typer.Option(metavar="CLASS", help="The class that has the tag; all other classes lack it.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the classifier, its card and the scores of the test pictures.")],
     store: StoreOption,
     labels: Annotated[

@@ -49,8 +49,10 @@ release with `dataset tag`. Loading the file runs no code.
 
 ## Data
 
-{facts.data} Near-duplicates are in one split. {facts.left_out:,} labelled pictures are left out, because they are
-missing or cannot be decoded.
+{facts.data}
+
+Near-duplicates are in one split. {facts.left_out:,} labelled pictures are left out, because they are missing or cannot
+be decoded.
 
 | split | pictures | `{layout.classes[0]}` |
 | --- | --- | --- |
@@ -64,7 +66,7 @@ weight. Intervals are of 95 % (Wilson). Prevalence: {_said(measured.prevalence)}
 
 At {MIDDLE}: precision {_said(half.precision)}, recall {_said(half.recall)}.
 
-| threshold | called | precision | recall | recall |
+| threshold | called | precision | recall | |
 | --- | --- | --- | --- | --- |
 {curve}
 

@@ -55,7 +55,7 @@ def at_prevalence(scores: Scores, labels: Labels, weights: Weights, threshold: f
         threshold,
         share_of(called, weights, largest),
         share_of(ones[called], weights[called], largest),
-        share_of(called[ones], weights[ones], largest),
+        share_of(called[ones], weights[ones], float(weights[ones].max(initial=0.0))),
     )
 
 

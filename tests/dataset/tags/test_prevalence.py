@@ -60,6 +60,13 @@ def test_the_planted_precision_and_recall_lie_in_nineteen_of_twenty_intervals() 
     assert (hits >= 180).all()
 
 
+def test_a_certain_recall_depends_on_the_number_of_ones_alone() -> None:
+    labels, weights = np.array([1] * 40 + [0] * 10), np.array([0.1] * 40 + [5.0] * 10)
+    found = at_prevalence(np.where(labels == 1, 0.9, 0.1), labels, weights, 0.5)
+    assert found.recall.low == pytest.approx(wilson(40, 40)[0])
+    assert found.precision.low < wilson(4, 4)[0]
+
+
 def test_weights_are_scaled_to_a_prevalence() -> None:
     labels, weights = np.array([1, 1, 0, 0, 0]), np.array([1.0, 3, 2, 2, 2])
     scaled = weights_at(labels, weights, 0.06)

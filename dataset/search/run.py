@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.index.lookup import set_threads
+from dataset.search.allocator import map_large_blocks
 from dataset.search.encoder import Encoder, EncoderOptions, LoadedModel
 from dataset.search.engine import Engine, Ids
 from dataset.search.errors import ServeError
@@ -52,6 +53,7 @@ async def run(
 
     Raises: DatasetError when the address is taken, the model cannot be loaded, or it made none of the indexes.
     """
+    map_large_blocks()
     listening = listen(options.host, options.port)
     metrics = Metrics()
     releases = sorted({engine.release for engine in engines.values()} - {""})

@@ -1,6 +1,7 @@
 """Under overload the server refuses honestly, answers what it accepted, and is slowed down by nobody."""
 
 import asyncio
+import json
 import select
 import socket
 import threading
@@ -152,6 +153,40 @@ def test_a_gigabyte_is_refused_before_it_is_read_announced_or_not() -> None:
                 line.sendall(piece)
                 sent += 1 << 20
         assert sent <= MAX_BODY_BYTES + (16 << 20)
+        assert client.ask("/knn-service", QUERY).status == 200
+
+
+def test_others_are_answered_while_a_slow_body_and_a_gigabyte_arrive() -> None:
+    body = json.dumps(QUERY).encode()
+    megabyte = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
+    with served(tiny_engine(), threads=1) as client:
+        slow = upload(client, f"Content-Length: {len(body)}")
+        large = upload(client, "Transfer-Encoding: chunked")
+        with suppress(OSError):
+            for at in range(1_024):
+                large.sendall(megabyte)
+                if at < 8:
+                    slow.sendall(body[at : at + 1])
+                    assert client.ask("/knn-service", QUERY).status == 200  # before either has been answered
+                    assert not select.select([slow], [], [], 0)[0]
+        large.close()
+        slow.sendall(body[8:])
+        assert status_of(slow) == 200
+
+
+def test_fifty_clients_beyond_capacity_are_answered_in_few_searches_or_told_when_to_come_again() -> None:
+    gate = Gate()
+    engine = tiny_engine(before_search=gate)
+    with served(engine, threads=1, most_cost=16) as client, ThreadPoolExecutor(50) as pool:
+        first = pool.submit(client.ask, "/knn-service", QUERY)
+        assert gate.entered.acquire(timeout=PATIENCE_SECONDS)
+        others = [pool.submit(client.ask, "/knn-service", QUERY) for _ in range(49)]
+        refused = [one.result() for _, one in zip(range(33), as_completed(others, PATIENCE_SECONDS), strict=False)]
+        assert {answer.status for answer in refused} == {429}  # at once: the engine has not moved
+        assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
+        gate.opened.set()
+        assert {one.result().status for one in (first, *others)} == {200, 429}
+        assert [queries for queries, _ in engine.searches] == [1, 16]  # an accepted request waits for one search
         assert client.ask("/knn-service", QUERY).status == 200
 
 

@@ -199,7 +199,8 @@ def parse_index_record(data: bytes, path: str = RECORD) -> IndexRecord:
     try:
         found = json.loads(data)
         if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise SearchIndexError(f"{path} has the format {found.get('format')}, not {FORMAT}: build the index again.")
+            said = f"{path} has the format {found.get('format')}, not {FORMAT}"
+            raise SearchIndexError(f"{said}: delete the index's folder, and build the index again.")
         return from_json(IndexRecord, data)
     except (ValueError, RecursionError) as error:
         raise SearchIndexError(f"{path} cannot be read ({error}): build the index again, or restore it.") from error

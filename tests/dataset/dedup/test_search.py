@@ -196,8 +196,9 @@ def test_rows_that_changed_since_they_were_checked_are_compared_again(tmp_path: 
     first = made(tmp_path, [vectors[:1_300]])
     search(first, OPTIONS)
     both = made(tmp_path, [vectors[:1_300], vectors[1_300:]])
-    path = tmp_path / "dedup" / "laion" / MODEL / "2026-11-01" / "home" / "0"
-    place = path.read_bytes().index(Arrays(first.store, f"dedup/laion/{MODEL}/2026-11-01/home/0").read("row").tobytes())
+    home = f"dedup/laion/v1/{MODEL}/2026-11-01/home/0"
+    path = tmp_path / home
+    place = path.read_bytes().index(Arrays(first.store, home).read("row").tobytes())
     with path.open("r+b") as file:
         file.seek(place)
         rows = np.frombuffer(path.read_bytes()[place : place + 1_600], np.int64)

@@ -28,7 +28,7 @@ class Tracker:
     beats: list[str] = field(default_factory=lambda: ["active"])
     refuses_to_leave: bool = False
     more: Sequence[object] = ()
-    waits: dict[str, Any] = field(default_factory=dict)
+    waits: dict[str, Any] = field(default_factory=lambda: {"next_try_seconds": None})
     settings: dict[str, Any] = field(default_factory=lambda: {"lease_seconds": 60})
 
     def heartbeat(self, _progress: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from dataset.card.configs import configs_of
 from dataset.card.croissant import render_croissant
+from dataset.card.indexes import read_indexes
 from dataset.card.plots import draw_plots
 from dataset.card.readme import render_readme
 from dataset.formats.releases import CROISSANT, PLOTS, README, Release
@@ -30,7 +31,7 @@ def write_card(release: Release) -> Mapping[str, str]:
 def render_card(release: Release) -> Mapping[str, bytes]:
     """Return the card's files by their paths in the release.
 
-    Raises: StatsError when a data file cannot be counted.
+    Raises: StatsError when a data file cannot be counted; SearchIndexError when an index is damaged.
     """
     gathered = gather(release.store, units_of_release(release))
     tables = read_side_tables(release)
@@ -38,6 +39,6 @@ def render_card(release: Release) -> Mapping[str, bytes]:
     configs, plots = list(configs_of(release.record)), list(draw_plots(figures))
     return {
         **{f"{PLOTS}/{plot.name}": plot.svg for plot in plots},
-        README: render_readme(release.record, configs, figures, plots, tables).encode(),
+        README: render_readme(release.record, configs, figures, plots, tables, read_indexes(release)).encode(),
         CROISSANT: render_croissant(release.record, configs, figures),
     }

@@ -8,8 +8,10 @@ from typing import Any
 from dataset.card.columns import meaning
 from dataset.card.configs import Config
 from dataset.card.front_matter import front_matter
+from dataset.card.indexes import describe_indexes
 from dataset.card.licenses import license_of
 from dataset.card.plots import Plot
+from dataset.formats.index_files import IndexRecord
 from dataset.formats.releases import PLOTS, FileKind, ReleaseRecord
 from dataset.formats.side_tables import SideTable
 from dataset.stats.figures import Figures
@@ -26,6 +28,7 @@ def render_readme(
     figures: Figures,
     plots: Sequence[Plot],
     tables: Mapping[str, SideTable],
+    indexes: Sequence[IndexRecord],
 ) -> str:
     """Return README.md with its YAML; `tables` are the release's side tables."""
     card, license_ = record.card, license_of(record.card)
@@ -47,6 +50,7 @@ def render_readme(
         rules=_rules(record),
         statistics=markdown(figures).strip(),
         plots="\n\n".join(f"{plot.shows}:\n\n![{plot.shows}]({PLOTS}/{plot.name})" for plot in plots),
+        indexes=describe_indexes(indexes),
         license=f"[{escape(license_.name)}]({license_.url})" if license_.url else escape(license_.name),
         shoal_command=_fenced("bash", _shoal_command(record, first.folder)),
         img2dataset_command=_fenced("bash", _img2dataset_command(folder)),

@@ -16,6 +16,7 @@ from dataset.commands.progress import PhaseBars
 from dataset.commands.releases import is_release, open_named_release
 from dataset.formats.index_files import IndexRecord, SearchIndexError, index_path, read_index_record
 from dataset.formats.releases import Release
+from dataset.publish.record import refresh_card
 from dataset.store.store import Store
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def index_refresh(
         with tempfile.TemporaryDirectory(prefix="shoal-index-") as scratch:
             record = refresh(Store.open(str(place)), "", release, Path(scratch))
         sys.stdout.write(_summary(record, open_index(place).facets(), as_json=as_json))
+    _renew_card(indexed, store)
 
 
 @index_app.command("delete")
@@ -189,6 +191,13 @@ def _build(
         with PhaseBars() as bars:
             record = build(partial(_work, indexed, store, out, options), restart=restart, on_progress=bars.show)
         sys.stdout.write(_summary(record, None, as_json=as_json))
+    _renew_card(indexed, store)
+
+
+def _renew_card(indexed: str, store: str) -> None:
+    """Let the card of a release say which indexes it has."""
+    if is_release(indexed):
+        refresh_card(open_named_release(indexed, store))
 
 
 def _work(indexed: str, store: str, out: str | None, options: "IndexOptions", *, anew: bool) -> "Work":

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from dataset.errors import DatasetError
 from dataset.formats.json_records import from_json
 from dataset.formats.release_embeddings import EmbeddingModel
+from dataset.formats.releases import Release
 from dataset.store.store import Store, StoreError
 
 FORMAT = 2
@@ -167,6 +168,13 @@ class IndexRecord:
 def index_path(model_folder: str, modality: str) -> str:
     """Return the path in the release of an index's folder."""
     return f"index/{model_folder}/{modality}"
+
+
+def index_folders(release: Release) -> list[str]:
+    """Return the folders in the store of a release's indexes."""
+    root = release.path("index")
+    found = [path.removeprefix(f"{root}/").split("/") for path in release.store.list(root)]
+    return sorted(f"{root}/{path[0]}/{path[1]}" for path in found if len(path) == 3 and path[2] == RECORD)
 
 
 def range_file(segment: str, role: str, at: int, ending: str, revision: int | None = None) -> str:

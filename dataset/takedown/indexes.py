@@ -9,7 +9,15 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from dataset.formats.index_files import FRAME_ROWS, RECORD, IndexFile, IndexRange, IndexRecord, read_index_record
+from dataset.formats.index_files import (
+    FRAME_ROWS,
+    RECORD,
+    IndexFile,
+    IndexRange,
+    IndexRecord,
+    index_folders,
+    read_index_record,
+)
 from dataset.formats.releases import Release
 from dataset.formats.takedowns import TakedownError
 from dataset.index.texts import decompress, unpack
@@ -19,13 +27,6 @@ from dataset.takedown.plan import Removed, Work
 from dataset.takedown.release_files import file_digest
 
 Integers = npt.NDArray[np.int64]
-
-
-def index_folders(release: Release) -> list[str]:
-    """Return the folders in the store of a release's indexes."""
-    root = release.path("index")
-    found = [path.removeprefix(f"{root}/").split("/") for path in release.store.list(root)]
-    return sorted(f"{root}/{path[0]}/{path[1]}" for path in found if len(path) == 3 and path[2] == RECORD)
 
 
 def remove_from_indexes(work: Work, gone: Removed) -> int:

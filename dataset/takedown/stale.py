@@ -7,12 +7,11 @@ writes them again, where nothing reads them (`dataset.formats.versions`).
 from collections.abc import Iterator
 from functools import partial
 
-from dataset.formats.index_files import read_index_record
+from dataset.formats.index_files import index_folders, read_index_record
 from dataset.formats.releases import Release
 from dataset.formats.side_tables import read_side_tables
 from dataset.formats.versions import WorkKind, major_of, version_in
 from dataset.takedown.checks import FileCheck
-from dataset.takedown.indexes import index_folders
 
 _INDEX_DEPTH, _TABLE_DEPTH = 4, 2
 """Folders down to that which has a version: index/{model}/{modality}/{segment}, {table}/{generation}."""

@@ -1,5 +1,6 @@
 """Indexes that are changed: further batches, compaction, new side tables, builds that follow each other."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -104,6 +105,10 @@ def test_facets_follow_side_tables_when_they_are_refreshed(tmp_path: Path) -> No
     result = CliRunner().invoke(app, ["index", "refresh", "laion", "--store", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     facets = json.loads(result.stdout)["facets"]
+    card = release.store.read(release.path("README.md")).decode()
+    assert "| image | ViT-L-14 | flat | 1 | 198 |" in card
+    assert f"| image | images | 100% | 1 | {index.record.recall[-1].recall_at_1:.3f} |" in card
+    assert hashlib.sha256(card.encode()).hexdigest() in release.store.read(release.path("SHA256SUMS")).decode()
     assert index.facets() == facets
     assert (facets["alive"], facets["representative"], facets["aesthetic=7"]) == (198, 18, 50)
     (hits,) = index.search(np.ones((1, 16), np.float32), 200, where=parse_filter("safe"))

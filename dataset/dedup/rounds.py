@@ -66,7 +66,6 @@ class Round:
     def __init__(self, work: Work, at: int, super_cell: int) -> None:
         """Open nothing yet."""
         self._work, self._at, self._super_cell = work, at, super_cell
-        self._homes: dict[tuple[int, int], Arrays] = {}
 
     def join_new(self) -> UnitResult:
         """Write the nearest representative of each new row that has one."""
@@ -129,11 +128,6 @@ class Round:
     def _path(self, *names: object) -> str:
         return self._work.path("rounds", self._at, *names)
 
-    def _home(self, batch: int, super_cell: int) -> Arrays:
-        if (batch, super_cell) not in self._homes:
-            self._homes[batch, super_cell] = self._work.home(batch, super_cell)
-        return self._homes[batch, super_cell]
-
     def _judge(self, left: _Side, right: _Side) -> Judge:
         options = self._work.options
         threshold, grey = to_steps(options.at), to_steps(options.candidates_from)
@@ -160,7 +154,7 @@ class Round:
         if not new:
             found: npt.NDArray[np.bool_] = flags == Flag.REPRESENTATIVE
             return found
-        return waiting(self._work, self._home(batch, super_cell), flags, self._at, batch)
+        return waiting(self._work, self._work.home(batch, super_cell), flags, self._at, batch)
 
     def _side(self, *, merged: bool, new: bool) -> _Side:
         pieces: list[tuple[int, int, Integers]] = []
@@ -168,7 +162,7 @@ class Round:
         supers = [self._super_cell, *(one for one in range(self._work.plan.super_cells) if one != self._super_cell)]
         for super_cell in supers:
             for batch in self._batches:
-                home = self._home(batch, super_cell)
+                home = self._work.home(batch, super_cell)
                 start, end = home.read("visit_offsets", self._super_cell, self._super_cell + 2).tolist()
                 if start == end and super_cell != self._super_cell:
                     continue
@@ -201,17 +195,17 @@ class Round:
         )
 
     def _rows(self, pieces: list[tuple[int, int, Integers]]) -> Rows:
-        first = self._home(*pieces[0][:2]).take("code", np.empty(0, np.int64))
+        first = self._work.home(*pieces[0][:2]).take("code", np.empty(0, np.int64))
         codes = np.empty((sum(len(chosen) for *_, chosen in pieces), first.shape[1]), np.float32)
         start = 0
         for batch, super_cell, chosen in pieces:
-            codes[start : start + len(chosen)] = self._home(batch, super_cell).take("code", chosen)
+            codes[start : start + len(chosen)] = self._work.home(batch, super_cell).take("code", chosen)
             start += len(chosen)
         node = np.concatenate([nodes(batch, super_cell, chosen) for batch, super_cell, chosen in pieces])
         return Rows(codes, node, self._column(pieces, "quality"), self._column(pieces, "id"))
 
     def _column(self, pieces: list[tuple[int, int, Integers]], name: str) -> Array:
-        return np.concatenate([self._home(batch, one).take(name, chosen) for batch, one, chosen in pieces])
+        return np.concatenate([self._work.home(batch, one).take(name, chosen) for batch, one, chosen in pieces])
 
 
 def sweep_round(work: Work, at: int) -> UnitResult:

@@ -113,6 +113,7 @@ class Work:
         self.folder = work_folder(release, options.model)
         self.plan = _make_plan(release, options, self.folder)
         self.data = [file for file in release.files(FileKind.DATA) if file.rows]
+        self._homes: dict[tuple[int, int], Arrays] = {}
 
     def path(self, *names: object) -> str:
         """Return a path in the store."""
@@ -127,7 +128,9 @@ class Work:
 
     def home(self, batch: int, super_cell: int) -> Arrays:
         """Open the rows of a batch in a super-cell."""
-        return self.open(self.plan.batches[batch].name, "home", super_cell)
+        if (batch, super_cell) not in self._homes:
+            self._homes[batch, super_cell] = self.open(self.plan.batches[batch].name, "home", super_cell)
+        return self._homes[batch, super_cell]
 
     def images(self, batch: int, file: int) -> str:
         """Return the path in the store of a file of pictures' embeddings."""

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-page bench-takedown bench-deny-lists gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown crawled-again train-check readers kill-index clean
+.PHONY: demo search test check format bench-bloom bench-tracker bench-extract bench-download bench-filter bench-release bench-serve bench-page bench-takedown bench-deny-lists gpu-bundle gpu-check bench-dedup bench-index kill-dedup chaos hostile compose-test stack-test kill-publish kill-builds kill-select kill-takedown crawled-again train-check train-duplicates readers kill-index clean
 
 demo: .venv/installed  ## the whole swarm on a mini crawl, then a release: open .shoal/demo/statistics.html
 	"$(BIN)/python" -m tests.demo.run
@@ -102,6 +102,9 @@ kill-publish: .venv/installed  ## publishes killed at 50 random moments; the byt
 
 train-check: .venv/installed .readers/installed  ## open_clip's trainer on tars of a release, on a CPU; the loss has to fall
 	"$(BIN)/python" -m tests.training.run
+
+train-duplicates: .venv/installed  ## the demo's model trained with near-duplicates, without, and with weights: 15 CPU-minutes
+	"$(BIN)/python" -m tests.training.duplicates
 
 readers: .readers/installed  ## programs that tests run, in environments of their own; the tests are skipped without
 

@@ -7,9 +7,9 @@ import numpy as np
 from dataset.formats.index_files import SearchIndexError
 from dataset.formats.steps import UnitResult
 from dataset.index.add_files import AddHead, blocks
-from dataset.index.delete import alive_ids
 from dataset.index.kinds import OWN_ROWS, Trained
 from dataset.index.plan import DESCRIBED_IDS, Work, read_existing
+from dataset.index.removed import alive_ids
 from dataset.index.sources import VectorSlice, open_vectors, read_ids, slices_of
 from dataset.index.train import Halves, unit_rows
 from dataset.store.store import StoreError

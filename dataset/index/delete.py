@@ -44,6 +44,7 @@ from dataset.index.groups import ROLES as GROUP_ROLES
 from dataset.index.groups import Groups
 from dataset.index.kinds import OWN_ROWS
 from dataset.index.numbers import record_type
+from dataset.index.removed import mapped, path_in
 from dataset.index.texts import blanked
 from dataset.index.train import HeldOut
 from dataset.store.lock import locked
@@ -73,7 +74,7 @@ def delete_ids(store: Store, folder: str, ids: Sequence[int] | Integers, version
     """
     with locked(store, folder):
         record = read_index_record(store, folder)
-        journal = _path(folder, JOURNAL)
+        journal = path_in(folder, JOURNAL)
         wanted = set(np.asarray(ids, np.int64).tolist())
         if store.exists(journal):
             wanted |= set(json.loads(store.read(journal)))
@@ -91,40 +92,6 @@ def remove_unpublished(store: Store, folder: str, record: IndexRecord, ids: Inte
     return _Removal(store, folder, record, ids).change()[1] if len(ids) else record
 
 
-def alive_ids(store: Store, folder: str, record: IndexRecord, ids: Integers) -> npt.NDArray[np.bool_]:
-    """Return which ids are in an index and were not removed from it -> (n,) bool."""
-    alive = np.zeros(len(ids), bool)
-    for segment in record.segments:
-        inside = np.flatnonzero((ids >= segment.first_id) & (ids < segment.end_id))
-        positions = _mapped(store, _path(folder, segment.positions.path)).view("<i8")[ids[inside] - segment.first_id]
-        for one in segment.ranges:
-            here = np.flatnonzero((positions >= one.base) & (positions < one.base + one.rows))
-            if len(here):
-                bits = _mapped(store, _path(folder, one.files["bits"].path)).reshape(len(one.facets), -1)
-                local = positions[here] - one.base
-                row = bits[one.facets.index(ALIVE)]
-                alive[inside[here]] = (row[local >> 3] >> (local & 7).astype(np.uint8)) & 1
-    return alive
-
-
-def _mapped(store: Store, path: str) -> Bytes:
-    """Return a file's bytes: mapped in a folder, read from an object store."""
-    place = store.local_path(path)
-    return np.memmap(place, np.uint8, "r") if place else np.frombuffer(store.read(path), np.uint8)
-
-
-def removed_ids(store: Store, folder: str, record: IndexRecord) -> Integers:
-    """Return the ids of rows that were removed from an index and not compacted away, in order -> (n,) int64."""
-    found = [np.empty(0, np.int64)]
-    for one in (one for segment in record.segments for one in segment.ranges):
-        bits = np.frombuffer(store.read(_path(folder, one.files["bits"].path)), np.uint8).reshape(len(one.facets), -1)
-        alive = np.unpackbits(bits[one.facets.index(ALIVE)], count=one.rows, bitorder="little")
-        if not alive.all():
-            ids = np.frombuffer(store.read(_path(folder, one.files["ids"].path)), "<i8")
-            found.append(ids[alive == 0])
-    return np.sort(np.concatenate(found))
-
-
 @dataclass
 class _Removal:
     """A removal under way; `changed` has the files of the record that were edited, '' for checksums not yet taken."""
@@ -140,11 +107,11 @@ class _Removal:
         """Change the files and the published record."""
         rows, renewed = self.change()
         if renewed != self.record:
-            self.store.put(_path(self.folder, RECORD), to_json(renewed))
+            self.store.put(path_in(self.folder, RECORD), to_json(renewed))
         paths = sorted(file.path for file in self.changed.values())
         for path in set(self.changed).difference(paths):
-            self.store.delete(_path(self.folder, path))
-        return Removed(rows, tuple(_path(self.folder, path) for path in paths))
+            self.store.delete(path_in(self.folder, path))
+        return Removed(rows, tuple(path_in(self.folder, path) for path in paths))
 
     def change(self) -> tuple[int, IndexRecord]:
         """Change the files; return how many rows the index had of the ids, and the record with the new entries."""
@@ -168,7 +135,7 @@ class _Removal:
         """Return the positions of the ids that the segment has."""
         inside = self.ids[(self.ids >= segment.first_id) & (self.ids < segment.end_id)]
         found = []
-        with self.store.open_input(_path(self.folder, segment.positions.path)) as file:
+        with self.store.open_input(path_in(self.folder, segment.positions.path)) as file:
             for one in inside.tolist():
                 file.seek((one - segment.first_id) * 8)
                 found.append(int(np.frombuffer(file.read(8), "<i8")[0]))
@@ -195,7 +162,7 @@ class _Removal:
         sizes = Counter[int]()
         for one in ranges:
             groups = self._groups(one)
-            alive = _mapped(self.store, _path(self.folder, one.files["bits"].path)).reshape(len(one.facets), -1)
+            alive = mapped(self.store, path_in(self.folder, one.files["bits"].path)).reshape(len(one.facets), -1)
             for representative in wanted:
                 local = groups.members(representative)
                 if len(local):
@@ -211,12 +178,12 @@ class _Removal:
                         records["group_size"][local] = sizes[representative]
 
     def _groups(self, one: IndexRange) -> Groups:
-        records, members = (_mapped(self.store, _path(self.folder, one.files[role].path)) for role in GROUP_ROLES)
+        records, members = (mapped(self.store, path_in(self.folder, one.files[role].path)) for role in GROUP_ROLES)
         return Groups(records.view(GROUP), members.view("<u4"))
 
     def _blank(self, one: IndexRange, local: Integers) -> None:
         record, dimensions = self.record, self.record.dimensions
-        sizes = np.frombuffer(self.store.read(_path(self.folder, one.files["sizes"].path)), "<u4")
+        sizes = np.frombuffer(self.store.read(path_in(self.folder, one.files["sizes"].path)), "<u4")
         starts = np.cumsum(sizes, dtype=np.int64) - sizes
         code = one.files["lists"].bytes // max(1, one.rows) - 8
         assert code * one.rows + 8 * one.rows == one.files["lists"].bytes
@@ -243,7 +210,7 @@ class _Removal:
             counts[:] = count_by_list(masks, sizes).reshape(-1).view(np.uint8)
 
     def _blank_texts(self, one: IndexRange, local: Integers) -> None:
-        frames = np.frombuffer(self.store.read(_path(self.folder, one.files["frames"].path)), "<u8").astype(np.int64)
+        frames = np.frombuffer(self.store.read(path_in(self.folder, one.files["frames"].path)), "<u8").astype(np.int64)
         with self._edited(one.files["texts"]) as data:
             for at in np.unique(local // FRAME_ROWS).tolist():
                 rows = (local[local // FRAME_ROWS == at] % FRAME_ROWS).tolist()
@@ -258,7 +225,7 @@ class _Removal:
                 data[start:end] = np.frombuffer(frame, np.uint8)
 
     def _forget_queries(self) -> None:
-        path = _path(self.folder, self.record.held_out.path)
+        path = path_in(self.folder, self.record.held_out.path)
         held_out = HeldOut.from_bytes(self.store.read(path))
         gone = np.isin(held_out.ids, self.ids)
         if gone.any():
@@ -276,7 +243,7 @@ class _Removal:
         )
         alive = 0
         for one in ranges:
-            data = np.frombuffer(self.store.read(_path(self.folder, one.files["facets"].path)), "<u4")
+            data = np.frombuffer(self.store.read(path_in(self.folder, one.files["facets"].path)), "<u4")
             alive += int(data.reshape(one.lists, -1)[:, one.facets.index(ALIVE)].sum(dtype=np.int64))
         return replace(segment, ranges=ranges, removed=segment.rows - alive)
 
@@ -286,12 +253,12 @@ class _Removal:
     def _renamed(self, file: IndexFile) -> IndexFile:
         path = in_version(file.path, self.version) if self.version else file.path
         if path != file.path:
-            self.store.copy(_path(self.folder, file.path), _path(self.folder, path))
+            self.store.copy(path_in(self.folder, file.path), path_in(self.folder, path))
         return replace(file, path=path)
 
     def _hashed(self, path: str) -> IndexFile:
         digest, size = hashlib.sha256(), 0
-        with self.store.open_input(_path(self.folder, path)) as file:
+        with self.store.open_input(path_in(self.folder, path)) as file:
             while data := file.read(_HASHED_BYTES):
                 digest.update(data)
                 size += len(data)
@@ -301,7 +268,7 @@ class _Removal:
     def _edited(self, file: IndexFile) -> Iterator[Any]:
         """Yield a file's bytes, which may be changed but not made longer or shorter; a folder's file in place."""
         self.changed[file.path] = replace(file, sha256="")
-        path = _path(self.folder, file.path)
+        path = path_in(self.folder, file.path)
         if not file.bytes:
             yield np.empty(0, np.uint8)
             return
@@ -323,7 +290,3 @@ def _by_range(segment: IndexSegment, positions: Integers) -> Iterator[tuple[Inde
         here = positions[(positions >= one.base) & (positions < one.base + one.rows)]
         if len(here):
             yield one, here - one.base
-
-
-def _path(folder: str, relative: str) -> str:
-    return f"{folder}/{relative}" if folder else relative

@@ -16,7 +16,7 @@ from dataset.formats.json_records import from_json, to_json
 from dataset.formats.releases import open_release
 from dataset.formats.steps import Step, UnitFile, UnitResult
 from dataset.index.add import add_unit
-from dataset.index.delete import remove_unpublished, removed_ids
+from dataset.index.delete import remove_unpublished
 from dataset.index.describe import describe_unit
 from dataset.index.finish import make_record, put_record, result_of, start_reach, write_segment
 from dataset.index.kinds import OWN_ROWS, Trained, read_trained, write_trained
@@ -33,6 +33,7 @@ from dataset.index.plan import (
     read_existing,
     work_on_release,
 )
+from dataset.index.removed import removed_ids
 from dataset.index.train import CODE_ROWS, HeldOut, draw_sample, train
 from dataset.store.lock import locked
 from dataset.store.store import Store

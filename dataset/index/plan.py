@@ -26,8 +26,9 @@ from dataset.formats.release_embeddings import EmbeddingModel, model_folder_name
 from dataset.formats.releases import Release
 from dataset.formats.steps import Step
 from dataset.formats.versions import WorkKind, versioned, work_folder
+from dataset.index.folder_source import FolderSource
 from dataset.index.kinds import choose_kind, choose_lists
-from dataset.index.sources import FolderSource, ReleaseSource, Source, rows_of, slices_of
+from dataset.index.sources import ReleaseSource, Source, rows_of, slices_of
 from dataset.store.store import Store
 
 FINISHED = "finish/000000.json"

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import date, datetime
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dataset import strict_json
 from dataset.errors import DatasetError
 from dataset.search.errors import SearchError
 
@@ -38,3 +41,19 @@ async def failed(request: Request, error: Exception) -> Response:
     log.error("search.failed path=%s error=%r", request.url.path, error)
     message = str(error) if isinstance(error, DatasetError) else "The server failed: tell its operator."
     return JSONResponse({"message": message}, 500)
+
+
+def to_json(value: object) -> bytes:
+    """Return a value as JSON; dates are ISO 8601, bytes are hex."""
+    return (strict_json.dumps(value, default=_plain) + "\n").encode("utf-8", "replace")
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime() | date():
+            return value.isoformat()
+        case bytes():
+            return value.hex()
+        case np.generic():
+            return value.item()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

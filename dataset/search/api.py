@@ -4,14 +4,13 @@ import asyncio
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date, datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dataset import strict_json
 from dataset.index.collapse import COLLAPSE_AT
+from dataset.search.answers import to_json
 from dataset.search.bodies import Fields
 from dataset.search.engine import Count, Engine
 from dataset.search.errors import SearchError
@@ -213,22 +212,6 @@ def check_columns(asked: Sequence[str] | None, engine: Engine) -> tuple[str, ...
         known = ", ".join(engine.columns)
         raise SearchError(400, f"There is no column {unknown[0][:100]!r}: there is {known}.", field="columns")
     return tuple(asked)
-
-
-def to_json(value: object) -> bytes:
-    """Return a value as JSON; dates are ISO 8601, bytes are hex."""
-    return (strict_json.dumps(value, default=_plain) + "\n").encode("utf-8", "replace")
-
-
-def _plain(value: object) -> object:
-    match value:
-        case datetime() | date():
-            return value.isoformat()
-        case bytes():
-            return value.hex()
-        case np.generic():
-            return value.item()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _described(engine: Engine, loaded: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset import strict_json
-from dataset.search.api import to_json
+from dataset.search.answers import to_json
 
 Row = Mapping[str, Any]
 

@@ -3,8 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from dataset.search.answers import Entry, ready
-from dataset.search.api import check_columns, check_modality, to_json
+from dataset.search.answers import Entry, ready, to_json
+from dataset.search.api import check_columns, check_modality
 from dataset.search.bodies import BodyReader, Fields
 from dataset.search.errors import SearchError
 from dataset.search.export_files import MEDIA_TYPES, ExportFormat

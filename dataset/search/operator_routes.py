@@ -7,8 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dataset.search.answers import Entry, ready
-from dataset.search.api import to_json
+from dataset.search.answers import Entry, ready, to_json
 from dataset.search.bodies import BodyReader, Fields
 from dataset.search.errors import SearchError
 from dataset.search.options import SiteOptions

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dataset import strict_json
-from dataset.search.answers import Entry, Handler, ready
-from dataset.search.api import SearchApi, to_json
+from dataset.search.answers import Entry, Handler, ready, to_json
+from dataset.search.api import SearchApi
 from dataset.search.bodies import BodyReader, Fields
 from dataset.search.clip_retrieval import ClipRetrieval
 from dataset.search.errors import SearchError

@@ -1,7 +1,7 @@
 """Pictures to train the watermark detector on, unlike those of the crawl.
 
-A picture is a ground (clouds, a gradient, cells, bricks, hatching, rings or a plaid) with some outlines and patches on
-it. No ground, tone rule or figure is that of `tests.demo.pictures`, so that the crawl is held out.
+A picture is a ground (clouds, a gradient, cells, bricks, hatching, rings or a plaid) with some patches on it. No ground
+and no figure is one of `tests.demo.pictures`.
 """
 
 from collections.abc import Callable
@@ -18,51 +18,32 @@ Size = tuple[int, int]
 def draw_ground(size: Size, rng: np.random.Generator) -> Image.Image:
     """Draw a picture of `size` (width, height) in RGB."""
     plane = GROUNDS[rng.integers(len(GROUNDS))](size, rng)[..., None]  # (H, W, 1) in 0..1
-    first, second = rng.uniform(0, 255, 3), rng.uniform(0, 255, 3)
-    if rng.random() < 0.5:  # muted
-        first, second = first.mean() + (first - first.mean()) * 0.15, second.mean() + (second - second.mean()) * 0.15
+    first = rng.uniform(70, 190) + rng.uniform(-25, 25, 3)
+    second = first + rng.uniform(25, 70) * rng.choice((-1, 1)) + rng.uniform(-10, 10, 3)
     pixels = np.ascontiguousarray(first + (second - first) * plane, np.float32)
-    for _ in range(rng.integers(0, 7)):
-        _figure(pixels, rng)
-    pixels += rng.normal(0, rng.uniform(0, 20), pixels.shape[:2]).astype(np.float32)[..., None]
+    for _ in range(rng.integers(0, 5)):
+        _patch(pixels, rng)
+    pixels += rng.normal(0, rng.uniform(6, 18), pixels.shape[:2]).astype(np.float32)[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _figure(pixels: Plane, rng: np.random.Generator) -> None:
-    """Draw a patch, an outline or a curve of a random colour."""
+def _patch(pixels: Plane, rng: np.random.Generator) -> None:
+    """Draw a patch of a random colour: a part of an ellipse, a rectangle or a polygon."""
     height, width = pixels.shape[:2]
     short = min(height, width)
     colour = tuple(float(level) for level in rng.uniform(0, 255, 3))
     centre = (int(rng.integers(width)), int(rng.integers(height)))
-    stroke = -1 if rng.random() < 0.6 else max(1, round(short * float(rng.uniform(0.005, 0.05))))
-    match rng.integers(4):
+    match rng.integers(3):
         case 0:
-            axes = tuple(int(radius) for radius in short * rng.uniform(0.05, 0.4, 2))
-            cv2.ellipse(
-                pixels,
-                centre,
-                axes,
-                float(rng.uniform(0, 180)),
-                0,
-                float(rng.uniform(90, 360)),
-                colour,
-                stroke,
-                cv2.LINE_AA,
-            )
+            axes = tuple(int(radius) for radius in short * rng.uniform(0.08, 0.3, 2))
+            turn, end = float(rng.uniform(0, 180)), float(rng.uniform(150, 360))
+            cv2.ellipse(pixels, centre, axes, turn, 0, end, colour, -1, cv2.LINE_AA)
         case 1:
-            corner = tuple(int(place) for place in np.array(centre) + short * rng.uniform(-0.5, 0.5, 2))
-            cv2.rectangle(pixels, centre, corner, colour, stroke)
-        case 2:
-            points = np.array(centre) + short * rng.uniform(-0.3, 0.3, (int(rng.integers(3, 8)), 2))
-            if stroke < 0:
-                cv2.fillPoly(pixels, [points.astype(np.int32)], colour, cv2.LINE_AA)
-            else:
-                cv2.polylines(pixels, [points.astype(np.int32)], bool(rng.random() < 0.5), colour, stroke, cv2.LINE_AA)
+            corner = tuple(int(place) for place in np.array(centre) + short * rng.uniform(0.15, 0.5, 2))
+            cv2.rectangle(pixels, centre, corner, colour, -1)
         case _:
-            along = np.linspace(0, 1, 40)[:, None]
-            ends = np.array(centre) + short * rng.uniform(-1, 1, (3, 2))
-            curve = (1 - along) ** 2 * ends[0] + 2 * along * (1 - along) * ends[1] + along**2 * ends[2]
-            cv2.polylines(pixels, [curve.astype(np.int32)], False, colour, abs(stroke), cv2.LINE_AA)
+            points = np.array(centre) + short * rng.uniform(-0.3, 0.3, (int(rng.integers(3, 7)), 2))
+            cv2.fillPoly(pixels, [points.astype(np.int32)], colour, cv2.LINE_AA)
 
 
 def _clouds(size: Size, rng: np.random.Generator) -> Plane:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tests.demo.marks import is_marked, watermarked
+from tests.demo.marks import HELD_OUT, is_marked, watermarked
 from tests.demo.pictures import Scene, render
 
 MIN_BYTES = 5_500  # a little above the limit of 5,000, so that no picture is at its edge
@@ -73,7 +73,7 @@ def picture_bytes(order: Order) -> bytes:
     """Paint and pack one picture."""
     picture = render(order.scene, order.size, np.random.default_rng(order.seed))
     if order.watermark:
-        picture = watermarked(picture)
+        picture = watermarked(picture, HELD_OUT, np.random.default_rng((order.seed, 1)))
     for edit in order.edits:
         picture = EDITS[edit](picture)
     packed = _packed(picture, order.format, order.quality)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tests.demo.marks import UNMARKED
 from tests.demo.painting import Order, copy_order, cut_order, draw_order, small_order
 from tests.demo.pictures import LANGUAGES, Colour, Scene, caption, mismatched_scene, random_scene
 from tests.demo.plants import FATES, NAMES, Pair, Plant
@@ -65,6 +66,7 @@ class Planner:
         host = self.hosts[-1] if plant is Plant.SILENT_HOST else self._any_host()
         path = f"/{FOLDERS[number % len(FOLDERS)]}/{scene.colour}-{scene.shape}-{number:05d}"
         if plant in (Plant.COPY, Plant.TEMPLATE):
+            path += UNMARKED
             url = self._painted(_one_of_several(plant, at, number, scene), host + path)
         else:
             url = self._answered(plant, number, scene, host + path)

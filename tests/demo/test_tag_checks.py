@@ -1,6 +1,11 @@
 """The demo's checks of tags fail if a tag is missing or finds nothing."""
 
-from tests.demo.marks import is_marked, truth_in, truth_of, watermarked
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.demo.marks import HELD_OUT, TRAINED, is_marked, lettered, truth_in, truth_of, watermarked
 from tests.demo.pictures import Colour, Position, Scene, Shape, Texture, render
 from tests.demo.tag_checks import check_tags, counted, measured_rows
 
@@ -44,7 +49,23 @@ def test_the_truth_is_read_from_the_url_and_agrees_with_the_picture() -> None:
     assert truth_in("http://127.1.1.1:80/a/red-star-00011.jpg") == truth_of(
         Scene(Shape.STAR, Colour.RED, 2, Position.CENTRE, Texture.PLAIN), is_marked(11)
     )
+    assert truth_in("http://127.1.1.1:80/a/purple-star-00012x.jpg") == truth_of(scene, False)
     assert truth_in("data:image/gif;base64,AA") is None
-    picture = render(scene)
-    assert watermarked(picture).tobytes() != picture.tobytes()
-    assert watermarked(picture).size == picture.size
+
+
+def test_the_styles_of_marks_share_no_word_typeface_place_opacity_or_angle() -> None:
+    for name in ("words", "typefaces", "places"):
+        assert not set(getattr(TRAINED, name)) & set(getattr(HELD_OUT, name))
+    for name in ("opacities", "angles"):
+        for low, high in getattr(TRAINED, name):
+            assert all(high <= other[0] or other[1] <= low for other in getattr(HELD_OUT, name))
+
+
+@pytest.mark.parametrize("draw", [watermarked, lettered])
+def test_marks_and_lettering_change_a_part_of_the_picture(draw: Any) -> None:
+    picture = render(Scene(Shape.STAR, Colour.RED, 2, Position.CENTRE, Texture.PLAIN), (240, 180))
+    for seed in range(12):
+        drawn = draw(picture, HELD_OUT, np.random.default_rng(seed))
+        assert drawn.tobytes() == draw(picture, HELD_OUT, np.random.default_rng(seed)).tobytes()
+        changed = (np.asarray(drawn) != np.asarray(picture)).any(axis=2)
+        assert 0.005 < changed.mean() < 0.5

@@ -1,8 +1,9 @@
-"""Trains the demo's heads on the embeddings of its own model: `python -m tests.demo.train_heads STORE OUT`.
+"""Puts the demo's heads into the store: `python -m tests.demo.train_heads STORE OUT`.
 
-Pictures are drawn as the crawl's are, with other seeds, so that the crawl is held out. Puts `pwatermark` and `punsafe`
-(for the planted concept) into the store, and writes to OUT what a recipe says of them and what was measured: also
-whether the model finds the right caption among a hundred, which tells a broken model from a bad threshold.
+`punsafe` (for the planted concept) is trained on the embeddings of the demo's own model, of pictures that are drawn as
+the crawl's are, with other seeds, so that the crawl is held out. `pwatermark` is the detector that
+`tests.demo.train_watermark` has trained. Writes to OUT what a recipe says of them and what was measured: also whether
+the model finds the right caption among a hundred, which tells a broken model from a bad threshold.
 """
 
 import argparse
@@ -11,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dataset.models.clip import ClipModel, load_model
 from dataset.recipe.recipe import ModelRecipe
@@ -19,11 +19,11 @@ from dataset.recipe.tags import Tag
 from dataset.store.store import Store
 from dataset.tags.heads import Embedder, Rows, add_head
 from dataset.tags.training import Schedule, about, train_head
-from tests.demo.marks import Truth, truth_of, watermarked
+from tests.demo.marks import MARKED_EVERY, TRAINED, Truth, truth_of, watermarked
+from tests.demo.measure_watermark import DETECTOR, MEASURED
 from tests.demo.pictures import Scene, caption, random_scene, render
 
 PICTURES = 1_200
-MARKED_SHARE = 1 / 3  # more than the crawl has: so few pictures need it to learn from
 BATCH = 100
 RANKED = 100  # captions among which the right one is looked for; chance finds 1 %
 SCHEDULE = Schedule(hidden=(64,), learning_rate=2e-3, batch_rows=64, patience=15, max_epochs=120)
@@ -35,14 +35,14 @@ def drawn(count: int, seed: int) -> tuple[list[Scene], list[Truth], "Rows", Clip
     rng = np.random.default_rng(seed)
     model = load_model(ModelRecipe("demo", str(Path(__file__).parent / "clip"), 0.28), device="cpu")
     scenes = [random_scene(rng) for _ in range(count)]
-    truths = [truth_of(scene, bool(rng.random() < MARKED_SHARE)) for scene in scenes]
+    truths = [truth_of(scene, bool(rng.random() < 1 / MARKED_EVERY)) for scene in scenes]
     rows = []
     for start in range(0, count, BATCH):
         pictures = []
         for scene, truth in zip(scenes[start : start + BATCH], truths[start : start + BATCH], strict=True):
             short = int(rng.integers(110, 200))
             picture = render(scene, (round(short * rng.uniform(1, 1.6)), short), rng)
-            pictures.append(watermarked(picture) if truth.watermark else picture)
+            pictures.append(watermarked(picture, TRAINED, rng) if truth.watermark else picture)
         rows.append(model.embed_images(pictures))
     return scenes, truths, np.concatenate(rows), model
 
@@ -67,16 +67,15 @@ def main() -> None:
     store = Store.open(arguments.store)
     scenes, truths, images, model = drawn(PICTURES, SEED)
     said: dict[str, object] = {"recall_at_1": recall_at_1(images, scenes, model), "pictures": len(scenes)}
-    labels: dict[Tag, npt.NDArray[np.int64]] = {
-        Tag.PWATERMARK: np.array([truth.watermark for truth in truths], np.int64),
-        Tag.PUNSAFE: np.array([truth.concept for truth in truths], np.int64),
+    wanted = np.array([truth.concept for truth in truths], np.int64)
+    embedder = Embedder("demo", model.sha256, model.checksums.config)
+    head, measured = train_head(images, wanted, Tag.PUNSAFE, embedder, SCHEDULE)
+    concept = replace(head, about=about(measured, SCHEDULE)).to_bytes()
+    said[Tag.PUNSAFE.value] = {"head": add_head(store, Tag.PUNSAFE.value, concept), "auc": measured.auc}
+    said[Tag.PWATERMARK.value] = {
+        "head": add_head(store, Tag.PWATERMARK.value, DETECTOR.read_bytes()),
+        "auc": json.loads(MEASURED.read_text(encoding="utf-8"))["auc"],
     }
-    for tag, wanted in labels.items():
-        head, measured = train_head(
-            images, wanted, tag, Embedder("demo", model.sha256, model.checksums.config), SCHEDULE
-        )
-        head = replace(head, about=about(measured, SCHEDULE))
-        said[tag.value] = {"head": add_head(store, tag.value, head.to_bytes()), "auc": measured.auc}
     arguments.out.write_text(json.dumps(said, indent=1), encoding="utf-8")
 
 

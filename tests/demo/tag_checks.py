@@ -14,7 +14,7 @@ from tests.demo.checks import Check
 from tests.demo.marks import truth_in
 
 THRESHOLD = 0.5
-ENOUGH = {"pwatermark": (0.95, 0.9), "punsafe": (0.9, 0.9)}  # precision and recall
+ENOUGH = {"pwatermark": (0.95, 0.95), "punsafe": (0.9, 0.9)}  # precision and recall
 CALLED = {"pwatermark": "watermarks", "punsafe": "the planted concept"}
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.demo.checks import Results, check_results
+from tests.demo.checks import KEPT, Results, check_results
 from tests.demo.planting import Link
 from tests.demo.plants import FATES, Plant
 
@@ -25,7 +25,7 @@ ALL = {
     "nothing else became a candidate",
     "every outcome is the one that was planted",
     "every sample is scored exactly once",
-    "matched pairs are kept",
+    KEPT,
     "mismatched pairs are dropped",
     "captions get their language, names get no language",
 }
@@ -100,7 +100,7 @@ def test_one_wrong_verdict_in_twenty_is_let_pass_and_two_are_not() -> None:
     assert refused(results) == set()
     del results.kept[LINKS[1].url]
     results.kept[LINKS[21].url] = 1
-    assert refused(results) == {"matched pairs are kept", "mismatched pairs are dropped"}
+    assert refused(results) == {KEPT, "mismatched pairs are dropped"}
 
 
 def test_languages_that_are_often_wrong_are_seen() -> None:
@@ -115,3 +115,12 @@ def test_a_name_that_was_given_a_language_counts_as_wrong() -> None:
     results.languages[replace(LINKS[42]).url] = "fi"
     (check,) = (check for check in check_results(LINKS, results) if check.question.startswith("captions"))
     assert check.said.startswith("41 of 42")
+
+
+def test_a_marked_picture_need_not_be_kept() -> None:
+    marked = replace(LINKS[0], url="http://127.1.1.1/red-circle-00006.jpg")
+    results = sound_results()
+    results.outcomes[marked.url] = ["success"]
+    links = [marked, *LINKS]
+    kept = {check.question: check.said for check in check_results(links, results)}[KEPT]
+    assert kept == "20 of 20, 100.0 %"

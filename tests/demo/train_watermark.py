@@ -19,8 +19,8 @@ from dataset.tags.picture_training import LabelledPictures, PictureSchedule, abo
 from tests.demo.marked_pictures import SIDE, draw_training
 from tests.demo.measure_watermark import DETECTOR, PREVALENCE
 
-PICTURES, VALIDATION, SEED = 7_000, 800, 30_000
-SCHEDULE = PictureSchedule(epochs=8, batch_pictures=32, learning_rate=4e-3)
+PICTURES, VALIDATION, SEED = 14_000, 1_600, 30_000
+SCHEDULE = PictureSchedule(epochs=10, batch_pictures=32, learning_rate=4e-3)
 LAYOUT = PictureLayout("test_resnet", SIDE, ("watermark", "clear"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 

@@ -169,7 +169,16 @@ def test_an_array_has_a_row_for_each_element_wherever_the_blocks_end(
     assert found == [("u", value), second, None, (value, 1.5)]
 
 
-@pytest.mark.parametrize("data", [b'[{"url": "u"}', b'[{"url": "u"},]', b"[,]", b"[1 2]", b'[{"url: 1}]', b"[] []"])
+@pytest.mark.parametrize("size", range(1, 9))
+def test_a_number_is_whole_wherever_a_block_ends(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "BLOCK_BYTES", size)
+    data = b'[0.0, 12.5e-3, {"url": 1E+2}, -1e5, {"url": 0.25}, 7]'
+    assert rows(data, "json", ("url",)) == [None, None, (100.0,), None, (0.25,), None]
+
+
+@pytest.mark.parametrize(
+    "data", [b'[{"url": "u"}', b'[{"url": "u"},]', b"[,]", b"[1 2]", b"[1.]", b'[{"url: 1}]', b"[] []"]
+)
 def test_an_array_that_is_broken_is_refused(data: bytes, small_blocks: None) -> None:
     with pytest.raises(TextListError, match=r"is (not )?a JSON array.*(fetch it again|check the file)$"):
         rows(data, "json")

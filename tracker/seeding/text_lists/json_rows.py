@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from .lines import MAX_LINE_BYTES, Lines, Text, TextListError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_MAY_CONTINUE = re.compile(r"(\.|[eE][+-]?)?\Z")
+"""Text behind an element that may be a number cut in two: 1 and then nothing yet, a point, or a part of an exponent."""
 _SCAN = json.JSONDecoder().raw_decode
 
 
@@ -92,7 +94,7 @@ class _Array:
                     f"is not a JSON array before character {self._read} ({error}): check the file"
                 ) from error
             return None
-        return None if end == len(self._text) and not is_end else (value, end)  # a number may continue
+        return None if not is_end and _MAY_CONTINUE.match(self._text, end) else (value, end)
 
     def _punctuate(self, mark: str) -> None:
         if mark not in self._next or mark not in "[,]":

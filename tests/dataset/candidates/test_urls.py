@@ -207,6 +207,7 @@ labels = st.text(
 def test_the_normal_form_of_a_host_is_its_own_and_that_of_its_other_spellings(name: str) -> None:
     host = host_of(f"http://{name}/")
     assume(host)
+    assume(all(host_of(f"http://x{label}x/") != "xx" for label in name.split(".")))  # a soft hyphen is no character
     assert host_of(f"http://{host}/") == host
     escaped = "".join(f"%{byte:02x}" if byte != 0x2E else "." for byte in name.encode())
     for spelling in (

@@ -84,7 +84,10 @@ def _tiles(figures: Figures) -> list[tuple[str, str]]:
         (f"{rows:,}", "rows with an embedding"),
         (percent(rows - kept, rows), f"are near-duplicates of others: {rows - kept:,}"),
         (f"{kept:,}", "rows kept as representatives"),
-        (f"{missed['share_upper_bound']:.2%}", "of representatives at most have a near-duplicate that was missed"),
+        (
+            f"{100 * missed['share_upper_bound']:.2f} %",
+            "of representatives at most have a near-duplicate that was missed",
+        ),
     ]
 
 
@@ -215,7 +218,7 @@ def _checks(search: Mapping[str, Any]) -> str:
         ("lowest cosine of a member to its representative", f"{checks['lowest_cosine']:.4f}"),
         ("representatives compared with all others", f"{checks['representatives_sampled']:,}"),
         ("of these, with another at the threshold", f"{checks['with_another_at_threshold']:,}"),
-        ("their share in the release, upper bound of 95 %", f"{checks['share_upper_bound']:.3%}"),
+        ("their share in the release, upper bound of 95 %", f"{100 * checks['share_upper_bound']:.3f} %"),
     ]
     return table(("check", "result"), rows)
 

@@ -87,9 +87,9 @@ def _control(control: tuple[Control, ...]) -> str:
             f"{one.pairs:,}",
             f"{one.sampled:,}",
             f"{one.unlike:,}",
-            f"{one.share:.1%}",
-            f"{one.shuffled:.1%}",
-            f"{one.unrelated_at_most:.1%}",
+            f"{100 * one.share:.1f} %",
+            f"{100 * one.shuffled:.1f} %",
+            f"{100 * one.unrelated_at_most:.1f} %",
         )
         for one in control
     ]

@@ -28,10 +28,10 @@ def render(title: str, matches: Matches, null: Matches | None) -> str:
     shown = [
         (f"{len(matches.matches):,}", "pictures"),
         (f"{sum(one.verdict in COPIES for one in matches.matches):,}", "copies: verbatim, template or retrieved"),
-        (f"{share:.2%}", f"of the pictures; 95 % interval {low:.2%} to {high:.2%}"),
+        (f"{100 * share:.2f} %", f"of the pictures; 95 % interval {100 * low:.2f} % to {100 * high:.2f} %"),
     ]
     if null is not None:
-        shown.append((f"{null.copy_rate[2]:.2%}", f"errors at most: {len(null.matches):,} unrelated pictures"))
+        shown.append((f"{100 * null.copy_rate[2]:.2f} %", f"errors at most: {len(null.matches):,} unrelated pictures"))
     verdicts = [(one.value, f"{matches.counts[one.value]:,}", _MEANING[one]) for one in Verdict]
     heads = ("verdict", "pictures", "meaning")
     sections = [tiles(shown), section("Verdicts", table(heads, verdicts), _NULL if null is None else "")]

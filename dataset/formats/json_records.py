@@ -9,6 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dataset import strict_json
@@ -71,5 +72,11 @@ def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
     for name in wanted:
         if name not in value:
             raise ValueError(f"the key {f'{place}.{name}'.lstrip('.')} is missing")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{name: _read(hints[name], value[name], f"{place}.{name}".lstrip(".")) for name in wanted})
+
+
+@cache
+def _hints(kind: type[Any]) -> Mapping[str, Any]:
+    """Return the types of a dataclass's fields; Python evaluates their texts anew in each call."""
+    return get_type_hints(kind)

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset.dedup.errors import DedupError
-from dataset.dedup.projection import code_threshold, encode, train_projection
+from dataset.dedup.projection import code_threshold, encode, places_from, train_projection
 from dataset.dedup.rescore import STEP, cosine_steps, to_steps
 from dataset.dedup.vectors import Vectors
+from dataset.formats.halves import widen
 from dataset.formats.json_records import to_json
 from dataset.formats.masks import FORMAT, RECORD, ROWS, SCHEMA, ComparedSet, MaskRecord
 from dataset.formats.npy import open_rows
@@ -81,7 +82,7 @@ class FolderSet:
             opened = open_rows(self._store, path)
             for start in range(0, opened.rows, _COLUMNS_AT_ONCE):
                 end = min(opened.rows, start + _COLUMNS_AT_ONCE)
-                block = opened.read(start, end).astype(np.float32)
+                block = widen(opened.read(start, end))
                 norms = np.linalg.norm(block, axis=1)
                 good = np.isfinite(norms) & (norms > 0)
                 yield np.arange(first + start, first + end)[good], block[good] / norms[good, None]
@@ -224,16 +225,16 @@ class _Chunk:
     def __init__(self, numbers: Integers, block: Floats, at: float) -> None:
         self._block, self._at = block, at
         self._projection = train_projection(block[:: max(1, len(block) // _TRAINING_ROWS)])
-        self._codes = np.ascontiguousarray(encode(block, self._projection).astype(np.float32).T)  # (K, M)
+        self._codes = np.ascontiguousarray(widen(encode(block, self._projection)).T)  # (K, M)
         self.is_near = np.zeros(len(numbers), bool)
 
     def nearest(self, part: Floats) -> tuple[npt.NDArray[np.int16], Integers]:
         """Return the highest cosine of each row in steps, and the place of the chunk's row; -1 below the threshold."""
         best, place = np.zeros(len(part), np.int16), np.full(len(part), -1, np.int64)
-        codes = encode(part, self._projection).astype(np.float32)
+        codes = widen(encode(part, self._projection))
         for start in range(0, len(self._block), _COLUMNS_AT_ONCE):
             products = codes @ self._codes[:, start : start + _COLUMNS_AT_ONCE]
-            left, right = np.nonzero(products >= code_threshold(self._at - STEP / 2, 1.0))
+            left, right = places_from(products, code_threshold(self._at - STEP / 2, 1.0))
             for first in range(0, len(left), _PAIRS_AT_ONCE):
                 own, other = left[first : first + _PAIRS_AT_ONCE], start + right[first : first + _PAIRS_AT_ONCE]
                 cosines = cosine_steps(part[own], self._block[other])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dataset.dedup.projection import Floats
+from dataset.dedup.projection import Floats, places_from
 
 Integers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
@@ -66,12 +66,11 @@ def near_pairs(
     """
     others = right.short[b] if short_b is None else short_b
     short = left.short is not left.codes
-    found_a, found_b = np.nonzero(left.short[a] @ others.T >= from_product - (_ROUNDING if short else 0))
+    found_a, found_b = places_from(left.short[a] @ others.T, from_product - (_ROUNDING if short else 0))
     if not short or not len(found_a):
         return found_a, found_b
     if len(found_a) > _MANY * len(a) * len(b):
-        found_a, found_b = np.nonzero(left.codes[a] @ right.codes[b].T >= from_product)
-        return found_a, found_b
+        return places_from(left.codes[a] @ right.codes[b].T, from_product)
     good = np.empty(len(found_a), bool)
     for start in range(0, len(found_a), _PAIRS_AT_ONCE):
         some = slice(start, start + _PAIRS_AT_ONCE)

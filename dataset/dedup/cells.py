@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.arrays import Array
-from dataset.dedup.projection import Floats, stable_product
+from dataset.dedup.projection import Floats, places_from, stable_product
 
 Integers = npt.NDArray[np.int64]
 
@@ -121,7 +121,7 @@ def _visits_of_block(codes: Floats, cells: Cells, gap: float) -> tuple[Integers,
         looked.append((rows, first, scores))
     found_rows, found_cells = [], []
     for rows, first, scores in looked:
-        row, cell = np.nonzero(scores >= best[rows, None] - gap / 2)
+        row, cell = places_from(scores, best[rows, None] - gap / 2)
         away = first + cell != home[rows[row]]
         found_rows.append(rows[row[away]])
         found_cells.append(first + cell[away])

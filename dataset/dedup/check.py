@@ -15,10 +15,11 @@ from dataset.dedup.arrays import Array, in_sections, write_arrays
 from dataset.dedup.checked import Checked, digest_of, read_checked, unchanged_batches
 from dataset.dedup.errors import DedupError
 from dataset.dedup.prepare import below_share, mixed
-from dataset.dedup.projection import code_threshold
+from dataset.dedup.projection import code_threshold, places_from
 from dataset.dedup.rescore import to_steps
 from dataset.dedup.rounds import Flag, all_covers, flags_before, pdq_distance
 from dataset.dedup.work import Work, nodes, split_nodes
+from dataset.formats.halves import widen
 from dataset.formats.steps import UnitResult
 from dataset.tags.wilson import wilson
 
@@ -185,13 +186,13 @@ def _look_for_missed(work: Work, super_cell: int, unchanged: int, before: Checke
     found = [np.intersect1d(before.missed, sample[known])]
     for batch in range(len(work.plan.batches)):
         asked = np.flatnonzero(~known) if batch < unchanged else np.arange(len(sample))
-        codes = np.ascontiguousarray(of["code"][asked].astype(np.float32).T)
+        codes = np.ascontiguousarray(widen(of["code"][asked]).T)
         home = work.home(batch, super_cell)
         kept = np.flatnonzero(flags_before(work, work.plan.end_round, super_cell, batch) == Flag.REPRESENTATIVE)
         rows, own = home.read("row"), nodes(batch, super_cell, np.arange(home.rows("id")))
         for start in range(0, len(kept) if len(asked) else 0, _ROWS_AT_ONCE):
             some = kept[start : start + _ROWS_AT_ONCE]
-            left, right = np.nonzero(home.take("code", some).astype(np.float32) @ codes >= threshold)
+            left, right = places_from(widen(home.take("code", some)) @ codes, threshold)
             right = asked[right]
             other = own[some[left]] != sample[right]
             left, right = left[other], right[other]

@@ -31,6 +31,7 @@ from dataset.dedup.rescore import STEP, cosine_steps, to_steps
 from dataset.dedup.vectors import Vectors
 from dataset.dedup.work import Work
 from dataset.formats.duplicates import KINDS, NAME, PLANT
+from dataset.formats.halves import widen
 from dataset.formats.releases import Release
 from dataset.pictures.open_stored import open_stored
 from dataset.pictures.pdq import pdq_of
@@ -218,7 +219,7 @@ class _Join:
         return judge
 
     def _side(self, vectors: Halves) -> tuple[Rows, Places, Places]:
-        codes = encode(vectors, self._projection).astype(np.float32)
+        codes = widen(encode(vectors, self._projection))
         numbers = np.arange(len(vectors))
         home, rows, visited = visits(codes, self._cells, self._gap)
         places = Places.of(home, numbers), Places.of(visited, rows)

@@ -16,6 +16,7 @@ from dataset.dedup.errors import DedupError
 from dataset.dedup.projection import Floats, encode, train_projection, unit_rows
 from dataset.dedup.quality import columns_of, quality_keys
 from dataset.dedup.work import Work, nodes, round_shares
+from dataset.formats.halves import widen
 from dataset.formats.npy import open_rows
 from dataset.formats.releases import FileKind, ReleaseFile
 from dataset.formats.steps import UnitResult
@@ -31,6 +32,8 @@ _KEPT_QUANTILE, _KEPT_MORE = 0.999, 0.05
 _PARTNERS = 4
 """Pairs of a row that are measured, so that large groups do not decide alone."""
 _ROWS_AT_ONCE = 32_768
+_KEYS_AT_ONCE = 512
+"""Rows that stay in a processor's cache meanwhile, which takes a fifth of the time."""
 
 
 def mixed(ids: Integers) -> Keys:
@@ -139,7 +142,7 @@ def _train_parameters(work: Work) -> int:
     try:
         unit_rows(sample[:1])
         projection = train_projection(sample[:SAMPLE_ROWS])
-        codes = encode(sample, projection).astype(np.float32)
+        codes = widen(encode(sample, projection))
     except DedupError as error:
         raise DedupError(f"In a sample of embeddings/{work.options.model}, {error}") from error
     cells = train_cells(codes, work.options.cells or cell_count(sum(plan.rows)), work.plan.super_cells)
@@ -208,7 +211,7 @@ def lay_out(work: Work, batch: int, file: int) -> UnitResult:
         except DedupError as error:
             raise DedupError(f"In {work.images(batch, file)}, rows {start} to {end - 1}, {error}") from error
     alive = np.flatnonzero(found)
-    home, visiting, visited = visits(codes[alive].astype(np.float32), cells, work.options.gap)
+    home, visiting, visited = visits(widen(codes[alive]), cells, work.options.gap)
     order, offsets = in_sections(cells.super_cell_of(home), work.plan.super_cells)
     place = np.empty(len(alive), np.int64)
     place[order] = np.arange(len(alive)) - np.repeat(offsets[:-1], np.diff(offsets))
@@ -311,13 +314,18 @@ def _sample_below(work: Work, batch: int) -> np.uint64:
 
 def _row_keys(block: Array) -> Keys:
     """Return a number for each row that equal rows share (multiply and add, by random odd numbers)."""
-    halves = np.ascontiguousarray(block.astype(np.float16)).view(np.uint16)
-    padded = np.zeros((len(halves), -(-halves.shape[1] // 4) * 4), np.uint16)
-    padded[:, : halves.shape[1]] = halves
-    words = padded.view(np.uint64)
-    draw = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    words = words ^ words >> np.uint64(29)
-    found: Keys = (words * draw).sum(axis=1, dtype=np.uint64)
+    halves = np.ascontiguousarray(block, np.float16).view(np.uint16)
+    width = -(-halves.shape[1] // 4)
+    draw = np.random.default_rng(0).integers(0, 2**63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    found = np.empty(len(halves), np.uint64)
+    for start in range(0, len(halves), _KEYS_AT_ONCE):
+        some = halves[start : start + _KEYS_AT_ONCE]
+        padded = np.zeros((len(some), width * 4), np.uint16)
+        padded[:, : some.shape[1]] = some
+        words = padded.view(np.uint64)
+        words ^= words >> np.uint64(29)
+        words *= draw
+        found[start : start + len(some)] = words.sum(axis=1, dtype=np.uint64)
     return found
 
 

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.errors import DedupError
+from dataset.formats.halves import widen
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
+Integers = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.floating]
 
 CODE_LENGTH = 128
@@ -23,6 +25,12 @@ ROUNDING = 2.0**-10
 """A product of codes in float16 differs by less: 2 · 2^-11 of a sum of products that is at most 1."""
 _PADDED_ROWS, _PADDED_COLUMNS = 256, 16
 _ROWS_AT_ONCE = 8192
+
+
+def places_from(products: Floats, lowest: float | Floats) -> tuple[Integers, Integers]:
+    """Return rows and columns of the numbers that reach `lowest`, as np.nonzero does, which takes ten times as long."""
+    found = np.flatnonzero((products >= lowest).ravel())
+    return np.divmod(found, products.shape[1])
 
 
 def stable_product(rows: Floats, columns: Floats) -> Floats:
@@ -41,7 +49,7 @@ def unit_rows(rows: Matrix) -> Floats:
 
     Raises: DedupError when a row is not finite or zero.
     """
-    wide = rows.astype(np.float32)
+    wide = widen(rows)
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):

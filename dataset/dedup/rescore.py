@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dataset.formats.halves import widen
 from dataset.formats.npy import NpyRows, open_rows
 from dataset.store.store import Store
 
@@ -70,7 +71,7 @@ class FloatRows:
 
 def cosine_steps(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Steps:
     """Return the cosines of (N, D) rows, pair by pair -> (N,) int16 in steps."""
-    a, b = left.astype(np.float32, copy=False), right.astype(np.float32, copy=False)
+    a, b = (rows if rows.dtype == np.float32 else widen(rows) for rows in (left, right))
     product = np.einsum("nd,nd->n", a, b).astype(np.float64)
     norms = np.einsum("nd,nd->n", a, a).astype(np.float64) * np.einsum("nd,nd->n", b, b)
     found: Steps = np.rint(product / np.sqrt(norms) / STEP).astype(np.int16)
@@ -111,6 +112,6 @@ class Rescorer:
         """Return float rows of which the same often follow each other; to widen a row takes 1 µs."""
         first = np.ones(len(row), bool)
         first[1:] = (batch[1:] != batch[:-1]) | (row[1:] != row[:-1])
-        found: npt.NDArray[np.float32] = self.rows(batch[first], row[first]).astype(np.float32)
+        found = widen(self.rows(batch[first], row[first]))
         repeated: npt.NDArray[np.float32] = found[np.cumsum(first) - 1]
         return repeated

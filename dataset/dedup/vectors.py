@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.errors import DedupError
+from dataset.formats.halves import widen
 from dataset.formats.npy import open_rows
 from dataset.formats.release_embeddings import (
     EmbeddingModel,
@@ -109,7 +110,7 @@ class Vectors:
             opened = open_rows(self._release.store, file.images)
             for start in range(0, opened.rows, _ROWS_AT_ONCE):
                 end = min(opened.rows, start + _ROWS_AT_ONCE)
-                block = opened.read(start, end).astype(np.float32)
+                block = widen(opened.read(start, end))
                 norms = np.linalg.norm(block, axis=1)
                 good = np.isfinite(norms) & (norms > 0)
                 yield known[start:end][good], block[good] / norms[good, None]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dataset.dedup.candidates import Rows, near_pairs
 from dataset.dedup.cells import cell_count, train_cells, visits
 from dataset.dedup.leader_join import EDGE, Judge, Places, Records, nearest_leaders, pairs_of_rest, sweep
-from dataset.dedup.projection import ROUNDING, encode, stable_product, train_projection, unit_rows
+from dataset.dedup.projection import ROUNDING, encode, places_from, stable_product, train_projection, unit_rows
 from dataset.dedup.rescore import cosine_steps, to_steps
 from tests.planted import planted
 
@@ -164,3 +164,10 @@ def test_visits_follow_the_gap() -> None:
     wanted = (distance - distance[np.arange(3_000), home][:, None] <= 0.05 - 1e-5).sum() - 3_000
     assert len(rows) > 0.94 * wanted
     assert cells.super_cell_of(home).max() == 3
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (5, 7)])
+def test_places_of_products_are_those_of_nonzero(shape: tuple[int, int]) -> None:
+    products = np.random.default_rng(2).random(shape).astype(np.float32)
+    found, wanted = places_from(products, 0.5), np.nonzero(products >= 0.5)
+    assert [one.tolist() for one in found] == [one.tolist() for one in wanted]

@@ -160,12 +160,12 @@ class Index:
     ) -> list[dict[str, Any] | None]:
         """Return the columns of rows by id, `URL` and `TEXT` as url and caption; None for an id that is not there.
 
-        `columns` are those to return besides the id; None means all. A row of a release has about 15, and reading
-        them takes 30 µs.
+        `columns` are those to return besides the id; None means all.
 
         Raises: SearchIndexError when a file is damaged.
         """
         state = self._current()
+        wanted = np.asarray(ids, np.int64).reshape(-1)
         texts = state.record.texts
         numbers = {
             name: kind
@@ -173,23 +173,19 @@ class Index:
             if columns is None or NAMES.get(name, name) in columns
         }
         wants_texts = columns is None or any(NAMES.get(name, name) in columns for name in texts)
-        found: list[dict[str, Any] | None] = [None] * len(ids)
-        places = state.places(ids)
-        ranges, local = state.split(places)
-        for at, (segment, of, row) in enumerate(zip(places[:, 0].tolist(), ranges, local, strict=True)):
-            if segment < 0:
-                continue
-            one = state.segments[segment].ranges[of]
-            values: dict[str, Any] = {"id": int(ids[at])}
+        found: list[dict[str, Any] | None] = [None] * len(wanted)
+        for one, at, local in state.by_range(state.places(wanted)):
+            values: dict[str, Sequence[Any]] = {"id": wanted[at].tolist()}
             if one.frames is not None and wants_texts:
-                values |= dict(zip(texts, one.texts(row), strict=True))
+                values |= zip(texts, zip(*one.texts(local.tolist()), strict=True), strict=True)
             if one.numbers is not None and numbers:
-                values |= unpack_numbers(one.numbers[row], numbers, state.record.categories)
+                values |= unpack_numbers(one.numbers[local], numbers, state.record.categories)
             if one.groups is not None:
-                values |= {
-                    name: int(one.groups.records[name][row]) for name in GROUP if columns is None or name in columns
-                }
-            found[at] = {NAMES.get(name, name): value for name, value in values.items()}
+                records = one.groups_at(local)
+                values |= {name: records[name].tolist() for name in GROUP if columns is None or name in columns}
+            names = [NAMES.get(name, name) for name in values]
+            for place, row in zip(at.tolist(), zip(*values.values(), strict=True), strict=True):
+                found[place] = dict(zip(names, row, strict=True))
         return found
 
     @property

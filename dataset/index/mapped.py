@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dataset.index.groups import RECORD as GROUP
 from dataset.index.groups import Groups
 from dataset.index.kinds import OWN_ROWS, Trained
 from dataset.index.numbers import record_type
-from dataset.index.texts import decompress, texts_of
+from dataset.index.texts import Frame, decompress
 
 Halves = npt.NDArray[np.float16]
 Integers = npt.NDArray[np.int64]
@@ -59,7 +60,7 @@ class MappedRange:
         self._domains: Domains | None = None
         known = "groups" in self._files
         self.groups = Groups(self._map("groups", GROUP), self._map("members", "<u4")) if known else None
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cache: OrderedDict[int, Frame] = OrderedDict()
         self._lock = threading.Lock()
 
     def _map(self, role: str, dtype: Any) -> npt.NDArray[Any]:
@@ -87,23 +88,25 @@ class MappedRange:
         assert self.groups is not None
         return np.asarray(self.groups.records[local])
 
-    def texts(self, local: int) -> list[str | None]:
-        """Return a row's texts.
+    def texts(self, local: Sequence[int]) -> list[list[str | None]]:
+        """Return the texts of rows, row by row.
 
-        Raises: SearchIndexError when the frame is damaged.
+        Raises: SearchIndexError when a frame is damaged.
         """
-        at, row = divmod(local, FRAME_ROWS)
+        return [self._frame(one // FRAME_ROWS).row(one % FRAME_ROWS) for one in local]
+
+    def _frame(self, at: int) -> Frame:
         with self._lock:
             frame = self._cache.get(at)
             if frame is not None:
                 self._cache.move_to_end(at)
-        if frame is None:
-            frame = self._read_frame(at)
-            with self._lock:
-                self._cache[at] = frame
-                while len(self._cache) > _CACHED_FRAMES:
-                    self._cache.popitem(last=False)
-        return texts_of(frame, len(self._record.texts), row)
+                return frame
+        frame = Frame(self._read_frame(at), len(self._record.texts))
+        with self._lock:
+            self._cache[at] = frame
+            while len(self._cache) > _CACHED_FRAMES:
+                self._cache.popitem(last=False)
+        return frame
 
     def forget_texts(self) -> None:
         """Drop decoded frames: rows were removed."""

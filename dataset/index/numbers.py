@@ -135,25 +135,25 @@ def _text(value: Any) -> str | None:
 
 
 def unpack_numbers(
-    record: np.void, numbers: Mapping[str, str], categories: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
-    """Return a row's numbers by name, None for a null."""
-    return {name: _unpacked(record[name], kind, categories.get(name)) for name, kind in numbers.items()}
+    records: npt.NDArray[np.void], numbers: Mapping[str, str], categories: Mapping[str, tuple[str, ...]]
+) -> dict[str, list[Any]]:
+    """Return the numbers of rows by column, None for a null; `records` are (n,) of `record_type`."""
+    return {name: _unpacked(records[name], kind, categories.get(name)) for name, kind in numbers.items()}
 
 
-def _unpacked(value: Any, kind: str, values: tuple[str, ...] | None) -> Any:
+def _unpacked(column: npt.NDArray[Any], kind: str, values: tuple[str, ...] | None) -> list[Any]:
+    found = column.tolist()
     if values is not None:
-        return values[int(value)] if int(value) < len(values) else None
+        return [values[one] if one < len(values) else None for one in found]
     if kind.startswith("hex"):
-        data = bytes(value)
-        return data.hex() if any(data) else None
+        return [one.hex() if any(one) else None for one in found]
     if kind == "S8":
-        return bytes(value).decode("ascii", "replace") or None
+        return [one.decode("ascii", "replace") or None for one in found]
     if kind == "bool":
-        return None if value < 0 else bool(value)
+        return [None if one < 0 else bool(one) for one in found]
     if kind.startswith("<f"):
-        return None if np.isnan(value) else float(value)
-    number = int(value)
-    if number == np.iinfo(np.dtype("<i8" if kind == "timestamp" else kind)).min:
-        return None
-    return (_EPOCH + timedelta(milliseconds=number)).isoformat() if kind == "timestamp" else number
+        return [None if one != one else one for one in found]
+    null = np.iinfo(np.dtype("<i8" if kind == "timestamp" else kind)).min
+    if kind == "timestamp":
+        return [None if one == null else (_EPOCH + timedelta(milliseconds=one)).isoformat() for one in found]
+    return [None if one == null else one for one in found]

@@ -6,7 +6,7 @@ the segments that stay as they were.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dataset.index.filter_bits import FilterBits
 from dataset.index.filters import ANY, Filter
 from dataset.index.groups import RECORD as GROUP
 from dataset.index.kinds import Trained, read_trained
-from dataset.index.mapped import MappedSegment, MissingFileError, check_file
+from dataset.index.mapped import MappedRange, MappedSegment, MissingFileError, check_file
 from dataset.index.segment_search import SegmentSearch
 
 Halves = npt.NDArray[np.float16]
@@ -80,13 +80,14 @@ class State:
             places[here, 0], places[here, 1] = at, positions[here]
         return places
 
-    def split(self, places: Integers) -> tuple[list[int], list[int]]:
-        """Return the range of each place and the row in it; −1 twice where there is none."""
-        found = np.full((len(places), 2), -1, np.int64)
-        for at in np.unique(places[places[:, 0] >= 0, 0]).tolist():
-            here = places[:, 0] == at
-            found[here, 0], found[here, 1] = self.segments[at].split(places[here, 1])
-        return found[:, 0].tolist(), found[:, 1].tolist()
+    def by_range(self, places: Integers) -> Iterator[tuple[MappedRange, Integers, Integers]]:
+        """Return the ranges that places are in, each with the numbers of its places, and the rows in the range."""
+        for segment in np.unique(places[places[:, 0] >= 0, 0]).tolist():
+            of_segment = np.flatnonzero(places[:, 0] == segment)
+            ranges, local = self.segments[segment].split(places[of_segment, 1])
+            for one in np.unique(ranges).tolist():
+                here = ranges == one
+                yield self.segments[segment].ranges[one], of_segment[here], local[here]
 
     def vectors(self, places: Integers) -> Halves:
         """Return the rows at places -> (n, D) float16."""

@@ -10,6 +10,7 @@ Invariant: each frame has zstd's checksum, so a reader sees when a removal rewri
 """
 
 import struct
+import threading
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -26,6 +27,8 @@ _SLACK = 32
 """Bytes of padding behind each frame: one from which texts were removed may compress to a few bytes more."""
 
 Column = Sequence[str | None]
+
+_of_thread = threading.local()
 
 
 class FrameWriter:
@@ -83,16 +86,23 @@ def unpack(data: bytes, columns: int) -> list[list[str | None]]:
     return found
 
 
-def texts_of(data: bytes, columns: int, row: int) -> list[str | None]:
-    """Return the texts of one row of a frame's content."""
-    (rows,) = struct.unpack_from("<I", data)
-    lengths = np.frombuffer(data, "<u4", rows * columns, 4)
-    ends = np.cumsum(np.where(lengths == NULL, 0, lengths), dtype=np.int64) + 4 + 4 * rows * columns
-    found: list[str | None] = []
-    for at in range(row, rows * columns, rows):
-        end, length = int(ends[at]), int(lengths[at])
-        found.append(None if length == NULL else data[end - length : end].decode())
-    return found
+class Frame:
+    """The content of a frame, with the places of its texts."""
+
+    def __init__(self, data: bytes, columns: int) -> None:
+        (self._rows,) = struct.unpack_from("<I", data)
+        self._data = data
+        self._lengths = np.frombuffer(data, "<u4", self._rows * columns, 4)
+        sizes = np.where(self._lengths == NULL, 0, self._lengths)
+        self._starts = np.cumsum(sizes, dtype=np.int64) - sizes + 4 + 4 * self._rows * columns
+
+    def row(self, row: int) -> list[str | None]:
+        """Return the texts of one row."""
+        found: list[str | None] = []
+        lengths, starts = self._lengths[row :: self._rows].tolist(), self._starts[row :: self._rows].tolist()
+        for start, length in zip(starts, lengths, strict=True):
+            found.append(None if length == NULL else self._data[start : start + length].decode())
+        return found
 
 
 def decompress(frame: bytes) -> bytes:
@@ -102,10 +112,13 @@ def decompress(frame: bytes) -> bytes:
     """
     import zstandard
 
+    if not hasattr(_of_thread, "decompressor"):  # it may not be shared, and making one takes three times a frame's time
+        _of_thread.decompressor = zstandard.ZstdDecompressor()
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(frame)
+        content: bytes = _of_thread.decompressor.decompress(frame)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+    return content
 
 
 def blanked(frame: bytes, columns: int, rows: Sequence[int]) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.formats.index_files import FRAME_ROWS
-from dataset.index.texts import FrameWriter, blanked, decompress, texts_of, unpack
+from dataset.index.texts import Frame, FrameWriter, blanked, decompress, unpack
 
 TEXTS = st.one_of(st.none(), st.text(max_size=60))
 
@@ -30,7 +30,7 @@ def test_texts_come_back_and_blanked_rows_are_gone(
         some = expected[at * FRAME_ROWS : (at + 1) * FRAME_ROWS]
         content = decompress(frame)
         assert list(zip(*unpack(content, 2), strict=True)) == some
-        assert [tuple(texts_of(content, 2, row)) for row in range(len(some))] == some
+        assert [tuple(Frame(content, 2).row(row)) for row in range(len(some))] == some
         gone = draw.sample(range(len(some)), draw.randint(1, len(some)))
         shorter = blanked(frame, 2, gone)
         assert len(shorter) == len(frame)

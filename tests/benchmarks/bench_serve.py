@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import selectors
 import signal
 import socket
 import statistics
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,45 +72,120 @@ class Line:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._line: socket.socket | None = None
+        self.line: socket.socket | None = None
+        self._data = bytearray()
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
         for _ in range(2):
             try:
-                return self._ask(request)
+                self.send(request)
+                while (answer := self.receive()) is None:
+                    pass
             except (OSError, IndexError, ValueError):
                 self.close()
+            else:
+                return answer
         return 0, b""
 
-    def _ask(self, request: bytes) -> tuple[int, bytes]:
-        if self._line is None:
-            self._line = socket.create_connection(("127.0.0.1", self._port), timeout=60)
-            self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._line.sendall(request)
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += self._receive()
-        head, _, body = data.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-        pieces, missing = [body], int(length[1]) - len(body) if length else 0
-        while missing > 0:
-            pieces.append(self._receive())
-            missing -= len(pieces[-1])
-        if b"HTTP/1.0" in head[:8] or b"connection: close" in head.lower():
-            self.close()
-        return int(head.split(b" ")[1]), b"".join(pieces)
+    def send(self, request: bytes) -> None:
+        if self.line is None:
+            self.line = socket.create_connection(("127.0.0.1", self._port), timeout=60)
+            self.line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._data.clear()
+        self.line.sendall(request)
 
-    def _receive(self) -> bytes:
-        assert self._line is not None
-        data = self._line.recv(1 << 18)
-        if not data:
+    def receive(self) -> tuple[int, bytes] | None:
+        """Receive what has come; return the status and the body when the answer is complete."""
+        assert self.line is not None
+        piece = self.line.recv(1 << 18)
+        if not piece:
             raise OSError("closed")
-        return data
+        self._data += piece
+        if (end := self._data.find(b"\r\n\r\n")) < 0:
+            return None
+        head = bytes(self._data[:end]).lower()
+        length = re.search(rb"content-length: *(\d+)", head)
+        if len(self._data) < end + 4 + (int(length[1]) if length else 0):
+            return None
+        answer = int(head.split(b" ")[1]), bytes(self._data[end + 4 :])
+        if head.startswith(b"http/1.0") or b"connection: close" in head:
+            self.close()
+        return answer
 
     def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self.line is not None:
+            self.line.close()
+            self.line = None
+
+
+@dataclass(slots=True)
+class Client:
+    """One of a crowd: when its next request is due, or when the one that waits for an answer was sent."""
+
+    line: Line
+    at: int
+    due: float
+    sent: float = 0.0
+
+
+class Crowd:
+    """Clients in one thread: with a thread for each they took as much of the cores as the server.
+
+    With a `rate`, each sends its requests at their times, as soon as the one before has an answer.
+    """
+
+    def __init__(self, port: int, requests: Callable[[int], bytes], clients: int, rate: float) -> None:
+        self.load, self._requests, self._rate = Load(), requests, rate
+        self._ready = selectors.DefaultSelector()
+        self._started = time.perf_counter()
+        self._clients = [Client(Line(port), at, self._due(at)) for at in range(clients)]
+        self._idle = [*self._clients]
+
+    def ask(self, seconds: float) -> None:
+        """Send requests for some seconds, and wait for the last answers."""
+        end = self._started + seconds
+        while (now := time.perf_counter()) < end or len(self._idle) < len(self._clients):
+            self._send([one for one in self._idle if one.due <= now < end], now)
+            wake = min([end, *(one.due for one in self._idle)]) if now < end else now + 1
+            for key, _ in self._ready.select(max(0.0, wake - now)):
+                self._receive(key)
+        for one in self._clients:
+            one.line.close()
+        self.load.wall = time.perf_counter() - self._started
+
+    def _due(self, at: int) -> float:
+        return self._started + at / self._rate if self._rate else self._started
+
+    def _send(self, clients: Sequence[Client], now: float) -> None:
+        for one in clients:
+            self._idle.remove(one)
+            one.sent = now
+            try:
+                one.line.send(self._requests(one.at))
+                assert one.line.line is not None
+                self._ready.register(one.line.line, selectors.EVENT_READ, one)
+            except OSError:
+                self._note(one, 0)
+
+    def _receive(self, key: selectors.SelectorKey) -> None:
+        one: Client = key.data
+        try:
+            answer = one.line.receive()
+        except (OSError, IndexError, ValueError):
+            answer = 0, b""
+        if answer is not None:
+            self._ready.unregister(key.fileobj)
+            self._note(one, answer[0])
+
+    def _note(self, one: Client, status: int) -> None:
+        if not status:
+            one.line.close()
+        self.load.statuses[status] += 1
+        if status == 200:
+            self.load.seconds.append(time.perf_counter() - one.sent)
+        one.at += len(self._clients)
+        one.due = self._due(one.at)
+        self._idle.append(one)
 
 
 def post(fields: dict[str, Any], path: str = "/knn-service") -> bytes:
@@ -123,31 +200,10 @@ def knn(results: int = RESULTS, **query: Any) -> bytes:
 def put_load(
     port: int, requests: Callable[[int], bytes], seconds: float, clients: int = CLIENTS, rate: float = 0
 ) -> Load:
-    """Ask for some seconds; with a `rate`, each client sends its requests at their times, whatever the answers."""
-    load, lock, started = Load(), threading.Lock(), time.perf_counter()
-
-    def run(client: int) -> None:
-        line, at = Line(port), client
-        while (now := time.perf_counter()) - started < seconds:
-            if rate and (due := started + at / rate) > now:
-                time.sleep(min(due - now, seconds))
-            begun = time.perf_counter()
-            status, _ = line.ask(requests(at))
-            took = time.perf_counter() - begun
-            with lock:
-                load.statuses[status] += 1
-                if status == 200:
-                    load.seconds.append(took)
-            at += clients
-        line.close()
-
-    threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    load.wall = time.perf_counter() - started
-    return load
+    """Ask for some seconds; with a `rate`, so many requests a second are sent, whatever the answers."""
+    crowd = Crowd(port, requests, clients, rate)
+    crowd.ask(seconds)
+    return crowd.load
 
 
 def make_rows(folder: Path, rows: int) -> Rows:
@@ -230,11 +286,12 @@ def make_clip_back_index(
         ):
             writer.write_table(table)
     index = faiss.read_index(str(path))
-    for probes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256):
+
+    def reaches(probes: int) -> bool:
         index.nprobe = probes
-        _, found = index.search(queries, 10)
-        if recall(found.tolist(), truth) >= wanted:
-            break
+        return recall(index.search(queries, 10)[1].tolist(), truth) >= wanted
+
+    probes = index.nprobe = bisect_left(range(257), True, lo=1, hi=256, key=reaches)
     faiss.write_index(index, str(path))
     print(f"clip_back probes {probes} lists", file=sys.stderr)
     return path.parent

@@ -48,12 +48,16 @@ class NearestRows:
             some = ids[start : start + _BLOCK_ROWS]
             near = self._queries @ rows[start : start + _BLOCK_ROWS].astype(np.float32).T  # (Q, n)
             for at, selectivity in enumerate(self._selectivities):
-                better = near > self._least[at][:, None]
                 if selectivity < 1:
-                    better &= passes(some, selectivity)
-                query, row = np.nonzero(better)
-                if len(query):
-                    self._keep(at, query, some[row], near[query, row])
+                    here = passes(some, selectivity)
+                    self._add(at, some[here], near.compress(here, axis=1))
+                else:
+                    self._add(at, some, near)
+
+    def _add(self, at: int, ids: Integers, near: Rows) -> None:
+        better = np.flatnonzero(near > self._least[at][:, None])  # on one axis: on two it takes three times as long
+        if len(better):
+            self._keep(at, better // len(ids), ids[better % len(ids)], near.ravel()[better])
 
     def _keep(self, at: int, query: Integers, ids: Integers, near: Rows) -> None:
         """Keep the best NEIGHBOURS of each query; of equal ones, the lower ids."""

@@ -58,7 +58,7 @@ class IndexOptions:
     """Replace all segments of the index that exists by one, without the rows that were removed from it."""
     seed: int = 0
     points_per_list: int = 64
-    held_out: int = 128
+    held_out: int = 512
     unit_rows: int = 262_144
     build: str = ""
     """Names this build among others of the same release, model and modality; a queue gives each its own."""

@@ -39,7 +39,7 @@ class IndexRequest:
         """The options of `dataset.index.plan.IndexOptions`."""
         return {
             "model": self.model, "modality": self.modality, "kind": self.kind, "lists": self.lists, "batches": [],
-            "further": self.further, "compact": self.compact, "seed": self.seed, "points_per_list": 64, "held_out": 128,
+            "further": self.further, "compact": self.compact, "seed": self.seed, "points_per_list": 64, "held_out": 512,
             "unit_rows": UNIT_ROWS, "build": "",
         }  # fmt: skip
 

@@ -79,7 +79,10 @@ def test_settings_of_the_caller_do_not_reach_the_demo(tmp_path: Path, monkeypatc
 
 
 def test_processes_that_a_killed_demo_left_are_found_and_no_others(swarm: Swarm, tmp_path: Path) -> None:
-    swarm.start("left", [sys.executable, "-c", WAIT_FOR_STDIN])
+    pipe = tmp_path / "up"
+    os.mkfifo(pipe)
+    swarm.start("left", [sys.executable, "-c", f"open({str(pipe)!r}, 'w').close(); {WAIT_FOR_STDIN}"])
+    pipe.read_bytes()  # /proc shows the environment of a new program a moment after its start has returned
     other = Swarm(tmp_path / "other")
     other.start("not ours", [sys.executable, "-c", WAIT_FOR_STDIN])
     try:

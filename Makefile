@@ -15,7 +15,7 @@ chaos: .venv/installed  ## the swarm under 1,000 faults, 8 minutes or so; prints
 	"$(BIN)/python" -m tests.chaos.run $(CHAOS)
 
 test: .venv/installed  ## all tests, on all cores, against embedded servers or SHOAL_TEST_DATABASE_URL
-	"$(BIN)/python" -m pytest --numprocesses auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= "$(BIN)/python" -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/installed  ## style, types and the direction of imports
 	"$(BIN)/ruff" check

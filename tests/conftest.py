@@ -1,6 +1,12 @@
-"""A real Postgres for every test that requests it: the embedded server, or that of SHOAL_TEST_DATABASE_URL."""
+"""A real Postgres for every test that requests it: the embedded server, or that of SHOAL_TEST_DATABASE_URL.
+
+Temporary files are in memory where there is enough: a copy of a database takes a tenth of the time that it takes on a
+disk, and nothing waits for the disk.
+"""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +25,17 @@ from tracker.protocol.session import Session
 # An example on a busy machine may take longer than hypothesis's 200 ms; no test measures time by it.
 hypothesis.settings.register_profile("shoal", deadline=None)
 hypothesis.settings.load_profile("shoal")
+
+MEMORY = Path("/dev/shm")
+# All tests, in three processes, hold up to 0.9 GB at a time.
+MEMORY_NEEDED = 4 << 30
+
+
+def pytest_configure() -> None:
+    """Put temporary files in memory, unless TMPDIR is set; the processes that tests start inherit it."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -62,14 +79,14 @@ def template(server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def make_database(server: str, template: str) -> Iterator[Callable[[], str]]:
-    """Make fresh, migrated databases, and return their URLs."""
+def make_database(server: str, template: str) -> Iterator[Callable[..., str]]:
+    """Make fresh, migrated databases, or copies of a database with a given name, and return their URLs."""
     names: list[str] = []
     with connect(server) as connection:
 
-        def make() -> str:
+        def make(source: str = template) -> str:
             names.append(f"shoal_test_{uuid4().hex[:8]}")
-            connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE {template}".encode())
+            connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE {source}".encode())
             return make_conninfo(server, dbname=names[-1])
 
         yield make

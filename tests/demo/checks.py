@@ -59,14 +59,21 @@ def read_results(store: Store, manifest: pa.Table) -> Results:
 
 def check_results(links: Sequence[Link], results: Results) -> list[Check]:
     """Ask everything that the outputs can answer."""
+    return [
+        *check_links(links, results),
+        _scored_once(results),
+        _pairs(KEPT, Pair.MATCHED, [link for link in links if not _is_marked(link)], results),
+        _pairs("mismatched pairs are dropped", Pair.MISMATCHED, links, results),
+    ]
+
+
+def check_links(links: Sequence[Link], results: Results) -> list[Check]:
+    """Ask everything that the outputs of download can answer."""
     planted = {link.url: link for link in links}
     return [
         _all_finished(links, results),
         _nothing_else(planted, results),
         _outcomes(planted, results),
-        _scored_once(results),
-        _pairs(KEPT, Pair.MATCHED, [link for link in links if not _is_marked(link)], results),
-        _pairs("mismatched pairs are dropped", Pair.MISMATCHED, links, results),
         _languages(planted, results),
     ]
 

@@ -7,18 +7,20 @@ Equal arrays give equal bytes. Rejected: .npz, of whose arrays only the whole ca
 
 import json
 from collections.abc import Mapping
-from mmap import ACCESS_READ, mmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset import strict_json
+from dataset.store.mapped import map_file
 from dataset.store.store import Store, StoreError
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
+MAX_OPEN = 16_384
+"""Files that a process keeps mapped at a time; Linux allows 65,530 mappings."""
 _ALIGNMENT = 64
 _NEAR_ROWS = 256
 """Rows this near to each other are read together from an object store."""
@@ -54,8 +56,7 @@ class Arrays:
         self._mapped: npt.NDArray[np.uint8] | None = None
         try:
             if self._file is None and local is not None:
-                with local.open("rb") as file:  # numpy's memmap takes ten times as long, half of it for the path
-                    self._mapped = np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), np.uint8)
+                self._mapped = map_file(local)
             length = int.from_bytes(self._header(0, 8), "little")
             self._described: dict[str, list[Any]] = json.loads(self._header(8, length))
         except ValueError as error:

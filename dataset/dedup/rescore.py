@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dataset.dedup.arrays import MAX_OPEN
 from dataset.formats.halves import widen
-from dataset.formats.npy import NpyRows, open_rows
+from dataset.formats.npy import NpyRows, map_rows, open_rows
 from dataset.store.store import Store
 
-Halves = npt.NDArray[np.float16]
+Matrix = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int64]
 Steps = npt.NDArray[np.int16]
 
@@ -35,15 +36,15 @@ class FloatRows:
         """Name the files; they are opened when they are read first."""
         self._store, self._paths = store, paths
         self._starts = np.cumsum([0, *rows])
-        self._opened: dict[int, NpyRows | Halves] = {}
+        self._opened: dict[int, NpyRows | Matrix] = {}
 
-    def take(self, at: Integers) -> npt.NDArray[np.floating]:
+    def take(self, at: Integers) -> Matrix:
         """Return rows by their numbers -> (N, D) of the files' type."""
         files = np.searchsorted(self._starts, at, "right") - 1
         first = self._open(int(files[0]))
         if files.min() == files.max() and isinstance(first, np.ndarray):
             return np.asarray(first[at - self._starts[files[0]]])
-        found: Halves | None = None
+        found: Matrix | None = None
         for file in np.unique(files).tolist():
             mine = np.flatnonzero(files == file)
             rows = self._rows_of(file, at[mine] - self._starts[file])
@@ -53,14 +54,16 @@ class FloatRows:
         assert found is not None
         return found
 
-    def _open(self, file: int) -> NpyRows | Halves:
+    def _open(self, file: int) -> NpyRows | Matrix:
         if file not in self._opened:
-            path = self._store.local_path(self._paths[file])
-            opened = open_rows(self._store, self._paths[file])
-            self._opened[file] = np.load(path, mmap_mode="r") if path is not None else opened
+            if len(self._opened) >= MAX_OPEN:
+                self._opened.clear()
+            path = self._paths[file]
+            mapped = map_rows(self._store, path)
+            self._opened[file] = open_rows(self._store, path) if mapped is None else mapped
         return self._opened[file]
 
-    def _rows_of(self, file: int, at: Integers) -> npt.NDArray[np.floating]:
+    def _rows_of(self, file: int, at: Integers) -> Matrix:
         opened = self._open(file)
         if isinstance(opened, np.ndarray):
             return np.asarray(opened[at])
@@ -69,7 +72,7 @@ class FloatRows:
         return np.concatenate([opened.read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs])[back]
 
 
-def cosine_steps(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Steps:
+def cosine_steps(left: Matrix, right: Matrix) -> Steps:
     """Return the cosines of (N, D) rows, pair by pair -> (N,) int16 in steps."""
     a, b = (rows if rows.dtype == np.float32 else widen(rows) for rows in (left, right))
     product = np.einsum("nd,nd->n", a, b).astype(np.float64)
@@ -84,12 +87,12 @@ class Rescorer:
     def __init__(self, batches: Sequence[FloatRows]) -> None:
         self._batches = batches
 
-    def rows(self, batch: Integers, row: Integers) -> npt.NDArray[np.floating]:
+    def rows(self, batch: Integers, row: Integers) -> Matrix:
         """Return the float rows -> (N, D)."""
         first = int(batch[0])
         if (batch == first).all():
             return self._batches[first].take(row)
-        found: npt.NDArray[np.floating] | None = None
+        found: Matrix | None = None
         for one in np.unique(batch).tolist():
             mine = np.flatnonzero(batch == one)
             rows = self._batches[one].take(row[mine])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dataset.dedup.arrays import Arrays
+from dataset.dedup.arrays import MAX_OPEN, Arrays
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
 from dataset.dedup.rescore import FloatRows, Rescorer
@@ -114,6 +114,7 @@ class Work:
         self.plan = _make_plan(release, options, self.folder)
         self.data = [file for file in release.files(FileKind.DATA) if file.rows]
         self._homes: dict[tuple[int, int], Arrays] = {}
+        self._rescorer: Rescorer | None = None
 
     def path(self, *names: object) -> str:
         """Return a path in the store."""
@@ -129,6 +130,8 @@ class Work:
     def home(self, batch: int, super_cell: int) -> Arrays:
         """Open the rows of a batch in a super-cell."""
         if (batch, super_cell) not in self._homes:
+            if len(self._homes) >= MAX_OPEN:
+                self._homes.clear()
             self._homes[batch, super_cell] = self.open(self.plan.batches[batch].name, "home", super_cell)
         return self._homes[batch, super_cell]
 
@@ -155,13 +158,15 @@ class Work:
                     self.store.delete(path)
 
     def rescorer(self) -> Rescorer:
-        """Return what reads exact rows."""
-        return Rescorer(
-            [
-                FloatRows(self.store, [self.images(number, at) for at in range(len(batch.rows))], batch.rows)
-                for number, batch in enumerate(self.plan.batches)
-            ]
-        )
+        """Return what reads exact rows; it keeps their files mapped."""
+        if self._rescorer is None:
+            self._rescorer = Rescorer(
+                [
+                    FloatRows(self.store, [self.images(number, at) for at in range(len(batch.rows))], batch.rows)
+                    for number, batch in enumerate(self.plan.batches)
+                ]
+            )
+        return self._rescorer
 
 
 def work_folder(release: Release, model: str) -> str:

@@ -1,6 +1,7 @@
 """`dataset dedup` on releases with planted near-duplicates, compared with a greedy search over all pairs."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
-from dataset.dedup import prepare
+from dataset.dedup import prepare, rescore
+from dataset.dedup import work as dedup_work
 from dataset.dedup.arrays import Arrays
 from dataset.dedup.errors import DedupError
 from dataset.dedup.options import Options
@@ -221,6 +223,29 @@ def test_few_rows_in_more_super_cells_than_there_are_cells(tmp_path: Path, vecto
     assert found[rows] == found[0] in (0, rows)
     assert report["rows"] == rows + 1
     assert report["checks"]["members_compared"] == rows + 1 - report["representatives"]
+
+
+def test_more_super_cells_and_files_than_may_be_open(tmp_path: Path, vectors: Halves) -> None:
+    release = made(tmp_path, [vectors[:300]], embeddings_per_file=20)
+    options = Options(model=MODEL, at=AT, cells=32, super_cells=16)
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 8, most))
+    try:
+        search(release, options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    assert json.loads(release.store.read(release.path(REPORT)))["parameters"]["super_cells"] == 16
+    assert len(table_of(release)) == 300
+
+
+def test_fewer_files_are_kept_mapped_than_there_are(
+    tmp_path: Path, searched: Release, vectors: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rescore, dedup_work):
+        monkeypatch.setattr(module, "MAX_OPEN", 2)
+    other = made(tmp_path, [vectors], embeddings_per_file=200)
+    search(other, OPTIONS)
+    assert bytes_of(other) == bytes_of(searched)
 
 
 def test_second_call_keeps_what_is_there(tmp_path: Path, vectors: Halves) -> None:

@@ -8,15 +8,16 @@ finish  one unit   ─▶ side_tables.json, duplicates/report.json, state.json
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.dedup.arrays import Array, in_sections, write_arrays
 from dataset.dedup.check import look_up, read_members
+from dataset.dedup.group_texts import TEXTS, GroupTexts, texts_of_groups
 from dataset.dedup.rescore import STEP, to_steps
 from dataset.dedup.work import Work, nodes, split_nodes
 from dataset.formats.duplicates import COLUMNS, KINDS, NAME
@@ -27,13 +28,6 @@ from dataset.formats.steps import UnitFile, UnitResult
 from dataset.publish.hosts import hosts_of
 
 Integers = npt.NDArray[np.int64]
-
-MAX_CAPTIONS = 1_000
-"""Different captions of a group that are listed, those of the highest similarity."""
-_TEXTS = pa.schema(
-    [("representative", pa.int64()), ("id", pa.int64()), ("caption", pa.string()), ("similarity", pa.float64()),
-     ("host", pa.string())]
-)  # fmt: skip
 
 
 def place_rows(work: Work, super_cell: int) -> UnitResult:
@@ -93,34 +87,34 @@ def send_texts(work: Work, at: int) -> UnitResult:
     chosen = np.flatnonzero(rows["size"] > 1)
     data = _rows_of_ids(work, at, rows["id"][chosen])
     hosts = hosts_of(data["URL"]) if len(data) else None
-    names = [hosts.names[number] for number in hosts.numbers.tolist()] if hosts else []
+    names = pa.array(hosts.names).take(pa.array(hosts.numbers)) if hosts else pa.array([], pa.string())
     texts = pa.table(
         [
             pa.array(rows["representative"][chosen]),
             data["id"],
             data["TEXT"],
             data["similarity"],
-            pa.array(names, pa.string()),
+            names,
         ],
-        schema=_TEXTS,
+        schema=TEXTS,
     )
     order, offsets = in_sections(_data_file_of(work, rows["representative"][chosen]), len(work.data))
     texts = texts.take(pa.array(order))
     with (
         work.store.write(work.path("end", "texts", f"{at}.arrow")) as file,
-        pa.ipc.new_file(pa.PythonFile(file, "w"), _TEXTS) as writer,
+        pa.ipc.new_file(pa.PythonFile(file, "w"), TEXTS) as writer,
     ):
         for start, end in zip(offsets.tolist(), offsets[1:].tolist(), strict=False):
             found = texts.slice(start, end - start).combine_chunks().to_batches()
-            writer.write_batch(found[0] if found else pa.RecordBatch.from_pylist([], schema=_TEXTS))
+            writer.write_batch(found[0] if found else pa.RecordBatch.from_pylist([], schema=TEXTS))
     return UnitResult(len(rows["id"]), len(chosen))
 
 
 def write_file(work: Work, at: int) -> UnitResult:
     """Write the side table's file that belongs to a data file."""
     rows = _result(work, at)
-    texts = _groups(work, at)
-    shown = [texts.get(one) for one in np.where(rows["kind"] == 0, rows["id"], -1).tolist()]
+    texts = _read_texts(work, at)
+    shown = _groups_of(rows, texts)
     weight = 1 / np.maximum(rows["size"], 1)
     table = pa.table(
         [
@@ -129,10 +123,10 @@ def write_file(work: Work, at: int) -> UnitResult:
             pa.array(rows["size"]),
             pa.array((rows["cosine"] * STEP).astype(np.float32)),
             pa.array(KINDS, pa.string()).take(pa.array(rows["kind"])),
-            pa.array([one.captions[0] if one else None for one in shown], pa.string()),
-            pa.array([one.captions if one else None for one in shown], pa.list_(pa.string())),
-            pa.array([one.similarities if one else None for one in shown], pa.list_(pa.float32())),
-            pa.array([one.hosts if one else None for one in shown], pa.int64()),
+            pc.list_element(texts.captions, 0).take(shown),
+            texts.captions.take(shown),
+            texts.similarities.take(shown),
+            texts.hosts.take(shown),
             pa.array(weight.astype(np.float32)),
             pa.array(np.sqrt(weight).astype(np.float32)),
         ],
@@ -165,34 +159,23 @@ def _rows_of_ids(work: Work, at: int, ids: Integers) -> pa.Table:
     return pa.concat_tables(pieces)
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    captions: list[str]
-    similarities: list[float]
-    hosts: int
-
-
-def _groups(work: Work, at: int) -> dict[int, _Group]:
+def _read_texts(work: Work, at: int) -> GroupTexts:
     """Return the texts of the groups whose representatives lie in a data file."""
     batches = []
     for one in range(len(work.data)):
         with work.store.open_input(work.path("end", "texts", f"{one}.arrow")) as file:
             batches.append(pa.ipc.open_file(file).get_batch(at))
-    texts = pa.Table.from_batches(batches, _TEXTS).sort_by(
-        [("representative", "ascending"), ("similarity", "descending"), ("id", "ascending")]
-    )
-    names = texts["representative"].to_numpy()
-    captions, similarities, hosts = (texts[name].to_pylist() for name in ("caption", "similarity", "host"))
-    borders = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
-    groups: dict[int, _Group] = {}
-    for start, end in pairwise(borders if len(names) else []):
-        best: dict[str, float] = {}
-        for at in range(start, end):
-            if captions[at] is not None and len(best) < MAX_CAPTIONS:
-                best.setdefault(captions[at], similarities[at])
-        found = len(set(hosts[start:end]))
-        groups[int(names[start])] = _Group(list(best) or [""], list(best.values()) or [0.0], found)
-    return groups
+    return texts_of_groups(pa.Table.from_batches(batches, TEXTS))
+
+
+def _groups_of(rows: dict[str, Array], texts: GroupTexts) -> pa.Array:
+    """Return the numbers of the groups that rows in the order of ids represent -> (N,), null for other rows."""
+    place = np.searchsorted(texts.representatives, rows["id"])
+    place = np.minimum(place, max(0, len(texts.representatives) - 1))
+    shown = np.zeros(len(place), bool)
+    if len(texts.representatives):
+        shown = (rows["kind"] == 0) & (texts.representatives[place] == rows["id"])
+    return pa.array(place, mask=~shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.dedup.group_texts import MAX_CAPTIONS
 from dataset.dedup.options import GREY_PDQ_DISTANCE, Options
 from dataset.dedup.quality import columns_of, quality_keys
 from dataset.dedup.rescore import STEP, cosine_steps, to_steps
-from dataset.dedup.side_table import MAX_CAPTIONS
 from dataset.formats.duplicates import COLUMNS, KINDS, NAME, REPORT
 from dataset.formats.npy import open_rows
 from dataset.formats.release_embeddings import image_path, metadata_path

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.candidates import Rows, near_pairs
+from dataset.dedup.projection import Floats, code_threshold
+from dataset.dedup.rescore import STEP
 
 Integers = npt.NDArray[np.int64]
 Steps = npt.NDArray[np.int16]
@@ -92,16 +94,16 @@ def nearest_leaders(
     rows and of old ones.
     """
     gathered: list[Records] = []
-    a: list[Integers] = []
-    b: list[Integers] = []
+    found: list[tuple[Integers, Integers, Floats]] = []
     waiting = 0
     (new_rows, new_home, new_visits), (old_rows, old_home, old_visits) = new, old
 
     def flush() -> None:
-        nonlocal a, b, waiting
-        if a:
-            gathered.append(_most_similar(_judged(new_rows, old_rows, np.concatenate(a), np.concatenate(b), judge)))
-        a, b, waiting = [], [], 0
+        nonlocal found, waiting
+        if found:
+            a, b, products = (np.concatenate(column) for column in zip(*found, strict=True))
+            gathered.append(_nearest(new_rows, old_rows, a, b, products, judge))
+        found, waiting = [], 0
 
     for mine, theirs in ((new_home, old_home), (new_visits, old_home), (new_home, old_visits)):
         known = theirs.by_cell()
@@ -112,10 +114,9 @@ def nearest_leaders(
             codes = old_rows.short[others]
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 some = rows[start : start + _ROWS_AT_ONCE]
-                left, right = near_pairs(new_rows, some, old_rows, others, from_product, codes)
+                left, right, products = near_pairs(new_rows, some, old_rows, others, from_product, codes)
                 if len(left):
-                    a.append(some[left])
-                    b.append(others[right])
+                    found.append((some[left], others[right], products))
                     waiting += len(left)
                 if waiting >= _CANDIDATES_AT_ONCE:
                     flush()
@@ -125,25 +126,44 @@ def nearest_leaders(
 
 def most_similar(found: Records) -> Records:
     """Return the best record of each row: by cosine, the leader's quality and id."""
-    return _most_similar(found)
-
-
-def _most_similar(found: Records) -> Records:
     order = np.lexsort((found["id"], found["quality"], -found["cosine"].astype(np.int32), found["row"]))
     ordered = found[order]
     return ordered[starts_of_runs(ordered["row"])]
 
 
-def _judged(new: Rows, old: Rows, a: Integers, b: Integers, judge: Judge) -> Records:
-    """Return the pairs that are near-duplicates, each once."""
-    pairs = np.unique(a * len(old.node) + b)
-    a, b = pairs // len(old.node), pairs % len(old.node)
+def _nearest(new: Rows, old: Rows, a: Integers, b: Integers, products: Floats, judge: Judge) -> Records:
+    """Return the best record of each row that has one among candidates.
+
+    Of each row the candidate with the highest product is read first. A product is never below the cosine, so those
+    with a lower one than the cosine that was found are not read.
+    """
+    highest = np.zeros(len(new.node), np.float32)
+    np.maximum.at(highest, a, products)
+    first = products == highest[a]
+    near, found = _judged(new, old, a[first], b[first], judge)
+    reached = np.zeros(len(new.node), np.float32)
+    np.maximum.at(reached, near, code_threshold((found["cosine"] - 0.5) * STEP, 1.0).astype(np.float32))
+    left = ~first & (products >= reached[a])
+    _, others = _judged(new, old, a[left], b[left], judge)
+    return most_similar(np.concatenate([found, others]))
+
+
+def _judged(new: Rows, old: Rows, a: Integers, b: Integers, judge: Judge) -> tuple[Integers, Records]:
+    """Return the pairs that are near-duplicates, each once, and the numbers of their new rows."""
+    a, b = _distinct(a, b, len(old.node))
     cosines, near = judge(a, b)
     a, b, cosines = a[near], b[near], cosines[near]
     found = np.empty(len(a), NEAREST)
     found["row"], found["leader"], found["cosine"] = new.node[a], old.node[b], cosines
     found["quality"], found["id"] = old.quality[b], old.id[b]
-    return found
+    return a, found
+
+
+def _distinct(a: Integers, b: Integers, end: int) -> tuple[Integers, Integers]:
+    """Return each pair once, in ascending order; all b are below `end`."""
+    pairs = np.sort(a * end + b)  # np.unique hashes first, which takes longer
+    pairs = pairs[starts_of_runs(pairs)]
+    return pairs // max(1, end), pairs % max(1, end)
 
 
 def pairs_of_rest(
@@ -193,7 +213,7 @@ def _pairs_of_cell(
     for others, inside in ((mine, True), (visits, False)):
         for start in range(0, len(others), _ROWS_AT_ONCE):
             some = others[start : start + _ROWS_AT_ONCE]
-            left, right = near_pairs(rows, some, rows, mine, from_product, own)
+            left, right, _ = near_pairs(rows, some, rows, mine, from_product, own)
             if inside:
                 above = left + start < right
                 left, right = left[above], right[above]
@@ -209,9 +229,8 @@ def _edges(rows: Rows, ranks: Integers, a: Integers, b: Integers, judge: Judge) 
     """Return pairs that are near-duplicates, each once, the better row first."""
     better = np.where(ranks[a] < ranks[b], a, b)
     worse = a + b - better
-    pairs = np.unique(better * len(rows.node) + worse)
-    better, worse = pairs // len(rows.node), pairs % len(rows.node)
-    if not len(pairs):
+    better, worse = _distinct(better, worse, len(rows.node))
+    if not len(better):
         return np.empty(0, EDGE)
     cosines, near = judge(better, worse)
     better, worse = better[near], worse[near]
@@ -233,12 +252,12 @@ def _guarded(
     while start < len(ordered):
         block = ordered[start : start + size]
         start, size = start + size, min(2 * size, _LAST_BLOCK)
-        left, right = near_pairs(rows, block, rows, leaders, from_product)
+        left, right, _ = near_pairs(rows, block, rows, leaders, from_product)
         edges = _edges(rows, ranks, leaders[right], block[left], judge)
         covered = np.isin(rows.node[block], edges["worse"])
         members.append(block[covered])
         free = block[~covered]
-        left, right = near_pairs(rows, free, rows, free, from_product)
+        left, right, _ = near_pairs(rows, free, rows, free, from_product)
         above = left < right
         inner = _edges(rows, ranks, free[left[above]], free[right[above]], judge)
         cover, _ = sweep(inner, np.empty(0, np.int64))

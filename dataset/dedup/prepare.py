@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset.dedup.arrays import Array, in_sections, write_arrays
+from dataset.dedup.candidates import rest_of
 from dataset.dedup.cells import SAMPLE_PER_CELL, Cells, cell_count, train_cells, visits
 from dataset.dedup.errors import DedupError
 from dataset.dedup.projection import Floats, encode, train_projection, unit_rows
@@ -276,6 +277,7 @@ def gather(work: Work, batch: int, super_cell: int) -> UnitResult:
     cells = read_cells(work)
     visit_order, visit_offsets = in_sections(cells.super_cell_of(where), work.plan.super_cells)
     arrays: dict[str, Array] = {name: rows[name][kept] for name in names}
+    arrays["rest"] = rest_of(arrays["code"])
     arrays["starts"] = np.searchsorted(rounds[kept], np.arange(plan.rounds + 1))
     arrays |= {"visitor": visiting[visit_order].astype(np.uint32), "visited": where[visit_order],
                "visit_offsets": visit_offsets, "equal_id": rows["id"][equal], "equal_row": rows["row"][equal],

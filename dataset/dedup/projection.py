@@ -9,6 +9,8 @@ data itself, the threshold can be higher: 1 - kept (1 - t).
 Products here are `stable`: OpenBLAS gives a row other last bits at the ends of a matrix, so matrices are padded.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Integers = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.floating]
+Cosine = TypeVar("Cosine", float, npt.NDArray[np.float64])
 
 CODE_LENGTH = 128
 ROUNDING = 2.0**-10
@@ -94,6 +97,6 @@ def encode(rows: Matrix, projection: Floats) -> Halves:
     return codes
 
 
-def code_threshold(cosine: float, kept: float) -> float:
-    """Return the product of codes that pairs with this cosine reach."""
+def code_threshold(cosine: Cosine, kept: float) -> Cosine:
+    """Return the product of codes that pairs with a cosine reach."""
     return 1 - kept * (1 - cosine) - ROUNDING

@@ -195,14 +195,10 @@ class Round:
         )
 
     def _rows(self, pieces: list[tuple[int, int, Integers]]) -> Rows:
-        first = self._work.home(*pieces[0][:2]).take("code", np.empty(0, np.int64))
-        codes = np.empty((sum(len(chosen) for *_, chosen in pieces), first.shape[1]), np.float32)
-        start = 0
-        for batch, super_cell, chosen in pieces:
-            codes[start : start + len(chosen)] = self._work.home(batch, super_cell).take("code", chosen)
-            start += len(chosen)
         node = np.concatenate([nodes(batch, super_cell, chosen) for batch, super_cell, chosen in pieces])
-        return Rows(codes, node, self._column(pieces, "quality"), self._column(pieces, "id"))
+        quality, ids, codes = (self._column(pieces, name) for name in ("quality", "id", "code"))
+        known = all("rest" in self._work.home(*piece[:2]) for piece in pieces)  # earlier versions did not write it
+        return Rows(codes, node, quality, ids, self._column(pieces, "rest") if known else None)
 
     def _column(self, pieces: list[tuple[int, int, Integers]], name: str) -> Array:
         return np.concatenate([self._work.home(batch, one).take(name, chosen) for batch, one, chosen in pieces])

@@ -11,7 +11,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 
@@ -75,8 +75,8 @@ def _is_done(work: Work, same_version: bool) -> bool:
 def _run(work: Work, processes: int, memory_bytes: int | None, on_progress: Progress) -> None:
     steps = steps_of(work)
     name = work.release.folder.rpartition("/")[2]
-    do = partial(_do, work.store.uri, name, work.options)
     with _pool(processes, memory_bytes) as pool:
+        do = partial(_do, work) if pool is None else partial(_do_in_process, work.store.uri, name, work.options)
         for step in steps:
             shown = step.name.partition("-")[0]
             left = [unit for unit in range(step.units) if not work.store.exists(_done(work, step.name, unit))]
@@ -93,10 +93,19 @@ def _map(
     return map(do, units) if pool is None else pool.imap_unordered(do, units)
 
 
-def _do(uri: str, name: str, options: Options, step: str, unit: int) -> tuple[int, UnitResult]:
-    release = open_release(Store.open(uri, writable=False), name)
+def _do_in_process(uri: str, name: str, options: Options, step: str, unit: int) -> tuple[int, UnitResult]:
+    return _do(_open_work(uri, name, options), step, unit)
+
+
+@lru_cache(maxsize=1)
+def _open_work(uri: str, name: str, options: Options) -> Work:
+    """Return the work, which a process opens once: the plan does not change before the end."""
+    return Work(open_release(Store.open(uri, writable=False), name), options)
+
+
+def _do(work: Work, step: str, unit: int) -> tuple[int, UnitResult]:
     try:
-        return unit, jobs.run_unit_of(Work(release, options), step, unit)
+        return unit, jobs.run_unit_of(work, step, unit)
     except MemoryError as error:
         raise DedupError(f"Too little memory in {step} ({error}): give more --memory.") from error
 

@@ -5,8 +5,8 @@ import numpy.typing as npt
 
 _AT_ONCE = 1 << 17
 """Numbers that stay in a processor's second cache meanwhile."""
-_END = 65_536
-"""The first power of two that float16 cannot hold."""
+_LARGE = 2.0**31
+"""A sum of squares below this has no number from 65,536 on, which float16 cannot hold."""
 
 
 def widen(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -26,6 +26,7 @@ def widen(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         bits <<= 13
         bits &= np.int32(-0x70000001)  # bits 28 to 30 hold copies of the sign
         part *= np.float32(2.0**112)
-        if part.size and not -_END < part.min() <= part.max() < _END:
+        numbers = part.reshape(-1)
+        if numbers @ numbers >= _LARGE:
             part[...] = source
     return found

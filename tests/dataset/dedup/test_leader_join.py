@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.dedup.candidates import Rows, near_pairs
+from dataset.dedup.candidates import Rows, near_pairs, rest_of
 from dataset.dedup.cells import cell_count, train_cells, visits
 from dataset.dedup.leader_join import EDGE, Judge, Places, Records, nearest_leaders, pairs_of_rest, sweep
 from dataset.dedup.projection import ROUNDING, encode, places_from, stable_product, train_projection, unit_rows
@@ -102,6 +102,27 @@ def test_guard_lists_a_pair_a_member_of_a_group_that_comes_first() -> None:
     assert guarded_pairs < 3 * 600
 
 
+def test_nearest_leader_is_found_without_reading_all_candidates() -> None:
+    new, old = near_rows(3, 4, 30), near_rows(3, 4, 60)
+    cosines = cosine_steps(np.repeat(new, len(old), axis=0), np.tile(old, (len(new), 1))).reshape(len(new), -1)
+    quality = np.zeros(len(old), np.int64)
+    places = [Places.of(np.zeros(len(rows), np.int64), np.arange(len(rows))) for rows in (new, old)]
+    none = Places.of(np.empty(0, np.int64), np.empty(0, np.int64))
+    judge, read = judge_of(new, old), 0
+
+    def counting(a: Integers, b: Integers) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+        nonlocal read
+        read += len(a)
+        return judge(a, b)
+
+    sides = (rows_of(new, quality[: len(new)]), places[0], none), (rows_of(old, quality), places[1], none)
+    found = nearest_leaders(*sides, AT - 1e-3, counting)
+    near = cosines.max(axis=1) >= to_steps(AT)
+    assert found["row"].tolist() == np.flatnonzero(near).tolist()
+    assert found["leader"].tolist() == cosines.argmax(axis=1)[near].tolist()
+    assert read < (cosines >= to_steps(AT)).sum() / 2
+
+
 def edge(better: int, worse: int, cosine: int = 9_500) -> Records:
     return np.array([(better, worse, cosine, better, better, worse, worse)], EDGE)
 
@@ -130,12 +151,16 @@ def test_product_of_codes_is_never_below_the_cosine(dimensions: int) -> None:
 
 
 @pytest.mark.parametrize("lowest", [0.5, 0.94])
-def test_short_codes_lose_no_pair(lowest: float) -> None:
-    codes = encode(planted(900), train_projection(planted(900))).astype(np.float32)
-    rows = rows_of(codes, np.zeros(900, np.int64))
+@pytest.mark.parametrize("with_rest", [False, True])
+def test_short_codes_lose_no_pair(lowest: float, with_rest: bool) -> None:
+    halves = encode(planted(900), train_projection(planted(900)))
+    codes, numbers = halves.astype(np.float32), np.arange(900)
+    rows = Rows(halves, numbers, np.zeros(900, np.uint64), numbers, rest_of(halves) if with_rest else None)
     a, b = np.arange(300), np.arange(250, 900)
-    found = set(zip(*(one.tolist() for one in near_pairs(rows, a, rows, b, lowest)), strict=True))
+    left, right, of = near_pairs(rows, a, rows, b, lowest)
+    found = set(zip(left.tolist(), right.tolist(), strict=True))
     products = codes[a] @ codes[b].T
+    np.testing.assert_allclose(of, products[left, right], atol=1e-5)
     assert set(zip(*np.nonzero(products >= lowest + 1e-5), strict=True)) <= found
     assert found <= set(zip(*np.nonzero(products >= lowest - 1e-5), strict=True))
 

@@ -4,6 +4,7 @@ Temporary files are in memory where there is enough: a copy of a database takes 
 disk, and nothing waits for the disk.
 """
 
+import functools
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from uuid import uuid4
 import hypothesis
 import psycopg
 import pytest
+import typer.main
 from psycopg.conninfo import make_conninfo
 
 from tests.server_home import server_home
@@ -42,6 +44,16 @@ def pytest_xdist_auto_num_workers() -> int:
     """Return the processes of `--numprocesses auto`: half as many again as cores, because tests of the swarm wait."""
     cores = len(os.sched_getaffinity(0))
     return cores + cores // 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    """Build each program's commands once: that takes longer than most of the calls that tests make in their process."""
+    with pytest.MonkeyPatch.context() as patch:
+        built = functools.cache(typer.main.get_command)
+        patch.setattr("typer.main.get_command", built)
+        patch.setattr("typer.testing._get_command", built)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset.store.store import Store
 from tests.demo.checks import Results, read_results
 from tests.demo.crawl import Crawl
-from tests.tracker.filling import set_setting
+from tests.tracker.filling import scalar, set_setting
 from tracker.accounts.audit import Audit, audit_exact
 from tracker.database.database import Connection, connect
 from tracker.seeding.runs import seed
@@ -55,6 +56,14 @@ class Swarm:
             )
         self.workers.append(worker)
         return worker
+
+    def run_until(
+        self, admin: Connection, worker: subprocess.Popen[bytes], condition: str, *parameters: object
+    ) -> None:
+        """Wait until a query answers true; the worker has to live until then."""
+        while not scalar(admin, condition, *parameters):
+            with suppress(subprocess.TimeoutExpired):
+                raise AssertionError((worker.wait(0.05), self.logs()))
 
     def finish(self, *kinds: str) -> None:
         """Run one worker of each kind, one after the other, until it has no work left."""

@@ -105,9 +105,8 @@ def test_a_download_worker_asked_to_stop_closes_its_shard_and_returns_the_rest(s
         worker = swarm.start("download", "--until-idle", "--concurrency", "2", database=proxy.url)
         assert proxy.held.wait(DEADLINE_SECONDS)
         proxy.release()
-        leased = "SELECT count(*) FROM tracker.job WHERE queue = 'download' AND state = 'leased'"
-        while scalar(admin, leased) == 0:
-            assert worker.poll() is None, swarm.logs()
+        leased = "SELECT count(*) > 0 FROM tracker.job WHERE queue = 'download' AND state = 'leased'"
+        swarm.run_until(admin, worker, leased)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(DEADLINE_SECONDS) == 0, swarm.logs()
     returned = scalar(admin, "SELECT sum(n) FROM tracker.tally WHERE account = 'pool' AND n > 0")

@@ -20,8 +20,8 @@ from tests.swarm.swarm import DEADLINE_SECONDS, Swarm
 from tests.tracker.filling import scalar
 from tracker.database.database import Connection
 
-LEFT = "SELECT count(*) FROM tracker.job WHERE queue = %s AND state IN ('ready', 'leased')"
-WAITING = "SELECT (SELECT count(*) FROM tracker.candidate) + (SELECT count(*) FROM tracker.again)"
+DONE = "SELECT NOT EXISTS (SELECT FROM tracker.job WHERE queue = %s AND state IN ('ready', 'leased'))"
+NONE_WAITING = "SELECT NOT EXISTS (SELECT FROM tracker.candidate) AND NOT EXISTS (SELECT FROM tracker.again)"
 
 
 @pytest.fixture
@@ -48,8 +48,7 @@ def deny(swarm: Swarm, admin: Connection, *entries: Entry) -> None:
     store = Store.open(swarm.store)
     before = scalar(admin, "SELECT count(*) FROM tracker.hash_list")
     file_request(store, entries, "privacy")
-    while scalar(admin, "SELECT count(*) FROM tracker.hash_list") == before:
-        assert all(worker.poll() is None or worker.returncode == 0 for worker in swarm.workers), swarm.logs()
+    swarm.run_until(admin, swarm.workers[0], "SELECT count(*) > %s FROM tracker.hash_list", before)
 
 
 def digest(link: Link, kind: str) -> Entry:
@@ -79,13 +78,11 @@ def test_each_stage_refuses_from_its_next_job_what_was_filed_while_it_ran(
     kinds = ("sha256", "md5", "sha1")
     deny(swarm, admin, url(at_download[0]), *map(digest, by_picture, kinds))
     pause(admin, "download", paused=False)
-    while scalar(admin, WAITING) or scalar(admin, LEFT, "download"):
-        assert running[0].poll() is None, swarm.logs()
+    swarm.run_until(admin, running[0], f"{NONE_WAITING} AND ({DONE})", "download")
     pair = Entry(kind="hash", value=str(pair_hash(at_filter[1].url, at_filter[1].caption)))
     deny(swarm, admin, url(at_filter[0]), pair)
     pause(admin, "filter", paused=False)
-    while scalar(admin, LEFT, "filter"):
-        assert running[1].poll() is None, swarm.logs()
+    swarm.run_until(admin, running[1], DONE, "filter")
     for worker in running:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(DEADLINE_SECONDS) == 0, swarm.logs()

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from dataset.main import main
 from dataset.recipe.recipe import Recipe
 from tracker.settings import Settings
 
 DEMO = Path(__file__).parents[1] / "demo" / "clip"
 ADD = ["models", "add", "demo", "--config", str(DEMO / "open_clip_config.json"), "--weights"]
+
+
+def in_this_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that imports torch, which a process of its own would do again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["dataset", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), said.out, said.err)
 
 
 def dataset(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +70,6 @@ def test_models_add_prints_the_entry_of_a_recipe(tmp_path: Path) -> None:
         ("recipe", "--set", "version.x=1", "--set", "version=1", "--set", "version.x=2"),
         ("recipe", "--out", "/no/such/folder/recipe.json"),
         ("report", "--store", "/no/such/store"),
-        (*ADD, "/no/such/weights.safetensors", "--store", "/tmp"),
         (*ADD, str(DEMO / "open_clip_model.safetensors"), "--store", "/dev/null/store"),
     ],
 )
@@ -70,12 +80,18 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(arguments: tuple[str, ...])
     assert "Traceback" not in ran.stderr
 
 
+def test_weights_that_do_not_exist_get_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = in_this_process(capsys, *ADD, "/no/such/weights.safetensors", "--store", "/tmp")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert len(ran.stderr.strip().splitlines()) == 1
+
+
 def test_without_a_store_it_is_the_one_that_tracker_and_worker_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SHOAL_STORE", raising=False)
     monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "home"))
-    assert dataset(*ADD, str(DEMO / "open_clip_model.safetensors")).returncode == 0
+    assert in_this_process(capsys, *ADD, str(DEMO / "open_clip_model.safetensors")).returncode == 0
     assert (Path(Settings.from_environment().store) / "models" / "demo" / "checksums.json").is_file()
 
 

@@ -215,10 +215,11 @@ async def _reset(stream: trio.abc.Stream, head: bytes) -> None:
 def test_a_silent_or_closing_server_is_given_up(handler: Handler, outcome: Outcome) -> None:
     async def test() -> None:
         async with odd_web({"*": handler}) as web:
-            result = await fetch(web.url("/a.jpg"), policy(web, timeout_seconds=0.5))
+            seconds = 0.5 if outcome is Outcome.TIMEOUT else 60
+            result = await fetch(web.url("/a.jpg"), policy(web, timeout_seconds=seconds))
         assert isinstance(result, Failure)
         assert result.outcome is outcome
-        assert result.seconds < 5
+        assert result.seconds < 30
 
     run(test)
 

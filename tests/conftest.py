@@ -36,8 +36,8 @@ MEMORY_NEEDED = 4 << 30
 def pytest_configure() -> None:
     """Put temporary files in memory, unless TMPDIR is set, and let idle threads of OpenMP sleep.
 
-    The processes that tests start inherit both. A thread of torch or faiss that waits for its next piece of work keeps a
-    core busy otherwise, which on few cores the threads with work need.
+    The processes that tests start inherit both. Otherwise a thread of torch or faiss that waits for its next piece of
+    work keeps a core busy, which on few cores the threads with work need.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED:

@@ -24,6 +24,8 @@ _ROUNDING = 1e-5
 _MANY = 1 / 16
 """Share of pairs from which one product of whole codes costs less than one by one."""
 _PAIRS_AT_ONCE = 1_024
+_PRODUCTS_AT_ONCE, _LEAST_ROWS = 1 << 22, 16
+"""A cell of a large group or of very many rows has more."""
 _CODES_AT_ONCE = 1_024
 """Pairs and codes whose numbers stay in a processor's second cache meanwhile."""
 
@@ -87,6 +89,20 @@ def near_pairs(
     `short_b` are the short codes of b, where the caller has them already.
     """
     others = right.short[b] if short_b is None else short_b
+    step = max(_LEAST_ROWS, _PRODUCTS_AT_ONCE // max(1, len(b)))
+    found = []
+    for start in range(0, max(1, len(a)), step):
+        left_place, right_place, products = _near_pairs(left, a[start : start + step], right, b, from_product, others)
+        found.append((left_place + start, right_place, products))
+    if len(found) == 1:
+        return found[0]
+    places, others_places, products = (np.concatenate(column) for column in zip(*found, strict=True))
+    return places, others_places, products
+
+
+def _near_pairs(
+    left: Rows, a: Integers, right: Rows, b: Integers, from_product: float, others: Floats
+) -> tuple[Integers, Integers, Floats]:
     products = left.short[a] @ others.T
     if left.are_short:
         found_a, found_b = places_from(products, from_product)

@@ -56,8 +56,8 @@ def cell_count(rows: int) -> int:
     return min(MAX_CELLS, 1 << max(0, round(math.log2(max(1, rows / ROWS_PER_CELL)))))
 
 
-def train_cells(codes: Floats, cells: int, super_cells: int) -> Cells:
-    """Return the cells of a sample; empty ones are dropped, so there may be fewer."""
+def train_cells(codes: Floats, cells: int, super_cells: int, gap: float) -> Cells:
+    """Return the cells of a sample; empty ones and those too near to others are dropped, so there may be fewer."""
     tops = 1 << (int(cells).bit_length() // 2) if cells >= 16 else 1
     top = k_means(codes, tops)
     owner = _nearest(codes, top)
@@ -68,7 +68,7 @@ def train_cells(codes: Floats, cells: int, super_cells: int) -> Cells:
     for at in order:
         inside = codes[owner == at]
         wanted = max(1, round(cells * counts[at] / len(codes)))
-        below.append(k_means(inside, wanted) if len(inside) else top[at : at + 1])
+        below.append(_apart(k_means(inside, wanted), gap / 2) if len(inside) else top[at : at + 1])
         starts.append(starts[-1] + len(below[-1]))
     first = np.searchsorted(supers[order], np.arange(int(supers.max()) + 2))
     borders = np.array(starts, np.int64)
@@ -87,6 +87,19 @@ def k_means(rows: Floats, count: int) -> Floats:
         sums = np.add.reduceat(rows[order], first, axis=0)
         centroids[held] = sums / np.diff([*first, len(rows)])[:, None]
     return centroids
+
+
+def _apart(centroids: Floats, distance: float) -> Floats:
+    """Return the centroids whose squared distance to each one returned before them is greater.
+
+    The rows of cells nearer than half of the gap would visit each other, so that dividing them saves no comparison. A
+    large group would have hundreds of such cells, and each of its rows would visit all of them.
+    """
+    kept = np.zeros(len(centroids), bool)
+    for at, centroid in enumerate(centroids):
+        away = centroids[:at][kept[:at]] - centroid
+        kept[at] = not len(away) or np.einsum("nk,nk->n", away, away).min() > distance
+    return centroids[kept]
 
 
 def visits(codes: Floats, cells: Cells, gap: float) -> tuple[Integers, Integers, Integers]:

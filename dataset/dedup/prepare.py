@@ -146,7 +146,9 @@ def _train_parameters(work: Work) -> int:
         codes = widen(encode(sample, projection))
     except DedupError as error:
         raise DedupError(f"In a sample of embeddings/{work.options.model}, {error}") from error
-    cells = train_cells(codes, work.options.cells or cell_count(sum(plan.rows)), work.plan.super_cells)
+    cells = train_cells(
+        codes, work.options.cells or cell_count(sum(plan.rows)), work.plan.super_cells, work.options.gap
+    )
     kept, pairs = _measure_kept(sample, codes, cells, work.options.candidates_from)
     arrays = cells.arrays() | {"projection": projection, "kept": np.array([kept, pairs], np.float64)}
     write_arrays(work.store, work.path("parameters"), arrays)

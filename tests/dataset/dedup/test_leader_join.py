@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset.dedup import candidates
 from dataset.dedup.candidates import Rows, near_pairs, rest_of
 from dataset.dedup.cells import cell_count, train_cells, visits
 from dataset.dedup.leader_join import EDGE, Judge, Places, Records, nearest_leaders, pairs_of_rest, sweep
@@ -178,7 +179,7 @@ def test_product_of_a_row_does_not_depend_on_its_neighbours() -> None:
 
 def test_visits_follow_the_gap() -> None:
     codes = encode(planted(3_000, dimensions=64), np.eye(64, dtype=np.float32)).astype(np.float32)
-    cells = train_cells(codes, cell_count(3_000) * 4, 4)
+    cells = train_cells(codes, cell_count(3_000) * 4, 4, 0.05)
     home, rows, visited = visits(codes, cells, 0.05)
     distance = ((codes[:, None, :] - cells.below[None]) ** 2).sum(axis=2) if len(cells.below) < 200 else None
     assert distance is not None
@@ -189,6 +190,26 @@ def test_visits_follow_the_gap() -> None:
     wanted = (distance - distance[np.arange(3_000), home][:, None] <= 0.05 - 1e-5).sum() - 3_000
     assert len(rows) > 0.94 * wanted
     assert cells.super_cell_of(home).max() == 3
+
+
+def test_rows_of_a_large_group_visit_few_cells() -> None:
+    vectors = planted(3_000, dimensions=64)
+    draw = np.random.default_rng(5)
+    vectors[:1_000] = unit_rows(vectors[:1].astype(np.float32) + draw.normal(0, 0.15 / 8, (1_000, 64)))
+    codes = encode(vectors, np.eye(64, dtype=np.float32)).astype(np.float32)
+    cells = train_cells(codes, 128, 4, 0.06)
+    _, rows, _ = visits(codes, cells, 0.06)
+    assert (rows < 1_000).sum() < 10 * 1_000  # in each of the group's 40 cells, it would be 40 a row
+
+
+def test_products_of_large_cells_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(near_rows(1, 5, 60), np.zeros(300, np.int64))
+    a, b = np.arange(170), np.arange(100, 300)
+    whole = near_pairs(rows, a, rows, b, AT)
+    monkeypatch.setattr(candidates, "_PRODUCTS_AT_ONCE", 0)
+    pieces = near_pairs(rows, a, rows, b, AT)
+    assert [one.tolist() for one in pieces[:2]] == [one.tolist() for one in whole[:2]]
+    assert len(whole[0])
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (5, 7)])

@@ -1,11 +1,12 @@
 """Near-duplicates: recall against a greedy search over all pairs, cost at a million rows, beside two peers.
 
-    python -m tests.benchmarks.bench_dedup [--rows 1000000] [--exact 100000] [--skip-exact] [--folder F]
+    python -m tests.benchmarks.bench_dedup [--rows 1000000] [--exact 100000] [--skip-exact] [--group] [--folder F]
 
 Vectors are made as tests/planted.py says. Of `--exact` rows all pairs from .90 on are known, so that recall is exact:
 removal recall is the share of removable rows that were removed, where a kept row with a better kept row at the
 threshold was removable. Of `--rows` rows, CPU time, memory and scratch are measured of `dataset dedup` with one worker
-under an enforced limit, then of a second batch of a tenth. Peers in the same run: the join within single cells of
+under an enforced limit, then of a second batch of a tenth, and with --group of as many rows of which a tenth are one
+group that comes first in quality. Peers in the same run: the join within single cells of
 spherical k-means, as SemDeDup and NeMo Curator do it, and faiss PCAR128,IVF1024,PQ64x4fs with k = 64. Both are given
 the rows that differ. The last line is JSON.
 """
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--exact", type=int, default=100_000)
     parser.add_argument("--skip-exact", action="store_true")
     parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument("--group", action="store_true", help="also search --rows of which a tenth are one group")
     parser.add_argument("--memory", type=float, default=MEMORY_GIB, help="GiB of the process that searches --rows")
     parser.add_argument("--folder", type=Path, default=Path(".shoal/bench-dedup"))
     asked = parser.parse_args()
@@ -63,7 +65,7 @@ def main() -> None:
             found |= recall(asked.folder / "exact", asked.exact)
             found |= giant(asked.folder / "giant", asked.exact)
         if not asked.skip_large:
-            found |= cost(asked.folder / "large", asked.rows, asked.memory)
+            found |= cost(asked.folder / "large", asked.rows, asked.memory, with_group=asked.group)
     print(json.dumps(found))
 
 
@@ -132,31 +134,43 @@ def recall(folder: Path, rows: int) -> dict[str, Any]:
 
 def giant(folder: Path, rows: int) -> dict[str, Any]:
     """Measure what a group of a tenth of the rows costs that comes first in the order of quality."""
-    vectors, draw = planted(rows), np.random.default_rng(3)
-    members = draw.permutation(rows)[: rows // 10]
-    release = fresh(folder, [vectors])
+    vectors = planted(rows)
+    fresh(folder, [vectors])
     plain = dedup(folder, 0.94)
-    del release
-    noise = draw.normal(0, 0.15 / np.sqrt(vectors.shape[1]), (len(members), vectors.shape[1]))
-    vectors[members] = unit_rows(vectors[members[0]] + noise).astype(np.float16)
-    fresh(folder, [vectors], best=np.isin(np.arange(rows), members))
-    large = dedup(folder, 0.94)
+    found = giant_beside(plain, folder, vectors)
     shutil.rmtree(folder)
+    return found
+
+
+def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], memory: float = 2.0) -> dict[str, Any]:
+    """Make a tenth of the rows one group, best in quality, and compare the cost with that of a run without it."""
+    draw = np.random.default_rng(3)
+    members = draw.permutation(len(vectors))[: len(vectors) // 10]
+    first = vectors[members[0]].copy()
+    for start in range(0, len(members), BLOCK):
+        some = members[start : start + BLOCK]
+        noise = draw.normal(0, 0.15 / np.sqrt(vectors.shape[1]), (len(some), vectors.shape[1]))
+        vectors[some] = unit_rows(first + noise).astype(np.float16)
+    fresh(folder, [vectors], best=np.isin(np.arange(len(vectors)), members))
+    large = dedup(folder, 0.94, memory=memory)
     return {
         "giant_group_rows": len(members),
         "giant_group_cpu_share": round(large.cpu_seconds / plain.cpu_seconds, 3),
+        "giant_group_peak_mib": large.anonymous_bytes >> 20,
         "giant_group_residual": large.report["checks"]["with_another_at_threshold"],
     }
 
 
-def cost(folder: Path, rows: int, memory: float) -> dict[str, Any]:
-    """Measure a first batch, and a second of a tenth of its rows."""
+def cost(folder: Path, rows: int, memory: float, *, with_group: bool) -> dict[str, Any]:
+    """Measure a first batch, a second of a tenth of its rows, and perhaps a first one with a group of a tenth."""
     vectors = planted(rows + rows // 10)
     fresh(folder, [vectors[:rows]])
     first = dedup(folder, 0.94, memory=memory)
     print(f"first batch: {first.cpu_seconds:.0f} CPU s, {first.seconds:.0f} s", flush=True)
     put_release(Store.open(str(folder)), NAME, [vectors[:rows], vectors[rows:]])
     second = dedup(folder, 0.94, memory=memory)
+    print(f"second batch: {second.cpu_seconds:.0f} CPU s, {second.seconds:.0f} s", flush=True)
+    group = giant_beside(first, folder, vectors[:rows], memory) if with_group else {}
     checks = first.report["checks"]
     print(json.dumps(first.report), flush=True)
     shutil.rmtree(folder)
@@ -169,6 +183,7 @@ def cost(folder: Path, rows: int, memory: float) -> dict[str, Any]:
         "residual": [checks["with_another_at_threshold"], checks["representatives_sampled"]],
         "residual_upper_bound": checks["share_upper_bound"],
         "increment_cpu_share": round(second.cpu_seconds / first.cpu_seconds, 3),
+        **{f"large_{name}": value for name, value in group.items()},
     }
 
 

@@ -74,7 +74,7 @@ class Load:
 class Line:
     """One HTTP connection, kept if the server keeps it; cheap, because clients share the cores with the server."""
 
-    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, source: str | None = None) -> None:
         self._port, self._source = port, source
         self.line: socket.socket | None = None
         self._data = bytearray()
@@ -93,7 +93,7 @@ class Line:
 
     def send(self, request: bytes) -> None:
         if self.line is None:
-            self.line = socket.create_connection(("127.0.0.1", self._port), 60, (self._source, 0))
+            self.line = socket.create_connection(("127.0.0.1", self._port), 60, self._source and (self._source, 0))
             self.line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data.clear()
         self.line.sendall(request)
@@ -142,9 +142,7 @@ class Crowd:
         self.load, self._requests, self._rate = Load(), requests, rate
         self._ready = selectors.DefaultSelector()
         self._started = time.perf_counter()
-        self._clients = [
-            Client(Line(port, f"127.0.0.{1 + at // CLIENTS_OF_ADDRESS}"), at, self._due(at)) for at in range(clients)
-        ]
+        self._clients = [Client(Line(port, _source_of(at)), at, self._due(at)) for at in range(clients)]
         self._idle = [*self._clients]
 
     def ask(self, seconds: float) -> None:
@@ -192,6 +190,11 @@ class Crowd:
         one.at += len(self._clients)
         one.due = self._due(one.at)
         self._idle.append(one)
+
+
+def _source_of(client: int) -> str | None:
+    """Return the address of a client; None for the usual one, with which the kernel picks a port when it connects."""
+    return f"127.0.0.{1 + client // CLIENTS_OF_ADDRESS}" if client >= CLIENTS_OF_ADDRESS else None
 
 
 def post(fields: dict[str, Any], path: str = "/knn-service") -> bytes:

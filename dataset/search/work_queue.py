@@ -73,8 +73,7 @@ class WorkQueue:
             waiting = [*self._waiting]
             self._waiting.clear()
             self._changed.notify_all()
-        for task in waiting:
-            _resolve(task, SearchError(503, "The server is stopping: try again in a minute."))
+        _resolve(waiting, [SearchError(503, "The server is stopping: try again in a minute.") for _ in waiting])
         for thread in self._threads:
             thread.join()
 
@@ -117,8 +116,7 @@ class WorkQueue:
             except Exception as error:  # noqa: BLE001 - whatever the work raised belongs to its requests
                 results = [error] * len(tasks)
             self._release(tasks, perf_counter() - started)
-            for task, result in zip(tasks, results, strict=True):
-                _resolve(task, result)
+            _resolve(tasks, results)
 
     def _take(self) -> list[_Task]:
         """Wait for the oldest task that may run, and take it with those of its key; [] when the queue is closed."""
@@ -153,15 +151,20 @@ class WorkQueue:
                 self._changed.notify_all()
 
 
-def _resolve(task: _Task, result: Any) -> None:
-    """Hand a result to the task's event loop."""
+def _resolve(tasks: Sequence[_Task], results: Sequence[Any]) -> None:
+    """Hand results to the tasks' event loops, which are woken once."""
 
-    def settle() -> None:
-        if task.future.done():
-            return  # the client has gone
-        if isinstance(result, BaseException):
-            task.future.set_exception(result)
-        else:
-            task.future.set_result(result)
+    def settle(settled: Sequence[tuple[_Task, Any]]) -> None:
+        for task, result in settled:
+            if task.future.done():
+                continue  # the client has gone
+            if isinstance(result, BaseException):
+                task.future.set_exception(result)
+            else:
+                task.future.set_result(result)
 
-    task.loop.call_soon_threadsafe(settle)
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Task, Any]]] = {}
+    for task, result in zip(tasks, results, strict=True):
+        by_loop.setdefault(task.loop, []).append((task, result))
+    for loop, settled in by_loop.items():
+        loop.call_soon_threadsafe(settle, settled)

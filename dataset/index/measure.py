@@ -33,6 +33,8 @@ _MARGIN = {"images": 0.005, "texts": 0.007}
 """A standard error and a half of a recall of 512 queries, measured at 200,000 vectors: .0035 and .005."""
 _ENOUGH = 0.995
 _PROBES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+_LADDER = 128
+"""Queries of each sort that tell the recall at each number of lists; the reach is chosen by all."""
 _STEPS = 400
 """Of a gap: thousandths."""
 _RERANKED = (10, 20, 40, 80, 160)
@@ -49,6 +51,11 @@ class _Queries:
     ids: Integers
     nearest: tuple[tuple[tuple[Integers, Rows], ...], ...]
 
+    def first(self, count: int) -> "_Queries":
+        """Return the first of them."""
+        nearest = tuple(of[:count] for of in self.nearest)
+        return _Queries(self.name, self.rows[:count], self.ids[:count], nearest)
+
 
 def measure(work: Work, record: IndexRecord) -> IndexRecord:
     """Return the record with recall and how far searches look; write speed.json and the card."""
@@ -58,11 +65,11 @@ def measure(work: Work, record: IndexRecord) -> IndexRecord:
     sorts = _queries(work, HeldOut.from_bytes(work.store.read(work.output(record.held_out.path))))
     if not sorts:
         return record
-    reranked = {queries.name: _choose_reranked(index, queries) for queries in sorts}
+    reranked = {queries.name: _choose_reranked(index, queries.first(_LADDER)) for queries in sorts}
     found: list[RecallRow] = []
     for probes in _ladder(record.lists):
         rows = [
-            _recall(index, queries, 0, Reach(probes=probes, gap=NO_GAP, reranked=reranked[queries.name]))
+            _recall(index, queries.first(_LADDER), 0, Reach(probes=probes, gap=NO_GAP, reranked=reranked[queries.name]))
             for queries in sorts
         ]
         found += rows
@@ -118,11 +125,12 @@ def _choose_reach(index: Index, queries: _Queries, rows: Sequence[RecallRow], re
 
     mine = [row for row in rows if row.queries == queries.name]
     enough = next((row.probes for row in mine if row.recall_at_10 >= wanted), mine[-1].probes)
-    few = max((row.probes for row in mine if row.probes < enough), default=0)
     by_number = Reach(probes=enough, gap=NO_GAP, reranked=reranked)
-    by_number = replace(
-        by_number, probes=least(few, enough, lambda probes: is_enough(replace(by_number, probes=probes)))
-    )
+    few, most = 0, _ladder(index.record.lists)[-1]
+    while by_number.probes < most and not is_enough(by_number):
+        few, by_number = by_number.probes, replace(by_number, probes=min(most, 2 * by_number.probes))
+    least_probes = least(few, by_number.probes, lambda probes: is_enough(replace(by_number, probes=probes)))
+    by_number = replace(by_number, probes=least_probes)
     by_gap = replace(by_number, probes=min(index.record.lists, 2 * by_number.probes))
     steps = least(0, _STEPS, lambda steps: is_enough(replace(by_gap, gap=steps / 1_000)))
     by_gap = replace(by_gap, gap=steps / 1_000)

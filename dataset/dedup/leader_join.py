@@ -35,6 +35,8 @@ GUARD_PAIRS = 16_384
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
 _ROWS_AT_ONCE = 4096
 _CANDIDATES_AT_ONCE = 1 << 18
+_PRODUCTS_OF_CELL = 1 << 20
+"""In a cell of one large group all of them are pairs, of 16 bytes, before the guard sees how many."""
 
 Judge = Callable[[Integers, Integers], tuple[Steps, Bools]]
 """Takes pairs of rows by their numbers here; returns exact cosines, and whether these are near-duplicates."""
@@ -208,11 +210,12 @@ def _pairs_of_cell(
 ) -> list[tuple[Integers, Integers]] | None:
     """Return candidates among rows at home, and of visitors with these; None if there are more than `most`."""
     own = rows.short[mine]
+    at_once = min(_ROWS_AT_ONCE, max(_FIRST_BLOCK, _PRODUCTS_OF_CELL // max(1, len(mine))))
     found: list[tuple[Integers, Integers]] = []
     count = 0
     for others, inside in ((mine, True), (visits, False)):
-        for start in range(0, len(others), _ROWS_AT_ONCE):
-            some = others[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(others), at_once):
+            some = others[start : start + at_once]
             left, right, _ = near_pairs(rows, some, rows, mine, from_product, own)
             if inside:
                 above = left + start < right

@@ -1,5 +1,7 @@
 """The leader join on arrays, compared with a greedy search over all pairs."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -217,3 +219,17 @@ def test_places_of_products_are_those_of_nonzero(shape: tuple[int, int]) -> None
     products = np.random.default_rng(2).random(shape).astype(np.float32)
     found, wanted = places_from(products, 0.5), np.nonzero(products >= 0.5)
     assert [one.tolist() for one in found] == [one.tolist() for one in wanted]
+
+
+def test_guard_sees_a_large_group_before_its_pairs_fill_the_memory() -> None:
+    count = 8_192
+    rows = rows_of(unit_rows(np.tile(np.arange(1.0, 9.0, dtype=np.float32), (count, 1))), np.arange(count))
+    places = Places.of(np.zeros(count, np.int64), np.arange(count))
+    none = Places.of(np.empty(0, np.int64), np.empty(0, np.int64))
+    judge = judge_of(rows.codes, rows.codes)
+    tracemalloc.start()
+    edges, guarded = pairs_of_rest(rows, places, none, AT - 1e-3, judge)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(edges) == len(guarded) == count - 1
+    assert peak < 64 << 20  # all pairs of 4,096 of the rows with all would take 512 MB

@@ -197,8 +197,7 @@ class Round:
     def _rows(self, pieces: list[tuple[int, int, Integers]]) -> Rows:
         node = np.concatenate([nodes(batch, super_cell, chosen) for batch, super_cell, chosen in pieces])
         quality, ids, codes = (self._column(pieces, name) for name in ("quality", "id", "code"))
-        known = all("rest" in self._work.home(*piece[:2]) for piece in pieces)  # earlier versions did not write it
-        return Rows(codes, node, quality, ids, self._column(pieces, "rest") if known else None)
+        return Rows(codes, node, quality, ids, self._column(pieces, "rest"))
 
     def _column(self, pieces: list[tuple[int, int, Integers]], name: str) -> Array:
         return np.concatenate([self._work.home(batch, one).take(name, chosen) for batch, one, chosen in pieces])

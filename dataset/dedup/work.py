@@ -32,7 +32,7 @@ from dataset.formats.versions import WorkKind
 
 Integers = npt.NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
 ROUNDS = 7
 """Of a first batch: 1/64 of the rows, 1/64, 1/32, … 1/2."""
 _ROUND_ROWS = 512
@@ -177,15 +177,18 @@ def work_folder(release: Release, model: str) -> str:
 def read_state(release: Release, model: str) -> State | None:
     """Return what was searched before with a model; None if nothing was.
 
-    Raises: DedupError when the record is damaged.
+    Raises: DedupError when the record is damaged or of another format.
     """
     path = f"{work_folder(release, model)}/state.json"
     if not release.store.exists(path):
         return None
     try:
-        return from_json(State, release.store.read(path))
+        state = from_json(State, release.store.read(path))
     except ValueError as error:
         raise DedupError(f"{path} cannot be read ({error}): search anew with --restart.") from error
+    if state.format != FORMAT:
+        raise DedupError(f"{path} has the format {state.format}, not {FORMAT}: search anew with --restart.")
+    return state
 
 
 def nodes(batch: int, super_cell: int, at: Integers) -> Integers:

@@ -392,3 +392,18 @@ def test_too_little_memory_and_changed_embeddings_are_refused(tmp_path: Path, ve
     changed = made(tmp_path, [vectors], order_seed=9)
     with pytest.raises(DedupError, match="have changed"):
         search(changed, Options(model=MODEL, at=AT))
+
+
+@pytest.mark.parametrize(("said", "with_format"), [("has the format 1, not 2", 1), ("cannot be read", "one")])
+def test_a_search_of_another_format_says_that_it_has_to_be_made_anew(
+    tmp_path: Path, vectors: Halves, said: str, with_format: object
+) -> None:
+    release, options = made(tmp_path, [vectors[:200]]), Options(model=MODEL, at=AT, cells=1)
+    search(release, options)
+    before = table_of(release)
+    path = f"{dedup_work.work_folder(release, MODEL)}/state.json"
+    release.store.put(path, json.dumps(json.loads(release.store.read(path)) | {"format": with_format}).encode())
+    with pytest.raises(DedupError, match=f"{said}.*--restart"):
+        search(release, options)
+    search(release, options, restart=True)
+    assert table_of(release) == before

@@ -81,7 +81,11 @@ class State:
         return places
 
     def by_range(self, places: Integers) -> Iterator[tuple[MappedRange, Integers, Integers]]:
-        """Return the ranges that places are in, each with the numbers of its places, and the rows in the range."""
+        """Yield each range that some of the places (n, 2) are in, with two arrays of equal length m.
+
+        The first has the indexes of these places, the second the rows in the range, counted from its first row. Places
+        of -1 are in no range.
+        """
         for segment in np.unique(places[places[:, 0] >= 0, 0]).tolist():
             of_segment = np.flatnonzero(places[:, 0] == segment)
             ranges, local = self.segments[segment].split(places[of_segment, 1])

@@ -87,7 +87,7 @@ def unpack(data: bytes, columns: int) -> list[list[str | None]]:
 
 
 class Frame:
-    """The content of a frame, with the places of its texts."""
+    """The content of a frame, as `decompress` returns it, with the places of its texts."""
 
     def __init__(self, data: bytes, columns: int) -> None:
         (self._rows,) = struct.unpack_from("<I", data)

@@ -57,7 +57,7 @@ class Pictures:
         if hashlib.sha256(data).hexdigest() != self._digests.get(item):
             return None
         (jpeg,) = await run_in_threadpool(self._decoders.each, SmallJpeg(PIXELS), [data])
-        if jpeg is None or item not in self._urls:  # it was hidden while it was fetched
+        if jpeg is None or item not in self._urls:  # hidden in the meantime
             return None
         self._fetched[item] = jpeg
         if len(self._fetched) > MOST_FETCHED:

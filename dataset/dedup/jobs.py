@@ -81,7 +81,7 @@ def _gather(work: Work, batch: int, unit: int) -> UnitResult:
 
 def _merge(work: Work, at: int, unit: int) -> UnitResult:
     if unit == 0 and at == work.plan.rounds.start:
-        work.delete_new("ids", "quality", "layout")
+        work.delete_new("ids", "quality", "layout", "copied")
     return rounds.Round(work, at, unit).merge()
 
 

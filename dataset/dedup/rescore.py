@@ -1,7 +1,9 @@
 """Exact cosines of pairs, from the float16 rows of a release's embeddings.
 
 Cosines are in steps of STEP, rounded before they are compared with anything: the last bits of float sums differ between
-processors. A row is named by its batch and its number in the batch's files, in their order.
+processors. A row is named by its batch and its number in the batch's files: those of the embeddings, or a copy of them
+that lies in the order of the search. The pairs of a cell are then found in a few ranges of a copy, while in the
+embeddings they are anywhere.
 """
 
 from collections.abc import Sequence
@@ -20,8 +22,10 @@ Steps = npt.NDArray[np.int16]
 
 STEP = 1e-4
 _PAIRS_AT_ONCE = 4096
-_NEAR_ROWS = 16
-"""Rows this near to each other are read together from an object store."""
+_FETCHED_PAIRS = 1 << 18
+"""Pairs whose rows are fetched together from an object store: up to 2^18 rows a side, and mostly far fewer."""
+_NEAR_ROWS, _ROWS_OF_REQUEST = 64, 16_384
+"""Rows this near to each other are read by one request to an object store, up to so many."""
 
 
 def to_steps(cosine: float) -> int:
@@ -32,11 +36,11 @@ def to_steps(cosine: float) -> int:
 class FloatRows:
     """The rows of a batch, in several .npy files."""
 
-    def __init__(self, store: Store, paths: Sequence[str], rows: Sequence[int]) -> None:
-        """Name the files; they are opened when they are read first."""
-        self._store, self._paths = store, paths
-        self._starts = np.cumsum([0, *rows])
+    def __init__(self, store: Store, paths: Sequence[str], starts: Integers) -> None:
+        """Name the files, and the number of the first row of each; they are opened when they are read first."""
+        self._store, self._paths, self._starts = store, paths, starts
         self._opened: dict[int, NpyRows | Matrix] = {}
+        self.is_mapped = all(store.local_path(path) is not None for path in paths[:1])
 
     def take(self, at: Integers) -> Matrix:
         """Return rows by their numbers -> (N, D) of the files' type."""
@@ -68,7 +72,8 @@ class FloatRows:
         if isinstance(opened, np.ndarray):
             return np.asarray(opened[at])
         wanted, back = np.unique(at, return_inverse=True)
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > _NEAR_ROWS) + 1)
+        far = (np.diff(wanted) > _NEAR_ROWS) | (np.diff(wanted // _ROWS_OF_REQUEST) > 0)
+        runs = np.split(wanted, np.flatnonzero(far) + 1)
         return np.concatenate([opened.read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs])[back]
 
 
@@ -105,11 +110,28 @@ class Rescorer:
     def cosines(self, batch_a: Integers, row_a: Integers, batch_b: Integers, row_b: Integers) -> Steps:
         """Return the cosines of pairs -> (N,) int16 in steps."""
         found = np.empty(len(row_a), np.int16)
+        if not all(batch.is_mapped for batch in self._batches):
+            for start in range(0, len(row_a), _FETCHED_PAIRS):
+                one = slice(start, start + _FETCHED_PAIRS)
+                found[one] = self._cosines_of_fetched(batch_a[one], row_a[one], batch_b[one], row_b[one])
+            return found
         for start in range(0, len(row_a), _PAIRS_AT_ONCE):
             one = slice(start, start + _PAIRS_AT_ONCE)
             left = self._repeated(batch_a[one], row_a[one])
             found[one] = cosine_steps(left, self.rows(batch_b[one], row_b[one]))
         return found
+
+    def _cosines_of_fetched(self, batch_a: Integers, row_a: Integers, batch_b: Integers, row_b: Integers) -> Steps:
+        """Return the cosines of pairs, each of whose rows is read once -> (N,) int16 in steps."""
+        names = np.concatenate([batch_a << 48 | row_a, batch_b << 48 | row_b])
+        wanted, back = np.unique(names, return_inverse=True)
+        rows = self.rows(wanted >> 48, wanted & 0xFFFFFFFFFFFF)
+        a, b = np.split(back, 2)
+        pieces = [
+            cosine_steps(rows[a[start : start + _PAIRS_AT_ONCE]], rows[b[start : start + _PAIRS_AT_ONCE]])
+            for start in range(0, len(a), _PAIRS_AT_ONCE)
+        ]
+        return np.concatenate(pieces)
 
     def _repeated(self, batch: Integers, row: Integers) -> npt.NDArray[np.float32]:
         """Return float rows of which the same often follow each other; to widen a row takes 1 µs."""

@@ -23,6 +23,7 @@ from dataset.dedup.options import Options
 from dataset.dedup.prepare import SAMPLE_ROWS
 from dataset.dedup.work import Work, read_state, work_folder
 from dataset.formats.duplicates import NAME, REPORT
+from dataset.formats.npy import open_rows
 from dataset.formats.releases import Release, open_release
 from dataset.formats.side_tables import read_side_tables
 from dataset.formats.steps import UnitResult
@@ -31,11 +32,13 @@ from dataset.store.store import Store
 Progress = Callable[[str, int, int], None]
 
 SCRATCH_BYTES_PER_ROW = 1_000
-"""At most; 700 or so were measured."""
+"""At most, without copied embeddings; 700 or so were measured."""
 _ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
 """Of the processes: Arrow's own allocator reserves a GiB, which counts as memory."""
 _PROCESS_BYTES, _ROW_BYTES, _SAMPLE_BYTES = 500 << 20, 1_600, 3_400
 """Of memory: a process with its libraries; a row of a super-cell or of a file of embeddings; a row of the sample."""
+_HALF_BYTES, _PLACE_BYTES = 2, 64
+"""A number of a copied row, and its places while rows are sorted."""
 
 
 def search(
@@ -138,8 +141,11 @@ def _check_room(work: Work, memory_bytes: int | None) -> None:
     first = sum(work.plan.batches[0].rows)
     largest = max(max(batch.rows) for batch in work.plan.batches)
     sample = min(first, max(SAMPLE_ROWS, SAMPLE_PER_CELL * (work.options.cells or cell_count(first))))
+    new = work.plan.batches[work.plan.new_from :]
+    copy_bytes = _HALF_BYTES * open_rows(work.store, work.images(0, 0)).dimensions
+    row_bytes = max(_ROW_BYTES, copy_bytes + _PLACE_BYTES) if any(batch.copied for batch in new) else _ROW_BYTES
     needed = _PROCESS_BYTES + max(
-        _ROW_BYTES * max(2 * rows // work.plan.super_cells, largest // 2), _SAMPLE_BYTES * sample
+        row_bytes * 2 * rows // work.plan.super_cells, _ROW_BYTES * largest // 2, _SAMPLE_BYTES * sample
     )
     if memory_bytes is not None and memory_bytes < needed:
         raise DedupError(
@@ -148,11 +154,11 @@ def _check_room(work: Work, memory_bytes: int | None) -> None:
     place = work.store.local_path(work.folder)
     if place is not None:
         existing = next(parent for parent in (place, *place.parents) if parent.exists())
-        new = sum(sum(batch.rows) for batch in work.plan.batches[work.plan.new_from :])
-        if shutil.disk_usage(Path(existing)).free < SCRATCH_BYTES_PER_ROW * new:
+        scratch = sum(sum(one.rows) * (SCRATCH_BYTES_PER_ROW + 2 * copy_bytes * one.copied) for one in new)
+        if shutil.disk_usage(Path(existing)).free < scratch:
             raise DedupError(
-                f"The search needs {SCRATCH_BYTES_PER_ROW * new / 2**30:.1f} GiB in {place}, which are not free: make "
-                "room, or move the store."
+                f"The search needs {scratch / 2**30:.1f} GiB in {place}, which are not free: make room, or move the "
+                "store."
             )
 
 

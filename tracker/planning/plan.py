@@ -45,6 +45,8 @@ ASPECT = 4 / 3
 # As `dataset dedup` counts a process's memory: with its libraries, and for each row of a super-cell, of which there are
 # 1,024 from a billion rows on.
 DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_024
+# From so many rows on, embeddings of 768 float16 are copied twice, and one copy is kept (dataset/dedup/work.py).
+DEDUP_COPY_FROM_ROWS, DEDUP_COPY_BYTES = 1e8, 2 * 768 * 2
 # Cells grow with the rows up to a number, and then each has more rows; a sample of 24 rows a cell trains them.
 DEDUP_ROWS_PER_CELL, DEDUP_MAX_CELLS, DEDUP_SAMPLE_BYTES = 220, 2**20, 24 * 3_400
 # Of a row, in seconds, beyond a million rows: a centroid that it is compared with (256 flop at 60 GFLOP/s), of which
@@ -196,7 +198,9 @@ ORDINARY = Assumptions(
     release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     dedup_rows_per_second=_assumed(9_930, "a core at a million rows: 101 CPU-s (bench_dedup); less at more rows"),
-    dedup_work_bytes=_assumed(1_000, "a row, at most (bench_dedup)"),
+    dedup_work_bytes=_assumed(
+        1_000, "a row, at most (bench_dedup); from 100 million rows on, copied embeddings are added"
+    ),
     index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
     index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),
     tag_rows_per_second=_assumed(180_000, "a core, a head of 768 dimensions with 64 hidden: read, score, write"),
@@ -348,7 +352,7 @@ def _plan_release(a: Assumptions, pairs: float) -> ReleasePlan:
             cores * (DEDUP_PROCESS_BYTES + 2 * DEDUP_ROW_BYTES * pairs / DEDUP_SUPER_CELLS),
             DEDUP_PROCESS_BYTES + DEDUP_SAMPLE_BYTES * _dedup_cells(pairs),
         ),
-        dedup_work_bytes=pairs * a.dedup_work_bytes.value,
+        dedup_work_bytes=pairs * (a.dedup_work_bytes.value + DEDUP_COPY_BYTES * (pairs >= DEDUP_COPY_FROM_ROWS)),
         index_seconds=pairs / cores / a.index_rows_per_second.value,
         index_memory_bytes=cores * (INDEX_UNIT_BYTES + INDEX_LIST_BYTES * min(MAX_LISTS, pairs / ROWS_PER_LIST)),
         index_bytes=pairs * a.index_row_bytes.value,

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,44 @@ def test_object_store_gives_the_same_bytes(
     other = made(tmp_path, [vectors])
     search(other, OPTIONS)
     assert bytes_of(other) == bytes_of(searched)
+
+
+def test_copied_embeddings_give_the_same_bytes_and_are_all_that_rounds_read(
+    tmp_path: Path, vectors: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [vectors[:1_200], vectors[1_200:]]
+    plain = made(tmp_path / "plain", batches, embeddings_per_file=500)
+    search(plain, OPTIONS)
+    monkeypatch.setattr(dedup_work, "COPY_FROM_ROWS", 1_200)
+    monkeypatch.setattr(prepare, "_BLOCK_ROWS", 170)
+    copied = made(tmp_path / "copied", batches, embeddings_per_file=500)
+    moved = tmp_path / "copied/releases/laion/embeddings"
+
+    def hide(step: str, done: int, units: int) -> None:
+        if step == "gather" and done == units and copied.store.exists(f"dedup/laion/v1/{MODEL}/2026-11-02/home/3"):
+            for file in moved.rglob("*.npy"):
+                file.unlink()
+
+    search(copied, OPTIONS, on_progress=hide)
+    assert not [*moved.rglob("*.npy")]
+    assert bytes_of(copied) == bytes_of(plain)
+    assert copied.store.read(copied.path(REPORT)) == plain.store.read(plain.path(REPORT))
+    left = {path.split("/")[5] for path in copied.store.list(f"dedup/laion/v1/{MODEL}/2026-11-01")}
+    assert left == {"borders", "copy", "home"}
+
+
+def test_batch_that_makes_a_release_large_is_copied(
+    tmp_path: Path, vectors: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dedup_work, "COPY_FROM_ROWS", 1_400)
+    search(made(tmp_path / "one", [vectors[:1_300]]), OPTIONS)
+    both = made(tmp_path / "one", [vectors[:1_300], vectors[1_300:]])
+    search(both, OPTIONS)
+    assert [batch.copied for batch in dedup_work.Work(both, OPTIONS).plan.batches] == [False, True]
+    monkeypatch.undo()
+    anew = made(tmp_path / "anew", [vectors[:1_300], vectors[1_300:]])
+    search(anew, OPTIONS)
+    assert table_of(both) == table_of(anew)
 
 
 def test_new_batch_leaves_representatives_as_they_are(tmp_path: Path, vectors: Halves) -> None:
@@ -384,6 +423,17 @@ def test_rows_without_a_direction_are_refused(tmp_path: Path, vectors: Halves, v
         search(release, Options(model=MODEL, at=AT))
 
 
+def test_too_little_room_is_refused(tmp_path: Path, vectors: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = made(tmp_path, [vectors])
+    free = shutil.disk_usage(tmp_path)._replace(free=ROWS * 1_100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with monkeypatch.context() as many:
+        many.setattr(dedup_work, "COPY_FROM_ROWS", ROWS)
+        with pytest.raises(DedupError, match="make room, or move the store"):
+            search(release, OPTIONS)
+    search(release, OPTIONS)
+
+
 def test_too_little_memory_and_changed_embeddings_are_refused(tmp_path: Path, vectors: Halves) -> None:
     release = made(tmp_path, [vectors])
     with pytest.raises(DedupError, match="give --memory"):
@@ -394,7 +444,7 @@ def test_too_little_memory_and_changed_embeddings_are_refused(tmp_path: Path, ve
         search(changed, Options(model=MODEL, at=AT))
 
 
-@pytest.mark.parametrize(("said", "with_format"), [("has the format 1, not 2", 1), ("cannot be read", "one")])
+@pytest.mark.parametrize(("said", "with_format"), [("has the format 1, not 3", 1), ("cannot be read", "one")])
 def test_a_search_of_another_format_says_that_it_has_to_be_made_anew(
     tmp_path: Path, vectors: Halves, said: str, with_format: object
 ) -> None:

@@ -9,7 +9,6 @@ and some are templates: different pictures at .93.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -115,11 +114,10 @@ class Space:
         return found
 
 
-def planted(rows: int, *, dimensions: int = 768, seed: int = 1, into: Path | None = None) -> Halves:
-    """Return rows with planted near-duplicates, in a random order -> (rows, D) float16; mapped to a file, if given."""
+def planted(rows: int, *, dimensions: int = 768, seed: int = 1) -> Halves:
+    """Return rows with planted near-duplicates, in a random order -> (rows, D) float16."""
     space, draw = Space.draw(dimensions), np.random.default_rng(seed)
-    shape = (rows, dimensions)
-    found = np.memmap(into, np.float16, "w+", shape=shape) if into else np.empty(shape, np.float16)
+    found = np.empty((rows, dimensions), np.float16)
     chains, templates = rows * 6 // 1000 // CHAIN_LINKS, rows * 12 // 1000 // TEMPLATE_VARIANTS
     copies = rows * 28 // 100
     base = rows - copies - chains * CHAIN_LINKS - templates * TEMPLATE_VARIANTS

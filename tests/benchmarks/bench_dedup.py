@@ -163,9 +163,7 @@ def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], mem
 
 def cost(folder: Path, rows: int, memory: float, *, with_group: bool) -> dict[str, Any]:
     """Measure a first batch, a second of a tenth of its rows, and perhaps a first one with a group of a tenth."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mapped = folder.with_name("vectors")
-    vectors = planted(rows + rows // 10, into=mapped)
+    vectors = planted(rows + rows // 10)
     fresh(folder, [vectors[:rows]])
     first = dedup(folder, 0.94, memory=memory)
     print(f"first batch: {first.cpu_seconds:.0f} CPU s, {first.seconds:.0f} s", flush=True)
@@ -176,7 +174,6 @@ def cost(folder: Path, rows: int, memory: float, *, with_group: bool) -> dict[st
     checks = first.report["checks"]
     print(json.dumps(first.report), flush=True)
     shutil.rmtree(folder)
-    mapped.unlink()
     return {
         "cpu_s_1m" if rows == 1_000_000 else "cpu_s": round(first.cpu_seconds, 1),
         "wall_s": round(first.seconds, 1),

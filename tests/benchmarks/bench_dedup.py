@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("--exact", type=int, default=100_000)
     parser.add_argument("--skip-exact", action="store_true")
     parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument(
+        "--first-only", action="store_true", help="of --rows only the first batch, for which vectors leave the memory"
+    )
     parser.add_argument("--group", action="store_true", help="also search --rows of which a tenth are one group")
     parser.add_argument("--memory", type=float, default=MEMORY_GIB, help="GiB of the process that searches --rows")
     parser.add_argument("--folder", type=Path, default=Path(".shoal/bench-dedup"))
@@ -65,7 +68,9 @@ def main() -> None:
             found |= recall(asked.folder / "exact", asked.exact)
             found |= giant(asked.folder / "giant", asked.exact)
         if not asked.skip_large:
-            found |= cost(asked.folder / "large", asked.rows, asked.memory, with_group=asked.group)
+            found |= cost(
+                asked.folder / "large", asked.rows, asked.memory, with_group=asked.group, first_only=asked.first_only
+            )
     print(json.dumps(found))
 
 
@@ -161,19 +166,30 @@ def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], mem
     }
 
 
-def cost(folder: Path, rows: int, memory: float, *, with_group: bool) -> dict[str, Any]:
+def cost(folder: Path, rows: int, memory: float, *, with_group: bool, first_only: bool) -> dict[str, Any]:
     """Measure a first batch, a second of a tenth of its rows, and perhaps a first one with a group of a tenth."""
+    if first_only:
+        fresh(folder, [planted(rows)])
+        return cost_of_first(rows, dedup(folder, 0.94, memory=memory), memory)
     vectors = planted(rows + rows // 10)
     fresh(folder, [vectors[:rows]])
     first = dedup(folder, 0.94, memory=memory)
-    print(f"first batch: {first.cpu_seconds:.0f} CPU s, {first.seconds:.0f} s", flush=True)
     put_release(Store.open(str(folder)), NAME, [vectors[:rows], vectors[rows:]])
     second = dedup(folder, 0.94, memory=memory)
     print(f"second batch: {second.cpu_seconds:.0f} CPU s, {second.seconds:.0f} s", flush=True)
     group = giant_beside(first, folder, vectors[:rows], memory) if with_group else {}
-    checks = first.report["checks"]
-    print(json.dumps(first.report), flush=True)
     shutil.rmtree(folder)
+    return {
+        **cost_of_first(rows, first, memory),
+        "increment_cpu_share": round(second.cpu_seconds / first.cpu_seconds, 3),
+        **{f"large_{name}": value for name, value in group.items()},
+    }
+
+
+def cost_of_first(rows: int, first: Ran, memory: float) -> dict[str, Any]:
+    """Return what the first batch used."""
+    print(f"first batch: {first.cpu_seconds:.0f} CPU s, {first.seconds:.0f} s", json.dumps(first.report), flush=True)
+    checks = first.report["checks"]
     return {
         "cpu_s_1m" if rows == 1_000_000 else "cpu_s": round(first.cpu_seconds, 1),
         "wall_s": round(first.seconds, 1),
@@ -182,8 +198,6 @@ def cost(folder: Path, rows: int, memory: float, *, with_group: bool) -> dict[st
         "scratch_bytes_per_row": round(first.scratch_bytes / rows),
         "residual": [checks["with_another_at_threshold"], checks["representatives_sampled"]],
         "residual_upper_bound": checks["share_upper_bound"],
-        "increment_cpu_share": round(second.cpu_seconds / first.cpu_seconds, 3),
-        **{f"large_{name}": value for name, value in group.items()},
     }
 
 

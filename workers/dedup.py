@@ -28,10 +28,16 @@ def plan_steps(store: Store, release: str, options: Mapping[str, Any]) -> list[S
 def run_unit(
     store: Store, release: str, options: Mapping[str, Any], step: str, unit: int, *, scratch: Path
 ) -> UnitResult:
+    """Do a unit; the last one writes the release's card anew, too."""
     from dataset.dedup import jobs
     from dataset.dedup.options import Options
+    from dataset.formats.releases import open_release
+    from dataset.publish.record import refresh_card
 
-    return jobs.run_unit(store, release, Options.from_json(options), step, unit, scratch=scratch)
+    result = jobs.run_unit(store, release, Options.from_json(options), step, unit, scratch=scratch)
+    if step == "finish":
+        refresh_card(open_release(store, release))
+    return result
 
 
 if __name__ == "__main__":

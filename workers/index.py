@@ -34,11 +34,17 @@ def plan_steps(store: Store, release: str, options: Mapping[str, Any]) -> list[S
 def run_unit(
     store: Store, release: str, options: Mapping[str, Any], step: str, unit: int, *, scratch: Path
 ) -> UnitResult:
+    """Do a unit; the last one writes the release's card anew, too."""
+    from dataset.formats.releases import open_release
     from dataset.index import jobs
     from dataset.index.plan import IndexOptions
+    from dataset.publish.record import refresh_card
 
     given = IndexOptions.from_json(strict_json.dumps(options).encode())
-    return jobs.run_unit(store, release, given, step, unit, scratch=scratch)
+    result = jobs.run_unit(store, release, given, step, unit, scratch=scratch)
+    if step == "finish":
+        refresh_card(open_release(store, release))
+    return result
 
 
 if __name__ == "__main__":

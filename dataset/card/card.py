@@ -11,6 +11,7 @@ from dataset.card.readme import render_readme
 from dataset.formats.releases import CROISSANT, PLOTS, README, Release
 from dataset.formats.side_tables import read_side_tables
 from dataset.stats.domains import most_frequent_domains
+from dataset.stats.duplicates import read_duplicates
 from dataset.stats.figures import all_figures
 from dataset.stats.gather import gather
 from dataset.stats.units import units_of_release
@@ -35,7 +36,7 @@ def render_card(release: Release) -> Mapping[str, bytes]:
     """
     gathered = gather(release.store, units_of_release(release))
     tables = read_side_tables(release)
-    figures = all_figures(gathered, domains=most_frequent_domains(release))
+    figures = all_figures(gathered, domains=most_frequent_domains(release), duplicates=read_duplicates(release))
     configs, plots = list(configs_of(release.record)), list(draw_plots(figures))
     return {
         **{f"{PLOTS}/{plot.name}": plot.svg for plot in plots},

@@ -83,6 +83,7 @@ def dedup_command(
         from dataset.dedup.options import Options
         from dataset.dedup.quality import DEFAULT_ORDER
         from dataset.dedup.run import search
+        from dataset.publish.record import refresh_card
     order = tuple(quality.split(",")) if quality else DEFAULT_ORDER
     options = Options(model=model, at=at, careful=careful, with_pdq=with_pdq, pdq_from=pdq_from, quality=order)
     opened = open_named_release(release, store)
@@ -95,6 +96,7 @@ def dedup_command(
             restart=restart,
             on_progress=bars.show,
         )
+    refresh_card(opened)
     found = json.loads(report)
     sys.stdout.write(strict_json.dumps(found) + "\n" if as_json else _summary(found))
 

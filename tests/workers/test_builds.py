@@ -14,11 +14,12 @@ import pytest
 from dataset.dedup import jobs as dedup_jobs
 from dataset.dedup.options import Options
 from dataset.dedup.run import search
-from dataset.formats.releases import Release, open_release
+from dataset.formats.releases import README, Release, open_release
 from dataset.formats.steps import plan_to_json
 from dataset.index import jobs as index_jobs
 from dataset.index import kinds
 from dataset.index.plan import IndexOptions, work_on_release
+from dataset.publish.record import refresh_card
 from dataset.store.store import Store
 from dataset.tagging.given_heads import find_heads
 from dataset.tagging.run import tag as tag_alone
@@ -75,6 +76,7 @@ def test_near_duplicates_are_found_as_on_one_machine(
 ) -> None:
     alone, queued = release_in(tmp_path / "alone"), release_in(tmp_path / "queue")
     search(alone, Options(model=MODEL, at=0.9))
+    refresh_card(alone)
     (build,) = console.json("dedup", "laion", "--model", MODEL, "--at", 0.9)["builds"]
     assert build["plan"] == plan_to_json(dedup_jobs.plan_steps(queued.store, "laion", Options(model=MODEL, at=0.9)))
     steps = list(do_units(register("dedup"), queued.store, dedup.run_unit, tmp_path))
@@ -110,6 +112,7 @@ def test_an_index_is_built_as_on_one_machine(
     found = indexed(tmp_path / "queue")
     assert len(found) > 10
     assert found == indexed(tmp_path / "alone")
+    assert "\n## Search\n" in queued.store.read(queued.path(README)).decode()
     listed = {row["path"]: row["bytes"] for row in outputs(admin).to_pylist()}
     assert {path: len(found[path.removeprefix("releases/laion/index/")]) for path in listed} == listed
     said = console("index", "laion", "--model", MODEL, "--kind", kind).err

@@ -20,7 +20,7 @@ from dataset.dedup.quality import DEFAULT_ORDER, quality_keys
 from dataset.dedup.rescore import cosine_steps, to_steps
 from dataset.dedup.run import search
 from dataset.formats.duplicates import REPORT
-from dataset.formats.releases import FileKind, Release
+from dataset.formats.releases import README, FileKind, Release
 from dataset.formats.side_tables import read_side_tables
 from dataset.main import app
 from dataset.select.errors import SelectError
@@ -334,11 +334,12 @@ def test_group_that_comes_first_in_quality_costs_about_a_pair_a_member(tmp_path:
 
 
 def test_command_prints_the_report(tmp_path: Path, vectors: Halves) -> None:
-    made(tmp_path, [vectors])
+    release = made(tmp_path, [vectors])
     arguments = ["dedup", "laion", "--model", MODEL, "--store", str(tmp_path), "--workers", "1"]
     said = CliRunner().invoke(app, [*arguments, "--at", "0.94"])
     assert said.exit_code == 0, said.output
     assert "representatives" in said.stdout
+    assert "### Near-duplicates\n\nCosine at least 0.94." in release.store.read(release.path(README)).decode()
     read = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert read["rows"] == ROWS
     assert ReleaseRows.open(made(tmp_path, [vectors])).schema.field("duplicates.representative")

@@ -4,7 +4,8 @@ Invariant: a listing only grows at its end: a result, or group of near-duplicate
 other. The index is searched for k = 64, 256, 1,024, … results; a deeper search may find a row that belongs further up,
 which then comes next. The steps depend on the depth alone, so a listing that was forgotten is made again as it was.
 
-Hidden rows (`dataset.search.screen`) are left out before they are counted, so pages are full.
+Hidden rows (`dataset.search.screen`) are left out before they are counted, so pages are full. In the place of a hidden
+row that stands for near-duplicates comes the one of these that is nearest to the query.
 """
 
 from collections import OrderedDict
@@ -24,6 +25,8 @@ MOST_DEPTH = 100_000
 MOST_CACHED_RESULTS = 2_000_000
 """About 60 MB."""
 MOST_CACHED_LISTINGS = 10_000
+_STAND_INS = 1_000
+"""Near-duplicates of a hidden row that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,40 @@ def next_depth(searched: int) -> int:
     return min(MOST_DEPTH, searched * GROWTH) if searched else FIRST_DEPTH
 
 
-def extend(listing: Listing, found: Found, depth: int, screen: Screen, engine: Engine) -> None:
+def extend(listing: Listing, found: Found, depth: int, vector: Vectors, search: Search, screen: Screen) -> None:
     """Add the results of a search of this depth, which may know more near-duplicates of those that are there."""
     _, here, there = np.intersect1d(listing.groups, found.groups, assume_unique=True, return_indices=True)
     left_out = listing.left_out.copy()
     left_out[here] = np.maximum(left_out[here], found.left_out[there])
     is_new = ~np.isin(found.groups, listing.groups) if len(listing.ids) else np.ones(len(found.ids), bool)
-    is_new[is_new] = screen.visible(engine, found.ids[is_new])
-    listing.ids = np.concatenate([listing.ids, found.ids[is_new]])
-    listing.similarities = np.concatenate([listing.similarities, found.similarities[is_new]])
-    listing.left_out = np.concatenate([left_out, found.left_out[is_new]])
-    listing.groups = np.concatenate([listing.groups, found.groups[is_new]])
+    new = np.flatnonzero(is_new)
+    ids, similarities = found.ids[new], found.similarities[new]
+    shown = screen.visible(search.engine, ids)
+    for at in np.flatnonzero(~shown & (found.left_out[new] > 0)).tolist():
+        other = _nearest_of_group(int(ids[at]), vector, search, screen)
+        if other is not None and other[0] not in ids and other[0] not in listing.ids:
+            ids[at], similarities[at] = other
+            shown[at] = True
+    order = np.flatnonzero(shown)
+    order = order[np.argsort(-similarities[order], kind="stable")]
+    listing.ids = np.concatenate([listing.ids, ids[order]])
+    listing.similarities = np.concatenate([listing.similarities, similarities[order]])
+    listing.left_out = np.concatenate([left_out, found.left_out[new[order]]])
+    listing.groups = np.concatenate([listing.groups, found.groups[new[order]]])
     listing.searched = -1 if len(found.ids) < depth or depth >= MOST_DEPTH else depth
+
+
+def _nearest_of_group(row: int, vector: Vectors, search: Search, screen: Screen) -> tuple[int, float] | None:
+    """Return the visible near-duplicate of a hidden row that is nearest to a query, and its similarity."""
+    near = search.engine.near_duplicates(row, search.where, _STAND_INS, search.modality)
+    if near is None:
+        return None
+    ids = near.ids[screen.visible(search.engine, near.ids)]
+    if not len(ids):
+        return None
+    cosines = search.engine.embeddings(ids, search.modality).astype(np.float32) @ (vector / np.linalg.norm(vector))
+    best = int(cosines.argmax())
+    return int(ids[best]), float(cosines[best])
 
 
 def grow(listing: Listing, depth: int, vector: Vectors, search: Search, screen: Screen, metrics: Metrics) -> None:
@@ -83,7 +108,7 @@ def grow(listing: Listing, depth: int, vector: Vectors, search: Search, screen: 
             found = search.engine.search(
                 vector[None], step, modality=search.modality, where=search.where, collapse=search.collapse
             )[0]
-        extend(listing, found, step, screen, search.engine)
+        extend(listing, found, step, vector, search, screen)
 
 
 class ListingCache:

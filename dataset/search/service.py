@@ -112,7 +112,7 @@ def _work(items: Sequence[_Item], *, search: Search, first: int | None, screen: 
                 queries, first, modality=search.modality, where=search.where, collapse=search.collapse
             )
         for item, one in zip(items, found, strict=True):
-            extend(item.listing, one, first, screen, search.engine)
+            extend(item.listing, one, first, item.vector, search, screen)
     return [_finished(item, search, screen, metrics) for item in items]
 
 

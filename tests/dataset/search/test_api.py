@@ -166,6 +166,25 @@ def denied(store: Store, kind: str, value: str) -> None:
     write_deny_list(store, pa.Table.from_pylist(rows, schema=DENY_SCHEMA))
 
 
+def test_best_of_near_duplicates_is_hidden_and_the_next_one_stands_for_them() -> None:
+    engine = tiny_engine()
+    engine.vectors[40:43] = engine.vectors[5]
+    query, noise = engine.vectors[5].copy(), np.random.default_rng(3).normal(0, 0.01, (3, engine.dimensions))
+    engine.vectors[40:43] += noise * [[3], [1], [2]]
+    engine.vectors[40:43] /= np.linalg.norm(engine.vectors[40:43], axis=1, keepdims=True)
+    hidden = np.array([5, 41], np.int64) + engine.first_id
+    asked = {"terms": [{"vector": (2 * query).tolist()}], "limit": 10, "collapse": True, "safe": False}
+    with served(engine) as client:
+        before = search(client, **asked)
+    with served(engine, screen=Screen(hidden)) as client:
+        after = search(client, **asked)
+        assert ids_of(after) == [42 + engine.first_id, *ids_of(before)[1:]]
+        assert after["results"][0]["similarity"] == pytest.approx(float(engine.vectors[42] @ query), abs=1e-3)
+        assert len({*ids_of(search(client, **asked | {"limit": 250}))}) == 250
+    with served(engine, screen=Screen(np.array([5, 40, 41, 42]) + engine.first_id)) as client:
+        assert ids_of(search(client, **asked))[:9] == ids_of(before)[1:]
+
+
 def test_masked_and_denied_rows_never_appear_and_pages_stay_full(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     engine = tiny_engine()

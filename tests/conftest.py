@@ -18,6 +18,7 @@ import pytest
 import typer.main
 from psycopg.conninfo import make_conninfo
 
+import workers  # noqa: F401 - before any test imports trio, which needs it on Python 3.13
 from tests.server_home import server_home
 from tracker.database import embedded_postgres
 from tracker.database.database import Connection, connect

@@ -144,9 +144,9 @@ def test_closing_leaves_no_process_behind() -> None:
 
 def test_a_worker_that_is_killed_leaves_no_process_behind_even_in_the_middle_of_a_picture() -> None:
     program = f"""
-import trio
 from dataset.recipe.image_rules import ImageRules
 from workers.download.decoder_pool import Decoders
+import trio
 
 async def main():
     decoders = Decoders(limit=1, codec={HERE!r})

@@ -38,12 +38,12 @@ from dataset.formats.versions import WorkKind
 Integers = npt.NDArray[np.int64]
 
 FORMAT = 3
-COPY_FROM_ROWS = 100_000_000
-"""From so many rows on, embeddings are copied in the order in which they are compared.
+COPY_FROM_ROWS = 5_000_000
+"""From so many rows on, embeddings are copied in the order in which they are compared: 8 GB of 768 dimensions.
 
-To read single rows in any order, 5 to 12 pairs a row, needs a page cache or a disk for all of them: 2 billion rows are
-24 billion reads of 4 kB, 13 hours at 500,000 a second. In an object store, where each is a request, all batches are
-copied.
+To read single rows in any order, of 5 to 12 pairs a row, is fast only while all of them are in the page cache: of 10
+million rows, on a machine that had room for half, half an hour was not enough. 2 billion rows are 24 billion reads. In
+an object store, where each is a request, all batches are copied. It takes 7 µs a row.
 """
 ROUNDS = 7
 """Of a first batch: 1/64 of the rows, 1/64, 1/32, … 1/2."""

@@ -46,7 +46,7 @@ ASPECT = 4 / 3
 # 1,024 from a billion rows on.
 DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_024
 # From so many rows on, embeddings of 768 float16 are copied twice, and one copy is kept (dataset/dedup/work.py).
-DEDUP_COPY_FROM_ROWS, DEDUP_COPY_BYTES = 1e8, 2 * 768 * 2
+DEDUP_COPY_FROM_ROWS, DEDUP_COPY_BYTES = 5e6, 2 * 768 * 2
 # Cells grow with the rows up to a number, and then each has more rows; a sample of 24 rows a cell trains them.
 DEDUP_ROWS_PER_CELL, DEDUP_MAX_CELLS, DEDUP_SAMPLE_BYTES = 220, 2**20, 24 * 3_400
 # Of a row, in seconds, beyond a million rows: a centroid that it is compared with (256 flop at 60 GFLOP/s), of which
@@ -199,7 +199,7 @@ ORDINARY = Assumptions(
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
     dedup_rows_per_second=_assumed(9_930, "a core at a million rows: 101 CPU-s (bench_dedup); less at more rows"),
     dedup_work_bytes=_assumed(
-        1_000, "a row, at most (bench_dedup); from 100 million rows on, copied embeddings are added"
+        1_000, "a row, at most (bench_dedup); from 5 million rows on, copied embeddings are added"
     ),
     index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
     index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),

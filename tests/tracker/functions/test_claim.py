@@ -142,6 +142,21 @@ def test_completing_twice_after_a_lost_reply_counts_once(admin: Connection, regi
     assert scalar(admin, "SELECT sum(n) FROM tracker.tally WHERE account = 'rows_out'") == 4
 
 
+@pytest.mark.parametrize("verb", ["fail", "release"])
+def test_a_job_whose_completion_was_not_answered_stays_complete(
+    admin: Connection, register: Register, verb: str
+) -> None:
+    new_run(admin, wats=1)
+    worker = register("extract")
+    (job,) = worker.claim()
+    worker.complete(job, {"images": 9, "candidates": 4, "slots": [{"rows": 4, "bytes": 100}]})
+    worker.release(job) if verb == "release" else worker.fail(job, "the connection broke")
+    kept = "SELECT state::text || attempt FROM tracker.job WHERE queue = 'extract'"
+    assert scalar(admin, kept) == "done1"
+    assert scalar(admin, "SELECT ending::text FROM tracker.lease") == "completed"
+    assert worker.claim() == []
+
+
 def test_a_graceful_stop_uses_up_no_attempt(admin: Connection, register: Register) -> None:
     new_run(admin, wats=1)
     worker = register("extract")

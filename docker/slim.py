@@ -133,8 +133,8 @@ def main() -> None:
     """Slim the packages of this Python."""
     for folder in FOLDERS:
         shutil.rmtree(PACKAGES / folder, ignore_errors=True)
-    for folder in [found for found in PACKAGES.rglob("tests") if found.is_dir()]:
-        shutil.rmtree(folder, ignore_errors=True)
+    for tests in [found for found in PACKAGES.rglob("tests") if found.is_dir()]:
+        shutil.rmtree(tests, ignore_errors=True)
     for file in [found for found in PACKAGES.rglob("*") if found.suffix in SOURCES and found.is_file()]:
         file.unlink()
     drop_flight()

@@ -14,6 +14,7 @@ from dataset.report.report import ReportError
 from dataset.stats.figures import AT_LEAST, AT_MOST, HISTOGRAM_BINS, Figures
 from dataset.stats.funnel import Funnel
 from dataset.stats.listed import ALL
+from dataset.stats.tables import duplicate_rows, group_size_rows
 
 LISTED = 20
 """Captions and hosts; the JSON has more."""
@@ -68,6 +69,7 @@ def render_statistics(
         _listed("Most frequent hosts", "host", total["hosts"]),
         _domains(figures.get("domains", [])),
         _distinct(figures),
+        _duplicates(figures.get("duplicates")),
         _nulls(total),
         "</div>",
         *_galleries(galleries or {}),
@@ -223,6 +225,16 @@ def _distinct(figures: Figures) -> str:
     rows = [(names[name], f"{count:,}") for name, count in figures[ALL]["distinct"].items() if count]
     note = f"HyperLogLog, standard error {100 * figures['distinct_count_relative_error']:.1f} %."
     return section("Distinct values", table(("", "about"), rows), note) if rows else ""
+
+
+def _duplicates(found: Figures | None) -> str:
+    if not found:
+        return ""
+    tables = [
+        table(("", "pairs", "share"), duplicate_rows(found)),
+        table(("pairs in a group", "groups"), group_size_rows(found["groups_by_lowest_size"])),
+    ]
+    return section("Near-duplicates", "".join(tables), f"Cosine at least {found['at']}.")
 
 
 def _nulls(total: Figures) -> str:

@@ -1,12 +1,13 @@
 """The pages about a served release: its statistics, and the gallery of its near-duplicates.
 
-Figures are read in a thread, of one release at a time, once for each version of it; until they are known, the page says
-so and loads itself again. Hidden rows are left out of the gallery each time that it is shown, so a new deny list is in
-force here, too. Its pictures come from their own hosts, as on the search page: copies would have to be taken down.
+Figures are read in a thread, of one release at a time, once for each version of it and of its side tables; until they
+are known, the page says so and loads itself again. Hidden rows are left out of the gallery each time that it is shown,
+so a new deny list is in force here, too. Its pictures come from their own hosts, as on the search page: copies would
+have to be taken down.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -19,6 +20,7 @@ from dataset.dedup.figures import gather as gather_duplicates
 from dataset.dedup.report_page import render as render_duplicates
 from dataset.errors import DatasetError
 from dataset.formats.releases import Release
+from dataset.formats.side_tables import read_side_tables
 from dataset.index.facets import SAFE_BELOW
 from dataset.report.html import Site, document
 from dataset.report.statistics import render_statistics
@@ -59,7 +61,7 @@ class ReleasePages:
         """Raises: ReleaseError, StoreError when a release cannot be opened."""
         self._releases = dict(releases)
         self._offered = {name: _offered(open_release()) for name, open_release in self._releases.items()}
-        self._reading: dict[tuple[str, PageKind], tuple[str, asyncio.Task[Any]]] = {}
+        self._reading: dict[tuple[str, PageKind], tuple[Hashable, asyncio.Task[Any]]] = {}
         self._one = asyncio.Lock()
         self._is_closed = False
 
@@ -104,10 +106,11 @@ class ReleasePages:
         return Site({SEARCH: search, **self.links(index)}, current, search)
 
     async def _figures(self, kind: PageKind, index: str, release: Release) -> Any:
-        version, task = self._reading.get((index, kind), ("", None))
-        if task is None or version != release.record.version or (task.done() and task.exception()):
+        known, task = self._reading.get((index, kind), ("", None))
+        source = await asyncio.to_thread(_source, release)
+        if task is None or known != source or (task.done() and task.exception()):
             task = asyncio.create_task(self._read(kind, release))
-            self._reading[index, kind] = release.record.version, task
+            self._reading[index, kind] = source, task
         done, _ = await asyncio.wait([task], timeout=WAIT_SECONDS)
         return task.result() if done else None
 
@@ -124,6 +127,12 @@ class ReleasePages:
 def _offered(release: Release) -> tuple[PageKind, ...]:
     has_gallery = sum(release.record.rows.values()) <= MOST_ROWS and read_duplicates(release) is not None
     return (PageKind.STATISTICS, PageKind.DUPLICATES) if has_gallery else (PageKind.STATISTICS,)
+
+
+def _source(release: Release) -> Hashable:
+    """Return what figures depend on: the version of a release, and those of its side tables."""
+    tables = read_side_tables(release)
+    return release.record.version, *((name, table.generation) for name, table in sorted(tables.items()))
 
 
 def _statistics(release: Release, check: Callable[..., None]) -> dict[str, Any]:

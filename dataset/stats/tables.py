@@ -35,9 +35,9 @@ def markdown(figures: Figures) -> str:
         if figures.get("domains")
         else "",
         f"### Near-duplicates\n\nCosine at least {figures['duplicates']['at']}.\n\n"
-        + table(["", "pairs", "share"], _duplicates(figures["duplicates"]))
+        + table(["", "pairs", "share"], duplicate_rows(figures["duplicates"]))
         + "\n"
-        + table(["pairs in a group", "groups"], _group_sizes(figures["duplicates"]["groups_by_lowest_size"]))
+        + table(["pairs in a group", "groups"], group_size_rows(figures["duplicates"]["groups_by_lowest_size"]))
         if figures.get("duplicates")
         else "",
         "### Links\n\n"
@@ -53,13 +53,15 @@ def markdown(figures: Figures) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _duplicates(found: Figures) -> Iterable[Sequence[str]]:
+def duplicate_rows(found: Figures) -> Iterable[Sequence[str]]:
+    """Yield how many pairs represent a group, and how many are members by kind, with their shares."""
     counts = {"representatives": found["representatives"], **found["members"]}
     for name, count in counts.items():
         yield name, _number(count), _percent(count / found["rows"] if found["rows"] else None)
 
 
-def _group_sizes(groups: Mapping[str, int]) -> Iterable[Sequence[str]]:
+def group_size_rows(groups: Mapping[str, int]) -> Iterable[Sequence[str]]:
+    """Yield sizes of groups, and how many groups have them."""
     for lowest, count in groups.items():
         highest = 2 * int(lowest) - 1
         yield lowest if highest == int(lowest) else f"{lowest}–{highest}", _number(count)

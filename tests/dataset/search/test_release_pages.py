@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ def test_a_page_says_that_its_figures_are_being_read(release: Release, monkeypat
         while (answer := client.ask("/statistics")).status == 202:
             pass
         assert answer.body == b"laion 1.0.0 True"
+
+
+def test_figures_are_read_again_when_near_duplicates_were_searched_again(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release = put_release(store, "laion", [planted(ROWS, dimensions=48)], rows_per_file=ROWS)
+    search(release, Options(model=MODEL, at=0.94, cells=4, super_cells=2))
+    options = SiteOptions(per_second=0, releases={"laion": lambda: open_release(store, "laion")})
+    with served(tiny_engine(ROWS, name="laion", first_id=0), options=options) as client:
+        assert "Cosine at least 0.94." in client.ask("/statistics").body.decode()
+        before = client.ask("/duplicates").body
+        search(release, Options(model=MODEL, at=0.97, cells=4, super_cells=2), restart=True)
+        assert "Cosine at least 0.97." in client.ask("/statistics").body.decode()
+        assert client.ask("/duplicates").body != before
 
 
 def test_a_larger_release_and_one_that_was_not_searched_have_no_gallery(

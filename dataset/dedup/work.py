@@ -43,7 +43,7 @@ COPY_FROM_ROWS = 5_000_000
 
 To read single rows in any order, of 5 to 12 pairs a row, is fast only while all of them are in the page cache: of 10
 million rows, on a machine that had room for half, half an hour was not enough. 2 billion rows are 24 billion reads. In
-an object store, where each is a request, all batches are copied. It takes 7 µs a row.
+an object store, where each is a request, all batches are copied. It saves about as much CPU time as it takes.
 """
 ROUNDS = 7
 """Of a first batch: 1/64 of the rows, 1/64, 1/32, … 1/2."""

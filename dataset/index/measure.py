@@ -104,8 +104,7 @@ def _choose_reranked(index: Index, queries: _Queries) -> int:
         return _RERANKED[0]
     probes = min(index.record.lists, 256)
     recalls = [
-        _recall(index, queries, 0, Reach(probes=probes, gap=NO_GAP, reranked=reranked)).recall_at_10
-        for reranked in _RERANKED
+        _recall_at_10(index, queries, Reach(probes=probes, gap=NO_GAP, reranked=reranked)) for reranked in _RERANKED
     ]
     return next(
         reranked for reranked, recall in zip(_RERANKED, recalls, strict=True) if recall >= recalls[-1] - _RERANKED_LOSS
@@ -121,7 +120,7 @@ def _choose_reach(index: Index, queries: _Queries, rows: Sequence[RecallRow], re
     wanted = WANTED[queries.name] + _MARGIN[queries.name]
 
     def is_enough(reach: Reach) -> bool:
-        return _recall(index, queries, 0, reach).recall_at_10 >= wanted
+        return _recall_at_10(index, queries, reach) >= wanted
 
     mine = [row for row in rows if row.queries == queries.name]
     enough = next((row.probes for row in mine if row.recall_at_10 >= wanted), mine[-1].probes)
@@ -176,6 +175,17 @@ def _queries(work: Work, held_out: HeldOut) -> list[_Queries]:
     if len(held_out.texts):
         found.append(_Queries("texts", rows[count:], held_out.ids, tuple(one[count:] for one in lists)))
     return found
+
+
+def _recall_at_10(index: Index, queries: _Queries, reach: Reach) -> float:
+    """Return what `_recall` says of ten results, at a tenth of its cost: rows are compared for each result."""
+    found = index.search(queries.rows, _searches(index)[0] + 1, where=Filter(share=SELECTIVITIES[0]), probes=reach)
+    recalls = [
+        recall_of((hits.ids, hits.similarities), nearest, own, 10)
+        for hits, own, nearest in zip(found, queries.ids.tolist(), queries.nearest[0], strict=True)
+    ]
+    known = [one for one in recalls if one is not None]
+    return round(float(np.mean(known)), 4) if known else 0.0
 
 
 def _recall(index: Index, queries: _Queries, at: int, reach: Reach | None) -> RecallRow:

@@ -36,7 +36,7 @@ _KEPT_QUANTILE, _KEPT_MORE = 0.999, 0.05
 _PARTNERS = 4
 """Pairs of a row that are measured, so that large groups do not decide alone."""
 _ROWS_AT_ONCE = 32_768
-_BLOCK_ROWS = 65_536
+BLOCK_ROWS = 65_536
 """Rows that are sorted by super-cell in memory: 100 MB of 768 dimensions, twice."""
 _KEYS_AT_ONCE = 512
 """Rows that stay in a processor's cache meanwhile, which takes a fifth of the time."""
@@ -239,8 +239,8 @@ def lay_out(work: Work, batch: int, file: int) -> UnitResult:
 def _sort_blocks(work: Work, batch: int, file: int, chosen: Integers, supers: Integers) -> None:
     """Write the embeddings of a file's rows `chosen`, which are ordered by their super-cells, in blocks."""
     opened = open_rows(work.store, work.images(batch, file))
-    for block, start in enumerate(range(0, opened.rows, _BLOCK_ROWS)):
-        end = min(opened.rows, start + _BLOCK_ROWS)
+    for block, start in enumerate(range(0, opened.rows, BLOCK_ROWS)):
+        end = min(opened.rows, start + BLOCK_ROWS)
         here = np.flatnonzero((chosen >= start) & (chosen < end))
         arrays = {"rows": opened.read(start, end)[chosen[here] - start],
                   "offsets": np.searchsorted(supers[here], np.arange(work.plan.super_cells + 1))}  # fmt: skip
@@ -314,8 +314,8 @@ def _copy_rows(work: Work, batch: int, super_cell: int, rows: Integers, order: I
     """Write the embeddings of a super-cell, whose numbers in the batch's files are rows[order]."""
     plan = work.plan.batches[batch]
     starts = np.cumsum([0, *plan.rows])
-    blocks = [(file, block) for file, count in enumerate(plan.rows) for block in range(-(-count // _BLOCK_ROWS))]
-    firsts = np.array([starts[file] + block * _BLOCK_ROWS for file, block in blocks])
+    blocks = [(file, block) for file, count in enumerate(plan.rows) for block in range(-(-count // BLOCK_ROWS))]
+    firsts = np.array([starts[file] + block * BLOCK_ROWS for file, block in blocks])
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     by_block = np.argsort(np.searchsorted(firsts, rows, "right"), kind="stable")  # in a block they keep their order

@@ -20,7 +20,7 @@ from dataset.dedup.cells import SAMPLE_PER_CELL, cell_count
 from dataset.dedup.errors import DedupError
 from dataset.dedup.jobs import steps_of
 from dataset.dedup.options import Options
-from dataset.dedup.prepare import SAMPLE_ROWS
+from dataset.dedup.prepare import BLOCK_ROWS, SAMPLE_ROWS
 from dataset.dedup.work import Work, read_state, work_folder
 from dataset.formats.duplicates import NAME, REPORT
 from dataset.formats.npy import open_rows
@@ -143,9 +143,12 @@ def _check_room(work: Work, memory_bytes: int | None) -> None:
     sample = min(first, max(SAMPLE_ROWS, SAMPLE_PER_CELL * (work.options.cells or cell_count(first))))
     new = work.plan.batches[work.plan.new_from :]
     copy_bytes = _HALF_BYTES * open_rows(work.store, work.images(0, 0)).dimensions
-    row_bytes = max(_ROW_BYTES, copy_bytes + _PLACE_BYTES) if any(batch.copied for batch in new) else _ROW_BYTES
-    needed = _PROCESS_BYTES + max(
-        row_bytes * 2 * rows // work.plan.super_cells, _ROW_BYTES * largest // 2, _SAMPLE_BYTES * sample
+    is_copied = any(batch.copied for batch in new)
+    row_bytes = max(_ROW_BYTES, copy_bytes + _PLACE_BYTES) if is_copied else _ROW_BYTES
+    needed = (
+        _PROCESS_BYTES
+        + 2 * BLOCK_ROWS * copy_bytes * is_copied
+        + max(row_bytes * 2 * rows // work.plan.super_cells, _ROW_BYTES * largest // 2, _SAMPLE_BYTES * sample)
     )
     if memory_bytes is not None and memory_bytes < needed:
         raise DedupError(

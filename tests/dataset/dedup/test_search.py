@@ -181,7 +181,7 @@ def test_copied_embeddings_give_the_same_bytes_and_are_all_that_rounds_read(
     plain = made(tmp_path / "plain", batches, embeddings_per_file=500)
     search(plain, OPTIONS)
     monkeypatch.setattr(dedup_work, "COPY_FROM_ROWS", 1_200)
-    monkeypatch.setattr(prepare, "_BLOCK_ROWS", 170)
+    monkeypatch.setattr(prepare, "BLOCK_ROWS", 170)
     copied = made(tmp_path / "copied", batches, embeddings_per_file=500)
     moved = tmp_path / "copied/releases/laion/embeddings"
 

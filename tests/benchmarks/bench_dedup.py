@@ -170,7 +170,9 @@ def cost(folder: Path, rows: int, memory: float, *, with_group: bool, first_only
     """Measure a first batch, a second of a tenth of its rows, and perhaps a first one with a group of a tenth."""
     if first_only:
         fresh(folder, [planted(rows)])
-        return cost_of_first(rows, dedup(folder, 0.94, memory=memory), memory)
+        first = dedup(folder, 0.94, memory=memory)
+        shutil.rmtree(folder)
+        return cost_of_first(rows, first, memory)
     vectors = planted(rows + rows // 10)
     fresh(folder, [vectors[:rows]])
     first = dedup(folder, 0.94, memory=memory)

@@ -51,8 +51,10 @@ def copying(copied: bool) -> Iterator[None]:
     """Copy embeddings in searches of this process, or do not."""
     before = dedup_work.COPY_FROM_ROWS
     setattr(dedup_work, "COPY_FROM_ROWS", 0 if copied else before)  # noqa: B010
-    yield
-    setattr(dedup_work, "COPY_FROM_ROWS", before)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(dedup_work, "COPY_FROM_ROWS", before)  # noqa: B010
 
 
 def work(folder: Path, copied: bool) -> None:

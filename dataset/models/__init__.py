@@ -6,3 +6,5 @@ files.py ─▶ clip.py ──────────────────�
 kmeans.py      clusters of rows, for the index
 block_join.py  pairs of rows above a cosine, for near-duplicates
 """
+
+import dataset.trio_shim  # noqa: F401 - huggingface_hub, which open_clip and timm import, imports trio

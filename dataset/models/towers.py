@@ -255,11 +255,19 @@ def device_faults() -> Iterator[None]:
     """
     try:
         yield
-    except torch.AcceleratorError as error:
+    except RuntimeError as error:
+        if not _is_fault(error):
+            raise
         raise DeviceError(
             f"The GPU does not respond any more ({said_by(error)}): see `nvidia-smi` and the kernel's log, then start "
             "the worker again."
         ) from error
+
+
+def _is_fault(error: RuntimeError) -> bool:
+    """Say whether torch reports a failed device; before torch 2.8 only the message tells it from other errors."""
+    kind = getattr(torch, "AcceleratorError", None)
+    return str(error).startswith("CUDA error: ") if kind is None else isinstance(error, kind)
 
 
 def _is_causal(network: Any) -> bool:

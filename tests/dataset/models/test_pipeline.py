@@ -17,7 +17,7 @@ from dataset.models.decoders import CHUNK_SAMPLES, _Decoder
 from dataset.models.files import ModelError
 from dataset.models.oldest_first import OldestFirstExecutor, prefetch
 from dataset.models.pipeline import EmbeddedBatch, Pipeline
-from dataset.models.towers import DeviceError, Precision, Towers
+from dataset.models.towers import DeviceError, Precision, Towers, device_faults
 from dataset.recipe.recipe import ModelRecipe
 from tests.dataset.filter.test_shard import downloaded
 from tests.demo.pictures import caption, random_scene, render
@@ -117,9 +117,18 @@ def test_a_device_without_memory_for_one_sample_is_an_error(
 
 
 def test_a_failed_device_is_an_error(model: ClipModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(model, monkeypatch, lambda _: torch.AcceleratorError("CUDA error: unspecified launch failure"))
+    fault = getattr(torch, "AcceleratorError", RuntimeError)  # torch 2.8 and newer have the first
+    failing(model, monkeypatch, lambda _: fault("CUDA error: unspecified launch failure"))
     with pytest.raises(DeviceError, match="unspecified launch failure"):
         embedded(model, samples)
+
+
+def test_before_torch_2_8_a_failed_device_is_told_by_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "AcceleratorError", raising=False)
+    with pytest.raises(DeviceError, match="unspecified launch failure"), device_faults():
+        raise RuntimeError("CUDA error: unspecified launch failure")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), device_faults():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)")
 
 
 def test_a_sample_without_a_finite_row_costs_only_itself(

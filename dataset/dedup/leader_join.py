@@ -7,15 +7,16 @@
 The result is the greedy maximal set of rows without a pair at the threshold. Covered rows are never compared again,
 and a round is at most as large as all before it, so a group of any size costs about one pair a member.
 
-The guard: where a cell has more than GUARD_PAIRS candidates (a large group whose rows all rank first), pairs are not
-listed. Rows are taken in blocks that double, against the leaders of this cell; a row that such a leader covers gives
-that pair alone. If the leader turns out to be covered by a row of another cell, the row is an orphan: new again in the
-next round.
+The guard: where a cell has more than GUARD_PAIRS near-duplicates (a large group whose rows all rank first), pairs are
+not listed. Rows are taken in blocks that double, against the leaders of this cell; a row that such a leader covers
+gives that pair alone. If the leader turns out to be covered by a row of another cell, the row is an orphan: new again
+in the next round. Candidates that are no near-duplicates do not count: different pictures that are alike may give
+millions, and the guard, which compares all visitors of a cell with each other, would take longer than to read them.
 
 Rejected: a list of all pairs, which grows with the square of a group, and components of it, which chain.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,7 +32,7 @@ Steps = npt.NDArray[np.int16]
 Bools = npt.NDArray[np.bool_]
 
 GUARD_PAIRS = 16_384
-"""Candidates of a cell: to read them exactly takes 0.1 s."""
+"""Near-duplicates of a cell, among so many candidates at first, then among twice as many each time."""
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
 _ROWS_AT_ONCE = 4096
 _CANDIDATES_AT_ONCE = 1 << 18
@@ -187,13 +188,15 @@ def pairs_of_rest(
 
     for cell, mine in home.by_cell().items():
         visits = visitors.get(cell, np.empty(0, np.int64))
-        found = _pairs_of_cell(rows, mine, visits, from_product, guard_pairs)
+        found = _pairs_of_cell(rows, ranks, mine, visits, from_product, judge, guard_pairs)
         if found is None:
             edges, members = _guarded(rows, ranks, np.concatenate([mine, visits]), from_product, judge)
             gathered.append(edges)
             guarded.append(members)
             continue
-        for left, right in found:
+        candidates, edges_of_cell = found
+        gathered += edges_of_cell
+        for left, right in candidates:
             a.append(left)
             b.append(right)
             waiting += len(left)
@@ -206,13 +209,37 @@ def pairs_of_rest(
 
 
 def _pairs_of_cell(
-    rows: Rows, mine: Integers, visits: Integers, from_product: float, most: int
-) -> list[tuple[Integers, Integers]] | None:
-    """Return candidates among rows at home, and of visitors with these; None if there are more than `most`."""
+    rows: Rows, ranks: Integers, mine: Integers, visits: Integers, from_product: float, judge: Judge, most: int
+) -> tuple[list[tuple[Integers, Integers]], list[Records]] | None:
+    """Return candidates that are still to be judged, and the near-duplicates among the others; None if these are more
+    than `most`.
+    """
+    waiting: list[tuple[Integers, Integers]] = []
+    judged: list[Records] = []
+    count, near, at_once = 0, 0, max(1, most)
+    for candidates in _candidates_of_cell(rows, mine, visits, from_product):
+        waiting.append(candidates)
+        count += len(candidates[0])
+        if count <= at_once:
+            continue
+        a, b = (np.concatenate(column) for column in zip(*waiting, strict=True))
+        start = 0
+        while start < count:
+            judged.append(_edges(rows, ranks, a[start : start + at_once], b[start : start + at_once], judge))
+            near += len(judged[-1])
+            if near > most:
+                return None
+            start, at_once = start + at_once, min(2 * at_once, _CANDIDATES_AT_ONCE)
+        waiting, count = [], 0
+    return waiting, judged
+
+
+def _candidates_of_cell(
+    rows: Rows, mine: Integers, visits: Integers, from_product: float
+) -> Iterator[tuple[Integers, Integers]]:
+    """Return candidates among rows at home, and of visitors with these, in pieces."""
     own = rows.short[mine]
     at_once = min(_ROWS_AT_ONCE, max(_FIRST_BLOCK, _PRODUCTS_OF_CELL // max(1, len(mine))))
-    found: list[tuple[Integers, Integers]] = []
-    count = 0
     for others, inside in ((mine, True), (visits, False)):
         for start in range(0, len(others), at_once):
             some = others[start : start + at_once]
@@ -220,12 +247,8 @@ def _pairs_of_cell(
             if inside:
                 above = left + start < right
                 left, right = left[above], right[above]
-            count += len(left)
-            if count > most:
-                return None
             if len(left):
-                found.append((some[left], mine[right]))
-    return found
+                yield some[left], mine[right]
 
 
 def _edges(rows: Rows, ranks: Integers, a: Integers, b: Integers, judge: Judge) -> Records:

@@ -7,11 +7,13 @@ embeddings they are anywhere.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset.dedup.arrays import MAX_OPEN
+from dataset.dedup.dense_blocks import may_reach
 from dataset.formats.halves import widen
 from dataset.formats.npy import NpyRows, map_rows, open_rows
 from dataset.store.store import Store
@@ -86,6 +88,18 @@ def cosine_steps(left: Matrix, right: Matrix) -> Steps:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Rows by their batches and their numbers in them, both (N,)."""
+
+    batch: Integers
+    row: Integers
+
+    def take(self, at: Integers) -> tuple[Integers, Integers]:
+        """Return the batches and numbers of some of the rows."""
+        return self.batch[at], self.row[at]
+
+
 class Rescorer:
     """Exact cosines between rows of any batches."""
 
@@ -113,7 +127,7 @@ class Rescorer:
         if not all(batch.is_mapped for batch in self._batches):
             for start in range(0, len(row_a), _FETCHED_PAIRS):
                 one = slice(start, start + _FETCHED_PAIRS)
-                found[one] = self._cosines_of_fetched(batch_a[one], row_a[one], batch_b[one], row_b[one])
+                found[one] = _cosines(*self._fetched(batch_a[one], row_a[one], batch_b[one], row_b[one]))
             return found
         for start in range(0, len(row_a), _PAIRS_AT_ONCE):
             one = slice(start, start + _PAIRS_AT_ONCE)
@@ -121,17 +135,32 @@ class Rescorer:
             found[one] = cosine_steps(left, self.rows(batch_b[one], row_b[one]))
         return found
 
-    def _cosines_of_fetched(self, batch_a: Integers, row_a: Integers, batch_b: Integers, row_b: Integers) -> Steps:
-        """Return the cosines of pairs, each of whose rows is read once -> (N,) int16 in steps."""
+    def cosines_from(self, least: int, left: Names, a: Integers, right: Names, b: Integers) -> Steps:
+        """Return the cosines of pairs of the rows a of `left` and b of `right` -> (N,) int16 in steps.
+
+        Of a pair below `least` steps the number is any lower one: where rows are in many pairs, it is not computed.
+        """
+        cosine = (least - 0.5) * STEP
+        found = np.full(len(a), np.iinfo(np.int16).min, np.int16)
+        if all(batch.is_mapped for batch in self._batches):
+            may = may_reach(cosine, a, b, lambda at: self.rows(*left.take(at)), lambda at: self.rows(*right.take(at)))
+            found[may] = self.cosines(*left.take(a[may]), *right.take(b[may]))
+            return found
+        for start in range(0, len(a), _FETCHED_PAIRS):
+            one = slice(start, start + _FETCHED_PAIRS)
+            rows, of_a, of_b = self._fetched(*left.take(a[one]), *right.take(b[one]))
+            left_over = np.flatnonzero(may_reach(cosine, of_a, of_b, rows.__getitem__, rows.__getitem__))
+            found[start + left_over] = _cosines(rows, of_a[left_over], of_b[left_over])
+        return found
+
+    def _fetched(
+        self, batch_a: Integers, row_a: Integers, batch_b: Integers, row_b: Integers
+    ) -> tuple[Matrix, Integers, Integers]:
+        """Return the rows of pairs, each read once -> (N, D), and the places of both sides among them."""
         names = np.concatenate([batch_a << 48 | row_a, batch_b << 48 | row_b])
         wanted, back = np.unique(names, return_inverse=True)
-        rows = self.rows(wanted >> 48, wanted & 0xFFFFFFFFFFFF)
         a, b = np.split(back, 2)
-        pieces = [
-            cosine_steps(rows[a[start : start + _PAIRS_AT_ONCE]], rows[b[start : start + _PAIRS_AT_ONCE]])
-            for start in range(0, len(a), _PAIRS_AT_ONCE)
-        ]
-        return np.concatenate(pieces)
+        return self.rows(wanted >> 48, wanted & 0xFFFFFFFFFFFF), a, b
 
     def _repeated(self, batch: Integers, row: Integers) -> npt.NDArray[np.float32]:
         """Return float rows of which the same often follow each other; to widen a row takes 1 µs."""
@@ -140,3 +169,12 @@ class Rescorer:
         found = widen(self.rows(batch[first], row[first]))
         repeated: npt.NDArray[np.float32] = found[np.cumsum(first) - 1]
         return repeated
+
+
+def _cosines(rows: Matrix, a: Integers, b: Integers) -> Steps:
+    """Return the cosines of pairs of rows -> (N,) int16 in steps."""
+    found = np.empty(len(a), np.int16)
+    for start in range(0, len(a), _PAIRS_AT_ONCE):
+        one = slice(start, start + _PAIRS_AT_ONCE)
+        found[one] = cosine_steps(rows[a[one]], rows[b[one]])
+    return found

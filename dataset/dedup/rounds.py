@@ -31,7 +31,7 @@ from dataset.dedup.leader_join import (
 )
 from dataset.dedup.options import GREY_PDQ_DISTANCE
 from dataset.dedup.projection import code_threshold
-from dataset.dedup.rescore import Rescorer, to_steps
+from dataset.dedup.rescore import Names, Rescorer, to_steps
 from dataset.dedup.work import Work, nodes, split_nodes
 from dataset.formats.steps import UnitResult
 
@@ -53,8 +53,7 @@ class _Side:
     """Rows of one kind that take part at a super-cell, those that live there first."""
 
     rows: Rows
-    batch: Integers
-    row: Integers
+    names: Names
     home: Places
     visits: Places
     pdq: Array | None
@@ -135,7 +134,7 @@ class Round:
         def judge(a: Integers, b: Integers) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
             if not len(a):
                 return np.empty(0, np.int16), np.empty(0, bool)
-            cosines = self._rescorer.cosines(left.batch[a], left.row[a], right.batch[b], right.row[b])
+            cosines = self._rescorer.cosines_from(grey, left.names, a, right.names, b)
             near = cosines >= threshold
             if left.pdq is not None and right.pdq is not None:
                 doubtful = np.flatnonzero(~near & (cosines >= grey))
@@ -187,8 +186,10 @@ class Round:
         cells = np.concatenate(home_cells)
         return _Side(
             self._rows(pieces),
-            np.concatenate([np.full(len(chosen), batch) for batch, _, chosen in pieces]),
-            self._column(pieces, "row"),
+            Names(
+                np.concatenate([np.full(len(chosen), batch) for batch, _, chosen in pieces]),
+                self._column(pieces, "row"),
+            ),
             Places.of(cells, np.arange(len(cells))),
             Places.of(np.concatenate(visit_cells), np.concatenate(visit_rows)),
             self._column(pieces, "pdq") if self._work.options.with_pdq else None,

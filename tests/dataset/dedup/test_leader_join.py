@@ -105,6 +105,29 @@ def test_guard_lists_a_pair_a_member_of_a_group_that_comes_first() -> None:
     assert guarded_pairs < 3 * 600
 
 
+def test_candidates_that_are_no_near_duplicates_do_not_call_the_guard() -> None:
+    draw = np.random.default_rng(1)
+    alike = unit_rows(unit_rows(draw.normal(size=(1, 24))) + 0.3 * unit_rows(draw.normal(size=(600, 24))))
+    quality = np.arange(600)
+    rows = rows_of(alike, quality)
+    none = Places.of(np.empty(0, np.int64), np.empty(0, np.int64))
+    home = Places.of(np.zeros(600, np.int64), np.arange(600))
+    judge, judged = judge_of(alike, alike), []
+
+    def counting(a: Integers, b: Integers) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+        judged.append(len(a))
+        return judge(a, b)
+
+    wanted, _ = pairs_of_rest(rows, home, none, 0.8, judge, guard_pairs=10**9)
+    assert 0 < len(wanted) < 60_000
+    edges, guarded = pairs_of_rest(rows, home, none, 0.8, counting, guard_pairs=len(wanted))
+    assert sum(judged) > 2 * len(wanted)
+    assert np.sort(edges, order=["better", "worse"]).tolist() == wanted.tolist()
+    assert not len(guarded)
+    _, guarded = pairs_of_rest(rows, home, none, 0.8, judge, guard_pairs=len(wanted) - 1)
+    assert len(guarded)
+
+
 def test_nearest_leader_is_found_without_reading_all_candidates() -> None:
     new, old = near_rows(3, 4, 30), near_rows(3, 4, 60)
     cosines = cosine_steps(np.repeat(new, len(old), axis=0), np.tile(old, (len(new), 1))).reshape(len(new), -1)

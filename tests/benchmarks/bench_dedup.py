@@ -4,11 +4,11 @@
 
 Vectors are made as tests/planted.py says. Of `--exact` rows all pairs from .90 on are known, so that recall is exact:
 removal recall is the share of removable rows that were removed, where a kept row with a better kept row at the
-threshold was removable. Of `--rows` rows, CPU time, memory and scratch are measured of `dataset dedup` with one worker
-under an enforced limit, then of a second batch of a tenth, and with --group of as many rows of which a tenth are one
-group that comes first in quality. Peers in the same run: the join within single cells of
-spherical k-means, as SemDeDup and NeMo Curator do it, and faiss PCAR128,IVF1024,PQ64x4fs with k = 64. Both are given
-the rows that differ. The last line is JSON.
+threshold was removable. Of `--rows` rows, CPU time, the memory of the largest process and scratch are measured of
+`dataset dedup` under an enforced limit, then of a second batch of a tenth, and with --group of as many rows of which a
+tenth are one group that comes first in quality. Peers in the same run: the join within single cells of spherical
+k-means, as SemDeDup and NeMo Curator do it, and faiss PCAR128,IVF1024,PQ64x4fs with k = 64. Both are given the rows that
+differ. The last line is JSON.
 """
 
 import argparse
@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,8 @@ def main() -> None:
         "--first-only", action="store_true", help="of --rows only the first batch, for which vectors leave the memory"
     )
     parser.add_argument("--group", action="store_true", help="also search --rows of which a tenth are one group")
-    parser.add_argument("--memory", type=float, default=MEMORY_GIB, help="GiB of the process that searches --rows")
+    parser.add_argument("--memory", type=float, default=MEMORY_GIB, help="GiB of a process that searches --rows")
+    parser.add_argument("--workers", type=int, default=1, help="processes that search --rows")
     parser.add_argument("--folder", type=Path, default=Path(".shoal/bench-dedup"))
     asked = parser.parse_args()
     found: dict[str, Any] = {"rows": asked.rows, "exact_rows": asked.exact}
@@ -68,8 +71,10 @@ def main() -> None:
             found |= recall(asked.folder / "exact", asked.exact)
             found |= giant(asked.folder / "giant", asked.exact)
         if not asked.skip_large:
+            search = partial(dedup, memory=asked.memory, workers=asked.workers)
+            found |= {"workers": asked.workers, "limit_mib": int(asked.memory * 1024)}
             found |= cost(
-                asked.folder / "large", asked.rows, asked.memory, with_group=asked.group, first_only=asked.first_only
+                asked.folder / "large", asked.rows, search, with_group=asked.group, first_only=asked.first_only
             )
     print(json.dumps(found))
 
@@ -85,10 +90,10 @@ class Ran:
     scratch_bytes: int
 
 
-def dedup(folder: Path, at: float, *options: str, memory: float = 2.0) -> Ran:
-    """Run the command with one worker; measure CPU time and anonymous memory of all its processes."""
+def dedup(folder: Path, at: float, *options: str, memory: float = 2.0, workers: int = 1) -> Ran:
+    """Run the command; measure the CPU time of all its processes, and the anonymous memory of the largest."""
     command = [sys.executable, "-m", "dataset.main", "dedup", NAME, "--store", str(folder), "--model", MODEL]
-    command += ["--at", str(at), "--workers", "1", "--memory", str(memory), "--json", *options]
+    command += ["--at", str(at), "--workers", str(workers), "--memory", str(memory), "--json", *options]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, anonymous, scratch, looked = time.monotonic(), 0, 0, 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -107,6 +112,9 @@ def dedup(folder: Path, at: float, *options: str, memory: float = 2.0) -> Ran:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Ran(json.loads(said), cpu, time.monotonic() - start, anonymous, scratch)
+
+
+Search = Callable[[Path, float], Ran]
 
 
 def recall(folder: Path, rows: int) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def giant(folder: Path, rows: int) -> dict[str, Any]:
     return found
 
 
-def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], memory: float = 2.0) -> dict[str, Any]:
+def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], search: Search = dedup) -> dict[str, Any]:
     """Make a tenth of the rows one group, best in quality, and compare the cost with that of a run without it."""
     draw = np.random.default_rng(3)
     members = draw.permutation(len(vectors))[: len(vectors) // 10]
@@ -157,7 +165,7 @@ def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], mem
         noise = draw.normal(0, 0.15 / np.sqrt(vectors.shape[1]), (len(some), vectors.shape[1]))
         vectors[some] = unit_rows(first + noise).astype(np.float16)
     fresh(folder, [vectors], best=np.isin(np.arange(len(vectors)), members))
-    large = dedup(folder, 0.94, memory=memory)
+    large = search(folder, 0.94)
     return {
         "giant_group_rows": len(members),
         "giant_group_cpu_share": round(large.cpu_seconds / plain.cpu_seconds, 3),
@@ -166,29 +174,29 @@ def giant_beside(plain: Ran, folder: Path, vectors: npt.NDArray[np.float16], mem
     }
 
 
-def cost(folder: Path, rows: int, memory: float, *, with_group: bool, first_only: bool) -> dict[str, Any]:
+def cost(folder: Path, rows: int, search: Search, *, with_group: bool, first_only: bool) -> dict[str, Any]:
     """Measure a first batch, a second of a tenth of its rows, and perhaps a first one with a group of a tenth."""
     if first_only:
         fresh(folder, [planted(rows)])
-        first = dedup(folder, 0.94, memory=memory)
+        first = search(folder, 0.94)
         shutil.rmtree(folder)
-        return cost_of_first(rows, first, memory)
+        return cost_of_first(rows, first)
     vectors = planted(rows + rows // 10)
     fresh(folder, [vectors[:rows]])
-    first = dedup(folder, 0.94, memory=memory)
+    first = search(folder, 0.94)
     put_release(Store.open(str(folder)), NAME, [vectors[:rows], vectors[rows:]])
-    second = dedup(folder, 0.94, memory=memory)
+    second = search(folder, 0.94)
     print(f"second batch: {second.cpu_seconds:.0f} CPU s, {second.seconds:.0f} s", flush=True)
-    group = giant_beside(first, folder, vectors[:rows], memory) if with_group else {}
+    group = giant_beside(first, folder, vectors[:rows], search) if with_group else {}
     shutil.rmtree(folder)
     return {
-        **cost_of_first(rows, first, memory),
+        **cost_of_first(rows, first),
         "increment_cpu_share": round(second.cpu_seconds / first.cpu_seconds, 3),
         **{f"large_{name}": value for name, value in group.items()},
     }
 
 
-def cost_of_first(rows: int, first: Ran, memory: float) -> dict[str, Any]:
+def cost_of_first(rows: int, first: Ran) -> dict[str, Any]:
     """Return what the first batch used."""
     print(f"first batch: {first.cpu_seconds:.0f} CPU s, {first.seconds:.0f} s", json.dumps(first.report), flush=True)
     checks = first.report["checks"]
@@ -196,7 +204,6 @@ def cost_of_first(rows: int, first: Ran, memory: float) -> dict[str, Any]:
         "cpu_s_1m" if rows == 1_000_000 else "cpu_s": round(first.cpu_seconds, 1),
         "wall_s": round(first.seconds, 1),
         "peak_mib": first.anonymous_bytes >> 20,
-        "limit_mib": int(memory * 1024),
         "scratch_bytes_per_row": round(first.scratch_bytes / rows),
         "residual": [checks["with_another_at_threshold"], checks["representatives_sampled"]],
         "residual_upper_bound": checks["share_upper_bound"],

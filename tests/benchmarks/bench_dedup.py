@@ -7,8 +7,8 @@ removal recall is the share of removable rows that were removed, where a kept ro
 threshold was removable. Of `--rows` rows, CPU time, the memory of the largest process and scratch are measured of
 `dataset dedup` under an enforced limit, then of a second batch of a tenth, and with --group of as many rows of which a
 tenth are one group that comes first in quality. Peers in the same run: the join within single cells of spherical
-k-means, as SemDeDup and NeMo Curator do it, and faiss PCAR128,IVF1024,PQ64x4fs with k = 64. Both are given the rows that
-differ. The last line is JSON.
+k-means, as SemDeDup and NeMo Curator do it, and faiss PCAR128,IVF1024,PQ64x4fs with k = 64. Both are given the rows
+that differ. The last line is JSON.
 """
 
 import argparse

@@ -24,6 +24,8 @@ _LEAST_PAIRS = 1_200
 """Of two blocks."""
 _LEAST_OF_ROW = 4
 """A row in fewer pairs is in no block."""
+_FEW = 16
+"""Where pairs are fewer than a part of the highest number of a row, the numbers are first made dense."""
 _KEPT_BLOCKS = 32
 """Blocks of the right side in memory: 25 MB of 768 dimensions."""
 
@@ -36,9 +38,8 @@ def may_reach(cosine: float, a: Integers, b: Integers, rows_a: Read, rows_b: Rea
     found = np.ones(len(a), bool)
     if len(a) < _LEAST_PAIRS:
         return found
-    ordered_a, places_a = _by_pairs(a)
-    ordered_b, places_b = _by_pairs(b)
-    place_a, place_b = places_a[a], places_b[b]
+    ordered_a, place_a = _by_pairs(a)
+    ordered_b, place_b = _by_pairs(b)
     blocks = -(-len(ordered_b) // _BLOCK)
     pairs = np.flatnonzero((place_a >= 0) & (place_b >= 0))
     block = place_a[pairs] // _BLOCK * blocks + place_b[pairs] // _BLOCK
@@ -65,13 +66,16 @@ def may_reach(cosine: float, a: Integers, b: Integers, rows_a: Read, rows_b: Rea
 
 
 def _by_pairs(rows: Integers) -> tuple[Integers, Integers]:
-    """Return the rows that are in many pairs, those in most pairs first, and each row's place among them or -1."""
-    pairs = np.bincount(rows)
+    """Return the rows that are in many pairs, those in most first, and of each pair its row's place there or -1."""
+    names, numbers = None, rows
+    if int(rows.max()) >= _FEW * len(rows):
+        names, numbers = np.unique(rows, return_inverse=True)
+    pairs = np.bincount(numbers)
     many = np.flatnonzero(pairs >= _LEAST_OF_ROW)
-    ordered = many[np.argsort(-pairs[many], kind="stable")]
+    many = many[np.argsort(-pairs[many], kind="stable")]
     places = np.full(len(pairs), -1, np.int64)
-    places[ordered] = np.arange(len(ordered))
-    return ordered, places
+    places[many] = np.arange(len(many))
+    return many if names is None else names[many], places[numbers]
 
 
 def _unit(rows: Matrix) -> npt.NDArray[np.float32]:

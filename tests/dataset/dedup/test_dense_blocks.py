@@ -46,6 +46,14 @@ def test_no_pair_that_reaches_the_cosine_is_given_up_and_few_others_are_left() -
     assert near[:-700].mean() < 0.8
 
 
+def test_numbers_of_rows_may_be_far_apart() -> None:
+    rows = alike(700)
+    a, b = all_pairs(700)
+    dense = may_reach((AT - 0.5) * 1e-4, a, b, rows.__getitem__, rows.__getitem__)
+    far = may_reach((AT - 0.5) * 1e-4, a, b * 10**9, rows.__getitem__, lambda at: rows[at // 10**9])
+    assert (far == dense).all()
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 8.0])
 def test_rows_need_not_be_of_unit_length(scale: float) -> None:
     rows = (alike(512)[:512].astype(np.float32) * scale).astype(np.float16)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Found = tuple[Integers, Integers, Rows]
+"""Queries, and the id and similarity of a row for each, all (N,)."""
 
 SELECTIVITIES = (1.0, 0.5, 0.1, 0.01)
 NEIGHBOURS = 101
@@ -41,6 +43,7 @@ class NearestRows:
         empty = np.empty(0, np.int64)
         self._found = [(empty, empty, np.empty(0, np.float32)) for _ in selectivities]
         self._least = [np.full(len(queries), -np.inf, np.float32) for _ in selectivities]
+        self._waiting: list[list[Found]] = [[] for _ in selectivities]
 
     def add(self, ids: Integers, rows: npt.NDArray[np.float16]) -> None:
         """Compare rows (N, D) float16 with all queries."""
@@ -55,15 +58,21 @@ class NearestRows:
                     self._add(at, some, near)
 
     def _add(self, at: int, ids: Integers, near: Rows) -> None:
-        better = np.flatnonzero(near > self._least[at][:, None])  # on one axis: on two it takes three times as long
+        least = self._least[at]
+        if len(ids) > NEIGHBOURS and np.isneginf(least).any():  # else the first block would be sorted whole
+            least = np.maximum(least, np.partition(near, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS])
+        better = np.flatnonzero(near >= least[:, None])  # on one axis: on two it takes three times as long
         if len(better):
-            self._keep(at, better // len(ids), ids[better % len(ids)], near.ravel()[better])
+            self._waiting[at].append((better // len(ids), ids[better % len(ids)], near.ravel()[better]))
+            if sum(len(found[0]) for found in self._waiting[at]) >= len(self._queries) * NEIGHBOURS:
+                self._keep(at)
 
-    def _keep(self, at: int, query: Integers, ids: Integers, near: Rows) -> None:
-        """Keep the best NEIGHBOURS of each query; of equal ones, the lower ids."""
-        known = self._found[at]
-        query, ids = np.concatenate((known[0], query)), np.concatenate((known[1], ids))
-        near = np.concatenate((known[2], near))
+    def _keep(self, at: int) -> None:
+        """Keep the best NEIGHBOURS of each query among all that wait; of equal ones, the lower ids."""
+        if not self._waiting[at]:
+            return
+        query, ids, near = (np.concatenate(some) for some in zip(self._found[at], *self._waiting[at], strict=True))
+        self._waiting[at] = []
         order = np.lexsort((ids, -near, query))
         query, ids, near = query[order], ids[order], near[order]
         starts = np.searchsorted(query, np.arange(len(self._queries)))
@@ -76,8 +85,9 @@ class NearestRows:
     def to_bytes(self) -> bytes:
         """Return what was found as a file; equal finds give equal bytes."""
         file = io.BytesIO()
-        for found in self._found:
-            for array in found:
+        for at in range(len(self._selectivities)):
+            self._keep(at)
+            for array in self._found[at]:
                 np.save(file, array)
         return file.getvalue()
 
@@ -87,10 +97,12 @@ class NearestRows:
         for at in range(len(self._selectivities)):
             query, ids, near = (np.load(file) for _ in range(3))
             if len(query):
-                self._keep(at, query, ids, near)
+                self._waiting[at].append((query, ids, near))
+                self._keep(at)
 
     def lists(self, at: int) -> Iterator[tuple[Integers, Rows]]:
         """Yield ids and similarities of the nearest rows of each query, best first, for selectivity number `at`."""
+        self._keep(at)
         query, ids, near = self._found[at]
         starts = np.searchsorted(query, np.arange(len(self._queries) + 1))
         for start, end in pairwise(starts.tolist()):

@@ -49,7 +49,7 @@ DEDUP_PROCESS_BYTES, DEDUP_ROW_BYTES, DEDUP_SUPER_CELLS = 500 << 20, 1_600, 1_02
 DEDUP_COPY_FROM_ROWS, DEDUP_COPY_BYTES = 5e6, 2 * 768 * 2
 # Cells grow with the rows up to a number, and then each has more rows; a sample of 24 rows a cell trains them.
 DEDUP_ROWS_PER_CELL, DEDUP_MAX_CELLS, DEDUP_SAMPLE_BYTES = 220, 2**20, 24 * 3_400
-# Of a row, in seconds, beyond a million rows: a centroid that it is compared with (256 flop at 60 GFLOP/s), of which
+# Of a row, in seconds, beyond ten million rows: a centroid that it is compared with (256 flop at 60 GFLOP/s), of which
 # there are the upper cells and those below ten of them; another row, of the 13 cells that a row visits.
 DEDUP_CENTROID_SECONDS, DEDUP_UPPER_CELLS_SEEN, DEDUP_PAIR_SECONDS, DEDUP_VISITS = 4.3e-9, 10, 2.5e-9, 13
 # A worker that adds rows to an index has the centroids (768 float32 and the links of the graph over them) and the rows
@@ -197,9 +197,11 @@ ORDINARY = Assumptions(
     publish_work_bytes=_assumed(500, "a row: twice that of a part"),
     release_row_bytes=_assumed(199, "data, extended, source and ids (bench-release)"),
     stats_rows_per_second=_assumed(460_000, "a core (bench_stats)"),
-    dedup_rows_per_second=_assumed(9_930, "a core at a million rows: 101 CPU-s (bench_dedup); less at more rows"),
+    dedup_rows_per_second=_assumed(
+        5_350, "a core at 10 million rows: 187 CPU-µs a row (bench_dedup); 87 at a million, more at more rows"
+    ),
     dedup_work_bytes=_assumed(
-        1_000, "a row, at most (bench_dedup); from 5 million rows on, copied embeddings are added"
+        1_100, "a row, at most (bench_dedup); from 5 million rows on, copied embeddings are added"
     ),
     index_rows_per_second=_assumed(2_000, "a core: 0.1 ms to add and merge, 0.4 to find one of 2^20 lists (estimated)"),
     index_row_bytes=_assumed(1_720, "rabitq, 768 dimensions: 1,616 of sq16 (bench-index), and 104 of codes"),
@@ -366,7 +368,7 @@ def _dedup_cells(rows: float) -> float:
 
 
 def _dedup_growth(rows: float) -> float:
-    """Return the seconds that a row costs more than one of a million: more centroids, and more rows in a cell."""
+    """Return the seconds that a row costs more than one of ten million: more centroids, and more rows in a cell."""
 
     def seconds(count: float) -> float:
         cells = _dedup_cells(count)
@@ -374,7 +376,7 @@ def _dedup_growth(rows: float) -> float:
         others = DEDUP_VISITS * count / cells if cells else 0.0
         return centroids * DEDUP_CENTROID_SECONDS + others * DEDUP_PAIR_SECONDS
 
-    return max(0.0, seconds(rows) - seconds(1e6))
+    return max(0.0, seconds(rows) - seconds(1e7))
 
 
 def bloom_bytes(keys: float, rate: float) -> float:

@@ -21,11 +21,11 @@ _ROUNDING = 2.0**-23
 """Of a number of a float32 row: half of it in the sum of products, and half in the two norms."""
 _BLOCK = 256
 _LEAST_PAIRS = 1_200
-"""Of two blocks."""
+"""Pairs of two blocks from which on their product costs less than the pairs one by one."""
 _LEAST_OF_ROW = 4
 """A row in fewer pairs is in no block."""
-_FEW = 16
-"""Where pairs are fewer than a part of the highest number of a row, the numbers are first made dense."""
+_SPARSE = 16
+"""Rows are numbered anew when the highest number is this many times the number of pairs."""
 _KEPT_BLOCKS = 32
 """Blocks of the right side in memory: 25 MB of 768 dimensions."""
 
@@ -34,7 +34,10 @@ Read = Callable[[Integers], Matrix]
 
 
 def may_reach(cosine: float, a: Integers, b: Integers, rows_a: Read, rows_b: Read) -> Bools:
-    """Return whether pairs (a[i], b[i]) of two sides' rows may have a cosine of at least `cosine` -> (N,)."""
+    """Return whether pairs may have a cosine of at least `cosine` -> (N,) bool.
+
+    Pair i is row a[i] of one side and row b[i] of the other, both (N,); `rows_a` and `rows_b` read rows of the sides.
+    """
     found = np.ones(len(a), bool)
     if len(a) < _LEAST_PAIRS:
         return found
@@ -68,7 +71,7 @@ def may_reach(cosine: float, a: Integers, b: Integers, rows_a: Read, rows_b: Rea
 def _by_pairs(rows: Integers) -> tuple[Integers, Integers]:
     """Return the rows that are in many pairs, those in most first, and of each pair its row's place there or -1."""
     names, numbers = None, rows
-    if int(rows.max()) >= _FEW * len(rows):
+    if int(rows.max()) >= _SPARSE * len(rows):
         names, numbers = np.unique(rows, return_inverse=True)
     pairs = np.bincount(numbers)
     many = np.flatnonzero(pairs >= _LEAST_OF_ROW)

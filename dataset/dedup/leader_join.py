@@ -32,7 +32,7 @@ Steps = npt.NDArray[np.int16]
 Bools = npt.NDArray[np.bool_]
 
 GUARD_PAIRS = 16_384
-"""Near-duplicates of a cell, among so many candidates at first, then among twice as many each time."""
+"""Near-duplicates of a cell; if it has more, its pairs are not listed. To compare as many exactly takes 0.02 s."""
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
 _ROWS_AT_ONCE = 4096
 _CANDIDATES_AT_ONCE = 1 << 18

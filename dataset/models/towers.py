@@ -265,7 +265,7 @@ def device_faults() -> Iterator[None]:
 
 
 def _is_fault(error: RuntimeError) -> bool:
-    """Say whether torch reports a failed device; before torch 2.8 only the message tells it from other errors."""
+    """Return whether the device failed; before torch 2.8 only the message tells that from other errors."""
     kind = getattr(torch, "AcceleratorError", None)
     return str(error).startswith("CUDA error: ") if kind is None else isinstance(error, kind)
 
